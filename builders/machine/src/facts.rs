@@ -1,0 +1,121 @@
+//! What was found out about the target before planning. Reading facts changes nothing on the target.
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::VmRef;
+use crate::spec::SourceSelector;
+
+/// What planning needs to know of the target.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FactsQuery {
+    /// What the build starts from.
+    pub source: SourceSelector,
+    /// Storages that the profile or the site file names.
+    pub storages: Vec<String>,
+    /// Bridges that the profile or the site file names.
+    pub bridges: Vec<String>,
+    /// The node asked for; `None` takes the source's.
+    pub node: Option<String>,
+    /// The resource pool the VM goes into.
+    pub pool: Option<String>,
+    /// Whether the boot steps need the screen and keyboard.
+    pub needs_console: bool,
+}
+
+/// A storage of the target.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct StorageFacts {
+    /// Its name.
+    pub name: String,
+    /// Its content types (`images`, `iso`, …).
+    pub content: Vec<String>,
+    /// Free bytes.
+    pub available: u64,
+    /// Whether it is usable now.
+    pub active: bool,
+}
+
+/// A disk of the source.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct SourceDisk {
+    /// The slot (`scsi0`).
+    pub slot: String,
+    /// The storage that holds it; empty for a file of this machine.
+    pub storage: String,
+    /// The size in bytes, 0 when unknown.
+    pub size: u64,
+}
+
+/// What a build would start from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct SourceFacts {
+    /// The VM; for an image file its path is the id.
+    pub vm: VmRef,
+    /// Its name.
+    pub name: String,
+    /// Whether it is a template.
+    pub template: bool,
+    /// Whether it runs at the moment.
+    pub running: bool,
+    /// Its disks.
+    pub disks: Vec<SourceDisk>,
+    /// The slot and storage of its cloud-init drive.
+    pub cloud_init: Option<(String, String)>,
+    /// Whether the guest agent's device is switched on.
+    pub agent: bool,
+    /// The slots of its network adapters with their models and bridges.
+    pub networks: Vec<(String, String)>,
+    /// Memory in MiB, 0 when unknown.
+    pub memory_mib: u32,
+    /// CPU cores, 0 when unknown.
+    pub cores: u32,
+}
+
+/// What was found out about the target.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Facts {
+    /// The product and its version (`Proxmox VE 9.2.11`, `QEMU 10.0.2`).
+    pub product: String,
+    /// Why the backend works the way it does here (the accelerator's verdict, say), for the plan.
+    pub notes: Vec<String>,
+    /// The nodes that are online.
+    pub nodes: Vec<String>,
+    /// What the build starts from; `None` when it does not exist (a finding says so).
+    pub source: Option<SourceFacts>,
+    /// The storages that the credentials may see on the node.
+    pub storages: Vec<StorageFacts>,
+    /// The bridges of the node; `None` when the credentials may not list them.
+    pub bridges: Option<Vec<String>>,
+    /// The address by which the seed server should look for its own (host of the API URL), `host:port`.
+    pub endpoint: Option<String>,
+}
+
+/// Something that keeps a build from being right, found before the first effect.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Finding {
+    /// The dotted name of the setting it is about (`source.clone`, `vm.disks[0].size`); empty when none is.
+    pub setting: String,
+    /// What is wrong.
+    pub message: String,
+    /// What to do about it.
+    pub help: String,
+    /// Whether the build can't go on.
+    pub fatal: bool,
+}
+
+impl Finding {
+    /// A finding that stops the build.
+    pub fn fatal(setting: impl Into<String>, message: impl Into<String>, help: impl Into<String>) -> Self {
+        Self { setting: setting.into(), message: message.into(), help: help.into(), fatal: true }
+    }
+
+    /// A finding that is only told.
+    pub fn warning(setting: impl Into<String>, message: impl Into<String>, help: impl Into<String>) -> Self {
+        Self { setting: setting.into(), message: message.into(), help: help.into(), fatal: false }
+    }
+}

@@ -1,0 +1,39 @@
+//! The port of forge: what a hypervisor, and the VM that holds a build, must offer.
+//!
+//! The engine knows only the traits of this crate; `forge-proxmox`, `forge-qemu` and the strict fake
+//! ([`fake`], feature `testing`) implement them. The vocabulary is that of a build's stages, not that of one
+//! backend: what a backend can't do is a field of [`Capabilities`], known when planning.
+//!
+//! Invariants:
+//! * this crate imports no other forge crate, and opens no socket, file or process;
+//! * no trait method has a default body, so a backend can't silently lack one;
+//! * every async method says in its doc whether its future may be dropped.
+
+pub mod console;
+pub mod error;
+pub mod facts;
+pub mod guest;
+pub mod ids;
+pub mod ownership;
+pub mod port;
+pub mod spec;
+
+#[cfg(feature = "testing")]
+pub mod conformance;
+#[cfg(feature = "testing")]
+pub mod fake;
+
+pub use console::{Display, DisplayStream, KeyChord};
+pub use error::{PortError, Retry};
+pub use facts::{Facts, FactsQuery, Finding, SourceFacts, StorageFacts};
+pub use guest::{Command, ExecOutcome, Guest, GuestError, OutputSink, Stream};
+pub use ids::{ChainId, Nonce, TaskHandle, VmRef};
+pub use ownership::{BuildState, Ownership};
+pub use port::{
+    AddressReport, Artefact, Attachments, Capabilities, CloudInitSettings, Hypervisor, Machine, MachineState,
+    Orphan, Power, Standing, StopLadder, StopRung,
+};
+pub use spec::{
+    CloneSelector, CloudInitDrive, DiskSpec, FileFormat, Finish, MachineSpec, NetworkSpec, SourceSelector,
+    SourceSpec,
+};

@@ -1,0 +1,347 @@
+//! The two traits that a backend implements: [`Hypervisor`] (the target) and [`Machine`] (one VM on it).
+//!
+//! ```text
+//!  facts ─ check ─ propose_id ─ submit_create ─ wait ─ machine ─ configure ─ submit_start ─ wait
+//!                                   │ lost answer, dead process
+//!                                   └─ standing ── stop_task ── power_off ── destroy
+//!  … guest work … ─ stop ─ detach ─ submit_finalize ─ wait ─ artefact
+//! ```
+//!
+//! *Effects* (`submit_*`, `configure`, `detach`, `describe`, `destroy`, `power_off`) must never be dropped in flight: the engine
+//! awaits them to their end, each within the backend's own HTTP limit (40 s). A lost answer is
+//! [`PortError::OutcomeUnknown`]; the engine then asks [`Hypervisor::standing`]. All other methods only read or
+//! wait and may be dropped.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+
+use crate::console::{Display, KeyChord};
+use crate::error::PortError;
+use crate::facts::{Facts, FactsQuery, Finding};
+use crate::ids::{Nonce, TaskHandle, VmRef};
+use crate::ownership::Ownership;
+use crate::spec::{Finish, MachineSpec};
+
+/// What a backend can do, known when planning.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Capabilities {
+    /// The backend's name for messages (`Proxmox VE`, `QEMU`).
+    pub name: &'static str,
+    /// It clones VMs of the target.
+    pub clones: bool,
+    /// It starts from disk images of this machine.
+    pub images: bool,
+    /// It has a cloud-init drive of its own.
+    pub cloud_init_drive: bool,
+    /// It can put a NoCloud address into the SMBIOS serial.
+    pub smbios_serial: bool,
+    /// Its result is a template on the target.
+    pub templates: bool,
+    /// Its result is files on this machine.
+    pub files: bool,
+    /// The guest sees this machine at this fixed address (QEMU's user network: `10.0.2.2`).
+    pub host_address: Option<IpAddr>,
+}
+
+/// Settings for the backend's own cloud-init drive.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CloudInitSettings {
+    /// The user to make.
+    pub user: String,
+    /// Its authorized keys, in OpenSSH's form.
+    pub ssh_keys: Vec<String>,
+    /// Proxmox's `ipconfig0` (`ip=dhcp`).
+    pub ip_config: String,
+}
+
+/// How the seed is attached to the VM itself; all resolved, none of it part of the plan.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Attachments {
+    /// The text for the SMBIOS system serial (`ds=nocloud;s=http://…/`).
+    pub smbios_serial: Option<String>,
+    /// Settings for the cloud-init drive.
+    pub cloud_init: Option<CloudInitSettings>,
+}
+
+/// Whether a VM runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Power {
+    /// It runs.
+    Running,
+    /// It runs and its CPUs stand still (paused, or an internal error).
+    Paused,
+    /// It does not run.
+    Stopped,
+}
+
+/// What a VM is doing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MachineState {
+    /// Whether it runs.
+    pub power: Power,
+    /// The target's own word for it.
+    pub detail: String,
+    /// Whether it is a template by now.
+    pub template: bool,
+}
+
+/// What is known of the guest's addresses.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AddressReport {
+    /// Addresses where SSH may answer, best first, with the port.
+    pub candidates: Vec<(IpAddr, u16)>,
+    /// Where this was learnt, or why nothing is known, in words for the wait message (`agent not running`).
+    pub detail: String,
+    /// Whether the guest agent answered.
+    pub agent: bool,
+}
+
+/// How long each way of stopping a VM may take, tried in this order; a zero skips it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct StopLadder {
+    /// Ask the guest agent to shut down.
+    pub agent: Duration,
+    /// Press the ACPI power button.
+    pub acpi: Duration,
+    /// Whether the power may be cut when both failed.
+    pub power_off: bool,
+}
+
+/// Which way of stopping worked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum StopRung {
+    /// It did not run.
+    AlreadyStopped,
+    /// It shut itself down (agent or ACPI, as the backend chose).
+    Shutdown,
+    /// Its power was cut.
+    PowerOff,
+}
+
+/// What stands at an id at this moment, as far as the build with a nonce is concerned.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// Nothing is there.
+    Gone,
+    /// Something is there that the target is still working on, so nobody can tell whose it is.
+    Busy {
+        /// The target's name for the lock (`clone`).
+        lock: String,
+    },
+    /// It is the build's VM.
+    Ours {
+        /// Whether it runs.
+        power: Power,
+        /// Whether it was kept after a late failure.
+        kept: bool,
+    },
+    /// It is the build's, and it is a template: nothing may remove it any more.
+    Committed,
+    /// It is somebody else's.
+    Foreign {
+        /// Its name, for the message.
+        name: String,
+    },
+}
+
+/// A VM that bears forge's mark, found without a journal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Orphan {
+    /// Where it is.
+    pub vm: VmRef,
+    /// Its mark.
+    pub mark: Ownership,
+}
+
+/// What a build made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "kind")]
+pub enum Artefact {
+    /// A template on the target.
+    #[serde(rename_all = "kebab-case")]
+    Template {
+        /// Where it is.
+        vm: VmRef,
+        /// Its name.
+        name: String,
+    },
+    /// Files on this machine.
+    #[serde(rename_all = "kebab-case")]
+    Files {
+        /// Path, SHA-256 (hex) and size in bytes of each.
+        files: Vec<(PathBuf, String, u64)>,
+    },
+}
+
+/// A target that holds VMs. Long-lived and shared by builds.
+#[async_trait]
+pub trait Hypervisor: std::fmt::Debug + Send + Sync {
+    /// The target's name in the site file.
+    fn target(&self) -> &str;
+
+    /// What the backend can do.
+    fn capabilities(&self) -> Capabilities;
+
+    /// Finds out what planning needs, and what is wrong already (a missing source, storage, bridge, privilege).
+    ///
+    /// Read only; may be dropped.
+    ///
+    /// # Errors
+    /// When the target can't be reached, trusted or logged into. What it lacks for this build is a finding.
+    async fn facts(&self, query: &FactsQuery) -> Result<(Facts, Vec<Finding>), PortError>;
+
+    /// Checks a spec against the facts. Pure: asks nobody.
+    fn check(&self, spec: &MachineSpec, facts: &Facts) -> Vec<Finding>;
+
+    /// Names an id that is free now. It reserves nothing: creating may still find it taken.
+    ///
+    /// `refused` are ids that were taken when they were tried. Read only; may be dropped.
+    ///
+    /// # Errors
+    /// When no id is left in the range, or the target can't be asked.
+    async fn propose_id(&self, spec: &MachineSpec, refused: &[VmRef]) -> Result<VmRef, PortError>;
+
+    /// Begins to create the build VM at an id, with the nonce in the call itself. Effect.
+    ///
+    /// # Errors
+    /// [`PortError::IdTaken`] when somebody was faster; [`PortError::OutcomeUnknown`] when the answer was lost.
+    async fn submit_create(
+        &self,
+        spec: &MachineSpec,
+        at: &VmRef,
+        mark: &Ownership,
+    ) -> Result<TaskHandle, PortError>;
+
+    /// Waits for submitted work. May be dropped: the work goes on without us.
+    ///
+    /// # Errors
+    /// The work's own failure, in the target's words with the last lines of its log.
+    async fn wait(&self, task: &TaskHandle) -> Result<(), PortError>;
+
+    /// Asks the target to stop submitted work. Finished or unknown work is no error. Effect.
+    ///
+    /// # Errors
+    /// When the target can't be asked.
+    async fn stop_task(&self, task: &TaskHandle) -> Result<(), PortError>;
+
+    /// A handle on the VM at an id. Asks nobody.
+    fn machine(&self, at: &VmRef) -> Arc<dyn Machine>;
+
+    /// Tells what stands at an id. Read only; may be dropped.
+    ///
+    /// # Errors
+    /// When the target can't be asked; then nothing is known.
+    async fn standing(&self, at: &VmRef, nonce: &Nonce) -> Result<Standing, PortError>;
+
+    /// Finds every VM with forge's mark. Read only; may be dropped.
+    ///
+    /// # Errors
+    /// When the target can't be asked.
+    async fn orphans(&self) -> Result<Vec<Orphan>, PortError>;
+}
+
+/// One VM on a target.
+#[async_trait]
+pub trait Machine: std::fmt::Debug + Send + Sync {
+    /// Where it is.
+    fn reference(&self) -> &VmRef;
+
+    /// Makes the created VM what the spec says: the mark, `onboot=0`, `protection=0`, hardware, disks grown,
+    /// cloud-init drive, seed attachments. Effect, idempotent.
+    ///
+    /// # Errors
+    /// The target's refusal, with its field errors.
+    async fn configure(
+        &self,
+        spec: &MachineSpec,
+        mark: &Ownership,
+        attachments: &Attachments,
+    ) -> Result<(), PortError>;
+
+    /// Begins to start it. Effect; starting a running VM is no error.
+    ///
+    /// # Errors
+    /// The target's refusal.
+    async fn submit_start(&self) -> Result<TaskHandle, PortError>;
+
+    /// Reads its state. May be dropped.
+    ///
+    /// # Errors
+    /// [`PortError::NotFound`] when it is gone.
+    async fn state(&self) -> Result<MachineState, PortError>;
+
+    /// Opens its display. May be dropped.
+    ///
+    /// # Errors
+    /// When it does not run, or the display can't be had.
+    async fn display(&self) -> Result<Display, PortError>;
+
+    /// Presses key chords one after another without the display: the fallback for typing. May be dropped between
+    /// two chords.
+    ///
+    /// # Errors
+    /// When it does not run or a key is unknown to the target.
+    async fn press(&self, chords: &[KeyChord]) -> Result<(), PortError>;
+
+    /// Asks where SSH may answer. It returns when something is known or the target's own limit is over (3 s on
+    /// Proxmox while the agent is down), so it may be called back to back. May be dropped.
+    ///
+    /// # Errors
+    /// When the target can't be asked; a silent agent is not an error but a detail of the report.
+    async fn addresses(&self) -> Result<AddressReport, PortError>;
+
+    /// Stops it, the gentle ways first, and waits until it is really stopped. May be dropped: the request that
+    /// is under way goes on.
+    ///
+    /// # Errors
+    /// [`PortError::TimedOut`] when it still runs after all allowed ways.
+    async fn stop(&self, ladder: &StopLadder) -> Result<StopRung, PortError>;
+
+    /// Takes the build's traces off the stopped VM: seed attachments, cloud-init user and keys. Effect,
+    /// idempotent. The VM's identity (SMBIOS UUID) stays.
+    ///
+    /// # Errors
+    /// The target's refusal.
+    async fn detach(&self, spec: &MachineSpec) -> Result<(), PortError>;
+
+    /// Rewrites the mark (heartbeat, or kept: then also the tag `forge-kept` where the target has tags). Effect.
+    ///
+    /// # Errors
+    /// The target's refusal.
+    async fn describe(&self, mark: &Ownership) -> Result<(), PortError>;
+
+    /// Writes the final identity on the stopped VM and begins to turn it into the artefact. Effect; the commit
+    /// point lies in it. Repeating it on a finished artefact is no error.
+    ///
+    /// # Errors
+    /// [`PortError::OutcomeUnknown`] when the answer was lost: the engine then counts the artefact as made unless
+    /// [`Hypervisor::standing`] shows that it was not.
+    async fn submit_finalize(&self, finish: &Finish) -> Result<TaskHandle, PortError>;
+
+    /// Tells what was made, after the finalize task is over. Read only.
+    ///
+    /// # Errors
+    /// When the target can't be asked or the artefact is not there.
+    async fn artefact(&self, finish: &Finish) -> Result<Artefact, PortError>;
+
+    /// Cuts its power. A stopped VM is no error. Effect.
+    ///
+    /// # Errors
+    /// The target's refusal.
+    async fn power_off(&self) -> Result<(), PortError>;
+
+    /// Removes it with its disks, clearing protection first. A VM that is gone is no error; a template is refused.
+    /// Effect. It checks nothing else: whoever calls it has asked [`Hypervisor::standing`] just before.
+    ///
+    /// # Errors
+    /// The target's refusal.
+    async fn destroy(&self) -> Result<(), PortError>;
+}

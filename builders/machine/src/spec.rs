@@ -1,0 +1,169 @@
+//! What to build: the VM, where it comes from, and what it becomes. Plain data, part of the plan.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::VmRef;
+
+/// How a profile names the VM to clone.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CloneSelector {
+    /// By name; more than one VM of that name is an error.
+    Name(String),
+    /// By VMID.
+    Vmid(u32),
+    /// The newest template that has all these tags.
+    Tags(Vec<String>),
+}
+
+impl fmt::Display for CloneSelector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Name(name) => write!(f, "`{name}`"),
+            Self::Vmid(vmid) => write!(f, "VM {vmid}"),
+            Self::Tags(tags) => write!(f, "the newest with tags {}", tags.join(", ")),
+        }
+    }
+}
+
+/// What a profile wants to start from, before the target was asked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SourceSelector {
+    /// A VM or template on the target.
+    Clone(CloneSelector),
+    /// A disk image on this machine.
+    Image(PathBuf),
+}
+
+/// What a build starts from, after the target was asked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SourceSpec {
+    /// A VM or template on the target.
+    #[serde(rename_all = "kebab-case")]
+    Clone {
+        /// The VM to clone.
+        vm: VmRef,
+        /// Its name, for messages.
+        name: String,
+        /// Copies the disks; `false` makes overlays that pin the base.
+        full: bool,
+        /// The storage for the copied disks; `None` keeps the source's.
+        storage: Option<String>,
+    },
+    /// A disk image on this machine (local QEMU).
+    #[serde(rename_all = "kebab-case")]
+    Image {
+        /// The image file; never written to.
+        path: PathBuf,
+    },
+}
+
+/// A disk as the profile names it. Only what is given is changed on a clone.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct DiskSpec {
+    /// The slot, by Proxmox's names (`scsi0`, `virtio0`, `sata1`, `ide0`).
+    pub slot: String,
+    /// The size in bytes; a clone's disk is grown to it, never shrunk.
+    pub size: Option<u64>,
+    /// Whether discards of the guest free space of the storage.
+    pub discard: Option<bool>,
+}
+
+/// A network adapter as the profile names it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct NetworkSpec {
+    /// The model by Proxmox's name (`virtio`, `e1000`, …).
+    pub model: String,
+    /// The bridge; `None` takes the target's.
+    pub bridge: Option<String>,
+    /// The VLAN tag.
+    pub vlan: Option<u16>,
+}
+
+/// The cloud-init drive that a finished template carries.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct CloudInitDrive {
+    /// The slot, by Proxmox's names (`ide2`).
+    pub slot: String,
+    /// The storage that holds it.
+    pub storage: String,
+    /// Whether the source already has it, so that none is added.
+    pub inherited: bool,
+}
+
+/// The build VM. Fields that are `None` stay as the source has them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct MachineSpec {
+    /// What it starts from.
+    pub source: SourceSpec,
+    /// The node that holds the VM.
+    pub node: String,
+    /// The ids forge may use: inclusive; `None` asks the target for the next one.
+    pub ids: Option<(u32, u32)>,
+    /// The resource pool.
+    pub pool: Option<String>,
+    /// CPU cores per socket.
+    pub cores: Option<u32>,
+    /// CPU sockets.
+    pub sockets: Option<u32>,
+    /// CPU type.
+    pub cpu: Option<String>,
+    /// Memory in MiB.
+    pub memory_mib: Option<u32>,
+    /// Disks to change.
+    pub disks: Vec<DiskSpec>,
+    /// Network adapters `net0`, `net1`, …; empty keeps the source's.
+    pub networks: Vec<NetworkSpec>,
+    /// Whether the guest agent's device is there.
+    pub agent: Option<bool>,
+    /// The cloud-init drive of build VM and template.
+    pub cloud_init: Option<CloudInitDrive>,
+    /// Keys of this backend only (`[vm.proxmox]`, `[vm.qemu]`), passed through.
+    pub extra: BTreeMap<String, String>,
+}
+
+/// An output format of [`Finish::Files`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FileFormat {
+    /// QEMU's copy-on-write format.
+    Qcow2,
+    /// Plain sectors.
+    Raw,
+}
+
+/// What the build VM becomes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "kind")]
+pub enum Finish {
+    /// A template on the target.
+    #[serde(rename_all = "kebab-case")]
+    Template {
+        /// Its name, a DNS name.
+        name: String,
+        /// Its tags.
+        tags: Vec<String>,
+        /// Its notes (Markdown).
+        notes: String,
+    },
+    /// Files on this machine.
+    #[serde(rename_all = "kebab-case")]
+    Files {
+        /// The directory they go to.
+        directory: PathBuf,
+        /// Their name without ending.
+        name: String,
+        /// The formats.
+        formats: Vec<FileFormat>,
+    },
+}
