@@ -1,0 +1,327 @@
+//! The task that owns the connection, and what it shares with the handles.
+
+use std::collections::VecDeque;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::sync::{Notify, watch};
+use tokio::time::{Instant, MissedTickBehavior, interval};
+
+use super::{ConsoleError, lock};
+use crate::frame::{Frame, Rect};
+use crate::keymap::{KeyStroke, SHIFT};
+use crate::rfb::{Event, RfbClient};
+use crate::screen::{NoText, Screen};
+
+/// While somebody waits, QEMU is kept from slowing its refresh down: left alone it looks at an unchanging screen
+/// only every 3 s (`ui/vnc.c`: the interval grows by 50 ms with each look, and a key message resets it to 30 ms).
+const NUDGE: Duration = Duration::from_millis(200);
+/// A change within a rectangle of at most this side may be the flicker of a cursor or a spinner.
+const FLICKER_SIDE: u32 = 64;
+/// How many such small pictures are remembered.
+const FLICKER_MEMORY: usize = 16;
+
+/// What the display shows.
+#[derive(Debug)]
+pub(crate) struct Look {
+    pub(crate) screen: Arc<Screen>,
+    /// When the content last changed.
+    pub(crate) changed: Instant,
+    /// Counts the changes of content.
+    pub(crate) changes: u64,
+    /// Counts the updates.
+    pub(crate) pictures: u64,
+    /// Why there is no connection any more.
+    pub(crate) failure: Option<ConsoleError>,
+    flicker: VecDeque<(Rect, u64)>,
+}
+
+/// What task and handles share.
+pub(crate) struct Shared {
+    client: Mutex<RfbClient>,
+    look: Mutex<Look>,
+    held: Mutex<Vec<KeyStroke>>,
+    version: watch::Sender<u64>,
+    wake: Notify,
+    watchers: AtomicUsize,
+    closing: AtomicBool,
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared").finish_non_exhaustive()
+    }
+}
+
+/// Keeps the server's refresh fast as long as it lives.
+pub(crate) struct Watching<'s>(&'s Shared);
+
+impl Drop for Watching<'_> {
+    fn drop(&mut self) {
+        self.0.watchers.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Shared {
+    pub(crate) fn new(password: Option<&str>) -> Result<Self, ConsoleError> {
+        let client = RfbClient::new(password).map_err(|error| ConsoleError::Rfb(Arc::new(error)))?;
+        let screen = Screen::NoText(NoText { width: 0, height: 0, reason: "no picture was received yet" });
+        Ok(Self {
+            client: Mutex::new(client),
+            look: Mutex::new(Look {
+                screen: Arc::new(screen),
+                changed: Instant::now(),
+                changes: 0,
+                pictures: 0,
+                failure: None,
+                flicker: VecDeque::new(),
+            }),
+            held: Mutex::new(Vec::new()),
+            version: watch::Sender::new(0),
+            wake: Notify::new(),
+            watchers: AtomicUsize::new(0),
+            closing: AtomicBool::new(false),
+        })
+    }
+
+    pub(crate) fn client(&self) -> MutexGuard<'_, RfbClient> {
+        lock(&self.client)
+    }
+
+    pub(crate) fn look(&self) -> MutexGuard<'_, Look> {
+        lock(&self.look)
+    }
+
+    pub(crate) fn subscribe(&self) -> watch::Receiver<u64> {
+        self.version.subscribe()
+    }
+
+    pub(crate) fn watching(&self) -> Watching<'_> {
+        self.watchers.fetch_add(1, Ordering::Relaxed);
+        Watching(self)
+    }
+
+    /// Ends the task after held keys are let go.
+    pub(crate) fn close(&self) {
+        self.release_all();
+        self.closing.store(true, Ordering::Relaxed);
+        self.wake.notify_one();
+    }
+
+    /// Queues a whole stroke.
+    pub(crate) fn strike(&self, stroke: KeyStroke) {
+        let shift_is_held = lock(&self.held).iter().any(KeyStroke::is_shift);
+        // QEMU compares the case of the keysym with the state of shift and caps lock, and presses caps lock
+        // itself when they disagree (`ui/vnc.c`, do_key_event): they must agree.
+        let keysym = if shift_is_held && !stroke.shift { stroke.shifted_keysym() } else { stroke.keysym };
+        let with_shift = stroke.shift && !shift_is_held;
+        let mut client = self.client();
+        if with_shift {
+            client.key(true, SHIFT.keysym, SHIFT.scancode);
+        }
+        client.key(true, keysym, stroke.scancode);
+        client.key(false, keysym, stroke.scancode);
+        if with_shift {
+            client.key(false, SHIFT.keysym, SHIFT.scancode);
+        }
+        drop(client);
+        self.wake.notify_one();
+    }
+
+    /// Queues one half of a stroke, and remembers it.
+    pub(crate) fn hold(&self, key: KeyStroke, down: bool) {
+        let mut held = lock(&self.held);
+        held.retain(|other| other.scancode != key.scancode);
+        if down {
+            held.push(key);
+        }
+        drop(held);
+        self.client().key(down, key.keysym, key.scancode);
+        self.wake.notify_one();
+    }
+
+    /// Queues the release of every held key, newest first.
+    pub(crate) fn release_all(&self) {
+        let held = std::mem::take(&mut *lock(&self.held));
+        let mut client = self.client();
+        for key in held.iter().rev() {
+            client.key(false, key.keysym, key.scancode);
+        }
+        drop(client);
+        self.wake.notify_one();
+    }
+
+    /// The release of a key that is not pressed: QEMU drops it before any device, but it resets the refresh.
+    fn nudge(&self) {
+        let shift_is_held = lock(&self.held).iter().any(KeyStroke::is_shift);
+        let mut client = self.client();
+        if client.extended_keys() && !shift_is_held {
+            client.key(false, SHIFT.keysym, SHIFT.scancode);
+        }
+    }
+
+    /// Takes bytes from the server; updates what the handles see.
+    fn absorb(&self, bytes: &[u8]) -> Result<(), ConsoleError> {
+        let mut client = self.client();
+        let events = client.receive(bytes).map_err(|error| ConsoleError::Rfb(Arc::new(error)))?;
+        let mut updated = false;
+        let mut dirty: Option<Rect> = None;
+        for event in events {
+            match event {
+                Event::Ready { name } => tracing::debug!(name, "display is ready"),
+                Event::Resized { width, height } => {
+                    dirty = None;
+                    tracing::debug!(width, height, "display changed its size");
+                }
+                Event::Updated(rect) => {
+                    updated = true;
+                    dirty = match (dirty, rect) {
+                        (Some(one), Some(two)) => Some(one.union(two)),
+                        (one, two) => one.or(two),
+                    };
+                }
+                Event::ExtendedKeys | Event::Bell => {}
+            }
+        }
+        if updated {
+            self.look().show(client.frame(), dirty);
+            drop(client);
+            self.version.send_modify(|version| *version += 1);
+        }
+        Ok(())
+    }
+
+    fn fail(&self, failure: ConsoleError) {
+        tracing::debug!(%failure, "display is lost");
+        self.look().failure = Some(failure);
+        self.version.send_modify(|version| *version += 1);
+    }
+}
+
+impl Look {
+    fn show(&mut self, frame: &Frame, dirty: Option<Rect>) {
+        self.pictures += 1;
+        let Some(dirty) = dirty else { return };
+        let screen = Screen::read_after(frame, Some(&self.screen), Some(dirty));
+        let changed = match (&screen, &*self.screen) {
+            (Screen::NoText(new), Screen::NoText(old)) if new == old => self.is_news(frame, dirty),
+            (new, old) => !new.same_content(old),
+        };
+        self.screen = Arc::new(screen);
+        if changed {
+            self.changed = Instant::now();
+            self.changes += 1;
+        }
+    }
+
+    /// Whether a change of a picture without text is more than a small place going back to an earlier state.
+    fn is_news(&mut self, frame: &Frame, dirty: Rect) -> bool {
+        if dirty.width > FLICKER_SIDE || dirty.height > FLICKER_SIDE {
+            return true;
+        }
+        let mut hasher = DefaultHasher::new();
+        for row in 0..dirty.height {
+            frame.row(dirty.x, dirty.y + row, dirty.width).hash(&mut hasher);
+        }
+        let state = (dirty, hasher.finish());
+        if self.flicker.contains(&state) {
+            return false;
+        }
+        if self.flicker.len() == FLICKER_MEMORY {
+            self.flicker.pop_front();
+        }
+        self.flicker.push_back(state);
+        true
+    }
+}
+
+/// Moves bytes both ways until the connection ends or the last handle goes.
+pub(crate) async fn run<S>(shared: Arc<Shared>, stream: S)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let (mut reader, mut writer) = tokio::io::split(stream);
+    let mut input = vec![0_u8; 64 * 1024];
+    let mut output = Outgoing::default();
+    let mut nudge = interval(NUDGE);
+    nudge.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let failure = loop {
+        output.queue(shared.client().take_output());
+        if output.is_idle() && shared.closing.load(Ordering::Relaxed) {
+            break ConsoleError::Closed;
+        }
+        let idle = output.is_idle();
+        tokio::select! {
+            read = reader.read(&mut input) => match read {
+                Ok(0) => break ConsoleError::Closed,
+                Ok(length) => {
+                    if let Err(failure) = shared.absorb(input.get(..length).unwrap_or(&[])) {
+                        break failure;
+                    }
+                }
+                Err(error) => break lost(error),
+            },
+            sent = output.push(&mut writer), if !idle => {
+                if let Err(error) = sent {
+                    break lost(error);
+                }
+            }
+            () = shared.wake.notified() => {}
+            _ = nudge.tick(), if shared.watchers.load(Ordering::Relaxed) > 0 => shared.nudge(),
+        }
+    };
+    shared.fail(failure);
+}
+
+fn lost(error: io::Error) -> ConsoleError {
+    match error.kind() {
+        io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe | io::ErrorKind::UnexpectedEof => {
+            ConsoleError::Closed
+        }
+        _ => ConsoleError::Io(Arc::new(error)),
+    }
+}
+
+/// Bytes on their way out. Dropping [`Outgoing::push`] in flight loses nothing.
+#[derive(Default)]
+struct Outgoing {
+    bytes: Vec<u8>,
+    sent: usize,
+    unflushed: bool,
+}
+
+impl Outgoing {
+    fn queue(&mut self, more: Vec<u8>) {
+        if self.sent == self.bytes.len() {
+            self.bytes = more;
+            self.sent = 0;
+        } else {
+            self.bytes.extend(more);
+        }
+    }
+
+    fn is_idle(&self) -> bool {
+        self.sent == self.bytes.len() && !self.unflushed
+    }
+
+    /// One step: writes some bytes, or flushes what was written (a websocket may hold it back).
+    async fn push(&mut self, writer: &mut (impl AsyncWrite + Unpin)) -> io::Result<()> {
+        let rest = self.bytes.get(self.sent..).unwrap_or(&[]);
+        if rest.is_empty() {
+            writer.flush().await?;
+            self.unflushed = false;
+            return Ok(());
+        }
+        let written = writer.write(rest).await?;
+        if written == 0 {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+        self.sent += written;
+        self.unflushed = true;
+        Ok(())
+    }
+}

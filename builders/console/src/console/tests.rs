@@ -1,0 +1,91 @@
+use std::time::Duration;
+
+use super::*;
+use crate::keymap::{self, ENTER, SHIFT, us};
+use crate::testing::{Guest, console};
+
+const SOON: Duration = Duration::from_secs(20);
+
+#[tokio::test(start_paused = true)]
+async fn waiting_ends_when_the_text_comes_and_an_error_quotes_the_screen() {
+    let (console, guest) = console(Guest::with_prompt("boot: ")).await;
+    console.wait_for("boot:", SOON).await.unwrap();
+    let error = console.wait_for("login:", Duration::from_millis(30)).await.unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "the screen did not show \"login:\" within 0.0 s; it shows\n| SeaBIOS (version 1.16.3)\n| boot:"
+    );
+    let waiting = console.wait_for("login:", SOON);
+    let later = async { lock(&guest).lines.push("debian login: ".to_owned()) };
+    let (outcome, ()) = tokio::join!(waiting, later);
+    outcome.unwrap();
+    assert_eq!(console.size(), (720, 400));
+}
+
+#[tokio::test(start_paused = true)]
+async fn stillness_is_counted_from_the_last_change_of_content() {
+    let (console, guest) = console(Guest::with_prompt("boot: ")).await;
+    console.wait_still(Duration::from_millis(100), SOON).await.unwrap();
+    assert!(console.unchanged_for() >= Duration::from_millis(100));
+    lock(&guest).shows_cursor = false;
+    let changes = console.changes();
+    console.wait_still(Duration::from_millis(300), SOON).await.unwrap();
+    assert_eq!(console.changes(), changes, "a cursor that disappears is no change");
+    let change = console.wait_change(SOON);
+    let later = async { lock(&guest).lines.push("x".to_owned()) };
+    let (outcome, ()) = tokio::join!(change, later);
+    outcome.unwrap();
+    let error = console.wait_still(SOON, Duration::from_millis(20)).await.unwrap_err();
+    assert!(error.to_string().starts_with("the screen was not still for 20.0 s within 0.0 s"), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_display_that_goes_away_is_named_and_its_last_picture_stays() {
+    let (console, guest) = console(Guest::with_prompt("boot: ")).await;
+    lock(&guest).lines.clear();
+    let error = console.wait_for("login:", SOON).await.unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "the screen was lost while waiting; it showed\n| SeaBIOS (version 1.16.3)\n| boot:"
+    );
+    let source = std::error::Error::source(&error).unwrap();
+    assert_eq!(source.to_string(), "the display closed the connection");
+    assert!(console.png().unwrap().starts_with(b"\x89PNG"));
+    assert!(matches!(console.press(&[ENTER]).await, Err(KeyError::Console(ConsoleError::Closed))));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_no_display_is_refused_when_opening() {
+    use tokio::io::AsyncWriteExt;
+    let (ours, mut theirs) = tokio::io::duplex(64);
+    theirs.write_all(b"SSH-2.0-OpenSSH\r\n").await.unwrap();
+    let error = Console::open(ours, None).await.unwrap_err();
+    assert!(matches!(error, ConsoleError::Rfb(_)), "{error:?}");
+    let (ours, theirs) = tokio::io::duplex(64);
+    drop(theirs);
+    assert!(matches!(Console::open(ours, None).await, Err(ConsoleError::Closed)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn held_keys_are_released_and_shift_agrees_with_the_keysym() {
+    let (console, guest) = console(Guest::with_prompt("boot: ")).await;
+    console.hold(SHIFT, true).await.unwrap();
+    console.press(&[us('a').unwrap()]).await.unwrap();
+    console.wait_for("boot: A", SOON).await.unwrap();
+    while lock(&guest).down != [SHIFT.keysym] {
+        tokio::task::yield_now().await;
+    }
+    let ctrl = keymap::special("leftctrl").unwrap();
+    console.hold(ctrl, true).await.unwrap();
+    console.release_all();
+    console.press(&[us('b').unwrap()]).await.unwrap();
+    console.wait_for("boot: Ab", SOON).await.unwrap();
+    while !lock(&guest).down.is_empty() {
+        tokio::task::yield_now().await;
+    }
+    console.hold(ctrl, true).await.unwrap();
+    drop(console);
+    while !lock(&guest).down.is_empty() {
+        tokio::task::yield_now().await;
+    }
+}

@@ -1,0 +1,40 @@
+//! The console of a VM: its screen read as text, and its keyboard typed with proof.
+//!
+//! | module | what it is for |
+//! |---|---|
+//! | [`rfb`] | the RFB (VNC) client protocol, without any input or output of its own |
+//! | [`frame`] | the picture a display shows, what changed of it, and its PNG |
+//! | [`screen`] | that picture read as text, glyph by glyph |
+//! | [`keymap`] | keys by name and by character, for RFB and for Proxmox's `sendkey` |
+//! | [`keys`] | where key presses go: the display's own connection, or the hypervisor's `sendkey` |
+//! | [`console`] | the live console: a task owns the connection, handles look, wait and press |
+//! | [`typist`] | text typed, read back and corrected |
+//! | [`boot_command`] | Packer's boot-command language, strict, with words that wait for what the screen shows |
+//! | [`player`] | plays a parsed boot command on a console |
+//!
+//! Invariants:
+//! * nothing here trusts a byte of the peer: every length has a bound, and no input can cause a panic;
+//! * a key never stays pressed because a future was dropped: a stroke is sent whole or not at all, and
+//!   held keys are released when their guard or the last handle goes;
+//! * every wait has a deadline, and its error quotes what the screen said.
+
+pub mod boot_command;
+pub mod console;
+pub mod frame;
+mod glyph;
+pub mod keymap;
+pub mod keys;
+pub mod player;
+pub mod rfb;
+pub mod screen;
+#[cfg(test)]
+mod testing;
+pub mod typist;
+
+pub use boot_command::BootAction;
+pub use console::{Console, ConsoleError, WaitError};
+pub use keymap::KeyStroke;
+pub use keys::{KeyError, KeySink, SendKeys};
+pub use player::{PlayError, PlayOptions, PlayReport, play};
+pub use screen::{NoText, Screen, ScreenText};
+pub use typist::{Echo, TypeError, TypeOptions, TypeReport, type_text, type_text_with};

@@ -1,0 +1,342 @@
+//! The picture read as text.
+//!
+//! VGA text mode is read exactly: 720x400 is 80x25 cells of 9x16 pixels, and every picture whose sides are
+//! multiples of 8 and 16 is tried with cells of 8x16 (VGA text with 8-dot cells, QEMU's own messages, a Linux
+//! framebuffer console in the kernel's VGA font). A picture counts as text when at least 90 % of its cells that
+//! are not blank are glyphs of the font; everything else is [`NoText`], with mode, size and reason.
+
+use std::fmt;
+use std::ops::Range;
+
+use crate::frame::{Frame, Rect};
+pub use crate::glyph::Cell;
+use crate::glyph::{self, CELL_HEIGHT};
+
+/// The share of readable cells from which on a picture counts as text.
+const ENOUGH: f64 = 0.9;
+/// Few cells prove little: a picture with unreadable cells needs this many readable ones.
+const FEW: usize = 8;
+
+/// What a display shows, as far as it can be read.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Screen {
+    /// Text, cell by cell.
+    Text(ScreenText),
+    /// A picture without readable text.
+    NoText(NoText),
+}
+
+/// A picture that is no readable text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NoText {
+    /// Width in pixels.
+    pub width: u32,
+    /// Height in pixels.
+    pub height: u32,
+    /// Why there is no text.
+    pub reason: &'static str,
+}
+
+/// A text screen.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ScreenText {
+    /// The lines from top to bottom, without trailing blanks.
+    pub rows: Vec<String>,
+    /// Cells in a line.
+    pub cols: usize,
+    /// The share of cells, among those not blank, that were read (0 to 1; 1 also when all are blank).
+    pub confidence: f64,
+    /// Where the text cursor is drawn, as line and column: absent in the dark half of its blinking.
+    pub cursor: Option<(usize, usize)>,
+    cells: Vec<Cell>,
+}
+
+impl Screen {
+    /// Reads a picture.
+    #[must_use]
+    pub fn read(frame: &Frame) -> Self {
+        Self::read_after(frame, None, None)
+    }
+
+    /// Reads a picture again: only the cells touched by `dirty`, where the last reading was of the same text mode.
+    ///
+    /// The last reading also tells glyphs apart that differ only where a text cursor hides them. `dirty` absent
+    /// means everything.
+    #[must_use]
+    pub fn read_after(frame: &Frame, before: Option<&Self>, dirty: Option<Rect>) -> Self {
+        let (width, height) = (frame.width(), frame.height());
+        let no_text = |reason| Self::NoText(NoText { width, height, reason });
+        if width == 0 || height == 0 {
+            return no_text("the display has no size yet");
+        }
+        let pitch = match (width, height) {
+            (720, 400) => 9,
+            (_, _) if width % 8 == 0 && height % CELL_HEIGHT == 0 => 8,
+            _ => return no_text("not a text mode"),
+        };
+        let text = ScreenText::read(frame, pitch, before.and_then(Self::text), dirty);
+        let unread = text.count(|cell| cell.character == char::REPLACEMENT_CHARACTER);
+        let filled = text.count(|cell| cell.character != ' ');
+        if filled == 0 && pitch == 8 && (width, height) != (640, 400) {
+            return no_text("nothing is drawn on it");
+        }
+        if text.confidence < ENOUGH || (unread > 0 && filled - unread < FEW) {
+            return no_text("its pixels are no characters of the VGA font");
+        }
+        Self::Text(text)
+    }
+
+    /// The text, when there is some.
+    #[must_use]
+    pub fn text(&self) -> Option<&ScreenText> {
+        match self {
+            Self::Text(text) => Some(text),
+            Self::NoText(_) => None,
+        }
+    }
+
+    /// Whether a line holds the words, see [`ScreenText::contains`]; never on a screen without text.
+    #[must_use]
+    pub fn contains(&self, words: &str) -> bool {
+        self.text().is_some_and(|text| text.contains(words))
+    }
+
+    /// Whether both show the same, wherever the cursor is.
+    #[must_use]
+    pub fn same_content(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Text(one), Self::Text(two)) => one.cols == two.cols && one.cells == two.cells,
+            (Self::NoText(one), Self::NoText(two)) => one == two,
+            _ => false,
+        }
+    }
+}
+
+impl ScreenText {
+    fn read(frame: &Frame, pitch: u32, before: Option<&Self>, dirty: Option<Rect>) -> Self {
+        let (cols, lines) = ((frame.width() / pitch) as usize, (frame.height() / CELL_HEIGHT) as usize);
+        let before = before.filter(|text| text.cols == cols && text.rows.len() == lines);
+        let mut cells = Vec::with_capacity(cols * lines);
+        let mut cursor = None;
+        for line in 0..lines {
+            for column in 0..cols {
+                let (x, y) = (column as u32 * pitch, line as u32 * CELL_HEIGHT);
+                let old = before.and_then(|text| text.cell(line, column));
+                let untouched = dirty.is_some_and(|dirty| {
+                    x + pitch <= dirty.x
+                        || y + CELL_HEIGHT <= dirty.y
+                        || x >= dirty.x + dirty.width
+                        || y >= dirty.y + dirty.height
+                });
+                if let Some(old) = old.filter(|_| untouched) {
+                    if before.and_then(|text| text.cursor) == Some((line, column)) {
+                        cursor = Some((line, column));
+                    }
+                    cells.push(old);
+                    continue;
+                }
+                let reading = glyph::read(frame, x, y, pitch, old.map(|cell| cell.character));
+                if reading.cursor {
+                    cursor = Some((line, column));
+                }
+                cells.push(reading.cell);
+            }
+        }
+        let rows = cells
+            .chunks(cols.max(1))
+            .map(|row| row.iter().map(|cell| cell.character).collect::<String>().trim_end().to_owned())
+            .collect();
+        let mut text = Self { rows, cols, confidence: 1.0, cursor, cells };
+        let unread = text.count(|cell| cell.character == char::REPLACEMENT_CHARACTER);
+        let filled = text.count(|cell| cell.character != ' ');
+        if filled > 0 {
+            text.confidence = (filled - unread) as f64 / filled as f64;
+        }
+        text
+    }
+
+    fn count(&self, wanted: impl Fn(&Cell) -> bool) -> usize {
+        self.cells.iter().filter(|cell| wanted(cell)).count()
+    }
+
+    /// One cell; `None` outside.
+    #[must_use]
+    pub fn cell(&self, row: usize, column: usize) -> Option<Cell> {
+        if column >= self.cols {
+            return None;
+        }
+        self.cells.get(row * self.cols + column).copied()
+    }
+
+    /// Whether one line holds the words; runs of blanks count as one on both sides.
+    #[must_use]
+    pub fn contains(&self, words: &str) -> bool {
+        let words = squeeze(words);
+        self.rows.iter().any(|row| squeeze(row).contains(&words))
+    }
+
+    /// The stretches of a line that stand on another background than most of the screen: highlighted entries.
+    #[must_use]
+    pub fn highlights(&self, row: usize) -> Vec<Range<usize>> {
+        let common = self.common_background();
+        let mut spans: Vec<Range<usize>> = Vec::new();
+        for column in 0..self.cols {
+            let Some(cell) = self.cell(row, column) else { break };
+            if cell.background == common {
+                continue;
+            }
+            match spans.last_mut() {
+                Some(span) if span.end == column => span.end += 1,
+                _ => spans.push(column..column + 1),
+            }
+        }
+        spans
+    }
+
+    fn common_background(&self) -> u32 {
+        let mut counts = std::collections::HashMap::<u32, usize>::new();
+        for cell in &self.cells {
+            *counts.entry(cell.background).or_default() += 1;
+        }
+        counts.into_iter().max_by_key(|(_, count)| *count).map_or(0, |(colour, _)| colour)
+    }
+}
+
+fn squeeze(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// The lines that are not blank, each after a bar, for quoting in errors and logs.
+impl fmt::Display for ScreenText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut written = false;
+        for row in self.rows.iter().filter(|row| !row.is_empty()) {
+            if written {
+                f.write_str("\n")?;
+            }
+            write!(f, "| {row}")?;
+            written = true;
+        }
+        if !written {
+            f.write_str("a blank text screen")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for NoText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "a picture of {}x{} pixels without readable text ({})",
+            self.width, self.height, self.reason
+        )
+    }
+}
+
+impl fmt::Display for Screen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Text(text) => text.fmt(f),
+            Self::NoText(none) => none.fmt(f),
+        }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::glyph::tests::rows_of;
+
+    const INK: u32 = 0x00aa_aaaa;
+
+    /// Draws lines of text in VGA text mode with 9-dot cells, with an optional cursor at line and column.
+    pub(crate) fn draw(lines: &[&str], cursor: Option<(usize, usize)>) -> Frame {
+        let mut frame = Frame::new(720, 400).unwrap();
+        for (line, text) in lines.iter().enumerate() {
+            for (column, character) in text.chars().enumerate() {
+                draw_cell(&mut frame, line, column, character, INK, 0);
+            }
+        }
+        if let Some((line, column)) = cursor {
+            for row in 13..15 {
+                frame.put_row(column as u32 * 9, line as u32 * 16 + row, &[INK; 9]);
+            }
+        }
+        frame
+    }
+
+    fn draw_cell(frame: &mut Frame, line: usize, column: usize, character: char, ink: u32, paper: u32) {
+        for (row, bits) in rows_of(character).into_iter().enumerate() {
+            let mut pixels: Vec<u32> =
+                (0..8).map(|bit| if bits >> (7 - bit) & 1 == 1 { ink } else { paper }).collect();
+            pixels.push(if ('─'..='▟').contains(&character) { pixels[7] } else { paper });
+            frame.put_row(column as u32 * 9, (line * 16 + row) as u32, &pixels);
+        }
+    }
+
+    #[test]
+    fn a_text_screen_is_read_cell_by_cell_with_its_cursor() {
+        let screen = Screen::read(&draw(&["SeaBIOS (version 1.16.3)", "", "boot: a_b"], Some((2, 9))));
+        let text = screen.text().unwrap();
+        assert_eq!(text.rows[..3], ["SeaBIOS (version 1.16.3)", "", "boot: a_b"]);
+        assert_eq!((text.cols, text.rows.len(), text.cursor), (80, 25, Some((2, 9))));
+        assert!(screen.contains("SeaBIOS  (version"));
+        assert!(!screen.contains("GRUB"));
+        assert_eq!(screen.to_string(), "| SeaBIOS (version 1.16.3)\n| boot: a_b");
+    }
+
+    #[test]
+    fn the_blinking_cursor_is_no_change_of_content() {
+        let on = Screen::read(&draw(&["boot: "], Some((0, 6))));
+        let off = Screen::read(&draw(&["boot: "], None));
+        assert!(on.same_content(&off));
+        assert!(!on.same_content(&Screen::read(&draw(&["boot: x"], None))));
+    }
+
+    #[test]
+    fn a_highlighted_entry_is_a_span_and_still_text() {
+        let mut frame = draw(&["  first", "  second"], None);
+        for (column, character) in "second".chars().enumerate() {
+            draw_cell(&mut frame, 1, column + 2, character, 0, INK);
+        }
+        let screen = Screen::read(&frame);
+        assert!(screen.contains("second"));
+        assert_eq!(screen.text().unwrap().highlights(1), vec![2..8_usize; 1]);
+        assert!(screen.text().unwrap().highlights(0).is_empty());
+    }
+
+    #[test]
+    fn other_pictures_say_that_they_have_no_text() {
+        let noise = {
+            let mut frame = Frame::new(1024, 768).unwrap();
+            for y in 0..768 {
+                let row: Vec<u32> = (0..1024).map(|x| (x * 7919 + y * 104_729) & 0x00ff_ffff).collect();
+                frame.put_row(0, y, &row);
+            }
+            frame
+        };
+        let cases = [
+            (
+                Frame::new(0, 0).unwrap(),
+                "a picture of 0x0 pixels without readable text (the display has no size yet)",
+            ),
+            (
+                Frame::new(1366, 768).unwrap(),
+                "a picture of 1366x768 pixels without readable text (not a text mode)",
+            ),
+            (
+                Frame::new(1280, 800).unwrap(),
+                "a picture of 1280x800 pixels without readable text (nothing is drawn on it)",
+            ),
+            (
+                noise,
+                "a picture of 1024x768 pixels without readable text (its pixels are no characters of the VGA font)",
+            ),
+        ];
+        for (frame, message) in cases {
+            assert_eq!(Screen::read(&frame).to_string(), message);
+        }
+        assert_eq!(Screen::read(&Frame::new(720, 400).unwrap()).to_string(), "a blank text screen");
+    }
+}

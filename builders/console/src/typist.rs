@@ -1,0 +1,436 @@
+//! Types text and proves it: a few keys, their echo on the screen, the next keys; wrong text is taken back and
+//! typed again; only what was read back counts as typed.
+//!
+//! The pace is the guest's own: never more keys are under way than QEMU's keyboard holds (16 bytes; more would be
+//! dropped silently), and the next go out when the screen shows the earlier ones. Where typing begins is where the
+//! text cursor stands, or, without a visible cursor, where the first character appears.
+//!
+//! Invariants: keys go out as whole strokes, so shift is never left pressed, also when the future is dropped; on a
+//! screen without readable text nothing is claimed (`verified: false`); an error quotes what was to be typed and
+//! what the screen shows there.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use thiserror::Error;
+use tokio::time::{Instant, sleep};
+
+use crate::console::{Console, WaitError};
+use crate::keymap::{self, BACKSPACE, KeyStroke, SHIFT};
+use crate::keys::{KeyError, KeySink};
+use crate::screen::{Screen, ScreenText};
+
+mod readback;
+
+use readback::Place;
+
+/// What QEMU's PS/2 keyboard holds is 16 bytes; two stay free.
+const KEYS_UNDER_WAY: usize = 14;
+/// The text cursor of a VGA is drawn every other 228 ms (QEMU `hw/display/vga.c`): within this time it is seen.
+const CURSOR_LIMIT: Duration = Duration::from_millis(600);
+/// The least quiet time after which wrong text counts as wrong and not as half drawn.
+const SETTLED: Duration = Duration::from_secs(1);
+/// So many characters after a correction, the count of corrections begins anew.
+const FRESH_START: usize = 16;
+
+/// What is expected of the echo.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Echo {
+    /// On a readable screen the text must appear.
+    #[default]
+    Required,
+    /// If nothing appears, go on blind.
+    IfSeen,
+    /// Do not look: passwords, hot keys.
+    None,
+}
+
+/// How to type.
+#[derive(Clone, Debug)]
+pub struct TypeOptions {
+    /// What is expected of the echo.
+    pub echo: Echo,
+    /// How often wrong text is taken back at one place.
+    pub corrections: u32,
+    /// How long the guest may take to show a key.
+    pub echo_limit: Duration,
+    /// The pause after each key when typing blind.
+    pub blind_interval: Duration,
+}
+
+impl Default for TypeOptions {
+    fn default() -> Self {
+        Self {
+            echo: Echo::default(),
+            corrections: 3,
+            echo_limit: Duration::from_secs(5),
+            blind_interval: Duration::from_millis(30),
+        }
+    }
+}
+
+/// What typing came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TypeReport {
+    /// Keys pressed, corrections included.
+    pub keys: usize,
+    /// Whether the whole text was read back.
+    pub verified: bool,
+    /// How often wrong text was taken back.
+    pub corrections: u32,
+    /// How long it took.
+    pub elapsed: Duration,
+}
+
+/// Why a text was not typed.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum TypeError {
+    /// A character without a key on a US keyboard, or a control character.
+    #[error("{character:?} at character {index} can't be typed")]
+    Untypable {
+        /// The character.
+        character: char,
+        /// Its place in the text, in characters from 0.
+        index: usize,
+    },
+    /// Nothing of the text appeared.
+    #[error("typed {expected:?}, but nothing of it appeared within {:.1} s; the screen shows\n{screen}", limit.as_secs_f64())]
+    NoEcho {
+        /// The text.
+        expected: String,
+        /// How long was waited.
+        limit: Duration,
+        /// The screen at the end.
+        screen: Arc<Screen>,
+    },
+    /// Something else appeared, in spite of corrections.
+    #[error(
+        "typed {expected:?}, but the screen shows {seen:?} after {corrections} corrections; it shows\n{screen}"
+    )]
+    Mismatch {
+        /// The text.
+        expected: String,
+        /// What stands at its place.
+        seen: String,
+        /// How often it was taken back and typed again.
+        corrections: u32,
+        /// The screen at the end.
+        screen: Arc<Screen>,
+    },
+    /// Keys can't be pressed.
+    #[error("the text could not be typed")]
+    Keys(#[from] KeyError),
+    /// The screen is gone.
+    #[error("the typed text could not be read back")]
+    Wait(#[from] WaitError),
+}
+
+/// Types a text over the console's own connection. May be dropped: what was typed by then stays.
+///
+/// # Errors
+/// See [`TypeError`].
+pub async fn type_text(
+    console: &Console,
+    text: &str,
+    options: &TypeOptions,
+) -> Result<TypeReport, TypeError> {
+    type_text_with(console, console, text, options).await
+}
+
+/// Types a text with the keys of `keys`, reading back from `console`. May be dropped: what was typed stays.
+///
+/// # Errors
+/// See [`TypeError`].
+pub async fn type_text_with(
+    console: &Console,
+    keys: &dyn KeySink,
+    text: &str,
+    options: &TypeOptions,
+) -> Result<TypeReport, TypeError> {
+    let mut strokes = Vec::with_capacity(text.len());
+    for (index, character) in text.chars().enumerate() {
+        match keymap::us(character).filter(|_| !character.is_control()) {
+            Some(stroke) => strokes.push(stroke),
+            None => return Err(TypeError::Untypable { character, index }),
+        }
+    }
+    let mut typist = Typist {
+        console,
+        keys,
+        options,
+        text: text.chars().collect(),
+        strokes,
+        report: TypeReport { keys: 0, verified: false, corrections: 0, elapsed: Duration::ZERO },
+        start: None,
+        cursor: None,
+        window: KEYS_UNDER_WAY,
+        recent_corrections: 0,
+        corrected_at: 0,
+        slowest_echo: Duration::ZERO,
+    };
+    let began = Instant::now();
+    let before = console.screen();
+    let verified = match before.text() {
+        Some(before) if options.echo != Echo::None && !text.is_empty() => typist.verified(before).await?,
+        _ => {
+            typist.blind(0).await?;
+            text.is_empty()
+        }
+    };
+    Ok(TypeReport { verified, elapsed: began.elapsed(), ..typist.report })
+}
+
+struct Typist<'t> {
+    console: &'t Console,
+    keys: &'t dyn KeySink,
+    options: &'t TypeOptions,
+    text: Vec<char>,
+    strokes: Vec<KeyStroke>,
+    report: TypeReport,
+    start: Option<Place>,
+    /// Where the cursor was last seen while it was looked for.
+    cursor: Option<Place>,
+    /// How many bytes of keys may be under way.
+    window: usize,
+    recent_corrections: u32,
+    corrected_at: usize,
+    slowest_echo: Duration,
+}
+
+/// What the screen says of the text typed so far.
+struct Echoed {
+    /// Characters read back.
+    length: usize,
+    /// Whether what was read back is followed by what followed before: nothing else was typed.
+    clean: bool,
+    /// The place behind the last character read back.
+    end: Place,
+}
+
+impl Typist<'_> {
+    /// Types with read-back; `false` when it had to go on blind.
+    async fn verified(&mut self, before: &ScreenText) -> Result<bool, TypeError> {
+        self.start = self.cursor(before).await?;
+        let mut sent = 0;
+        let mut best = 0;
+        let mut progress = Instant::now();
+        let first_change = self.console.changes();
+        loop {
+            let echoed = self.look(before, sent);
+            let complete = echoed.clean && echoed.length == self.text.len();
+            if complete && (!self.ends_in_blank() || self.cursor_is_at(echoed.end).await?) {
+                return Ok(true);
+            }
+            if echoed.length > best {
+                self.slowest_echo = self.slowest_echo.max(progress.elapsed());
+                best = echoed.length;
+                progress = Instant::now();
+                if best > self.corrected_at + FRESH_START {
+                    self.recent_corrections = 0;
+                    self.window = KEYS_UNDER_WAY;
+                }
+            }
+            if self.may_send(sent, echoed.length) {
+                self.press_next(sent).await?;
+                sent += 1;
+                progress = Instant::now();
+                continue;
+            }
+            let changes = self.console.changes();
+            // Text that is right as far as it goes may still be coming; wrong text may be half drawn.
+            let settled = SETTLED.max(self.slowest_echo * 4).min(self.options.echo_limit);
+            let limit = if echoed.clean { self.options.echo_limit } else { settled };
+            let nothing_yet = changes == first_change;
+            let quiet = progress.elapsed().min(self.console.unchanged_for());
+            if quiet < limit {
+                let step = limit - quiet;
+                let _ = self.console.wait_until(step, |look| look.changes != changes).await?;
+                continue;
+            }
+            if nothing_yet && self.options.echo == Echo::IfSeen {
+                self.blind(sent).await?;
+                return Ok(false);
+            }
+            if nothing_yet {
+                return Err(TypeError::NoEcho {
+                    expected: self.text.iter().collect(),
+                    limit,
+                    screen: self.console.screen(),
+                });
+            }
+            sent = self.correct(before, sent).await?;
+            best = sent;
+            progress = Instant::now();
+        }
+    }
+
+    /// Where the cursor stands, if it is seen within one period of its blinking.
+    async fn cursor(&self, before: &ScreenText) -> Result<Option<Place>, TypeError> {
+        if before.cursor.is_some() {
+            return Ok(before.cursor);
+        }
+        let mut place = None;
+        let _ = self
+            .console
+            .wait_until(CURSOR_LIMIT, |look| {
+                place = look.screen.text().and_then(|text| text.cursor);
+                place.is_some()
+            })
+            .await?;
+        Ok(place)
+    }
+
+    /// Whether the cursor, if it shows itself at all, stands at a place (or on the next line, after a line break).
+    async fn cursor_is_at(&mut self, place: Place) -> Result<bool, TypeError> {
+        let mut behind = None;
+        let mut seen = None;
+        let _ = self
+            .console
+            .wait_until(CURSOR_LIMIT, |look| {
+                let text = look.screen.text();
+                if let Some((text, cursor)) = text.and_then(|text| Some((text, text.cursor?))) {
+                    behind = Some(readback::is_behind(text, place, cursor));
+                    seen = Some(cursor);
+                }
+                behind == Some(true)
+            })
+            .await?;
+        self.cursor = seen;
+        Ok(behind.unwrap_or(true))
+    }
+
+    fn ends_in_blank(&self) -> bool {
+        self.text.last() == Some(&' ')
+    }
+
+    /// Reads back what stands on the screen of the first `sent` characters.
+    fn look(&mut self, before: &ScreenText, sent: usize) -> Echoed {
+        let screen = self.console.screen();
+        let nothing = Echoed { length: 0, clean: true, end: (0, 0) };
+        let Some(now) = screen.text() else { return nothing };
+        let typed = self.text.get(..sent).unwrap_or(&self.text);
+        if self.start.is_none() && sent > 0 {
+            self.start = readback::guess_start(before, now, typed);
+        }
+        let Some(start) = self.start else { return nothing };
+        let up = readback::scrolled(before, now, start);
+        let place = (start.0 - up, start.1);
+        let found = readback::read(now, place, typed);
+        let mut whole = typed.get(..found.length).unwrap_or(typed).to_vec();
+        whole.extend(readback::tail(before, start));
+        let clean = readback::read(now, place, &whole).length == whole.len();
+        Echoed { length: found.length, clean, end: found.end }
+    }
+
+    /// Whether the next key may go out: few enough are under way, and until the typing place is known, only what
+    /// leads up to the first character that can be seen.
+    fn may_send(&self, sent: usize, echoed: usize) -> bool {
+        let blanks = self.text.iter().take_while(|character| **character == ' ').count();
+        sent < self.text.len()
+            && (self.start.is_some() || sent <= blanks)
+            && (sent == echoed || self.under_way(echoed, sent) < self.window)
+    }
+
+    /// Bytes in the keyboard's queue for the characters between the two places: each key is pressed and released.
+    fn under_way(&self, from: usize, to: usize) -> usize {
+        let strokes = self.strokes.get(from..=to).unwrap_or(&[]);
+        strokes.iter().map(|stroke| if stroke.shift { 4 } else { 2 }).sum()
+    }
+
+    async fn press_next(&mut self, index: usize) -> Result<(), TypeError> {
+        if let Some(stroke) = self.strokes.get(index) {
+            self.press(*stroke).await?;
+        }
+        Ok(())
+    }
+
+    async fn press(&mut self, stroke: KeyStroke) -> Result<(), TypeError> {
+        self.report.keys += 1;
+        Ok(self.keys.press(&[stroke]).await?)
+    }
+
+    /// Types the rest without looking.
+    async fn blind(&mut self, from: usize) -> Result<(), TypeError> {
+        for index in from..self.strokes.len() {
+            self.press_next(index).await?;
+            sleep(self.options.blind_interval).await;
+        }
+        Ok(())
+    }
+
+    /// Takes back what is wrong; gives how many characters stand then.
+    async fn correct(&mut self, before: &ScreenText, sent: usize) -> Result<usize, TypeError> {
+        let good = self.look(before, sent).length;
+        if self.start.is_none() || self.recent_corrections >= self.options.corrections {
+            return Err(self.mismatch(before));
+        }
+        tracing::debug!(good, sent, "typed text is wrong on the screen, taking it back");
+        self.report.corrections += 1;
+        self.recent_corrections += 1;
+        self.corrected_at = good;
+        self.window = 1;
+        self.keys.release_all();
+        // A lost release of shift is made up for by pressing and releasing it once more.
+        self.press(SHIFT).await?;
+        self.cursor = None;
+        // At most what was sent can stand there; two more for what a key may have doubled.
+        for _ in 0..(sent - good) + 2 {
+            let echoed = self.look(before, good);
+            if echoed.length < good || (echoed.clean && self.cursor_is_at(echoed.end).await?) {
+                break;
+            }
+            if self.cursor_is_at_start(before) {
+                break;
+            }
+            self.press_backspace().await?;
+        }
+        Ok(self.look(before, good).length)
+    }
+
+    /// Takes one character back and waits for the answer: taking back a blank moves nothing but the cursor.
+    async fn press_backspace(&mut self) -> Result<(), TypeError> {
+        let changes = self.console.changes();
+        let mut cursor = self.console.screen().text().and_then(|text| text.cursor).or(self.cursor);
+        self.press(BACKSPACE).await?;
+        let _ = self
+            .console
+            .wait_until(self.options.echo_limit, |look| {
+                let now = look.screen.text().and_then(|text| text.cursor);
+                let moved = now.is_some() && cursor.is_some() && now != cursor;
+                cursor = now.or(cursor);
+                look.changes != changes || moved
+            })
+            .await?;
+        self.cursor = cursor;
+        Ok(())
+    }
+
+    /// Whether the cursor is seen where typing began: what stands before it is not ours to take back.
+    fn cursor_is_at_start(&self, before: &ScreenText) -> bool {
+        let screen = self.console.screen();
+        let (Some(now), Some(start)) = (screen.text(), self.start) else { return false };
+        let up = readback::scrolled(before, now, start);
+        now.cursor.is_some_and(|cursor| cursor <= (start.0 - up, start.1))
+    }
+
+    fn mismatch(&self, before: &ScreenText) -> TypeError {
+        let screen = self.console.screen();
+        let seen = match (screen.text(), self.start) {
+            (Some(now), Some(start)) => {
+                let up = readback::scrolled(before, now, start);
+                readback::seen(now, (start.0 - up, start.1), self.text.len())
+            }
+            _ => String::new(),
+        };
+        TypeError::Mismatch {
+            expected: self.text.iter().collect(),
+            seen,
+            corrections: self.report.corrections,
+            screen,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,35 @@
+use super::*;
+use crate::screen::Screen;
+use crate::screen::tests::draw;
+
+fn screen(lines: &[&str]) -> ScreenText {
+    match Screen::read(&draw(lines, None)) {
+        Screen::Text(text) => text,
+        Screen::NoText(none) => panic!("{none}"),
+    }
+}
+
+fn chars(text: &str) -> Vec<char> {
+    text.chars().collect()
+}
+
+#[test]
+fn text_is_followed_over_the_edge_of_the_screen() {
+    let long: String = ('!'..='~').cycle().take(200).collect();
+    let now = screen(&[&format!("boot: {}", &long[..74]), &long[74..154], &long[154..]]);
+    assert_eq!(read(&now, (0, 6), &chars(&long)), Found { length: 200, end: (2, 46) });
+    let mut wrong = chars(&long);
+    wrong[160] = ' ';
+    assert_eq!(read(&now, (0, 6), &wrong).length, 160);
+}
+
+#[test]
+fn text_is_followed_over_a_line_that_syslinux_breaks_early() {
+    let now = screen(&[
+        "boot: linux auto url=http://10.0.2.2:8800/0123456789abcdef0123456789abcdef/ DEBC",
+        "ONF_DE",
+        "BUG=5 x",
+    ]);
+    let typed = "linux auto url=http://10.0.2.2:8800/0123456789abcdef0123456789abcdef/ DEBCONF_DEBUG=5 x";
+    assert_eq!(read(&now, (0, 6), &chars(typed)).length, typed.len());
+}

@@ -1,0 +1,140 @@
+use std::collections::HashMap;
+
+use super::*;
+use crate::testing::{Guest, console, is_typable};
+
+const LINE: &str =
+    " ds=nocloud;s=http://10.0.2.2:8800/0123456789abcdef0123456789abcdef/ AUTO=\"Yes & No\" quiet --- ";
+
+async fn typed(guest: Guest, text: &str) -> (Result<TypeReport, TypeError>, Guest) {
+    let options = TypeOptions { echo_limit: Duration::from_millis(1500), ..TypeOptions::default() };
+    typed_with(guest, text, &options).await
+}
+
+async fn typed_with(
+    guest: Guest,
+    text: &str,
+    options: &TypeOptions,
+) -> (Result<TypeReport, TypeError>, Guest) {
+    assert!(is_typable(text));
+    let (console, shared) = console(guest).await;
+    let outcome = type_text(&console, text, options).await;
+    let guest = crate::console::lock(&shared).clone();
+    (outcome, guest)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_line_longer_than_the_screen_is_verified_without_a_wasted_key() {
+    for shows_cursor in [true, false] {
+        let guest = Guest { shows_cursor, ..Guest::with_prompt("boot: linux") };
+        let (outcome, guest) = typed(guest, LINE).await;
+        let report = outcome.unwrap();
+        assert!(report.verified);
+        assert_eq!((report.keys, report.corrections), (LINE.len(), 0));
+        assert_eq!(guest.keys, LINE);
+        assert!(guest.down.is_empty());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_screen_may_scroll_while_the_line_is_typed() {
+    let mut guest = Guest::with_prompt("");
+    guest.lines = (0..24).map(|number| format!("line {number}")).collect();
+    guest.lines.push("boot: linux".to_owned());
+    let (outcome, guest) = typed(guest, LINE).await;
+    assert!(outcome.unwrap().verified);
+    assert_eq!(guest.keys, LINE);
+}
+
+#[tokio::test(start_paused = true)]
+async fn lost_wrong_and_doubled_keys_are_corrected() {
+    type Fault = (usize, Option<char>);
+    let cases: [(&str, &[Fault]); 6] = [
+        ("a key is lost", &[(20, None)]),
+        ("a key is wrong", &[(20, Some('#'))]),
+        ("the first key is wrong", &[(1, Some('#'))]),
+        ("a blank is lost", &[(69, None)]),
+        ("the last key is lost", &[(LINE.len() - 1, None)]),
+        ("two places", &[(10, None), (60, Some('x'))]),
+    ];
+    for (name, faults) in cases {
+        let guest = Guest { faults: faults.iter().copied().collect(), ..Guest::with_prompt("boot: linux") };
+        let (outcome, guest) = typed(guest, LINE).await;
+        let report = outcome.unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert!(report.verified, "{name}");
+        assert!(report.corrections >= 1, "{name}: {report:?}");
+        let shown: String = guest.lines[2..].concat();
+        assert_eq!(shown, format!("boot: linux{LINE}"), "{name}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_can_not_be_corrected_is_quoted() {
+    let faults: HashMap<usize, Option<char>> = (0..200).map(|number| (number, Some('q'))).collect();
+    let guest = Guest { faults, ..Guest::with_prompt("boot: ") };
+    let (outcome, guest) = typed(guest, "aqa").await;
+    let error = outcome.unwrap_err();
+    assert!(
+        error.to_string().starts_with(
+            "typed \"aqa\", but the screen shows \"q\" after 3 corrections; it shows\n| SeaBIOS"
+        ),
+        "{error}"
+    );
+    assert!(guest.down.is_empty(), "no key stays pressed");
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_an_echo_it_fails_or_goes_on_blind_as_told() {
+    let guest = || Guest { echoes: false, ..Guest::with_prompt("Password: ") };
+    let limit = Duration::from_millis(300);
+    let options = |echo| TypeOptions { echo, echo_limit: limit, ..TypeOptions::default() };
+    let (outcome, _) = typed_with(guest(), "secret", &options(Echo::Required)).await;
+    let error = outcome.unwrap_err().to_string();
+    assert!(error.starts_with("typed \"secret\", but nothing of it appeared within 0.3 s"), "{error}");
+    for echo in [Echo::IfSeen, Echo::None] {
+        let (outcome, guest) = typed_with(guest(), "secret", &options(echo)).await;
+        let report = outcome.unwrap();
+        assert!(!report.verified);
+        assert_eq!(report.keys, 6);
+        assert!("secret".starts_with(&guest.keys));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_picture_without_text_is_typed_blind_and_said_so() {
+    let (outcome, _) = typed(Guest { graphics: true, ..Guest::with_prompt("boot: ") }, "Ab c").await;
+    assert!(!outcome.unwrap().verified);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_guest_is_not_overrun() {
+    let guest = Guest { slowness: Duration::from_millis(15), ..Guest::with_prompt("boot: ") };
+    let (outcome, guest) = typed(guest, "linux vga=normal -- AUTO").await;
+    let report = outcome.unwrap();
+    assert_eq!((report.verified, report.corrections), (true, 0));
+    assert_eq!(guest.keys, "linux vga=normal -- AUTO");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dropped_future_leaves_no_key_pressed() {
+    let guest = Guest { slowness: Duration::from_millis(5), ..Guest::with_prompt("boot: ") };
+    let (console, shared) = console(guest).await;
+    let options = TypeOptions::default();
+    let typing = type_text(&console, "ABCDEFGHIJKLMNOPQRSTUVWXYZ", &options);
+    assert!(tokio::time::timeout(Duration::from_millis(60), typing).await.is_err());
+    console.wait_still(Duration::from_millis(300), Duration::from_secs(20)).await.unwrap();
+    let guest = crate::console::lock(&shared);
+    assert!(guest.down.is_empty());
+    assert!("ABCDEFGHIJKLMNOPQRSTUVWXYZ".starts_with(&guest.keys));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_has_no_key_is_refused_before_anything_is_typed() {
+    let (outcome, guest) = {
+        let (console, shared) = console(Guest::with_prompt("boot: ")).await;
+        let outcome = type_text(&console, "grüße", &TypeOptions::default()).await;
+        (outcome, crate::console::lock(&shared).clone())
+    };
+    assert_eq!(outcome.unwrap_err().to_string(), "'ü' at character 2 can't be typed");
+    assert!(guest.keys.is_empty());
+}
