@@ -1,0 +1,17 @@
+//! The Proxmox VE HTTP API as a client sees it: connection, trust, token, envelope, errors, tasks, websocket.
+//!
+//! Invariants:
+//! * nothing here knows what forge builds: this module never imports `params`, `machine` or `hypervisor`;
+//! * a request is either *certainly not carried out*, *refused*, *carried out* or *unanswered*, and its error
+//!   tells which ([`error::ApiError`]);
+//! * only GET is ever repeated, and only once, after the connection was closed under it.
+
+pub mod auth;
+pub mod client;
+pub mod encode;
+pub mod envelope;
+pub mod error;
+pub mod task;
+pub mod tls;
+pub mod types;
+pub mod websocket;

@@ -1,0 +1,218 @@
+//! The VNC screen through pveproxy: `vncproxy` opens it, `vncwebsocket` carries raw RFB in binary frames.
+//!
+//! The node's worker waits 10 s for one connection, on the very server that answered `vncproxy`, so the websocket is
+//! opened at once and to the same address. Server frames are at most 128 KiB; ours at most 64 KiB, because pveproxy
+//! drops what is larger than 128 KiB (observed on PVE 9.2).
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::{Buf, Bytes};
+use futures_util::{Sink, Stream};
+use http::{HeaderValue, Request, header};
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::handshake::client::generate_key;
+use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
+use tokio_tungstenite::tungstenite::{Error as WsError, Message};
+
+use crate::api::client::{Client, decode};
+use crate::api::encode::{Params, path};
+use crate::api::envelope::Refusal;
+use crate::api::error::{ApiError, Intent, trust_error};
+use crate::api::types::VncProxy;
+
+const LARGEST_FRAME: usize = 64 * 1024;
+const OPEN_LIMIT: Duration = Duration::from_secs(10);
+/// VNC authentication uses 8 characters.
+const VNC_PASSWORD: usize = 8;
+
+/// An open VNC connection: raw RFB, and the password for it.
+pub struct VncConnection {
+    /// The bytes.
+    pub stream: RfbStream,
+    /// The VNC password.
+    pub password: String,
+}
+
+impl Client {
+    /// Opens a running VM's screen. May be dropped: the node's worker gives up after 10 s.
+    ///
+    /// # Errors
+    /// See [`ApiError`].
+    pub async fn open_vnc(&self, node: &str, vmid: &str) -> Result<VncConnection, ApiError> {
+        let proxy_path = path(&["nodes", node, "qemu", vmid, "vncproxy"]);
+        // `generate-password` makes servers before 8.4.8 send a password of its own too (PVE 6.2 and later).
+        let body = Params::new().with("websocket", 1).with("generate-password", 1);
+        let reply = self.post(&proxy_path, &body).await?;
+        let peer = reply.peer;
+        let proxy: VncProxy = decode(&format!("POST {proxy_path}"), reply.data)?;
+        let password = match proxy.password {
+            Some(password) if !password.is_empty() => password,
+            _ => proxy.ticket.chars().take(VNC_PASSWORD).collect(),
+        };
+        let query = Params::new().with("port", proxy.port).with("vncticket", &proxy.ticket);
+        let target =
+            format!("/api2/json{}?{}", path(&["nodes", node, "qemu", vmid, "vncwebsocket"]), query.encode());
+        let request = format!("GET /nodes/{node}/qemu/{vmid}/vncwebsocket");
+        let opening = self.open_websocket(&target, &request, peer);
+        let socket =
+            tokio::time::timeout(OPEN_LIMIT, opening).await.map_err(|_| ApiError::Unreachable {
+                peer: self.peer().to_owned(),
+                detail: format!("{request} was not answered within {OPEN_LIMIT:?}"),
+                source: None,
+            })??;
+        Ok(VncConnection { stream: RfbStream::new(socket), password })
+    }
+
+    async fn open_websocket(
+        &self,
+        target: &str,
+        request: &str,
+        peer: Option<SocketAddr>,
+    ) -> Result<WebSocketStream<tokio_rustls::client::TlsStream<TcpStream>>, ApiError> {
+        let unreachable = |phase: &str, source: io::Error| match trust_error(&source) {
+            Some(trust) => ApiError::Untrusted { peer: self.peer().to_owned(), detail: trust.to_string() },
+            None => ApiError::Unreachable {
+                peer: self.peer().to_owned(),
+                detail: format!("{phase}: {source}"),
+                source: Some(Box::new(source)),
+            },
+        };
+        let address = peer.ok_or_else(|| ApiError::Refused {
+            request: request.to_owned(),
+            detail: "the address of the answering server is not known".to_owned(),
+        })?;
+        let tcp = TcpStream::connect(address).await.map_err(|source| unreachable("TCP", source))?;
+        tcp.set_nodelay(true).map_err(|source| unreachable("TCP", source))?;
+        let host = self.host().trim_start_matches('[').trim_end_matches(']').to_owned();
+        let name = ServerName::try_from(host).map_err(|source| ApiError::Malformed {
+            request: request.to_owned(),
+            source: Box::new(source),
+        })?;
+        let tls = TlsConnector::from(self.tls())
+            .connect(name, tcp)
+            .await
+            .map_err(|source| unreachable("TLS", source))?;
+        let handshake = Request::builder()
+            .uri(format!("wss://{}{target}", self.endpoint()))
+            .header(header::HOST, self.endpoint())
+            .header(header::CONNECTION, HeaderValue::from_static("Upgrade"))
+            .header(header::UPGRADE, HeaderValue::from_static("websocket"))
+            .header(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"))
+            .header(header::SEC_WEBSOCKET_KEY, generate_key())
+            .header(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static("binary"))
+            .header(header::AUTHORIZATION, self.token().header())
+            .body(())
+            .map_err(|source| ApiError::Malformed {
+                request: request.to_owned(),
+                source: Box::new(source),
+            })?;
+        let config = WebSocketConfig::default().write_buffer_size(0);
+        let (socket, _) = tokio_tungstenite::client_async_with_config(handshake, tls, Some(config))
+            .await
+            .map_err(|error| self.handshake_error(request, error))?;
+        Ok(socket)
+    }
+
+    fn handshake_error(&self, request: &str, error: WsError) -> ApiError {
+        match error {
+            WsError::Http(response) => {
+                let body = response.body().as_deref().unwrap_or_default();
+                let reason = response.status().canonical_reason().unwrap_or_default().as_bytes().to_vec();
+                let refusal = Refusal::read(Some(&reason), body);
+                ApiError::from_refusal(
+                    self.peer(),
+                    request,
+                    Intent::Read,
+                    response.status().as_u16(),
+                    &refusal,
+                )
+            }
+            // The ticket stands in the URL, so only the kind of error is told.
+            WsError::Io(source) => ApiError::Unreachable {
+                peer: self.peer().to_owned(),
+                detail: format!("the screen's connection was cut: {source}"),
+                source: Some(Box::new(source)),
+            },
+            other => ApiError::Malformed { request: request.to_owned(), source: Box::new(other) },
+        }
+    }
+}
+
+/// The payload of a websocket's binary frames as a byte stream.
+///
+/// Every write is one frame and is handed to the connection at once; flushing is only needed to wait for it.
+pub struct RfbStream {
+    socket: WebSocketStream<tokio_rustls::client::TlsStream<TcpStream>>,
+    unread: Bytes,
+}
+
+impl RfbStream {
+    fn new(socket: WebSocketStream<tokio_rustls::client::TlsStream<TcpStream>>) -> Self {
+        Self { socket, unread: Bytes::new() }
+    }
+}
+
+impl AsyncRead for RfbStream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        loop {
+            if self.unread.has_remaining() {
+                let count = self.unread.remaining().min(buf.remaining());
+                buf.put_slice(&self.unread.split_to(count));
+                return Poll::Ready(Ok(()));
+            }
+            match ready!(Pin::new(&mut self.socket).poll_next(cx)) {
+                Some(Ok(Message::Binary(payload))) => self.unread = payload,
+                Some(Ok(Message::Text(text))) => self.unread = Bytes::from(text),
+                Some(Ok(Message::Close(_))) | None => return Poll::Ready(Ok(())),
+                Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => {}
+                Some(Err(WsError::ConnectionClosed | WsError::AlreadyClosed)) => return Poll::Ready(Ok(())),
+                Some(Err(error)) => return Poll::Ready(Err(into_io(error))),
+            }
+        }
+    }
+}
+
+impl AsyncWrite for RfbStream {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        ready!(Pin::new(&mut self.socket).poll_ready(cx)).map_err(into_io)?;
+        let count = data.len().min(LARGEST_FRAME);
+        let frame = Message::Binary(Bytes::copy_from_slice(&data[..count]));
+        Pin::new(&mut self.socket).start_send(frame).map_err(into_io)?;
+        // RFB clients rarely flush; what can leave now leaves now, the rest with the next call.
+        if let Poll::Ready(Err(error)) = Pin::new(&mut self.socket).poll_flush(cx) {
+            return Poll::Ready(Err(into_io(error)));
+        }
+        Poll::Ready(Ok(count))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_flush(cx).map_err(into_io)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match ready!(Pin::new(&mut self.socket).poll_close(cx)) {
+            Ok(()) | Err(WsError::ConnectionClosed | WsError::AlreadyClosed) => Poll::Ready(Ok(())),
+            Err(error) => Poll::Ready(Err(into_io(error))),
+        }
+    }
+}
+
+fn into_io(error: WsError) -> io::Error {
+    match error {
+        WsError::Io(error) => error,
+        WsError::ConnectionClosed | WsError::AlreadyClosed => io::ErrorKind::BrokenPipe.into(),
+        other => io::Error::other(other),
+    }
+}

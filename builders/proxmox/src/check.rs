@@ -1,0 +1,306 @@
+//! A spec against the facts: everything that can be known to fail before the first effect. Pure.
+
+use forge_machine::{Facts, Finding, MachineSpec, SourceSpec};
+
+use crate::config::ProxmoxConfig;
+use crate::discovery::{bridge_of, did_you_mean};
+use crate::params::RESERVED_KEYS;
+use crate::vmconfig::{format_size, is_drive_slot};
+
+/// Checks a spec.
+#[must_use]
+pub fn check(config: &ProxmoxConfig, spec: &MachineSpec, facts: &Facts) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    source(spec, facts, &mut findings);
+    if !facts.nodes.contains(&spec.node) {
+        let known: Vec<&str> = facts.nodes.iter().map(String::as_str).collect();
+        let message = format!("node `{}` is not usable", spec.node);
+        findings.push(Finding::fatal("node", message, did_you_mean(&spec.node, &known, "nodes")));
+    }
+    if let Some((first, last)) = spec.ids
+        && (first > last || first < 100)
+    {
+        findings.push(Finding::fatal(
+            "target.vmids",
+            format!("{first}-{last} is no range of VMIDs"),
+            "VMIDs begin at 100; write the smaller one first",
+        ));
+    }
+    storages(spec, facts, &mut findings);
+    disks(config, spec, facts, &mut findings);
+    networks(config, spec, facts, &mut findings);
+    for key in spec.extra.keys().filter(|key| RESERVED_KEYS.contains(&key.as_str())) {
+        findings.push(Finding::fatal(
+            format!("vm.proxmox.{key}"),
+            format!("`{key}` is set by forge itself"),
+            "remove it here; where a profile may set it, it has a key of its own",
+        ));
+    }
+    findings
+}
+
+fn source(spec: &MachineSpec, facts: &Facts, findings: &mut Vec<Finding>) {
+    match &spec.source {
+        SourceSpec::Image { path } => findings.push(Finding::fatal(
+            "source.image",
+            format!("Proxmox VE can't start from {} of this machine", path.display()),
+            "clone a boot VM instead (`source.clone`)",
+        )),
+        SourceSpec::Clone { full, name, .. } => {
+            let Some(facts) = &facts.source else { return };
+            if !full && !facts.template {
+                findings.push(Finding::fatal(
+                    "source.full",
+                    format!("`{name}` is not a template, so it can't be cloned without copying its disks"),
+                    "set full = true, or convert it to a template",
+                ));
+            }
+            if facts.running {
+                findings.push(Finding::warning(
+                    "source.clone",
+                    format!("`{name}` is running: the clone has its disks as after a power failure"),
+                    "shut it down first",
+                ));
+            }
+        }
+    }
+}
+
+fn storages(spec: &MachineSpec, facts: &Facts, findings: &mut Vec<Finding>) {
+    let for_disks = match &spec.source {
+        SourceSpec::Clone { storage: Some(storage), .. } => Some(("storage.disks", storage)),
+        _ => None,
+    };
+    let for_drive = spec.cloud_init.as_ref().filter(|drive| !drive.inherited);
+    let for_drive = for_drive.map(|drive| ("template.cloud-init.storage", &drive.storage));
+    for (setting, name) in for_disks.into_iter().chain(for_drive) {
+        let Some(storage) = facts.storages.iter().find(|storage| storage.name == *name) else {
+            let known: Vec<&str> = facts.storages.iter().map(|storage| storage.name.as_str()).collect();
+            let message = format!("there is no storage `{name}` that the token sees");
+            findings.push(Finding::fatal(setting, message, did_you_mean(name, &known, "storages")));
+            continue;
+        };
+        if !storage.active {
+            let help = "look at its state on the node; a network storage may be out of reach";
+            findings.push(Finding::fatal(setting, format!("storage `{name}` is not active"), help));
+        }
+        if !storage.content.iter().any(|content| content == "images") {
+            let usable =
+                facts.storages.iter().filter(|storage| storage.content.iter().any(|c| c == "images"));
+            let usable: Vec<&str> = usable.map(|storage| storage.name.as_str()).collect();
+            findings.push(Finding::fatal(
+                setting,
+                format!(
+                    "storage `{name}` does not take VM disks (its content: {})",
+                    storage.content.join(", ")
+                ),
+                format!("these do: {}", usable.join(", ")),
+            ));
+        }
+    }
+}
+
+fn disks(config: &ProxmoxConfig, spec: &MachineSpec, facts: &Facts, findings: &mut Vec<Finding>) {
+    let Some(source) = &facts.source else { return };
+    let names_storage = config.disk_storage.is_some()
+        || !source.disks.is_empty()
+        || matches!(&spec.source, SourceSpec::Clone { storage: Some(_), .. });
+    for (number, disk) in spec.disks.iter().enumerate() {
+        if !is_drive_slot(&disk.slot) {
+            findings.push(Finding::fatal(
+                format!("vm.disks[{number}].slot"),
+                format!("`{}` is no disk slot", disk.slot),
+                "slots are scsi0 to scsi30, virtio0 to virtio15, sata0 to sata5, ide0 to ide3",
+            ));
+            continue;
+        }
+        let setting = format!("vm.disks[{number}].size");
+        match (source.disks.iter().find(|known| known.slot == disk.slot), disk.size) {
+            (Some(known), Some(size)) if size < known.size => findings.push(Finding::fatal(
+                setting,
+                format!(
+                    "{} has {} in the source and can't shrink to {}",
+                    disk.slot,
+                    format_size(known.size),
+                    format_size(size)
+                ),
+                "leave the size out, or ask for at least as much as the source has",
+            )),
+            (None, None) => findings.push(Finding::fatal(
+                setting,
+                format!("the source has no disk {}", disk.slot),
+                "give a size to add one",
+            )),
+            (None, Some(_)) if !names_storage => findings.push(Finding::fatal(
+                setting,
+                format!("no storage is named for the new disk {}", disk.slot),
+                "name one in the target: storage = { disks = \"…\" }",
+            )),
+            _ => {}
+        }
+    }
+}
+
+fn networks(config: &ProxmoxConfig, spec: &MachineSpec, facts: &Facts, findings: &mut Vec<Finding>) {
+    for (number, network) in spec.networks.iter().enumerate() {
+        let setting = format!("vm.networks[{number}].bridge");
+        let slot = format!("net{number}");
+        let inherited = facts.source.as_ref().and_then(|source| {
+            source.networks.iter().find(|(known, _)| *known == slot).and_then(|(_, nic)| bridge_of(nic))
+        });
+        let bridge = network.bridge.clone().or(inherited).or_else(|| config.bridge.clone());
+        match (bridge, &facts.bridges) {
+            (None, _) => findings.push(Finding::fatal(
+                setting,
+                format!("no bridge is named for {slot}"),
+                "name one here or in the target: bridge = \"vmbr0\"",
+            )),
+            (Some(bridge), Some(known)) if !known.contains(&bridge) => {
+                let known: Vec<&str> = known.iter().map(String::as_str).collect();
+                let message = format!("there is no bridge `{bridge}` on {}", spec.node);
+                findings.push(Finding::fatal(setting, message, did_you_mean(&bridge, &known, "bridges")));
+            }
+            _ => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use forge_machine::facts::SourceDisk;
+    use forge_machine::{CloudInitDrive, DiskSpec, NetworkSpec, SourceFacts, StorageFacts, VmRef};
+
+    use super::*;
+    use crate::config::TlsChoice;
+
+    fn config() -> ProxmoxConfig {
+        ProxmoxConfig {
+            target: "pve".into(),
+            url: "https://pve".into(),
+            token_id: "forge@pve!build".into(),
+            token_secret: "x".into(),
+            tls: TlsChoice::System,
+            nodes: Vec::new(),
+            disk_storage: None,
+            iso_storage: None,
+            bridge: None,
+        }
+    }
+
+    fn facts() -> Facts {
+        let storage = |name: &str, content: &str, active| StorageFacts {
+            name: name.into(),
+            content: vec![content.into()],
+            available: 1 << 40,
+            active,
+        };
+        Facts {
+            product: "Proxmox VE 9.2".into(),
+            notes: Vec::new(),
+            nodes: vec!["pve1".into()],
+            source: Some(SourceFacts {
+                vm: VmRef::new("9000", "pve1"),
+                name: "boot-vm".into(),
+                template: false,
+                running: false,
+                disks: vec![SourceDisk { slot: "scsi0".into(), storage: "lvm".into(), size: 2 << 30 }],
+                cloud_init: None,
+                agent: true,
+                networks: vec![("net0".into(), "virtio,bridge=vmbr0".into())],
+                memory_mib: 1024,
+                cores: 1,
+            }),
+            storages: vec![
+                storage("lvm", "images", true),
+                storage("local", "iso", true),
+                storage("nfs", "images", false),
+            ],
+            bridges: Some(vec!["vmbr0".into()]),
+            endpoint: None,
+        }
+    }
+
+    fn spec() -> MachineSpec {
+        MachineSpec {
+            source: SourceSpec::Clone {
+                vm: VmRef::new("9000", "pve1"),
+                name: "boot-vm".into(),
+                full: true,
+                storage: Some("lvm".into()),
+            },
+            node: "pve1".into(),
+            ids: Some((9000, 9099)),
+            pool: None,
+            cores: None,
+            sockets: None,
+            cpu: None,
+            memory_mib: None,
+            disks: vec![DiskSpec { slot: "scsi0".into(), size: Some(4 << 30), discard: None }],
+            networks: vec![NetworkSpec { model: "virtio".into(), bridge: None, vlan: None }],
+            agent: None,
+            cloud_init: Some(CloudInitDrive { slot: "ide2".into(), storage: "lvm".into(), inherited: false }),
+            extra: BTreeMap::new(),
+        }
+    }
+
+    #[test]
+    fn a_sound_spec_has_no_findings() {
+        assert_eq!(check(&config(), &spec(), &facts()), []);
+    }
+
+    #[test]
+    fn each_mistake_is_one_finding_that_names_its_setting() {
+        type Change = fn(&mut MachineSpec);
+        let table: [(&str, &str, Change); 12] = [
+            ("node", "pve9", |spec| spec.node = "pve9".into()),
+            ("target.vmids", "9099-9000", |spec| spec.ids = Some((9099, 9000))),
+            ("target.vmids", "50-60", |spec| spec.ids = Some((50, 60))),
+            ("source.full", "not a template", |spec| {
+                spec.source = SourceSpec::Clone {
+                    vm: VmRef::new("9000", "pve1"),
+                    name: "b".into(),
+                    full: false,
+                    storage: None,
+                };
+            }),
+            ("source.image", "x.qcow2", |spec| spec.source = SourceSpec::Image { path: "x.qcow2".into() }),
+            ("template.cloud-init.storage", "does not take VM disks", |spec| {
+                spec.cloud_init =
+                    Some(CloudInitDrive { slot: "ide2".into(), storage: "local".into(), inherited: false });
+            }),
+            ("template.cloud-init.storage", "not active", |spec| {
+                spec.cloud_init =
+                    Some(CloudInitDrive { slot: "ide2".into(), storage: "nfs".into(), inherited: false });
+            }),
+            ("vm.disks[0].size", "can't shrink", |spec| spec.disks[0].size = Some(1 << 30)),
+            ("vm.disks[0].slot", "no disk slot", |spec| spec.disks[0].slot = "sda".into()),
+            ("vm.disks[0].size", "has no disk scsi1", |spec| {
+                spec.disks[0] = DiskSpec { slot: "scsi1".into(), size: None, discard: None };
+            }),
+            ("vm.networks[0].bridge", "no bridge `vmbr1`", |spec| {
+                spec.networks[0].bridge = Some("vmbr1".into());
+            }),
+            ("vm.proxmox.tags", "set by forge itself", |spec| {
+                spec.extra.insert("tags".into(), "x".into());
+            }),
+        ];
+        for (setting, words, change) in table {
+            let mut spec = spec();
+            change(&mut spec);
+            let found = check(&config(), &spec, &facts());
+            assert_eq!(found.len(), 1, "{words}: {found:?}");
+            assert!(found[0].setting == setting && found[0].message.contains(words), "{words}: {found:?}");
+        }
+    }
+
+    #[test]
+    fn a_second_adapter_needs_a_bridge_from_somewhere() {
+        let mut spec = spec();
+        spec.networks.push(NetworkSpec { model: "virtio".into(), bridge: None, vlan: None });
+        assert_eq!(check(&config(), &spec, &facts()).len(), 1);
+        let with_bridge = ProxmoxConfig { bridge: Some("vmbr0".into()), ..config() };
+        assert_eq!(check(&with_bridge, &spec, &facts()), []);
+    }
+}

@@ -1,0 +1,64 @@
+//! What the client must be told about a Proxmox VE target. Plain data; nothing is asked or read here.
+
+use std::path::PathBuf;
+
+use crate::secret::Secret;
+
+/// Which server certificates are accepted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TlsChoice {
+    /// Those that the roots of this machine vouch for.
+    System,
+    /// Those that the authorities in a PEM file vouch for (a node's `/etc/pve/pve-root-ca.pem`).
+    CaFile(PathBuf),
+    /// The one certificate with this SHA-256 fingerprint (hexadecimal, colons allowed), whatever its name,
+    /// issuer and dates. Proxmox shows it on a node's certificate page and in `pvenode cert info`.
+    Fingerprint(String),
+    /// Any: whoever is on the way can read the token. The caller has to say so loudly.
+    Insecure,
+}
+
+/// A Proxmox VE target and how to reach it.
+#[derive(Clone, Debug)]
+pub struct ProxmoxConfig {
+    /// The target's name in the site file, for messages.
+    pub target: String,
+    /// `https://host:8006`, with or without `/api2/json`; the port defaults to 8006.
+    pub url: String,
+    /// `user@realm!token`.
+    pub token_id: String,
+    /// The token's UUID.
+    pub token_secret: Secret,
+    /// Which server certificates are accepted.
+    pub tls: TlsChoice,
+    /// The nodes forge may use; empty means all.
+    pub nodes: Vec<String>,
+    /// The storage for disks when the profile names none.
+    pub disk_storage: Option<String>,
+    /// The storage for install media.
+    pub iso_storage: Option<String>,
+    /// The bridge for network adapters whose profile names none.
+    pub bridge: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_token_does_not_show_in_debug() {
+        let config = ProxmoxConfig {
+            target: "pve".into(),
+            url: "https://pve:8006".into(),
+            token_id: "forge@pve!build".into(),
+            token_secret: "11111111-2222-3333-4444-555555555555".into(),
+            tls: TlsChoice::System,
+            nodes: Vec::new(),
+            disk_storage: None,
+            iso_storage: None,
+            bridge: None,
+        };
+        let shown = format!("{config:?}");
+        assert!(!shown.contains("5555") && shown.contains("[redacted]"), "{shown}");
+    }
+}

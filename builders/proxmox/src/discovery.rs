@@ -1,0 +1,402 @@
+//! Finding out about a target: nodes, the source, storages, bridges, privileges. Reads only.
+//!
+//! `cluster/resources` is up to 10 s old and leaves out the names of new VMs (observed on PVE 9.2), so it only tells
+//! where to look: a VM counts once its own configuration says what was asked for.
+
+use forge_machine::facts::SourceDisk;
+use forge_machine::{
+    CloneSelector, Facts, FactsQuery, Finding, Ownership, SourceFacts, SourceSelector, StorageFacts, VmRef,
+};
+
+use crate::api::client::Client;
+use crate::api::encode::{Params, path};
+use crate::api::error::ApiError;
+use crate::api::types::{
+    NetworkEntry, NodeEntry, PermissionMap, ResourceEntry, StatusCurrent, StorageEntry, Version,
+};
+use crate::config::ProxmoxConfig;
+use crate::permissions::Grants;
+use crate::vmconfig::VmConfig;
+
+/// What one look at the target brought.
+#[derive(Debug)]
+pub struct Found {
+    /// For planning.
+    pub facts: Facts,
+    /// What is wrong already.
+    pub findings: Vec<Finding>,
+    /// What the token may do, for checking specs later.
+    pub grants: Grants,
+}
+
+/// Looks at the target. May be dropped.
+///
+/// # Errors
+/// When the target can't be reached, trusted or logged into.
+pub async fn discover(
+    client: &Client,
+    config: &ProxmoxConfig,
+    query: &FactsQuery,
+) -> Result<Found, ApiError> {
+    // Alone, so that a refused token costs one delay of 3 s and shows one error.
+    let version: Version = client.get("/version", &Params::new()).await?;
+    let none = Params::new();
+    let of_vms = Params::new().with("type", "vm");
+    let (all_nodes, resources, permissions) = tokio::try_join!(
+        client.get::<Vec<NodeEntry>>("/nodes", &none),
+        client.get::<Vec<ResourceEntry>>("/cluster/resources", &of_vms),
+        client.get::<PermissionMap>("/access/permissions", &none),
+    )?;
+    let mut findings = Vec::new();
+    let nodes = usable_nodes(&all_nodes, config, query, &mut findings);
+    let source = match &query.source {
+        SourceSelector::Clone(selector) => find_source(client, selector, &resources, &mut findings).await?,
+        SourceSelector::Image(_) => {
+            findings.push(Finding::fatal(
+                "source.image",
+                "Proxmox VE can't start from an image file of this machine",
+                "clone a boot VM instead (`source.clone`)",
+            ));
+            None
+        }
+    };
+    let node = query
+        .node
+        .clone()
+        .filter(|node| all_nodes.iter().any(|entry| entry.node == *node))
+        .or_else(|| source.as_ref().map(|source| source.vm.node.clone()))
+        .or_else(|| nodes.first().cloned());
+    let (storages, bridges) = match &node {
+        Some(node) => tokio::try_join!(storages(client, node), bridges(client, node))?,
+        None => (Vec::new(), None),
+    };
+    let grants = Grants {
+        token_id: client.token().id().to_owned(),
+        major: version.major(),
+        map: permissions,
+        pool: query.pool.clone(),
+    };
+    let wanted = Wanted::new(config, query, source.as_ref());
+    let place = node.as_deref().unwrap_or("the target");
+    for storage in query.storages.iter().filter(|name| !storages.iter().any(|known| known.name == **name)) {
+        let may_see = grants.on(&format!("/storage/{storage}"), "Datastore.AllocateSpace")
+            || grants.on(&format!("/storage/{storage}"), "Datastore.Audit");
+        let is_for_disks = wanted.storages.contains(storage);
+        // A storage the token may not see is told as a missing privilege.
+        if may_see || !is_for_disks {
+            let known: Vec<&str> = storages.iter().map(|storage| storage.name.as_str()).collect();
+            let message = format!("there is no storage `{storage}` on {place}");
+            let help = did_you_mean(storage, &known, "storages");
+            findings.push(Finding { setting: "storage".into(), message, help, fatal: is_for_disks });
+        }
+    }
+    if let Some(known) = &bridges {
+        for bridge in query.bridges.iter().filter(|bridge| !known.contains(bridge)) {
+            let known: Vec<&str> = known.iter().map(String::as_str).collect();
+            let message = format!("there is no bridge `{bridge}` on {place}");
+            findings.push(Finding::fatal("bridge", message, did_you_mean(bridge, &known, "bridges")));
+        }
+    }
+    let source_id = source.as_ref().map(|source| source.vm.id.as_str());
+    findings.extend(grants.for_build(source_id, &wanted.storages, &wanted.bridges, query.needs_console));
+    let facts = Facts {
+        product: format!("Proxmox VE {}", version.version),
+        notes: Vec::new(),
+        nodes,
+        source,
+        storages,
+        bridges,
+        endpoint: Some(client.endpoint()),
+    };
+    Ok(Found { facts, findings, grants })
+}
+
+/// What a clone build puts where.
+struct Wanted {
+    storages: Vec<String>,
+    bridges: Vec<String>,
+}
+
+impl Wanted {
+    fn new(config: &ProxmoxConfig, query: &FactsQuery, source: Option<&SourceFacts>) -> Self {
+        let for_media = config.iso_storage.as_ref().filter(|iso| config.disk_storage.as_ref() != Some(*iso));
+        let mut storages: Vec<String> =
+            query.storages.iter().filter(|name| Some(*name) != for_media).cloned().collect();
+        let mut bridges = query.bridges.clone();
+        if let Some(source) = source {
+            if storages.is_empty() {
+                storages.extend(
+                    source.disks.iter().map(|disk| disk.storage.clone()).filter(|name| !name.is_empty()),
+                );
+            }
+            // The clone is connected as its source is, before anything else can be set.
+            bridges.extend(source.networks.iter().filter_map(|(_, nic)| bridge_of(nic)));
+        }
+        for list in [&mut storages, &mut bridges] {
+            list.sort();
+            list.dedup();
+        }
+        Self { storages, bridges }
+    }
+}
+
+/// The bridge in `virtio,bridge=vmbr0`.
+#[must_use]
+pub fn bridge_of(nic: &str) -> Option<String> {
+    nic.split(',').find_map(|part| part.strip_prefix("bridge=")).map(str::to_owned)
+}
+
+fn usable_nodes(
+    all: &[NodeEntry],
+    config: &ProxmoxConfig,
+    query: &FactsQuery,
+    findings: &mut Vec<Finding>,
+) -> Vec<String> {
+    let names: Vec<&str> = all.iter().map(|entry| entry.node.as_str()).collect();
+    let asked = config.nodes.iter().map(|node| ("target.nodes", node));
+    let asked = asked.chain(query.node.iter().map(|node| ("node", node)));
+    for (setting, node) in asked {
+        if !names.contains(&node.as_str()) {
+            let help = did_you_mean(node, &names, "nodes");
+            findings.push(Finding::fatal(setting, format!("there is no node `{node}`"), help));
+        }
+    }
+    let is_allowed = |name: &String| config.nodes.is_empty() || config.nodes.contains(name);
+    // `unknown` is what a node is until its status daemon has spoken; only `offline` is certain.
+    let online = all.iter().filter(|entry| entry.status != "offline").map(|entry| entry.node.clone());
+    let mut nodes: Vec<String> = online.filter(is_allowed).collect();
+    nodes.sort();
+    if nodes.is_empty() && !all.is_empty() && findings.is_empty() {
+        let offline = names.join(", ");
+        findings.push(Finding::fatal(
+            "target.nodes",
+            "no node is online",
+            format!("the nodes are: {offline}"),
+        ));
+    }
+    nodes
+}
+
+async fn find_source(
+    client: &Client,
+    selector: &CloneSelector,
+    resources: &[ResourceEntry],
+    findings: &mut Vec<Finding>,
+) -> Result<Option<SourceFacts>, ApiError> {
+    let vms: Vec<&ResourceEntry> = resources.iter().filter(|entry| entry.kind != "lxc").collect();
+    let may_match = |entry: &&&ResourceEntry| match selector {
+        CloneSelector::Vmid(vmid) => entry.vmid == u64::from(*vmid),
+        // New VMs have no name yet, and a build VM may just have been renamed to a template.
+        CloneSelector::Name(name) => {
+            entry.name.as_deref().is_none_or(|known| known == name || known.starts_with("forge-"))
+        }
+        CloneSelector::Tags(tags) => {
+            entry.name.is_none()
+                || entry.tags().any(|tag| tag == crate::params::TAG_BUILD)
+                || tags.iter().all(|wanted| entry.tags().any(|tag| tag.eq_ignore_ascii_case(wanted)))
+        }
+    };
+    let mut matches: Vec<(VmRef, VmConfig)> = Vec::new();
+    for entry in vms.iter().filter(may_match) {
+        let at = VmRef::new(entry.vmid.to_string(), entry.node.as_str());
+        let config = match vm_config(client, &at).await {
+            Ok(config) => config,
+            Err(ApiError::VmMissing { .. } | ApiError::Denied { .. }) => continue,
+            Err(error) => return Err(error),
+        };
+        let is_it = match selector {
+            CloneSelector::Vmid(_) => true,
+            CloneSelector::Name(name) => config.name() == name,
+            CloneSelector::Tags(tags) => {
+                let has = |wanted: &String| config.tags().any(|tag| tag.eq_ignore_ascii_case(wanted));
+                config.is_template() && tags.iter().all(has)
+            }
+        };
+        if is_it && config.lock() != Some("clone") && config.lock() != Some("create") {
+            matches.push((at, config));
+        }
+    }
+    if matches!(selector, CloneSelector::Tags(_)) {
+        matches.sort_by_key(|(at, config)| (age_key(config), at.id.parse::<u64>().unwrap_or(0)));
+        matches = matches.pop().into_iter().collect();
+    }
+    if matches.len() > 1 {
+        let places: Vec<String> = matches.iter().map(|(at, _)| at.to_string()).collect();
+        findings.push(Finding::fatal(
+            "source.clone",
+            format!("{} VMs are called {selector}: {}", places.len(), places.join(", ")),
+            "name the one you mean by its VMID: clone = { vmid = … }",
+        ));
+        return Ok(None);
+    }
+    let Some((at, config)) = matches.pop() else {
+        findings.push(missing_source(selector, &vms));
+        return Ok(None);
+    };
+    let status_path = path(&["nodes", &at.node, "qemu", &at.id, "status", "current"]);
+    let status: StatusCurrent = client.get(&status_path, &Params::new()).await?;
+    Ok(Some(source_facts(at, &config, status.status == "running")))
+}
+
+/// When a template was made: its own mark knows; Proxmox's creation time is inherited by clones.
+fn age_key(config: &VmConfig) -> i64 {
+    match Ownership::from_description(config.description()) {
+        Some(mark) => mark.started.as_second(),
+        None => config.creation_time().and_then(|time| i64::try_from(time).ok()).unwrap_or(0),
+    }
+}
+
+fn missing_source(selector: &CloneSelector, vms: &[&ResourceEntry]) -> Finding {
+    let names: Vec<&str> = vms.iter().filter_map(|entry| entry.name.as_deref()).collect();
+    let (message, help) = match selector {
+        CloneSelector::Name(name) => {
+            (format!("no VM called `{name}` is visible to the token"), did_you_mean(name, &names, "VMs"))
+        }
+        CloneSelector::Vmid(vmid) => {
+            let known: Vec<String> = vms.iter().map(|entry| entry.vmid.to_string()).collect();
+            let known: Vec<&str> = known.iter().map(String::as_str).collect();
+            (format!("no VM {vmid} is visible to the token"), did_you_mean(&vmid.to_string(), &known, "VMs"))
+        }
+        CloneSelector::Tags(tags) => {
+            let mut known: Vec<&str> =
+                vms.iter().filter(|entry| entry.template).flat_map(|entry| entry.tags()).collect();
+            known.sort_unstable();
+            known.dedup();
+            let listed = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+            (
+                format!("no template with the tags {} is visible to the token", tags.join(", ")),
+                format!("tags of the templates there are: {listed}"),
+            )
+        }
+    };
+    Finding::fatal("source.clone", message, help)
+}
+
+fn source_facts(vm: VmRef, config: &VmConfig, running: bool) -> SourceFacts {
+    let disks = config.drives().filter(|(_, drive)| !drive.is_cdrom() && !drive.is_cloud_init());
+    let disks = disks.map(|(slot, drive)| SourceDisk {
+        slot: slot.to_owned(),
+        storage: drive.storage().to_owned(),
+        size: drive.size().unwrap_or(0),
+    });
+    let cloud_init = config.drives().find(|(_, drive)| drive.is_cloud_init());
+    let networks = config.networks().into_iter().map(|(number, nic)| {
+        let bridge = nic.bridge().map(|bridge| format!(",bridge={bridge}")).unwrap_or_default();
+        (format!("net{number}"), format!("{}{bridge}", nic.model))
+    });
+    SourceFacts {
+        vm,
+        name: config.name().to_owned(),
+        template: config.is_template(),
+        running,
+        disks: disks.collect(),
+        cloud_init: cloud_init.map(|(slot, drive)| (slot.to_owned(), drive.storage().to_owned())),
+        agent: config.agent_enabled(),
+        networks: networks.collect(),
+        memory_mib: config.memory_mib(),
+        cores: config.cores(),
+    }
+}
+
+/// Reads a VM's configuration.
+///
+/// # Errors
+/// See [`ApiError`].
+pub async fn vm_config(client: &Client, at: &VmRef) -> Result<VmConfig, ApiError> {
+    client.get(&path(&["nodes", &at.node, "qemu", &at.id, "config"]), &Params::new()).await
+}
+
+async fn storages(client: &Client, node: &str) -> Result<Vec<StorageFacts>, ApiError> {
+    let entries: Vec<StorageEntry> = client.get(&path(&["nodes", node, "storage"]), &Params::new()).await?;
+    let mut found: Vec<StorageFacts> = entries
+        .into_iter()
+        .map(|entry| StorageFacts {
+            content: entry
+                .content
+                .split(',')
+                .map(str::trim)
+                .filter(|part| !part.is_empty())
+                .map(str::to_owned)
+                .collect(),
+            available: entry.avail,
+            active: entry.active && entry.enabled,
+            name: entry.storage,
+        })
+        .collect();
+    found.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(found)
+}
+
+/// The bridges of a node; `None` when the token may not list them: the answer is empty then, not an error.
+async fn bridges(client: &Client, node: &str) -> Result<Option<Vec<String>>, ApiError> {
+    let query = Params::new().with("type", "any_bridge");
+    let answer: Result<Vec<NetworkEntry>, ApiError> =
+        client.get(&path(&["nodes", node, "network"]), &query).await;
+    match answer {
+        Ok(entries) if entries.is_empty() => Ok(None),
+        Ok(entries) => {
+            let mut names: Vec<String> = entries.into_iter().map(|entry| entry.iface).collect();
+            names.sort();
+            Ok(Some(names))
+        }
+        Err(ApiError::Denied { .. }) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// A proposal, and the list of what exists.
+#[must_use]
+pub fn did_you_mean(given: &str, known: &[&str], what: &str) -> String {
+    let mut listed: Vec<&str> = known.to_vec();
+    listed.sort_unstable();
+    listed.dedup();
+    let near =
+        listed.iter().map(|name| (strsim::jaro_winkler(given, name), *name)).filter(|(near, _)| *near > 0.8);
+    let best = near.max_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, name)| name);
+    let there_are = if listed.is_empty() {
+        format!("the token sees no {what} at all")
+    } else {
+        format!("there are these {what}: {}", listed.join(", "))
+    };
+    match best {
+        Some(name) => format!("did you mean `{name}`? {there_are}"),
+        None => there_are,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn proposals_name_the_nearest_and_list_the_rest() {
+        assert_eq!(
+            did_you_mean("local-lmv", &["local", "local-lvm", "ceph"], "storages"),
+            "did you mean `local-lvm`? there are these storages: ceph, local, local-lvm"
+        );
+        assert_eq!(did_you_mean("x", &["local"], "storages"), "there are these storages: local");
+        assert_eq!(did_you_mean("x", &[], "storages"), "the token sees no storages at all");
+    }
+
+    #[test]
+    fn a_source_is_described_by_its_own_configuration() {
+        let config = VmConfig::from_iter([
+            ("name", "boot-vm"),
+            ("template", "1"),
+            ("memory", "2048"),
+            ("cores", "2"),
+            ("agent", "1"),
+            ("scsi0", "lvm:base-9000-disk-0,size=4G"),
+            ("ide2", "lvm:vm-9000-cloudinit,media=cdrom"),
+            ("ide3", "local:iso/x.iso,media=cdrom"),
+            ("net0", "virtio=BC:24:11:00:00:01,bridge=vmbr0,tag=5"),
+        ]);
+        let facts = source_facts(VmRef::new("9000", "pve1"), &config, false);
+        assert_eq!(facts.disks, [SourceDisk { slot: "scsi0".into(), storage: "lvm".into(), size: 4 << 30 }]);
+        assert_eq!(facts.cloud_init, Some(("ide2".into(), "lvm".into())));
+        assert_eq!(facts.networks, [("net0".to_owned(), "virtio,bridge=vmbr0".to_owned())]);
+        assert!(facts.template && facts.agent && !facts.running);
+        assert_eq!((facts.memory_mib, facts.cores), (2048, 2));
+        assert_eq!(bridge_of(&facts.networks[0].1).as_deref(), Some("vmbr0"));
+    }
+}

@@ -1,0 +1,418 @@
+//! The target itself: the [`Hypervisor`] of the port on Proxmox VE.
+//!
+//! Whose a VM is, is read from the VM: its name `forge-<nonce>` or the mark in its notes. A clone shows neither while it
+//! is being made (`lock: clone`), and a VMID may be taken by anything of any node, containers included, so a missing
+//! configuration alone does not mean that the id is free; only `nextid?vmid=` knows that, of the whole cluster.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_trait::async_trait;
+use forge_machine::{
+    BuildState, Capabilities, Facts, FactsQuery, Finding, Hypervisor, Machine, MachineSpec, Nonce, Orphan,
+    Ownership, PortError, Standing, TaskHandle, VmRef,
+};
+use serde_json::Value;
+
+use crate::api::client::{Client, decode};
+use crate::api::encode::{Params, path};
+use crate::api::error::ApiError;
+use crate::api::task::{Upid, is_success};
+use crate::api::types::{NodeEntry, ResourceEntry};
+use crate::check;
+use crate::config::ProxmoxConfig;
+use crate::discovery::{self, vm_config};
+use crate::machine::{ProxmoxMachine, power_of, task_handle};
+use crate::params::{self, TAG_BUILD, TAG_KEPT};
+use crate::permissions::Grants;
+use crate::vmconfig::VmConfig;
+
+/// What a target and its VMs share.
+#[derive(Debug)]
+pub struct Shared {
+    pub(crate) client: Client,
+    pub(crate) config: ProxmoxConfig,
+    grants: Mutex<Option<Grants>>,
+}
+
+/// What stands at a VMID.
+pub(crate) enum Whereabouts {
+    /// Nothing, on no node.
+    Free,
+    /// A VM, on this node.
+    At { node: String, config: VmConfig },
+    /// Something that the token may not see, or a container.
+    Hidden,
+}
+
+impl Shared {
+    /// Whether a VMID is free in the whole cluster at this moment.
+    async fn is_free(&self, vmid: &str) -> Result<bool, ApiError> {
+        match self.client.get::<Value>("/cluster/nextid", &Params::new().with("vmid", vmid)).await {
+            Ok(_) => Ok(true),
+            Err(ApiError::IdTaken { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Finds what stands at an id: on the expected node first, then anywhere.
+    pub(crate) async fn whereabouts(&self, at: &VmRef) -> Result<Whereabouts, ApiError> {
+        let mut hidden = match vm_config(&self.client, at).await {
+            Ok(config) => return Ok(Whereabouts::At { node: at.node.clone(), config }),
+            Err(ApiError::VmMissing { .. } | ApiError::Missing { .. }) => None,
+            // A privilege that came with the VM (its pool, its own entry) goes with it.
+            Err(error @ ApiError::Denied { .. }) => Some(error),
+            Err(error) => return Err(error),
+        };
+        if self.is_free(&at.id).await? {
+            return Ok(Whereabouts::Free);
+        }
+        // It may have appeared meanwhile, or stand on another node.
+        let nodes: Vec<NodeEntry> = self.client.get("/nodes", &Params::new()).await?;
+        let others = nodes.into_iter().filter(|entry| entry.status != "offline").map(|entry| entry.node);
+        for node in std::iter::once(at.node.clone()).chain(others.filter(|node| *node != at.node)) {
+            match vm_config(&self.client, &VmRef::new(at.id.as_str(), node.as_str())).await {
+                Ok(config) => return Ok(Whereabouts::At { node, config }),
+                Err(ApiError::VmMissing { .. } | ApiError::Missing { .. }) => {}
+                Err(error @ ApiError::Denied { .. }) => hidden = Some(error),
+                Err(error) => return Err(error),
+            }
+        }
+        hidden.map_or(Ok(Whereabouts::Hidden), Err)
+    }
+}
+
+/// A Proxmox VE target.
+#[derive(Clone, Debug)]
+pub struct ProxmoxHypervisor {
+    shared: Arc<Shared>,
+}
+
+impl ProxmoxHypervisor {
+    /// Prepares a connection. Nothing is sent yet; certificates of this machine are read.
+    ///
+    /// # Errors
+    /// When URL, token or TLS choice can't be used.
+    pub fn connect(config: ProxmoxConfig) -> Result<Self, PortError> {
+        let client = Client::new(&config).map_err(|source| {
+            PortError::broken(format!("target `{}` can't be used", config.target), source)
+        })?;
+        Ok(Self { shared: Arc::new(Shared { client, config, grants: Mutex::new(None) }) })
+    }
+
+    /// The API client, for what is beyond the port.
+    #[must_use]
+    pub fn client(&self) -> &Client {
+        &self.shared.client
+    }
+
+    async fn ids_in_use(&self) -> Result<BTreeSet<u64>, ApiError> {
+        let query = Params::new().with("type", "vm");
+        let entries: Vec<ResourceEntry> = self.shared.client.get("/cluster/resources", &query).await?;
+        Ok(entries.into_iter().map(|entry| entry.vmid).collect())
+    }
+
+    async fn free_id(
+        &self,
+        range: Option<(u32, u32)>,
+        refused: &[VmRef],
+    ) -> Result<Option<String>, ApiError> {
+        let is_refused = |id: &str| refused.iter().any(|vm| vm.id == id);
+        let (first, last, known) = match range {
+            Some((first, last)) => (first, last, self.ids_in_use().await?),
+            None => {
+                let next: Value = self.shared.client.get("/cluster/nextid", &Params::new()).await?;
+                let next = next.as_str().map_or_else(|| next.to_string(), str::to_owned);
+                if !is_refused(&next) {
+                    return Ok(Some(next));
+                }
+                let next = next.parse().unwrap_or(100);
+                (next, u32::MAX, BTreeSet::new())
+            }
+        };
+        for id in first..=last {
+            let text = id.to_string();
+            // The list is old and shows only what the token may see; the cluster itself has the last word.
+            if !known.contains(&u64::from(id)) && !is_refused(&text) && self.shared.is_free(&text).await? {
+                return Ok(Some(text));
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// Whether a configuration belongs to the build with a nonce.
+fn is_ours(config: &VmConfig, nonce: &Nonce) -> Option<BuildState> {
+    let mark = Ownership::from_description(config.description()).filter(|mark| mark.nonce == *nonce);
+    match mark {
+        Some(mark) => Some(mark.state),
+        None if config.name() == nonce.vm_name() => {
+            let kept = config.tags().any(|tag| tag == TAG_KEPT);
+            Some(if kept { BuildState::Kept } else { BuildState::Building })
+        }
+        None => None,
+    }
+}
+
+/// The mark of a VM that a build left behind. Clones that people made of a template carry its notes too, so the mark
+/// alone proves nothing: the name must be the build's own, or the tag say that it was kept.
+fn orphan_mark(config: &VmConfig) -> Option<Ownership> {
+    let mark = Ownership::from_description(config.description())?;
+    let named = config.name() == mark.nonce.vm_name();
+    let kept = mark.state == BuildState::Kept && config.tags().any(|tag| tag == TAG_KEPT);
+    (!config.is_template() && (named || kept)).then_some(mark)
+}
+
+#[async_trait]
+impl Hypervisor for ProxmoxHypervisor {
+    fn target(&self) -> &str {
+        &self.shared.config.target
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities {
+            name: "Proxmox VE",
+            clones: true,
+            images: false,
+            cloud_init_drive: true,
+            smbios_serial: true,
+            templates: true,
+            files: false,
+            host_address: None,
+        }
+    }
+
+    async fn facts(&self, query: &FactsQuery) -> Result<(Facts, Vec<Finding>), PortError> {
+        let found = discovery::discover(&self.shared.client, &self.shared.config, query).await;
+        let found = found.map_err(|error| error.at(&format!("look at target `{}`", self.target())))?;
+        *self.shared.grants.lock().unwrap_or_else(PoisonError::into_inner) = Some(found.grants);
+        Ok((found.facts, found.findings))
+    }
+
+    fn check(&self, spec: &MachineSpec, facts: &Facts) -> Vec<Finding> {
+        let mut findings = check::check(&self.shared.config, spec, facts);
+        // What the token may do was learnt together with the facts.
+        let grants = self.shared.grants.lock().unwrap_or_else(PoisonError::into_inner);
+        findings.extend(grants.as_ref().map(|grants| grants.for_spec(spec)).unwrap_or_default());
+        findings
+    }
+
+    async fn propose_id(&self, spec: &MachineSpec, refused: &[VmRef]) -> Result<VmRef, PortError> {
+        let found = self.free_id(spec.ids, refused).await.map_err(|error| error.at("find a free VMID"))?;
+        match found {
+            Some(id) => Ok(VmRef::new(id, spec.node.as_str())),
+            None => {
+                let range =
+                    spec.ids.map_or_else(String::new, |(first, last)| format!(" from {first} to {last}"));
+                Err(PortError::failed("find a free VMID", format!("all{range} are taken")))
+            }
+        }
+    }
+
+    async fn submit_create(
+        &self,
+        spec: &MachineSpec,
+        at: &VmRef,
+        mark: &Ownership,
+    ) -> Result<TaskHandle, PortError> {
+        let Some((source, body)) = params::clone(spec, at, mark) else {
+            return Err(PortError::Unsupported {
+                backend: "Proxmox VE",
+                what: "start from an image file".to_owned(),
+            });
+        };
+        let action = format!("clone {source} to VM {}", at.id);
+        let path = path(&["nodes", &source.node, "qemu", &source.id, "clone"]);
+        match self.shared.client.post(&path, &body).await {
+            Ok(reply) => Ok(task_handle(&reply.data, &source.node)),
+            Err(ApiError::IdTaken { .. }) => Err(PortError::IdTaken { id: at.id.clone() }),
+            // The lock in question is the source's, whatever request met it.
+            Err(error) => Err(error.at(&action)),
+        }
+    }
+
+    async fn wait(&self, task: &TaskHandle) -> Result<(), PortError> {
+        if task.is_finished() {
+            return Ok(());
+        }
+        let upid = parse_task(task)?;
+        let client = &self.shared.client;
+        let action = upid.describe();
+        let exit = client.await_task(&upid).await.map_err(|error| error.at(&action))?;
+        // Somebody was faster with the same wish.
+        let moot = upid.kind == "qmstart" && exit.ends_with("already running");
+        if is_success(&exit) || moot {
+            return Ok(());
+        }
+        Err(client.task_failure(&upid, &exit).await.at(&action))
+    }
+
+    async fn stop_task(&self, task: &TaskHandle) -> Result<(), PortError> {
+        if task.is_finished() {
+            return Ok(());
+        }
+        let upid = parse_task(task)?;
+        self.shared
+            .client
+            .stop_task(&upid)
+            .await
+            .map_err(|error| error.at(&format!("stop {}", upid.describe())))
+    }
+
+    fn machine(&self, at: &VmRef) -> Arc<dyn Machine> {
+        Arc::new(ProxmoxMachine::new(Arc::clone(&self.shared), at.clone()))
+    }
+
+    async fn standing(&self, at: &VmRef, nonce: &Nonce) -> Result<Standing, PortError> {
+        let fault = |error: ApiError| error.at(&format!("find out what stands at {at}"));
+        let (node, config) = match self.shared.whereabouts(at).await.map_err(fault)? {
+            Whereabouts::Free => return Ok(Standing::Gone),
+            Whereabouts::Hidden => {
+                return Ok(Standing::Foreign { name: "(not visible to the token)".to_owned() });
+            }
+            Whereabouts::At { node, config } => (node, config),
+        };
+        let Some(state) = is_ours(&config, nonce) else {
+            return Ok(match config.lock() {
+                Some(lock @ ("clone" | "create")) => Standing::Busy { lock: lock.to_owned() },
+                _ => Standing::Foreign { name: config.name().to_owned() },
+            });
+        };
+        if config.is_template() {
+            return Ok(Standing::Committed);
+        }
+        if let Some(lock @ ("clone" | "create")) = config.lock() {
+            return Ok(Standing::Busy { lock: lock.to_owned() });
+        }
+        let machine = ProxmoxMachine::new(Arc::clone(&self.shared), VmRef::new(at.id.as_str(), node));
+        match machine.status().await {
+            Ok(status) => Ok(Standing::Ours { power: power_of(&status), kept: state == BuildState::Kept }),
+            Err(ApiError::VmMissing { .. }) => Ok(Standing::Gone),
+            Err(error) => Err(fault(error)),
+        }
+    }
+
+    async fn orphans(&self) -> Result<Vec<Orphan>, PortError> {
+        let fault = |error: ApiError| error.at("look for VMs that builds left behind");
+        let query = Params::new().with("type", "vm");
+        let entries: Value = self.shared.client.get("/cluster/resources", &query).await.map_err(fault)?;
+        let entries: Vec<ResourceEntry> = decode("GET /cluster/resources", entries).map_err(fault)?;
+        let mut found = Vec::new();
+        for entry in entries {
+            // The list may be 10 s old: a VM without a name is a new one.
+            let suspicious = entry.name.as_deref().is_none_or(|name| name.starts_with("forge-"))
+                || entry.tags().any(|tag| tag == TAG_BUILD || tag == TAG_KEPT);
+            if !suspicious || entry.kind == "lxc" || entry.template {
+                continue;
+            }
+            let vm = VmRef::new(entry.vmid.to_string(), entry.node);
+            match vm_config(&self.shared.client, &vm).await {
+                Ok(config) => found.extend(orphan_mark(&config).map(|mark| Orphan { vm, mark })),
+                Err(ApiError::VmMissing { .. } | ApiError::Denied { .. }) => {}
+                Err(error) => return Err(fault(error)),
+            }
+        }
+        Ok(found)
+    }
+}
+
+fn parse_task(task: &TaskHandle) -> Result<Upid, PortError> {
+    Upid::parse(&task.id)
+        .ok_or_else(|| PortError::Broken { what: format!("`{}` is no Proxmox task", task.id), source: None })
+}
+
+#[cfg(test)]
+mod tests {
+    use forge_machine::ChainId;
+
+    use super::*;
+
+    fn mark(state: BuildState) -> Ownership {
+        Ownership {
+            nonce: Nonce::from_bytes([0xab; 8]),
+            chain_id: ChainId::new("CHAIN-20261121T040506Z-debian-12"),
+            owner: "ops@ci".into(),
+            started: "2026-11-21T04:05:06Z".parse().expect("valid"),
+            heartbeat: "2026-11-21T04:05:06Z".parse().expect("valid"),
+            state,
+        }
+    }
+
+    #[test]
+    fn a_vm_is_ours_by_its_name_or_its_mark_and_by_nothing_else() {
+        let ours = mark(BuildState::Building);
+        let kept = mark(BuildState::Kept);
+        let other = Nonce::from_bytes([0xcd; 8]);
+        let notes = format!("Debian 12\n\n{}", ours.to_description());
+        for (case, config, nonce, expected) in [
+            ("name", vec![("name", ours.nonce.vm_name())], &ours.nonce, Some(BuildState::Building)),
+            (
+                "name and tag",
+                vec![("name", ours.nonce.vm_name()), ("tags", "forge-kept".into())],
+                &ours.nonce,
+                Some(BuildState::Kept),
+            ),
+            (
+                "finished notes",
+                vec![("name", "tpl".to_owned()), ("description", notes.clone())],
+                &ours.nonce,
+                Some(BuildState::Building),
+            ),
+            (
+                "kept mark",
+                vec![("name", "tpl".to_owned()), ("description", kept.to_description())],
+                &ours.nonce,
+                Some(BuildState::Kept),
+            ),
+            ("another build", vec![("name", ours.nonce.vm_name()), ("description", notes)], &other, None),
+            (
+                "a clone under way",
+                vec![("description", " qmclone temporary file".to_owned())],
+                &ours.nonce,
+                None,
+            ),
+            ("no name at all", vec![], &ours.nonce, None),
+        ] {
+            assert_eq!(is_ours(&VmConfig::from_iter(config), nonce), expected, "{case}");
+        }
+    }
+
+    #[test]
+    fn a_clone_that_somebody_made_of_a_template_is_no_orphan() {
+        let ours = mark(BuildState::Building);
+        let kept = mark(BuildState::Kept);
+        for (case, config, is_orphan) in [
+            (
+                "a build VM",
+                vec![("name", ours.nonce.vm_name()), ("description", ours.to_description())],
+                true,
+            ),
+            (
+                "a kept VM with its final name",
+                vec![
+                    ("name", "tpl".into()),
+                    ("tags", "forge-kept".into()),
+                    ("description", kept.to_description()),
+                ],
+                true,
+            ),
+            (
+                "somebody's clone",
+                vec![("name", "forge-web".into()), ("description", ours.to_description())],
+                false,
+            ),
+            (
+                "a template",
+                vec![
+                    ("name", ours.nonce.vm_name()),
+                    ("template", "1".into()),
+                    ("description", ours.to_description()),
+                ],
+                false,
+            ),
+            ("a name without a mark", vec![("name", ours.nonce.vm_name())], false),
+        ] {
+            assert_eq!(orphan_mark(&VmConfig::from_iter(config)).is_some(), is_orphan, "{case}");
+        }
+    }
+}

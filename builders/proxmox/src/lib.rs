@@ -1,0 +1,33 @@
+//! Proxmox VE: API client and hypervisor for forge.
+//!
+//! [`ProxmoxHypervisor`] implements the port of `forge-machine` on top of [`api`], the HTTP client. Between the two
+//! stand pure modules that can be tested without a server: [`vmconfig`] reads Proxmox's VM configuration,
+//! [`params`] turns a spec into its parameters, [`permissions`] tells what a token lacks, [`check`] what a spec asks
+//! in vain, [`address`] which of a guest's addresses are worth trying.
+//!
+//! ```text
+//!  hypervisor, machine, power ─┬─ discovery, params, check, permissions, address ── vmconfig
+//!                              └─ api: client ─ auth, tls, encode, envelope, error ; task, websocket
+//! ```
+//!
+//! Invariants:
+//! * facts about Proxmox come from observation of PVE 9.2 or its sources' behaviour, never from its code's text;
+//! * the token's secret appears in one sensitive header and nowhere else;
+//! * `api` knows nothing of builds.
+
+pub mod address;
+pub mod api;
+pub mod check;
+pub mod config;
+pub mod discovery;
+pub mod hypervisor;
+pub mod machine;
+pub mod params;
+pub mod permissions;
+mod power;
+pub mod secret;
+pub mod vmconfig;
+
+pub use config::{ProxmoxConfig, TlsChoice};
+pub use hypervisor::ProxmoxHypervisor;
+pub use secret::Secret;

@@ -1,0 +1,352 @@
+//! One VM on a Proxmox VE target: the [`Machine`] of the port.
+//!
+//! Invariants:
+//! * every change is one that may be repeated, or is not repeated here;
+//! * a lock is waited out for a while: a call that met one was certainly not carried out;
+//! * nothing here decides whose VM it is; see `hypervisor` for that.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use forge_machine::{
+    AddressReport, Artefact, Attachments, Display, Finish, KeyChord, Machine, MachineSpec, MachineState,
+    Ownership, PortError, Power, StopLadder, StopRung, TaskHandle, VmRef,
+};
+use serde_json::Value;
+use tokio::sync::OnceCell;
+
+use crate::address;
+use crate::api::client::{Client, Reply, decode};
+use crate::api::encode::{Params, path};
+use crate::api::error::ApiError;
+use crate::api::task::{Pace, Upid};
+use crate::api::types::{AgentInterface, AgentResult, StatusCurrent};
+use crate::discovery::vm_config;
+use crate::hypervisor::Shared;
+use crate::params::{self, DiskChange};
+use crate::vmconfig::VmConfig;
+
+/// How long a locked VM is tried again.
+const LOCK_PATIENCE: Duration = Duration::from_secs(45);
+/// How long a VM that switched itself off may still count as running (qmeventd cleans up behind it).
+const SETTLE_LIMIT: Duration = Duration::from_secs(30);
+const SSH_PORT: u16 = 22;
+
+/// A VM on a Proxmox VE target.
+#[derive(Clone, Debug)]
+pub struct ProxmoxMachine {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) at: VmRef,
+    macs: Arc<OnceCell<Vec<String>>>,
+}
+
+impl ProxmoxMachine {
+    /// A handle on the VM at an id. Asks nobody.
+    #[must_use]
+    pub fn new(shared: Arc<Shared>, at: VmRef) -> Self {
+        Self { shared, at, macs: Arc::new(OnceCell::new()) }
+    }
+
+    pub(crate) fn client(&self) -> &Client {
+        &self.shared.client
+    }
+
+    /// The path of one of the VM's methods.
+    pub(crate) fn path(&self, method: &[&str]) -> String {
+        let mut segments = vec!["nodes", &self.at.node, "qemu", &self.at.id];
+        segments.extend(method);
+        path(&segments)
+    }
+
+    /// `configure VM 9000 on pve`, for errors.
+    pub(crate) fn action(&self, verb: &str) -> String {
+        format!("{verb} {}", self.at)
+    }
+
+    pub(crate) async fn config(&self) -> Result<VmConfig, ApiError> {
+        vm_config(self.client(), &self.at).await
+    }
+
+    pub(crate) async fn status(&self) -> Result<StatusCurrent, ApiError> {
+        self.client().get(&self.path(&["status", "current"]), &Params::new()).await
+    }
+
+    /// Sends a configuration change that may be repeated. Waits locks out, and asks twice when an answer is lost.
+    pub(crate) async fn put_config(&self, params: &Params) -> Result<(), ApiError> {
+        if params.is_empty() {
+            return Ok(());
+        }
+        let path = self.path(&["config"]);
+        let pace = Pace::start();
+        let mut lost = false;
+        loop {
+            match self.client().put(&path, params).await {
+                Ok(_) => return Ok(()),
+                Err(error) if error.is_locked() && pace.elapsed() < LOCK_PATIENCE => {
+                    tracing::debug!(%error, "waiting for the lock");
+                    pace.rest().await;
+                }
+                Err(ApiError::Unanswered { .. }) if !lost => lost = true,
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Runs a call that may have a task behind it, to the task's end. Waits locks out.
+    async fn run_to_end<F>(&self, call: impl Fn() -> F) -> Result<(), ApiError>
+    where
+        F: Future<Output = Result<Reply, ApiError>>,
+    {
+        let pace = Pace::start();
+        loop {
+            let outcome = match call().await {
+                Ok(reply) => match upid_of(&reply.data) {
+                    Some(upid) => self.client().wait_task(&upid).await,
+                    None => Ok(()),
+                },
+                Err(error) => Err(error),
+            };
+            match outcome {
+                Err(error) if error.is_locked() && pace.elapsed() < LOCK_PATIENCE => {
+                    tracing::debug!(%error, "waiting for the lock");
+                    pace.rest().await;
+                }
+                other => return other,
+            }
+        }
+    }
+
+    /// Changes what has to be allocated: as a background task, because pveproxy waits 30 s only.
+    async fn allocate(&self, slot: &str, value: &str) -> Result<(), ApiError> {
+        let path = self.path(&["config"]);
+        let params = Params::new().with(slot, value);
+        self.run_to_end(|| self.client().post(&path, &params)).await
+    }
+
+    async fn apply(&self, spec: &MachineSpec, mark: &Ownership, seed: &Attachments) -> Result<(), PortError> {
+        let action = self.action("configure");
+        let fault = |error: ApiError| error.at(&action);
+        self.put_config(&params::identity(mark)).await.map_err(fault)?;
+        let present = self.config().await.map_err(fault)?;
+        let site = &self.shared.config;
+        self.put_config(&params::hardware(spec, &present, site.bridge.as_deref())).await.map_err(fault)?;
+        let changes = params::disks(spec, &present, site.disk_storage.as_deref());
+        for change in changes.map_err(|detail| PortError::failed(action.clone(), detail))? {
+            match change {
+                DiskChange::Add { slot, value } => self.allocate(&slot, &value).await.map_err(fault)?,
+                DiskChange::Grow { slot, size } => {
+                    let path = self.path(&["resize"]);
+                    let body = Params::new().with("disk", slot).with("size", size);
+                    self.run_to_end(|| self.client().put(&path, &body)).await.map_err(fault)?;
+                }
+            }
+        }
+        if let Some((slot, value)) = params::cloud_init_drive(spec, &present) {
+            self.allocate(&slot, &value).await.map_err(fault)?;
+        }
+        self.put_config(&params::attachments(seed, &present)).await.map_err(fault)
+    }
+
+    async fn macs(&self) -> Result<&[String], ApiError> {
+        let read = || async {
+            let config = self.config().await?;
+            Ok(config.networks().into_iter().filter_map(|(_, nic)| nic.mac).collect())
+        };
+        self.macs.get_or_try_init(read).await.map(Vec::as_slice)
+    }
+
+    /// Submits work and names its task.
+    pub(crate) async fn submit(&self, method: &[&str], body: &Params) -> Result<TaskHandle, ApiError> {
+        let reply = self.client().post(&self.path(method), body).await?;
+        Ok(task_handle(&reply.data, &self.at.node))
+    }
+}
+
+/// The UPID in an answer; PVE 7 answers null where later releases start a task.
+pub(crate) fn upid_of(data: &Value) -> Option<Upid> {
+    data.as_str().and_then(Upid::parse)
+}
+
+/// The handle of the task in an answer.
+pub(crate) fn task_handle(data: &Value, node: &str) -> TaskHandle {
+    match upid_of(data) {
+        Some(upid) => TaskHandle { id: upid.text, node: upid.node },
+        None => TaskHandle::finished(node),
+    }
+}
+
+/// Reads a status.
+pub(crate) fn power_of(status: &StatusCurrent) -> Power {
+    match (status.status.as_str(), status.qmpstatus.as_deref()) {
+        ("running", None | Some("running")) => Power::Running,
+        ("running", _) => Power::Paused,
+        _ => Power::Stopped,
+    }
+}
+
+#[async_trait]
+impl Machine for ProxmoxMachine {
+    fn reference(&self) -> &VmRef {
+        &self.at
+    }
+
+    async fn configure(
+        &self,
+        spec: &MachineSpec,
+        mark: &Ownership,
+        attachments: &Attachments,
+    ) -> Result<(), PortError> {
+        self.apply(spec, mark, attachments).await
+    }
+
+    async fn submit_start(&self) -> Result<TaskHandle, PortError> {
+        let action = self.action("start");
+        let status = self.status().await.map_err(|error| error.at(&action))?;
+        if power_of(&status) == Power::Running {
+            return Ok(TaskHandle::finished(&self.at.node));
+        }
+        let method: &[&str] = match power_of(&status) {
+            Power::Paused => &["status", "resume"],
+            _ => &["status", "start"],
+        };
+        self.submit(method, &Params::new()).await.map_err(|error| error.at(&action))
+    }
+
+    async fn state(&self) -> Result<MachineState, PortError> {
+        let status = self.status().await.map_err(|error| error.at(&self.action("read the state of")))?;
+        let mut detail = status.qmpstatus.clone().unwrap_or_else(|| status.status.clone());
+        if let Some(lock) = status.lock.as_deref().filter(|lock| !lock.is_empty()) {
+            detail.push_str(&format!(", locked ({lock})"));
+        }
+        Ok(MachineState { power: power_of(&status), detail, template: status.template })
+    }
+
+    async fn display(&self) -> Result<Display, PortError> {
+        let action = self.action("open the screen of");
+        let status = self.status().await.map_err(|error| error.at(&action))?;
+        if power_of(&status) == Power::Stopped {
+            return Err(PortError::failed(action, "it does not run"));
+        }
+        let opened =
+            self.client().open_vnc(&self.at.node, &self.at.id).await.map_err(|error| error.at(&action))?;
+        Ok(Display { stream: Box::new(opened.stream), password: Some(opened.password) })
+    }
+
+    async fn press(&self, chords: &[KeyChord]) -> Result<(), PortError> {
+        let path = self.path(&["sendkey"]);
+        for chord in chords {
+            let body = Params::new().with("key", chord);
+            let pace = Pace::start();
+            loop {
+                match self.client().put(&path, &body).await {
+                    Ok(_) => break,
+                    Err(error) if error.is_locked() && pace.elapsed() < LOCK_PATIENCE => pace.rest().await,
+                    Err(error) => return Err(error.at(&format!("press `{chord}` on {}", self.at))),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn addresses(&self) -> Result<AddressReport, PortError> {
+        let action = self.action("ask the agent of");
+        let answer: Result<AgentResult<Vec<AgentInterface>>, ApiError> =
+            self.client().get(&self.path(&["agent", "network-get-interfaces"]), &Params::new()).await;
+        let interfaces = match answer {
+            Ok(answer) => answer.result,
+            // All that is wrong with the agent itself is a 500: not configured, VM stopped, not running, its own errors.
+            Err(ApiError::Refused { detail, .. }) => {
+                return Ok(AddressReport { candidates: Vec::new(), detail, agent: false });
+            }
+            Err(ApiError::Locked { lock, .. }) => {
+                let detail = format!("the VM is locked ({lock})");
+                return Ok(AddressReport { candidates: Vec::new(), detail, agent: false });
+            }
+            Err(error) => return Err(error.at(&action)),
+        };
+        let macs = self.macs().await.map_err(|error| error.at(&action))?;
+        let found = address::candidates(&interfaces, macs);
+        let detail = if found.is_empty() {
+            format!("the guest agent knows no usable address: {}", address::summary(&interfaces))
+        } else {
+            "told by the guest agent".to_owned()
+        };
+        let candidates = found.into_iter().map(|address| (address, SSH_PORT)).collect();
+        Ok(AddressReport { candidates, detail, agent: true })
+    }
+
+    async fn stop(&self, ladder: &StopLadder) -> Result<StopRung, PortError> {
+        self.stop_gently(ladder).await
+    }
+
+    async fn detach(&self, spec: &MachineSpec) -> Result<(), PortError> {
+        let action = self.action("take the build's traces off");
+        let present = self.config().await.map_err(|error| error.at(&action))?;
+        self.put_config(&params::detach(spec, &present)).await.map_err(|error| error.at(&action))
+    }
+
+    async fn describe(&self, mark: &Ownership) -> Result<(), PortError> {
+        self.put_config(&params::mark(mark)).await.map_err(|error| error.at(&self.action("mark")))
+    }
+
+    async fn submit_finalize(&self, finish: &Finish) -> Result<TaskHandle, PortError> {
+        let Finish::Template { name, tags, notes } = finish else {
+            return Err(PortError::Unsupported { backend: "Proxmox VE", what: "make files".to_owned() });
+        };
+        let action = self.action("make a template of");
+        let fault = |error: ApiError| error.at(&action);
+        if self.config().await.map_err(fault)?.is_template() {
+            return Ok(TaskHandle::finished(&self.at.node));
+        }
+        self.put_config(&params::finish(name, tags, notes)).await.map_err(fault)?;
+        let pace = Pace::start();
+        loop {
+            match self.submit(&["template"], &Params::new()).await {
+                Err(ApiError::Refused { detail, .. }) if detail.contains("a template to a template") => {
+                    return Ok(TaskHandle::finished(&self.at.node));
+                }
+                // A guest that has just switched itself off counts as running for a moment.
+                Err(ApiError::Refused { detail, .. })
+                    if detail.contains("if VM is running") && pace.elapsed() < SETTLE_LIMIT =>
+                {
+                    pace.rest().await;
+                }
+                Err(error) if error.is_locked() && pace.elapsed() < LOCK_PATIENCE => pace.rest().await,
+                other => return other.map_err(fault),
+            }
+        }
+    }
+
+    async fn artefact(&self, finish: &Finish) -> Result<Artefact, PortError> {
+        let action = self.action("read the template made of");
+        if !matches!(finish, Finish::Template { .. }) {
+            return Err(PortError::Unsupported { backend: "Proxmox VE", what: "make files".to_owned() });
+        }
+        let config = self.config().await.map_err(|error| error.at(&action))?;
+        if !config.is_template() {
+            return Err(PortError::failed(action, "it is not a template"));
+        }
+        Ok(Artefact::Template { vm: self.at.clone(), name: config.name().to_owned() })
+    }
+
+    async fn power_off(&self) -> Result<(), PortError> {
+        self.cut_power().await.map_err(|error| error.at(&self.action("cut the power of")))
+    }
+
+    async fn destroy(&self) -> Result<(), PortError> {
+        self.remove().await
+    }
+}
+
+/// Reads the data of an answer as a UPID.
+///
+/// # Errors
+/// [`ApiError::Malformed`] when there is none.
+pub(crate) fn expect_upid(request: &str, data: Value) -> Result<Upid, ApiError> {
+    let text: String = decode(request, data)?;
+    Upid::parse(&text).ok_or_else(|| ApiError::Malformed {
+        request: request.to_owned(),
+        source: format!("`{text}` is no task").into(),
+    })
+}

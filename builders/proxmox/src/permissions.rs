@@ -1,0 +1,296 @@
+//! What a token may do against what a build needs. Pure.
+//!
+//! `GET /access/permissions` lists the paths on which anything was granted, each with its effective privileges and
+//! whether they are inherited. A path that is not listed takes from its nearest listed ancestor what is inherited.
+//! Which call needs what was measured on PVE 9.2 by taking one privilege away at a time.
+
+use std::collections::BTreeMap;
+
+use forge_machine::{Finding, MachineSpec};
+
+use crate::api::types::PermissionMap;
+
+/// The role name in the commands that findings propose.
+const ROLE: &str = "ForgeBuild";
+
+/// Who is asking, and of which release.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Grants {
+    /// `user@realm!token`.
+    pub token_id: String,
+    /// The major release of Proxmox VE: 9 has other agent privileges than 8, 7 has no SDN check.
+    pub major: u32,
+    /// What the token may do.
+    pub map: PermissionMap,
+    /// The pool the build VM goes into: its privileges count for the VM.
+    pub pool: Option<String>,
+}
+
+/// How far a privilege reaches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Held {
+    Yes,
+    /// Only for some VMs below the path.
+    ForSome,
+    No,
+}
+
+impl Grants {
+    /// Whether a privilege holds on a path itself.
+    #[must_use]
+    pub fn on(&self, path: &str, privilege: &str) -> bool {
+        match self.map.0.get(path) {
+            Some(privileges) => privileges.contains_key(privilege),
+            None => parent(path).is_some_and(|above| self.below(above, privilege)),
+        }
+    }
+
+    /// Whether a privilege holds on a path and on everything below it.
+    #[must_use]
+    pub fn below(&self, path: &str, privilege: &str) -> bool {
+        match self.map.0.get(path) {
+            Some(privileges) => privileges.get(privilege).copied().unwrap_or(false),
+            None => parent(path).is_some_and(|above| self.below(above, privilege)),
+        }
+    }
+
+    fn on_new_vm(&self, privilege: &str) -> Held {
+        let in_pool = self.pool.as_ref().is_some_and(|pool| self.on(&format!("/pool/{pool}"), privilege));
+        if self.below("/vms", privilege) || in_pool {
+            return Held::Yes;
+        }
+        let some =
+            self.map.0.iter().any(|(path, has)| path.starts_with("/vms/") && has.contains_key(privilege));
+        if some { Held::ForSome } else { Held::No }
+    }
+
+    /// The agent's read privilege by release: `VM.Monitor` was replaced in PVE 9.
+    #[must_use]
+    pub fn agent_privilege(&self) -> &'static str {
+        if self.major >= 9 { "VM.GuestAgent.Audit" } else { "VM.Monitor" }
+    }
+
+    fn path_for_new_vm(&self) -> String {
+        self.pool.as_ref().map_or_else(|| "/vms".to_owned(), |pool| format!("/pool/{pool}"))
+    }
+
+    fn new_vm(&self, privilege: &str, purpose: &str, findings: &mut Vec<Finding>) {
+        match self.on_new_vm(privilege) {
+            Held::Yes => {}
+            Held::ForSome => findings.push(Finding::warning(
+                "target.token",
+                format!("token {} has {privilege} on some VMs only (needed to {purpose})", self.token_id),
+                "make sure that every VMID this build may use is among them".to_owned(),
+            )),
+            Held::No => findings.push(self.missing(privilege, &self.path_for_new_vm(), purpose, true)),
+        }
+    }
+
+    fn missing(&self, privilege: &str, path: &str, purpose: &str, fatal: bool) -> Finding {
+        let user = self.token_id.split_once('!').map_or(self.token_id.as_str(), |(user, _)| user);
+        let message = format!("token {} lacks {privilege} on {path} (needed to {purpose})", self.token_id);
+        let help = format!(
+            "as root on a node: pveum role add {ROLE} --privs {privilege} || pveum role modify {ROLE} --append 1 --privs \
+             {privilege}; pveum acl modify {path} --roles {ROLE} --users '{user}' --tokens '{}'",
+            self.token_id
+        );
+        Finding { setting: "target.token".to_owned(), message, help, fatal }
+    }
+
+    /// What every clone build needs: `source` is the VM to clone, `storages` hold disks, `bridges` are connected to.
+    #[must_use]
+    pub fn for_build(
+        &self,
+        source: Option<&str>,
+        storages: &[String],
+        bridges: &[String],
+        needs_console: bool,
+    ) -> Vec<Finding> {
+        let mut findings = Vec::new();
+        if let Some(vmid) = source {
+            let path = format!("/vms/{vmid}");
+            if !self.on(&path, "VM.Clone") {
+                findings.push(self.missing("VM.Clone", &path, "clone the source", true));
+            }
+        }
+        for (privilege, purpose) in [
+            ("VM.Allocate", "create, convert and remove the build VM"),
+            ("VM.Audit", "read the build VM's configuration and status"),
+            ("VM.PowerMgmt", "start and stop the build VM"),
+            ("VM.Config.Options", "mark the build VM and name the template"),
+        ] {
+            self.new_vm(privilege, purpose, &mut findings);
+        }
+        let agent_ok = self.on_new_vm("VM.GuestAgent.Unrestricted") == Held::Yes;
+        if !agent_ok {
+            self.new_vm(self.agent_privilege(), "learn the guest's addresses from its agent", &mut findings);
+        }
+        if needs_console {
+            self.new_vm("VM.Console", "see the screen and press keys", &mut findings);
+        }
+        if self.on_new_vm("VM.Config.HWType") == Held::No {
+            let purpose = "hand over the seed in the SMBIOS serial";
+            findings.push(self.missing("VM.Config.HWType", &self.path_for_new_vm(), purpose, false));
+        }
+        for storage in storages {
+            let path = format!("/storage/{storage}");
+            if !self.on(&path, "Datastore.AllocateSpace") {
+                findings.push(self.missing("Datastore.AllocateSpace", &path, "put disks there", true));
+            }
+        }
+        if self.major >= 8 {
+            for bridge in bridges.iter().filter(|bridge| !self.may_use_bridge(bridge)) {
+                let path = format!("/sdn/zones/localnetwork/{bridge}");
+                findings.push(self.missing("SDN.Use", &path, "connect the build VM to it", true));
+            }
+        }
+        findings
+    }
+
+    /// A plain bridge lies in the zone `localnetwork`, a virtual network in a zone of its own.
+    fn may_use_bridge(&self, bridge: &str) -> bool {
+        let local = format!("/sdn/zones/localnetwork/{bridge}");
+        let suffix = format!("/{bridge}");
+        let by_name = |(path, has): (&String, &BTreeMap<String, bool>)| {
+            path.starts_with("/sdn/zones/") && path.ends_with(&suffix) && has.contains_key("SDN.Use")
+        };
+        self.on(&local, "SDN.Use") || self.map.0.iter().any(by_name)
+    }
+
+    /// What this very spec needs beyond [`Grants::for_build`].
+    #[must_use]
+    pub fn for_spec(&self, spec: &MachineSpec) -> Vec<Finding> {
+        let cpu = spec.cores.is_some() || spec.sockets.is_some() || spec.cpu.is_some();
+        let added_drive = spec.cloud_init.as_ref().is_some_and(|drive| !drive.inherited);
+        let mut findings = Vec::new();
+        for (needed, privilege, purpose) in [
+            (cpu, "VM.Config.CPU", "set the CPU"),
+            (spec.memory_mib.is_some(), "VM.Config.Memory", "set the memory"),
+            (!spec.disks.is_empty(), "VM.Config.Disk", "grow and change disks"),
+            (!spec.networks.is_empty(), "VM.Config.Network", "set the network adapters"),
+            (spec.cloud_init.is_some(), "VM.Config.Cloudinit", "set user and keys on the cloud-init drive"),
+            (added_drive, "VM.Config.CDROM", "add the cloud-init drive"),
+            (!spec.extra.is_empty(), "VM.Config.HWType", "set the keys of [vm.proxmox]"),
+        ] {
+            if needed {
+                self.new_vm(privilege, purpose, &mut findings);
+            }
+        }
+        findings
+    }
+}
+
+fn parent(path: &str) -> Option<&str> {
+    match path.rsplit_once('/') {
+        Some(("", "")) | None => None,
+        Some(("", _)) => Some("/"),
+        Some((above, _)) => Some(above),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn grants(major: u32, json: &str) -> Grants {
+        Grants {
+            token_id: "forge@pve!build".into(),
+            major,
+            map: serde_json::from_str(json).expect("valid"),
+            pool: None,
+        }
+    }
+
+    #[test]
+    fn privileges_come_down_from_the_nearest_listed_path() {
+        let table = [
+            (r#"{"/":{"VM.Clone":1}}"#, "/vms/9000", true),
+            (r#"{"/":{"VM.Clone":0}}"#, "/vms/9000", false),
+            (r#"{"/vms":{"VM.Clone":1}}"#, "/vms/9000", true),
+            (r#"{"/vms":{"VM.Clone":0}}"#, "/vms/9000", false),
+            (r#"{"/vms/9000":{"VM.Clone":0}}"#, "/vms/9000", true),
+            (r#"{"/vms/9000":{"VM.Audit":1},"/vms":{"VM.Clone":1}}"#, "/vms/9000", false),
+            (r#"{"/vms/9001":{"VM.Clone":1}}"#, "/vms/9000", false),
+            (r"{}", "/vms/9000", false),
+        ];
+        for (json, path, expected) in table {
+            assert_eq!(grants(9, json).on(path, "VM.Clone"), expected, "{json}");
+        }
+    }
+
+    const ENOUGH: &str = r#"{"/vms":{"VM.Clone":1,"VM.Allocate":1,"VM.Audit":1,"VM.PowerMgmt":1,"VM.Config.Options":1,
+        "VM.Config.HWType":1,"VM.GuestAgent.Audit":1,"VM.Monitor":1},"/storage/local":{"Datastore.AllocateSpace":1},
+        "/sdn/zones/localnetwork":{"SDN.Use":1}}"#;
+
+    fn for_build(grants: &Grants, console: bool) -> Vec<String> {
+        let found = grants.for_build(Some("9000"), &["local".into()], &["vmbr0".into()], console);
+        found.into_iter().map(|finding| finding.message).collect()
+    }
+
+    #[test]
+    fn a_sufficient_token_has_no_findings() {
+        for major in [7, 8, 9] {
+            assert_eq!(for_build(&grants(major, ENOUGH), false), Vec::<String>::new(), "PVE {major}");
+        }
+    }
+
+    #[test]
+    fn each_missing_privilege_is_named_with_its_path() {
+        for (privilege, path) in [
+            ("VM.Clone", "/vms/9000"),
+            ("VM.Allocate", "/vms"),
+            ("VM.Audit", "/vms"),
+            ("VM.PowerMgmt", "/vms"),
+            ("VM.Config.Options", "/vms"),
+            ("VM.Config.HWType", "/vms"),
+            ("VM.GuestAgent.Audit", "/vms"),
+            ("Datastore.AllocateSpace", "/storage/local"),
+            ("SDN.Use", "/sdn/zones/localnetwork/vmbr0"),
+        ] {
+            let json = ENOUGH.replace(&format!("\"{privilege}\":1"), "\"Other\":1");
+            let found = for_build(&grants(9, &json), false);
+            assert_eq!(found.len(), 1, "{privilege}: {found:?}");
+            let expected = format!("token forge@pve!build lacks {privilege} on {path} ");
+            assert!(found[0].starts_with(&expected), "{}", found[0]);
+        }
+        let found = for_build(&grants(9, ENOUGH), true);
+        assert!(found.len() == 1 && found[0].contains("VM.Console"), "{found:?}");
+    }
+
+    #[test]
+    fn releases_differ_in_the_agents_privilege_and_the_check_of_bridges() {
+        let json =
+            ENOUGH.replace("VM.Monitor", "Other").replace("/sdn/zones/localnetwork", "/sdn/zones/other");
+        let found = for_build(&grants(8, &json), false);
+        assert!(
+            found.len() == 2 && found[0].contains("VM.Monitor") && found[1].contains("SDN.Use"),
+            "{found:?}"
+        );
+        assert_eq!(for_build(&grants(7, &ENOUGH.replace("SDN.Use", "Other")), false), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_pool_s_privileges_count_and_single_vms_only_warn() {
+        let in_pool = ENOUGH.replace("\"/vms\"", "\"/pool/builds\"");
+        let mut grants_of_pool = grants(9, &in_pool);
+        grants_of_pool.pool = Some("builds".into());
+        let found = for_build(&grants_of_pool, false);
+        assert!(found.len() == 1 && found[0].contains("VM.Clone on /vms/9000"), "{found:?}");
+
+        let single = grants(9, &ENOUGH.replace("\"/vms\"", "\"/vms/9001\""));
+        let found = single.for_build(None, &[], &[], false);
+        assert!(!found.is_empty() && found.iter().all(|finding| !finding.fatal), "{found:?}");
+    }
+
+    #[test]
+    fn the_help_is_a_command_that_can_be_pasted() {
+        let found = grants(9, r"{}").for_build(Some("9000"), &[], &[], false);
+        assert!(
+            found[0].help.contains(
+                "pveum acl modify /vms/9000 --roles ForgeBuild --users 'forge@pve' --tokens 'forge@pve!build'"
+            ),
+            "{}",
+            found[0].help
+        );
+    }
+}

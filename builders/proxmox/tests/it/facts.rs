@@ -1,0 +1,193 @@
+//! What is found out about a target before a build.
+
+use forge_lab::{ImportVm, LEAST_PRIVILEGES_PVE9, LabConfig, StorageConfig};
+use forge_machine::{CloneSelector, FactsQuery, Finding, Hypervisor as _, SourceSelector, VmRef};
+
+use crate::support::{Bench, SOURCE, TOKEN, bench, bench_with, mark, query, spec};
+
+fn by(selector: CloneSelector) -> FactsQuery {
+    FactsQuery { source: SourceSelector::Clone(selector), ..query() }
+}
+
+async fn findings(bench: &Bench, query: &FactsQuery) -> Vec<Finding> {
+    bench.pve.facts(query).await.expect("asked").1
+}
+
+#[tokio::test]
+async fn a_sound_target_has_facts_and_no_findings() {
+    let bench = bench().await;
+    let (facts, found) = bench.pve.facts(&query()).await.expect("asked");
+    assert_eq!(found, []);
+    assert!(facts.product.starts_with("Proxmox VE 9."), "{}", facts.product);
+    assert_eq!(facts.nodes, ["pve"]);
+    assert_eq!(facts.bridges, Some(vec!["vmbr0".to_owned()]));
+    assert!(facts.storages.iter().any(|storage| storage.name == "local" && storage.active), "{facts:?}");
+    let source = facts.source.as_ref().expect("the boot VM");
+    assert_eq!((source.vm.id.as_str(), source.name.as_str(), source.agent), ("100", "boot-vm", true));
+    assert_eq!(source.disks.len(), 1);
+    assert_eq!(bench.pve.check(&spec(), &facts), []);
+    bench.lab.stop().await;
+}
+
+#[tokio::test]
+async fn a_source_is_found_by_name_number_and_tags() {
+    let bench = bench().await;
+    for vmid in [201, 202] {
+        let import = ImportVm {
+            vmid,
+            name: format!("tpl-{vmid}"),
+            template: true,
+            tags: "golden;debian".into(),
+            extra: [("meta".to_owned(), format!("creation-qemu=10.0.2,ctime={}", 2_000_000_000 - vmid))]
+                .into(),
+            ..ImportVm::default()
+        };
+        bench.lab.import_vm(import).await.expect("imported");
+    }
+    for (selector, id) in [
+        (CloneSelector::Name("boot-vm".into()), "100"),
+        (CloneSelector::Vmid(SOURCE), "100"),
+        (CloneSelector::Tags(vec!["Debian".into(), "golden".into()]), "201"),
+    ] {
+        let (facts, found) = bench.pve.facts(&by(selector.clone())).await.expect("asked");
+        assert_eq!(found, [], "{selector}");
+        assert_eq!(facts.source.map(|source| source.vm), Some(VmRef::new(id, "pve")), "{selector}");
+    }
+    bench.lab.stop().await;
+}
+
+#[tokio::test]
+async fn what_does_not_exist_is_named_beside_what_does() {
+    let bench = bench().await;
+    let wrong = FactsQuery {
+        storages: vec!["locale".into()],
+        bridges: vec!["vmbr1".into()],
+        node: Some("pve9".into()),
+        ..by(CloneSelector::Name("boot-wm".into()))
+    };
+    let found = findings(&bench, &wrong).await;
+    for (setting, help) in [
+        ("source.clone", "did you mean `boot-vm`?"),
+        ("storage", "did you mean `local`?"),
+        ("bridge", "did you mean `vmbr0`?"),
+        ("node", "did you mean `pve`?"),
+    ] {
+        let hit = found.iter().find(|finding| finding.setting == setting && finding.fatal);
+        assert!(hit.is_some_and(|finding| finding.help.contains(help)), "{setting}: {found:#?}");
+    }
+    bench.lab.stop().await;
+}
+
+#[tokio::test]
+async fn two_vms_of_one_name_are_an_error() {
+    let bench = bench().await;
+    bench.lab.import_vm(ImportVm { vmid: 101, ..ImportVm::default() }).await.expect("imported");
+    let found = findings(&bench, &query()).await;
+    assert!(found.len() == 1 && found[0].message.contains("VM 100 on pve, VM 101 on pve"), "{found:#?}");
+    bench.lab.stop().await;
+}
+
+#[tokio::test]
+async fn each_privilege_a_build_needs_is_missed_when_it_is_taken_away() {
+    let bench = bench().await;
+    for privilege in [
+        "VM.Clone",
+        "VM.Allocate",
+        "VM.PowerMgmt",
+        "VM.Config.Options",
+        "VM.GuestAgent.Audit",
+        "VM.Console",
+        "Datastore.AllocateSpace",
+        "SDN.Use",
+    ] {
+        let rest: Vec<&str> =
+            LEAST_PRIVILEGES_PVE9.iter().copied().filter(|name| *name != privilege).collect();
+        bench.lab.set_token_access(TOKEN, &[("/", &rest)]);
+        let found = findings(&bench, &query()).await;
+        let named = found
+            .iter()
+            .any(|finding| finding.fatal && finding.message.contains(&format!("lacks {privilege} on /")));
+        assert!(named, "{privilege}: {found:#?}");
+    }
+    bench.lab.stop().await;
+}
+
+#[tokio::test]
+async fn a_privilege_that_only_this_spec_needs_is_missed_by_the_check() {
+    let bench = bench().await;
+    let rest: Vec<&str> =
+        LEAST_PRIVILEGES_PVE9.iter().copied().filter(|name| *name != "VM.Config.Memory").collect();
+    bench.lab.set_token_access(TOKEN, &[("/", &rest)]);
+    let (facts, found) = bench.pve.facts(&query()).await.expect("asked");
+    assert_eq!(found, []);
+    let mut spec = spec();
+    spec.memory_mib = Some(2048);
+    let found = bench.pve.check(&spec, &facts);
+    assert!(found.len() == 1 && found[0].message.contains("lacks VM.Config.Memory on /vms"), "{found:#?}");
+    bench.lab.stop().await;
+}
+
+#[tokio::test]
+async fn a_storage_that_takes_no_disks_is_refused() {
+    let config = LabConfig {
+        run_guests: false,
+        storages: vec![StorageConfig::everything("local"), StorageConfig::of("media", &["iso"])],
+        ..LabConfig::default()
+    };
+    let bench = bench_with(config).await;
+    let (facts, _) = bench.pve.facts(&query()).await.expect("asked");
+    let mut spec = spec();
+    spec.source = forge_machine::SourceSpec::Clone {
+        vm: VmRef::new("100", "pve"),
+        name: "boot-vm".into(),
+        full: true,
+        storage: Some("media".into()),
+    };
+    let found = bench.pve.check(&spec, &facts);
+    assert!(found.len() == 1 && found[0].message.contains("does not take VM disks"), "{found:#?}");
+    bench.lab.stop().await;
+}
+
+#[tokio::test]
+async fn ids_are_proposed_from_the_range_past_taken_and_refused_ones() {
+    let bench = bench().await;
+    bench
+        .lab
+        .import_vm(ImportVm { vmid: 9000, name: "x".into(), ..ImportVm::default() })
+        .await
+        .expect("imported");
+    let refused = [VmRef::new("9001", "pve")];
+    let id = bench.pve.propose_id(&spec(), &refused).await.expect("an id");
+    assert_eq!(id, VmRef::new("9002", "pve"));
+
+    let mut anywhere = spec();
+    anywhere.ids = None;
+    let first = bench.pve.propose_id(&anywhere, &[]).await.expect("an id");
+    assert_eq!(first.id, "101");
+    let second = bench.pve.propose_id(&anywhere, &[first]).await.expect("an id");
+    assert_eq!(second.id, "102");
+
+    let mut full = spec();
+    full.ids = Some((9000, 9001));
+    let error = bench.pve.propose_id(&full, &refused).await.expect_err("none is left");
+    assert!(error.to_string().contains("9000 to 9001"), "{error}");
+    bench.lab.stop().await;
+}
+
+#[tokio::test]
+async fn what_builds_left_behind_is_found_by_its_mark() {
+    let bench = bench().await;
+    let ours = mark(1);
+    let at = bench.clone_vm(&ours).await;
+    let stranger = ImportVm {
+        vmid: 300,
+        name: "forge-web".into(),
+        extra: [("description".to_owned(), ours.to_description())].into(),
+        ..ImportVm::default()
+    };
+    bench.lab.import_vm(stranger).await.expect("imported");
+    let found = bench.pve.orphans().await.expect("asked");
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert_eq!((&found[0].vm, &found[0].mark), (&at, &ours));
+    bench.lab.stop().await;
+}

@@ -1,0 +1,11 @@
+//! The client and hypervisor against forge-lab, an independent Proxmox-compatible server.
+
+#![expect(clippy::expect_used, reason = "a test fails by panicking, its helpers too")]
+
+mod facts;
+mod faults;
+mod lifecycle;
+mod raw;
+mod screen;
+mod support;
+mod trust;

@@ -1,0 +1,88 @@
+//! Who is believed, and who is let in.
+
+use std::time::Instant;
+
+use forge_machine::{Hypervisor as _, PortError};
+use forge_proxmox::{ProxmoxConfig, ProxmoxHypervisor, Secret, TlsChoice};
+
+use crate::support::{bench, query};
+
+async fn asked(pve: &ProxmoxHypervisor) -> Result<(), PortError> {
+    pve.facts(&query()).await.map(|_| ())
+}
+
+#[tokio::test]
+async fn the_pinned_certificate_and_the_clusters_authority_are_trusted() {
+    let bench = bench().await;
+    asked(&bench.pve).await.expect("the pin fits");
+
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(file.path(), bench.lab.ca_pem()).expect("written");
+    let by_authority = bench.client(|config| config.tls = TlsChoice::CaFile(file.path().to_owned()));
+    asked(&by_authority).await.expect("the authority vouches");
+
+    let insecure = bench.client(|config| config.tls = TlsChoice::Insecure);
+    asked(&insecure).await.expect("anything goes");
+    bench.lab.stop().await;
+}
+
+#[tokio::test]
+async fn a_wrong_pin_names_both_fingerprints_and_sends_no_token() {
+    let bench = bench().await;
+    let wrong = "00:".repeat(31) + "00";
+    let pinned = bench.client(|config| config.tls = TlsChoice::Fingerprint(wrong.clone()));
+    match asked(&pinned).await.expect_err("refused") {
+        PortError::Untrusted { detail, .. } => {
+            assert!(detail.contains(&wrong) && detail.contains(bench.lab.fingerprint()), "{detail}");
+        }
+        other => panic!("{other:?}"),
+    }
+    assert!(bench.lab.requests().is_empty());
+
+    let by_system = bench.client(|config| config.tls = TlsChoice::System);
+    match asked(&by_system).await.expect_err("nobody vouches for it") {
+        PortError::Untrusted { detail, .. } => assert!(detail.contains(bench.lab.fingerprint()), "{detail}"),
+        other => panic!("{other:?}"),
+    }
+    assert!(bench.lab.requests().is_empty());
+    bench.lab.stop().await;
+}
+
+#[tokio::test]
+async fn a_wrong_token_is_refused_once_and_not_tried_again() {
+    let bench = bench().await;
+    let stranger =
+        bench.client(|config| config.token_secret = Secret::new("00000000-0000-0000-0000-000000000000"));
+    let began = Instant::now();
+    let error = asked(&stranger).await.expect_err("refused");
+    assert!(matches!(error, PortError::Unauthorized { .. }), "{error:?}");
+    assert!(began.elapsed().as_secs() < 6, "one delay of 3 s, not several: {:?}", began.elapsed());
+    assert_eq!(bench.lab.requests().len(), 1);
+    bench.lab.stop().await;
+}
+
+#[tokio::test]
+async fn a_target_that_does_not_listen_is_unreachable() {
+    let bench = bench().await;
+    let config = bench.config.clone();
+    bench.lab.stop().await;
+    let pve = ProxmoxHypervisor::connect(config).expect("sound settings");
+    let error = asked(&pve).await.expect_err("nobody listens");
+    assert!(matches!(error, PortError::Unreachable { .. }), "{error:?}");
+}
+
+#[test]
+fn settings_that_can_t_work_are_refused_without_a_connection() {
+    let config = ProxmoxConfig {
+        target: "lab".into(),
+        url: "http://127.0.0.1:8006".into(),
+        token_id: "forge@pve!build".into(),
+        token_secret: "x".into(),
+        tls: TlsChoice::Insecure,
+        nodes: Vec::new(),
+        disk_storage: None,
+        iso_storage: None,
+        bridge: None,
+    };
+    assert!(ProxmoxHypervisor::connect(config).is_err());
+}
