@@ -1,0 +1,276 @@
+//! Which accelerator works on this machine, found out by using it.
+//!
+//! A `/dev/kvm` that opens proves nothing: on some machines (module `kvm_pvm`, seen on nested CI hosts) it creates
+//! VMs in which 64-bit code never runs. So a guest of some hundred bytes enters long mode, takes an exception
+//! there, and reports back through QEMU's `isa-debug-exit`; only a guest that reports proves KVM.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+use tokio::time::timeout;
+
+use crate::process::{Launch, QemuProcess, find_program};
+
+/// How long the probe guest may take. It needs 0.2 s even under TCG; the rest is for a busy machine.
+const PROBE_LIMIT: Duration = Duration::from_secs(2);
+/// What QEMU exits with when the guest reports 0x2a: `isa-debug-exit` makes it `(value << 1) | 1`.
+const PROBE_EXIT: i32 = (0x2a << 1) | 1;
+const CACHE_FILE: &str = "accelerator.json";
+
+/// How QEMU runs the guest's code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Accelerator {
+    /// On the processor itself.
+    Kvm,
+    /// Translated; works everywhere, and is some ten times slower.
+    Tcg,
+}
+
+impl Accelerator {
+    /// QEMU's arguments for it, with the CPU model that offers most.
+    #[must_use]
+    pub fn arguments(self) -> [&'static str; 4] {
+        match self {
+            Self::Kvm => ["-accel", "kvm", "-cpu", "host"],
+            Self::Tcg => ["-accel", "tcg,thread=multi", "-cpu", "max"],
+        }
+    }
+}
+
+impl fmt::Display for Accelerator {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Kvm => "KVM",
+            Self::Tcg => "TCG",
+        })
+    }
+}
+
+/// What a probe found, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    /// The accelerator to use.
+    pub accelerator: Accelerator,
+    /// The reason, for people.
+    pub reason: String,
+    /// Whether it was remembered from an earlier probe.
+    pub remembered: bool,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct Remembered {
+    key: String,
+    accelerator: Accelerator,
+    reason: String,
+}
+
+/// Finds the accelerator for a QEMU binary. The verdict is remembered in a file in `cache` for as long as this
+/// machine is not rebooted and the binary does not change.
+///
+/// Never fails: what can't be tried does not work. Cancel-safe: the probe's QEMU is killed.
+pub async fn probe(binary: &Path, cache: Option<&Path>) -> Verdict {
+    let key = probe_key(binary);
+    let file = cache.map(|directory| directory.join(CACHE_FILE));
+    if let Some(known) = file.as_deref().and_then(|path| recall(path, &key)) {
+        return Verdict { accelerator: known.accelerator, reason: known.reason, remembered: true };
+    }
+    let (accelerator, reason) = match try_kvm(binary).await {
+        Ok(()) => (Accelerator::Kvm, "a 64-bit guest ran under KVM".to_owned()),
+        Err(reason) => (Accelerator::Tcg, reason),
+    };
+    tracing::debug!(%accelerator, reason, "accelerator probed");
+    if let Some(path) = &file {
+        let record = Remembered { key, accelerator, reason: reason.clone() };
+        if let Err(error) = remember(path, &record) {
+            tracing::debug!(%error, path = %path.display(), "accelerator verdict not remembered");
+        }
+    }
+    Verdict { accelerator, reason, remembered: false }
+}
+
+async fn try_kvm(binary: &Path) -> Result<(), String> {
+    if let Err(error) = std::fs::OpenOptions::new().read(true).write(true).open("/dev/kvm") {
+        return Err(format!("/dev/kvm can't be opened: {error}"));
+    }
+    run_probe_guest(binary, Accelerator::Kvm, PROBE_LIMIT)
+        .await
+        .map_err(|reason| format!("KVM is no use: {reason}"))
+}
+
+/// Runs the probe guest; `Ok` when it reported back in time.
+async fn run_probe_guest(binary: &Path, accelerator: Accelerator, limit: Duration) -> Result<(), String> {
+    let name = format!("forge-accel-{}-{:08x}", std::process::id(), rand::random::<u32>());
+    let scratch = Scratch(std::env::temp_dir().join(name));
+    std::fs::create_dir(&scratch.0).map_err(|error| format!("no scratch directory: {error}"))?;
+    let image = scratch.0.join("boot.img");
+    std::fs::write(&image, boot_sector()).map_err(|error| format!("no probe image: {error}"))?;
+    // A comma in QEMU's option values is doubled.
+    let drive = format!("file={},format=raw,if=floppy", image.display().to_string().replace(',', ",,"));
+    let launch = Launch::new(binary, scratch.0.join("stderr"))
+        .arguments(accelerator.arguments())
+        .arguments(["-machine", "pc", "-m", "16", "-nodefaults", "-display", "none", "-no-reboot"])
+        .arguments(["-device", "isa-debug-exit,iobase=0xf4,iosize=0x01"])
+        .arguments(["-drive", &drive, "-boot", "a"]);
+    let process = QemuProcess::spawn(launch).await.map_err(|error| error.to_string())?;
+    match timeout(limit, process.wait()).await {
+        Err(_) => {
+            process.kill();
+            let _ = process.wait().await;
+            Err(format!("a 64-bit guest did not report back within {limit:?}"))
+        }
+        Ok(Err(error)) => Err(error.to_string()),
+        Ok(Ok(status)) if status.code() == Some(PROBE_EXIT) => Ok(()),
+        Ok(Ok(status)) => Err(process.exit_error(status).to_string()),
+    }
+}
+
+/// Removes its directory when dropped.
+struct Scratch(PathBuf);
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// What a verdict depends on: this boot of the machine, and the binary.
+fn probe_key(binary: &Path) -> String {
+    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    let path = find_program(binary).unwrap_or_else(|| binary.to_owned());
+    let (size, changed) = path
+        .metadata()
+        .map(|meta| {
+            let changed = meta.modified().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+            (meta.len(), changed.map_or(0, |since| since.as_secs()))
+        })
+        .unwrap_or_default();
+    // Who asks matters too: access to /dev/kvm is by user and group.
+    let user = nix::unistd::geteuid();
+    format!("{} {} {size} {changed} uid {user}", boot.trim(), path.display())
+}
+
+fn recall(path: &Path, key: &str) -> Option<Remembered> {
+    let text = std::fs::read(path).ok().filter(|bytes| bytes.len() < 65_536)?;
+    serde_json::from_slice::<Remembered>(&text).ok().filter(|known| known.key == key)
+}
+
+fn remember(path: &Path, record: &Remembered) -> io::Result<()> {
+    if let Some(directory) = path.parent() {
+        std::fs::create_dir_all(directory)?;
+    }
+    // Written aside and renamed, so that two builds at once never read half a file.
+    let aside = path.with_extension(format!("{}-{:08x}", std::process::id(), rand::random::<u32>()));
+    std::fs::write(&aside, serde_json::to_vec(record)?)?;
+    std::fs::rename(&aside, path).inspect_err(|_| {
+        let _ = std::fs::remove_file(&aside);
+    })
+}
+
+/// The probe guest as a boot sector.
+fn boot_sector() -> Vec<u8> {
+    let mut sector = GUEST_CODE.to_vec();
+    sector.resize(510, 0);
+    sector.extend_from_slice(&[0x55, 0xaa]);
+    sector
+}
+
+/// Machine code of the probe guest, loaded by the BIOS at 0x7c00 in 16-bit mode.
+///
+/// Page tables lie at 0x1000 (one 2 MiB page, mapped to itself), the interrupt table at 0x4000.
+#[rustfmt::skip]
+const GUEST_CODE: [u8; 244] = [
+    // cli; ax = ds = es = ss = 0; sp = 0x7c00; cld
+    0xfa, 0x31, 0xc0, 0x8e, 0xd8, 0x8e, 0xc0, 0x8e, 0xd0, 0xbc, 0x00, 0x7c, 0xfc,
+    // clear the page tables: 0x1800 words at 0x1000
+    0xbf, 0x00, 0x10, 0xb9, 0x00, 0x18, 0xf3, 0xab,
+    // [0x1000] = 0x2003; [0x2000] = 0x3003; [0x3000] = 0x83
+    0xc7, 0x06, 0x00, 0x10, 0x03, 0x20, 0xc7, 0x06, 0x00, 0x20, 0x03, 0x30, 0xc7, 0x06, 0x00, 0x30,
+    0x83, 0x00,
+    // lgdt [0x7ce4]
+    0x0f, 0x01, 0x16, 0xe4, 0x7c,
+    // cr4 = PAE
+    0x66, 0xb8, 0x20, 0x00, 0x00, 0x00, 0x0f, 0x22, 0xe0,
+    // cr3 = 0x1000
+    0x66, 0xb8, 0x00, 0x10, 0x00, 0x00, 0x0f, 0x22, 0xd8,
+    // EFER |= long mode enable
+    0x66, 0xb9, 0x80, 0x00, 0x00, 0xc0, 0x0f, 0x32, 0x0d, 0x00, 0x01, 0x0f, 0x30,
+    // cr0 |= paging | protection: now in long mode
+    0x0f, 0x20, 0xc0, 0x66, 0x0d, 0x01, 0x00, 0x00, 0x80, 0x0f, 0x22, 0xc0,
+    // far jump to 0x08:0x7c5c, which is 64-bit code
+    0xea, 0x5c, 0x7c, 0x08, 0x00,
+    // data segments = 0x10; rsp = 0x7c00
+    0x66, 0xb8, 0x10, 0x00, 0x8e, 0xd8, 0x8e, 0xc0, 0x8e, 0xd0, 0x48, 0xc7, 0xc4, 0x00, 0x7c, 0x00,
+    0x00,
+    // clear the interrupt table: 0x200 double words at 0x4000
+    0xbf, 0x00, 0x40, 0x00, 0x00, 0xb9, 0x00, 0x02, 0x00, 0x00, 0x31, 0xc0, 0xf3, 0xab,
+    // gate of vector 6 (invalid opcode) = the handler at 0x7cb3
+    0x48, 0x8d, 0x05, 0x31, 0x00, 0x00, 0x00, 0x66, 0x89, 0x04, 0x25, 0x60, 0x40, 0x00, 0x00, 0xc7,
+    0x04, 0x25, 0x62, 0x40, 0x00, 0x00, 0x08, 0x00, 0x00, 0x8e,
+    // lidt [0x7cea]
+    0x0f, 0x01, 0x1c, 0x25, 0xea, 0x7c, 0x00, 0x00,
+    // rbx = 0x123456789abcdef0
+    0x48, 0xbb, 0xf0, 0xde, 0xbc, 0x9a, 0x78, 0x56, 0x34, 0x12,
+    // reload cr3
+    0x0f, 0x20, 0xd8, 0x0f, 0x22, 0xd8,
+    // ud2 raises vector 6; if it does not: al = 0x7f, report
+    0x0f, 0x0b, 0xb0, 0x7f, 0xeb, 0x13,
+    // handler: al = 0x2a if rbx survived in all its 64 bits, else 0x7e
+    0x48, 0xb8, 0xf0, 0xde, 0xbc, 0x9a, 0x78, 0x56, 0x34, 0x12, 0x48, 0x39, 0xd8, 0xb0, 0x2a, 0x74,
+    0x02, 0xb0, 0x7e,
+    // report: out 0xf4, al; then halt for ever; padding
+    0xe6, 0xf4, 0xf4, 0xeb, 0xfd, 0x90,
+    // segments: null, 64-bit code, data
+    0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x9a, 0x20, 0x00,
+    0x00, 0x00, 0x00, 0x00, 0x00, 0x92, 0x00, 0x00,
+    // their table: limit 23, at 0x7ccc
+    0x17, 0x00, 0xcc, 0x7c, 0x00, 0x00,
+    // interrupt table: limit 0x7ff, at 0x4000; padding
+    0xff, 0x07, 0x00, 0x40, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00,
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn qemu() -> Option<PathBuf> {
+        let found = find_program(Path::new("qemu-system-x86_64"));
+        if found.is_none() {
+            println!("skipped: qemu-system-x86_64 is not installed");
+        }
+        found
+    }
+
+    #[tokio::test]
+    async fn the_probe_guest_reports_back_under_tcg_which_proves_the_guest_itself() {
+        let Some(binary) = qemu() else { return };
+        run_probe_guest(&binary, Accelerator::Tcg, Duration::from_secs(60)).await.expect("the guest reports");
+    }
+
+    #[tokio::test]
+    async fn a_verdict_is_remembered_until_the_binary_changes() {
+        let Some(binary) = qemu() else { return };
+        let cache = tempfile::tempdir().expect("a directory");
+        let first = probe(&binary, Some(cache.path())).await;
+        assert!(!first.remembered);
+        let second = probe(&binary, Some(cache.path())).await;
+        assert!(second.remembered);
+        assert_eq!((first.accelerator, &first.reason), (second.accelerator, &second.reason));
+        println!("verdict here: {} because {}", first.accelerator, first.reason);
+
+        let other = probe(Path::new("/nonexistent/qemu"), Some(cache.path())).await;
+        assert_eq!((other.accelerator, other.remembered), (Accelerator::Tcg, false));
+    }
+
+    #[tokio::test]
+    async fn a_broken_cache_file_is_probed_over() {
+        let cache = tempfile::tempdir().expect("a directory");
+        std::fs::write(cache.path().join(CACHE_FILE), b"{\"key\":").expect("written");
+        let verdict = probe(Path::new("/nonexistent/qemu"), Some(cache.path())).await;
+        assert_eq!(verdict.accelerator, Accelerator::Tcg);
+    }
+}

@@ -1,0 +1,417 @@
+//! The local target: QEMU processes on overlays in work directories.
+//!
+//! What stands at an id is read from its work directory alone, so that another forge process (`forge gc`) judges
+//! as this one does. Only running processes and finalize work are held in memory; they end with this process.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use forge_machine::facts::SourceDisk;
+use forge_machine::{
+    Artefact, BuildState, Capabilities, Facts, FactsQuery, Finding, Hypervisor, Machine, MachineSpec, Nonce,
+    Orphan, Ownership, PortError, Power, SourceFacts, SourceSelector, SourceSpec, Standing, TaskHandle,
+    VmRef,
+};
+use tokio::process::Command;
+use tokio::sync::{OnceCell, watch};
+use tokio::task::AbortHandle;
+use tokio::time::timeout;
+
+use crate::accel::{self, Accelerator, Verdict};
+use crate::args::{self, DISK_FILE, HOST_ADDRESS};
+use crate::image::ImageTool;
+use crate::machine::{QemuMachine, Running};
+use crate::process::find_program;
+use crate::workdir::WorkDir;
+
+/// The node of every local VM.
+pub(crate) const NODE: &str = "localhost";
+const NAME: &str = "QEMU";
+
+/// Which accelerator a site asks for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AcceleratorChoice {
+    /// The best one that works, found by trying.
+    #[default]
+    Auto,
+    /// This one, untried.
+    Fixed(Accelerator),
+}
+
+/// A local target as the site file describes it.
+#[derive(Clone, Debug)]
+pub struct QemuTarget {
+    /// Its name in the site file.
+    pub name: String,
+    /// QEMU: a path, or a name looked up in `PATH`.
+    pub binary: PathBuf,
+    /// `qemu-img`: a path, or a name looked up in `PATH`.
+    pub image_tool: PathBuf,
+    /// Where the VMs' work directories are made. Must be the same for `forge build` and `forge gc`.
+    pub work_root: PathBuf,
+    /// Where the accelerator's verdict is remembered; `None` remembers nothing.
+    pub cache: Option<PathBuf>,
+    /// The accelerator.
+    pub accelerator: AcceleratorChoice,
+}
+
+impl QemuTarget {
+    /// A target with the usual programs, that finds the accelerator itself.
+    pub fn new(name: impl Into<String>, work_root: impl Into<PathBuf>) -> Self {
+        Self {
+            name: name.into(),
+            binary: "qemu-system-x86_64".into(),
+            image_tool: "qemu-img".into(),
+            work_root: work_root.into(),
+            cache: None,
+            accelerator: AcceleratorChoice::Auto,
+        }
+    }
+}
+
+/// The QEMU of this machine as a [`Hypervisor`]. Clones share its processes; the last one to be dropped ends them.
+#[derive(Clone, Debug)]
+pub struct QemuHypervisor {
+    shared: Arc<Shared>,
+}
+
+impl QemuHypervisor {
+    /// Takes a target. Opens and starts nothing yet.
+    #[must_use]
+    pub fn new(mut target: QemuTarget) -> Self {
+        if let Ok(absolute) = std::path::absolute(&target.work_root) {
+            target.work_root = absolute;
+        }
+        let shared = Shared {
+            tool: ImageTool::new(&target.image_tool),
+            target,
+            verdict: OnceCell::new(),
+            starting: tokio::sync::Mutex::new(()),
+            running: Mutex::default(),
+            jobs: Mutex::default(),
+            made: Mutex::default(),
+        };
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// The work directory of a VM: logs of QEMU (`qemu.log`) and of the serial port (`serial.log`) lie in it as long
+    /// as the VM exists.
+    #[must_use]
+    pub fn work_directory(&self, at: &VmRef) -> PathBuf {
+        self.shared.target.work_root.join(&at.id)
+    }
+}
+
+/// Finalize work that goes on by itself.
+#[derive(Debug)]
+pub(crate) struct Job {
+    pub(crate) abort: AbortHandle,
+    /// What it came to: the words of its error. The channel closes without a value when it was stopped.
+    pub(crate) done: watch::Receiver<Option<Result<(), String>>>,
+}
+
+impl Job {
+    fn is_over(&self) -> bool {
+        self.done.borrow().is_some() || self.done.has_changed().is_err()
+    }
+}
+
+/// What a hypervisor and its machines share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) target: QemuTarget,
+    pub(crate) tool: ImageTool,
+    verdict: OnceCell<Verdict>,
+    /// Held while a process is being started, so that two starts of one VM don't both find it stopped.
+    pub(crate) starting: tokio::sync::Mutex<()>,
+    running: Mutex<HashMap<VmRef, Arc<Running>>>,
+    jobs: Mutex<HashMap<VmRef, Job>>,
+    made: Mutex<HashMap<VmRef, Artefact>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Shared {
+    pub(crate) fn directory(&self, at: &VmRef) -> Result<WorkDir, PortError> {
+        WorkDir::new(&self.target.work_root, at)
+    }
+
+    /// The VM's process, if this forge process started it and it still runs.
+    pub(crate) fn running(&self, at: &VmRef) -> Option<Arc<Running>> {
+        let mut running = lock(&self.running);
+        running.retain(|_, each| each.process.exited().is_none());
+        running.get(at).cloned()
+    }
+
+    pub(crate) fn set_running(&self, at: &VmRef, process: Running) {
+        lock(&self.running).insert(at.clone(), Arc::new(process));
+    }
+
+    pub(crate) fn set_job(&self, at: &VmRef, job: Job) {
+        lock(&self.jobs).insert(at.clone(), job);
+    }
+
+    pub(crate) fn is_busy(&self, at: &VmRef) -> bool {
+        lock(&self.jobs).get(at).is_some_and(|job| !job.is_over())
+    }
+
+    /// Stops finalize work and waits until it has stopped.
+    pub(crate) async fn stop_job(&self, at: &VmRef) {
+        let Some(mut done) = lock(&self.jobs).get(at).map(|job| {
+            job.abort.abort();
+            job.done.clone()
+        }) else {
+            return;
+        };
+        let _ = done.wait_for(Option::is_some).await;
+    }
+
+    pub(crate) fn made(&self, at: &VmRef) -> Option<Artefact> {
+        lock(&self.made).get(at).cloned()
+    }
+
+    pub(crate) fn set_made(&self, at: &VmRef, artefact: Artefact) {
+        lock(&self.made).insert(at.clone(), artefact);
+    }
+
+    pub(crate) async fn verdict(&self) -> &Verdict {
+        let find = async || match self.target.accelerator {
+            AcceleratorChoice::Auto => accel::probe(&self.target.binary, self.target.cache.as_deref()).await,
+            AcceleratorChoice::Fixed(accelerator) => {
+                Verdict { accelerator, reason: "the site file says so".to_owned(), remembered: false }
+            }
+        };
+        self.verdict.get_or_init(find).await
+    }
+
+    fn power(&self, at: &VmRef, dir: &WorkDir) -> Power {
+        let runs = self.running(at).is_some() || dir.running().is_some();
+        if runs { Power::Running } else { Power::Stopped }
+    }
+}
+
+#[async_trait]
+impl Hypervisor for QemuHypervisor {
+    fn target(&self) -> &str {
+        &self.shared.target.name
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities {
+            name: NAME,
+            clones: false,
+            images: true,
+            cloud_init_drive: false,
+            smbios_serial: true,
+            templates: false,
+            files: true,
+            host_address: Some(IpAddr::V4(HOST_ADDRESS)),
+        }
+    }
+
+    async fn facts(&self, query: &FactsQuery) -> Result<(Facts, Vec<Finding>), PortError> {
+        let target = &self.shared.target;
+        let mut findings = Vec::new();
+        for (program, package) in [(&target.binary, "qemu-system-x86"), (&target.image_tool, "qemu-utils")] {
+            if find_program(program).is_none() {
+                findings.push(Finding::fatal(
+                    format!("targets.{}", target.name),
+                    format!("`{}` is not installed", program.display()),
+                    format!("install it (Debian: package {package})"),
+                ));
+            }
+        }
+        let mut facts = Facts {
+            product: NAME.to_owned(),
+            notes: Vec::new(),
+            nodes: vec![NODE.to_owned()],
+            source: None,
+            storages: Vec::new(),
+            bridges: None,
+            endpoint: None,
+        };
+        if !findings.is_empty() {
+            return Ok((facts, findings));
+        }
+        facts.product = version(&target.binary).await;
+        let verdict = self.shared.verdict().await;
+        facts.notes.push(format!("accelerator {}: {}", verdict.accelerator, verdict.reason));
+        match &query.source {
+            SourceSelector::Clone(selector) => findings.push(Finding::fatal(
+                "source.clone",
+                format!("a local QEMU can't clone {selector}"),
+                "name a disk image with `source.image`, or build on a Proxmox VE target",
+            )),
+            SourceSelector::Image(path) => match self.source_facts(path).await {
+                Ok(source) => facts.source = Some(source),
+                Err(finding) => findings.push(finding),
+            },
+        }
+        Ok((facts, findings))
+    }
+
+    fn check(&self, spec: &MachineSpec, facts: &Facts) -> Vec<Finding> {
+        args::findings(spec, facts)
+    }
+
+    async fn propose_id(&self, _spec: &MachineSpec, refused: &[VmRef]) -> Result<VmRef, PortError> {
+        for _ in 0..100 {
+            let at = VmRef::new(format!("vm-{:08x}", rand::random::<u32>()), NODE);
+            if !refused.contains(&at) && !self.shared.directory(&at)?.exists() {
+                return Ok(at);
+            }
+        }
+        Err(PortError::failed("choosing an id", "a hundred random names in a row were taken"))
+    }
+
+    async fn submit_create(
+        &self,
+        spec: &MachineSpec,
+        at: &VmRef,
+        mark: &Ownership,
+    ) -> Result<TaskHandle, PortError> {
+        let SourceSpec::Image { path } = &spec.source else {
+            return Err(PortError::Unsupported { backend: NAME, what: "clone VMs".to_owned() });
+        };
+        let dir = self.shared.directory(at)?;
+        dir.create(mark)?;
+        let base = std::path::absolute(path)
+            .map_err(|error| PortError::broken(format!("{} is no path", path.display()), error))?;
+        let failed =
+            |error| PortError::broken(format!("an overlay of {} could not be made", base.display()), error);
+        let info = self.shared.tool.info(&base, None).await.map_err(failed)?;
+        let wanted = spec.disks.first().and_then(|disk| disk.size).filter(|size| *size > info.virtual_size);
+        self.shared
+            .tool
+            .create_overlay(&dir.file(DISK_FILE), &base, &info.format, wanted)
+            .await
+            .map_err(failed)?;
+        Ok(TaskHandle::finished(NODE))
+    }
+
+    async fn wait(&self, task: &TaskHandle) -> Result<(), PortError> {
+        if task.is_finished() {
+            return Ok(());
+        }
+        let what = format!("finalizing VM {}", task.id);
+        let at = VmRef::new(&task.id, &task.node);
+        let job = lock(&self.shared.jobs).get(&at).map(|job| job.done.clone());
+        let Some(mut done) = job else { return Err(PortError::NotFound { what: format!("work on {at}") }) };
+        let outcome = done.wait_for(Option::is_some).await.ok().and_then(|outcome| outcome.clone());
+        match outcome {
+            Some(Ok(())) => Ok(()),
+            Some(Err(words)) => Err(PortError::failed(what, words)),
+            None => Err(PortError::failed(what, "it was stopped")),
+        }
+    }
+
+    async fn stop_task(&self, task: &TaskHandle) -> Result<(), PortError> {
+        if !task.is_finished() {
+            self.shared.stop_job(&VmRef::new(&task.id, &task.node)).await;
+        }
+        Ok(())
+    }
+
+    fn machine(&self, at: &VmRef) -> Arc<dyn Machine> {
+        Arc::new(QemuMachine::new(Arc::clone(&self.shared), at.clone()))
+    }
+
+    async fn standing(&self, at: &VmRef, nonce: &Nonce) -> Result<Standing, PortError> {
+        // An id that can't be a directory's name can't have been made by us.
+        let Ok(dir) = self.shared.directory(at) else { return Ok(Standing::Gone) };
+        if self.shared.is_busy(at) {
+            return Ok(Standing::Busy { lock: "finalize".to_owned() });
+        }
+        if !dir.exists() {
+            let committed = self.shared.made(at).is_some();
+            return Ok(if committed { Standing::Committed } else { Standing::Gone });
+        }
+        Ok(match dir.mark()? {
+            Some(mark) if mark.nonce == *nonce => {
+                Standing::Ours { power: self.shared.power(at, &dir), kept: mark.state == BuildState::Kept }
+            }
+            Some(mark) => Standing::Foreign { name: mark.nonce.vm_name() },
+            // Made and cut off before the mark: nothing of anybody's is in it, and the random id is the journal's.
+            None if dir.is_blank() => Standing::Ours { power: Power::Stopped, kept: false },
+            None => Standing::Foreign { name: at.id.clone() },
+        })
+    }
+
+    async fn orphans(&self) -> Result<Vec<Orphan>, PortError> {
+        let root = &self.shared.target.work_root;
+        let entries = match std::fs::read_dir(root) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(PortError::broken(format!("{} can't be read", root.display()), error)),
+        };
+        let mut found = Vec::new();
+        for entry in entries.flatten() {
+            let vm = VmRef::new(entry.file_name().to_string_lossy(), NODE);
+            let Ok(dir) = self.shared.directory(&vm) else { continue };
+            match dir.mark() {
+                Ok(Some(mark)) => found.push(Orphan { vm, mark }),
+                Ok(None) => {}
+                Err(error) => tracing::warn!(%vm, %error, "a work directory's mark can't be read"),
+            }
+        }
+        Ok(found)
+    }
+}
+
+impl QemuHypervisor {
+    async fn source_facts(&self, path: &Path) -> Result<SourceFacts, Finding> {
+        let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+        let info = self.shared.tool.info(&absolute, None).await.map_err(|error| {
+            tracing::debug!(%error, "source image not readable");
+            Finding::fatal(
+                "source.image",
+                format!("{} is no disk image that can be read", path.display()),
+                format!("see: {error}"),
+            )
+        })?;
+        let name = absolute.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        Ok(SourceFacts {
+            vm: VmRef::new(absolute.display().to_string(), NODE),
+            name,
+            template: false,
+            running: false,
+            disks: vec![SourceDisk {
+                slot: "virtio0".to_owned(),
+                storage: String::new(),
+                size: info.virtual_size,
+            }],
+            cloud_init: None,
+            agent: true,
+            networks: vec![("net0".to_owned(), "virtio,user".to_owned())],
+            memory_mib: 0,
+            cores: 0,
+        })
+    }
+}
+
+/// `QEMU 10.0.2`, or just `QEMU` when it does not say.
+async fn version(binary: &Path) -> String {
+    let mut command = Command::new(binary);
+    command.arg("--version").stdin(Stdio::null()).kill_on_drop(true);
+    let output = timeout(Duration::from_secs(10), command.output()).await;
+    let text = match &output {
+        Ok(Ok(output)) => String::from_utf8_lossy(&output.stdout),
+        _ => return NAME.to_owned(),
+    };
+    // "QEMU emulator version 10.0.2 (Debian 1:10.0.2+ds-1)"
+    match text.split_whitespace().skip_while(|word| *word != "version").nth(1) {
+        Some(number) => format!("{NAME} {number}"),
+        None => NAME.to_owned(),
+    }
+}
+
+#[cfg(test)]
+#[path = "hypervisor_tests.rs"]
+mod tests;

@@ -1,0 +1,248 @@
+//! Disk images, by `qemu-img`.
+//!
+//! Every call is a process of its own that is killed when its future is dropped; a half-written target is then the
+//! caller's to remove. Formats are always named, because a guest can write a header into a raw disk that makes
+//! guessing dangerous; only [`ImageTool::info`] may guess, on images the user named himself.
+
+use std::ffi::OsString;
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+
+use serde::Deserialize;
+use thiserror::Error;
+use tokio::process::Command;
+
+use crate::line::shorten;
+
+/// An error of `qemu-img`.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum ImageError {
+    /// It could not be started.
+    #[error("`{command}` could not be started")]
+    Spawn {
+        /// The command line.
+        command: String,
+        /// The operating system's error.
+        #[source]
+        source: io::Error,
+    },
+    /// It failed.
+    #[error("`{command}` ended with {status}: {stderr}")]
+    Failed {
+        /// The command line.
+        command: String,
+        /// How it ended.
+        status: ExitStatus,
+        /// What it wrote to its standard error.
+        stderr: String,
+    },
+    /// It printed something that can't be understood.
+    #[error("the output of `{command}` can't be read")]
+    Output {
+        /// The command line.
+        command: String,
+        /// What is wrong with it.
+        #[source]
+        source: serde_json::Error,
+    },
+}
+
+/// An image format.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ImageFormat {
+    /// QEMU's copy-on-write format.
+    Qcow2,
+    /// Plain sectors.
+    Raw,
+}
+
+impl fmt::Display for ImageFormat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Qcow2 => "qcow2",
+            Self::Raw => "raw",
+        })
+    }
+}
+
+/// What `qemu-img info` tells.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct ImageInfo {
+    /// The format's name (`qcow2`, `raw`, `vmdk`, …).
+    pub format: String,
+    /// The disk's size as the guest sees it, in bytes.
+    pub virtual_size: u64,
+    /// What the file takes up, in bytes.
+    #[serde(default)]
+    pub actual_size: u64,
+    /// The image it is an overlay of.
+    pub backing_filename: Option<PathBuf>,
+}
+
+/// `qemu-img`.
+#[derive(Clone, Debug)]
+pub struct ImageTool {
+    binary: PathBuf,
+}
+
+impl Default for ImageTool {
+    fn default() -> Self {
+        Self::new("qemu-img")
+    }
+}
+
+impl ImageTool {
+    /// Names the program: a path, or a name looked up in `PATH`.
+    pub fn new(binary: impl Into<PathBuf>) -> Self {
+        Self { binary: binary.into() }
+    }
+
+    /// Makes an empty image of that size in bytes.
+    ///
+    /// # Errors
+    /// When `qemu-img` fails.
+    pub async fn create(&self, path: &Path, format: ImageFormat, size: u64) -> Result<(), ImageError> {
+        let arguments = vec![
+            "create".into(),
+            "-q".into(),
+            "-f".into(),
+            format.to_string().into(),
+            "--".into(),
+            path.into(),
+            size.to_string().into(),
+        ];
+        self.run(arguments).await.map(drop)
+    }
+
+    /// Makes a qcow2 overlay that takes the writes for `base`, which is never written to. A `size` in bytes makes
+    /// the disk larger than the base. The base's path is made absolute, so that the overlay may be moved.
+    ///
+    /// # Errors
+    /// When `qemu-img` fails.
+    pub async fn create_overlay(
+        &self,
+        overlay: &Path,
+        base: &Path,
+        base_format: &str,
+        size: Option<u64>,
+    ) -> Result<(), ImageError> {
+        let base = std::path::absolute(base).unwrap_or_else(|_| base.to_owned());
+        let mut arguments: Vec<OsString> =
+            ["create", "-q", "-f", "qcow2", "-F", base_format, "-b"].map(OsString::from).into();
+        arguments.extend([base.into(), "--".into(), overlay.into()]);
+        arguments.extend(size.map(|size| size.to_string().into()));
+        self.run(arguments).await.map(drop)
+    }
+
+    /// Copies an image with all it is based on into one new file.
+    ///
+    /// # Errors
+    /// When `qemu-img` fails; the target may be half there.
+    pub async fn convert(
+        &self,
+        source: &Path,
+        source_format: &str,
+        target: &Path,
+        target_format: ImageFormat,
+    ) -> Result<(), ImageError> {
+        let target_format = target_format.to_string();
+        let mut arguments: Vec<OsString> =
+            ["convert", "-q", "-f", source_format, "-O", &target_format].map(OsString::from).into();
+        arguments.extend(["--".into(), source.into(), target.into()]);
+        self.run(arguments).await.map(drop)
+    }
+
+    /// Reads an image's header, also while a VM uses it. `format: None` guesses it from the header.
+    ///
+    /// # Errors
+    /// When there is no such image, or `qemu-img` fails.
+    pub async fn info(&self, path: &Path, format: Option<&str>) -> Result<ImageInfo, ImageError> {
+        let mut arguments: Vec<OsString> = ["info", "-U", "--output=json"].map(OsString::from).into();
+        if let Some(format) = format {
+            arguments.extend(["-f".into(), format.into()]);
+        }
+        arguments.extend(["--".into(), path.into()]);
+        let command = self.show(&arguments);
+        let output = self.run(arguments).await?;
+        serde_json::from_slice(&output).map_err(|source| ImageError::Output { command, source })
+    }
+
+    /// Makes a disk larger (in bytes); a smaller size is refused.
+    ///
+    /// # Errors
+    /// When `qemu-img` fails.
+    pub async fn resize(&self, path: &Path, format: &str, size: u64) -> Result<(), ImageError> {
+        let mut arguments: Vec<OsString> = ["resize", "-q", "-f", format].map(OsString::from).into();
+        arguments.extend(["--".into(), path.into(), size.to_string().into()]);
+        self.run(arguments).await.map(drop)
+    }
+
+    async fn run(&self, arguments: Vec<OsString>) -> Result<Vec<u8>, ImageError> {
+        let command = self.show(&arguments);
+        tracing::debug!(command, "running");
+        let output = Command::new(&self.binary)
+            .args(&arguments)
+            .stdin(Stdio::null())
+            .kill_on_drop(true)
+            .output()
+            .await
+            .map_err(|source| ImageError::Spawn { command: command.clone(), source })?;
+        if output.status.success() {
+            return Ok(output.stdout);
+        }
+        let stderr = shorten(String::from_utf8_lossy(&output.stderr).trim(), 2000);
+        Err(ImageError::Failed { command, status: output.status, stderr })
+    }
+
+    fn show(&self, arguments: &[OsString]) -> String {
+        let words = arguments.iter().map(|argument| argument.to_string_lossy().into_owned());
+        std::iter::once(self.binary.display().to_string()).chain(words).collect::<Vec<_>>().join(" ")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tool() -> Option<ImageTool> {
+        let found = crate::process::find_program(Path::new("qemu-img")).map(ImageTool::new);
+        if found.is_none() {
+            println!("skipped: qemu-img is not installed");
+        }
+        found
+    }
+
+    #[tokio::test]
+    async fn an_overlay_is_larger_than_its_base_and_flattens_into_one_file() {
+        let Some(tool) = tool() else { return };
+        let dir = tempfile::tempdir().expect("a directory");
+        let (base, overlay, flat) =
+            (dir.path().join("base, with comma"), dir.path().join("overlay"), dir.path().join("flat"));
+        tool.create(&base, ImageFormat::Raw, 1 << 20).await.expect("created");
+        tool.create_overlay(&overlay, &base, "raw", Some(2 << 20)).await.expect("overlaid");
+        let info = tool.info(&overlay, Some("qcow2")).await.expect("read");
+        assert_eq!((info.format.as_str(), info.virtual_size), ("qcow2", 2 << 20));
+        assert_eq!(info.backing_filename.as_deref(), Some(base.as_path()));
+
+        tool.resize(&overlay, "qcow2", 3 << 20).await.expect("grown");
+        tool.convert(&overlay, "qcow2", &flat, ImageFormat::Qcow2).await.expect("flattened");
+        let info = tool.info(&flat, None).await.expect("read");
+        assert_eq!((info.virtual_size, info.backing_filename), (3 << 20, None));
+    }
+
+    #[tokio::test]
+    async fn an_error_carries_the_command_and_its_words() {
+        let Some(tool) = tool() else { return };
+        let error = tool.info(Path::new("/nonexistent/disk"), None).await.expect_err("missing").to_string();
+        assert!(error.contains("info -U --output=json -- /nonexistent/disk"), "{error}");
+        assert!(error.contains("No such file or directory"), "{error}");
+
+        let error =
+            ImageTool::new("/nonexistent/qemu-img").info(Path::new("x"), None).await.expect_err("missing");
+        assert!(matches!(error, ImageError::Spawn { .. }), "{error}");
+    }
+}

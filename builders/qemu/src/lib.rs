@@ -1,0 +1,27 @@
+//! Local QEMU: QMP, guest agent, process, accelerator, images, and the hypervisor built from them.
+//!
+//! * [`qmp`] and [`agent`] speak to a running QEMU and to the agent in its guest;
+//! * [`process`] starts QEMU so that it never outlives forge, and keeps its last words;
+//! * [`accel`] finds out by trying whether KVM works here;
+//! * [`image`] wraps `qemu-img`;
+//! * [`QemuHypervisor`] is the thin local target: a disk image in, an overlay in a work directory while the guest
+//!   works, flat image files out.
+//!
+//! Invariant: every text that comes from QEMU or from the guest is untrusted: lengths are bounded, and nothing in
+//! it can make this crate panic.
+
+pub mod accel;
+pub mod agent;
+pub mod args;
+mod finalize;
+mod hypervisor;
+pub mod image;
+mod line;
+mod machine;
+pub mod process;
+pub mod qmp;
+mod socket;
+mod spawner;
+mod workdir;
+
+pub use hypervisor::{AcceleratorChoice, QemuHypervisor, QemuTarget};

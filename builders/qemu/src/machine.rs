@@ -1,0 +1,465 @@
+//! One local VM: its process, display, keys, addresses, and its end.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use forge_machine::{
+    AddressReport, Artefact, Attachments, Display, Finish, KeyChord, Machine, MachineSpec, MachineState,
+    Ownership, PortError, Power, StopLadder, StopRung, TaskHandle, VmRef,
+};
+use serde_json::json;
+use tokio::sync::watch;
+use tokio::task::AbortHandle;
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::agent::GuestAgent;
+use crate::args::{AGENT_SOCKET, DISK_FILE, QMP_SOCKET, Settings, VNC_SOCKET};
+use crate::finalize;
+use crate::hypervisor::{Job, NODE, Shared};
+use crate::image::ImageFormat;
+use crate::process::{Launch, QemuProcess};
+use crate::qmp::Qmp;
+use crate::socket;
+use crate::workdir::WorkDir;
+
+/// QEMU's own log in the work directory.
+const QEMU_LOG: &str = "qemu.log";
+/// How long QEMU may take until its monitor answers.
+const START_LIMIT: Duration = Duration::from_secs(30);
+/// How long QEMU may take to end when it was told to.
+const QUIT_LIMIT: Duration = Duration::from_secs(5);
+/// How long a key chord is held.
+const HOLD_MS: u32 = 15;
+/// A guest that overlooked the power button (no one listened yet) is asked again this often.
+const PRESS_AGAIN: Duration = Duration::from_secs(15);
+
+/// A QEMU process of this forge process, ready for use.
+#[derive(Debug)]
+pub(crate) struct Running {
+    pub(crate) process: QemuProcess,
+    qmp: Qmp,
+    agent: Option<Arc<GuestAgent>>,
+    agent_seen: Arc<AtomicBool>,
+    watcher: Option<AbortHandle>,
+    ssh_port: Option<u16>,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Some(watcher) = &self.watcher {
+            watcher.abort();
+        }
+    }
+}
+
+impl Running {
+    async fn start(
+        dir: &WorkDir,
+        binary: PathBuf,
+        arguments: Vec<String>,
+        agent: bool,
+    ) -> Result<Self, PortError> {
+        let failed = |error| PortError::broken("QEMU could not be started", error);
+        let mut launch = Launch::new(binary, dir.file(QEMU_LOG)).arguments(arguments);
+        launch.directory = Some(dir.path().to_owned());
+        let process = QemuProcess::spawn(launch).await.map_err(failed)?;
+        let qmp = process.connect_qmp(&dir.file(QMP_SOCKET), START_LIMIT).await.map_err(failed)?;
+        let network = qmp
+            .human_monitor("info usernet")
+            .await
+            .map_err(|error| PortError::broken("QEMU does not tell its forwarded port", error))?;
+        let agent = agent.then(|| Arc::new(GuestAgent::new(&dir.file(AGENT_SOCKET))));
+        let agent_seen = Arc::new(AtomicBool::new(false));
+        let watcher = agent.as_ref().map(|agent| {
+            tokio::spawn(watch_agent(Arc::clone(agent), qmp.clone(), Arc::clone(&agent_seen))).abort_handle()
+        });
+        Ok(Self { process, qmp, agent, agent_seen, watcher, ssh_port: forwarded_port(&network) })
+    }
+
+    async fn exits_within(&self, limit: Duration) -> bool {
+        timeout(limit, self.process.wait()).await.is_ok()
+    }
+
+    /// Ends the process, politely if it listens.
+    async fn end(&self) -> bool {
+        let _ = timeout(QUIT_LIMIT, self.qmp.quit()).await;
+        if self.exits_within(QUIT_LIMIT).await {
+            return true;
+        }
+        self.process.kill();
+        self.exits_within(QUIT_LIMIT).await
+    }
+
+    /// First rung: asks the agent. `Ok` when the guest has stopped, else what was seen.
+    async fn shut_down_by_agent(&self, limit: Duration) -> Result<(), String> {
+        let Some(agent) = &self.agent else { return Err("the VM has no guest agent".to_owned()) };
+        let began = Instant::now();
+        // An agent that was never heard of gets one chance; it is not worth the whole rung.
+        let patience = Duration::from_secs(if self.agent_seen.load(Ordering::Relaxed) { 5 } else { 1 });
+        let order = agent.execute_without_answer(
+            "guest-shutdown",
+            json!({ "mode": "powerdown" }),
+            patience.min(limit),
+            Duration::from_millis(500),
+        );
+        tokio::select! {
+            result = order => result.map_err(|error| error.to_string())?,
+            _ = self.process.wait() => return Ok(()),
+        }
+        if self.exits_within(limit.saturating_sub(began.elapsed())).await {
+            return Ok(());
+        }
+        Err("the guest agent took the order, and the guest still runs".to_owned())
+    }
+
+    /// Second rung: presses the power button.
+    async fn shut_down_by_button(&self, limit: Duration) -> Result<(), String> {
+        let deadline = Instant::now() + limit;
+        loop {
+            if let Err(error) = self.qmp.system_powerdown().await
+                && !self.qmp.is_closed()
+            {
+                return Err(error.to_string());
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if self.exits_within(left.min(PRESS_AGAIN)).await {
+                return Ok(());
+            }
+            if Instant::now() >= deadline {
+                return Err("the guest does not obey the power button".to_owned());
+            }
+        }
+    }
+}
+
+/// Notes when the agent answers for the first time.
+async fn watch_agent(agent: Arc<GuestAgent>, qmp: Qmp, seen: Arc<AtomicBool>) {
+    while !qmp.is_closed() {
+        match agent.ping(Duration::from_secs(1)).await {
+            Ok(()) => {
+                seen.store(true, Ordering::Relaxed);
+                return;
+            }
+            // It can fail at once too (a socket that is just going away).
+            Err(error) => tracing::trace!(%error, "guest agent"),
+        }
+        sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// The port of this machine that leads to the guest's port 22, from `info usernet`:
+/// `  TCP[HOST_FORWARD]   8       127.0.0.1 44539       10.0.2.15    22     0     0` (seen on QEMU 10.0).
+fn forwarded_port(text: &str) -> Option<u16> {
+    text.lines().find_map(|line| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        match words.as_slice() {
+            ["TCP[HOST_FORWARD]", _, "127.0.0.1", port, _, "22", ..] => port.parse().ok(),
+            _ => None,
+        }
+    })
+}
+
+/// One VM of a [`crate::QemuHypervisor`].
+#[derive(Debug)]
+pub(crate) struct QemuMachine {
+    shared: Arc<Shared>,
+    at: VmRef,
+}
+
+impl QemuMachine {
+    pub(crate) fn new(shared: Arc<Shared>, at: VmRef) -> Self {
+        Self { shared, at }
+    }
+
+    /// Its work directory, which must be there.
+    fn directory(&self) -> Result<WorkDir, PortError> {
+        let dir = self.shared.directory(&self.at)?;
+        if dir.exists() { Ok(dir) } else { Err(dir.missing()) }
+    }
+
+    fn runs(&self, dir: &WorkDir) -> bool {
+        self.shared.running(&self.at).is_some() || dir.running().is_some()
+    }
+
+    fn stopped_directory(&self, what: &str) -> Result<WorkDir, PortError> {
+        let dir = self.directory()?;
+        if self.shared.is_busy(&self.at) {
+            return Err(PortError::Locked { what: self.at.to_string(), lock: "finalize".to_owned() });
+        }
+        if self.runs(&dir) {
+            return Err(PortError::failed(what, "the VM runs"));
+        }
+        Ok(dir)
+    }
+
+    fn running(&self) -> Result<Arc<Running>, PortError> {
+        let dir = self.directory()?;
+        self.shared.running(&self.at).ok_or_else(|| {
+            let detail = match dir.running() {
+                Some(pid) => format!("it runs under another forge process (QEMU's pid is {pid})"),
+                None => "the VM does not run".to_owned(),
+            };
+            PortError::failed(format!("reaching {}", self.at), detail)
+        })
+    }
+}
+
+#[async_trait]
+impl Machine for QemuMachine {
+    fn reference(&self) -> &VmRef {
+        &self.at
+    }
+
+    async fn configure(
+        &self,
+        spec: &MachineSpec,
+        mark: &Ownership,
+        attachments: &Attachments,
+    ) -> Result<(), PortError> {
+        if attachments.cloud_init.is_some() {
+            let what = "attach a cloud-init drive".to_owned();
+            return Err(PortError::Unsupported { backend: "QEMU", what });
+        }
+        let dir = self.stopped_directory("configuring the VM")?;
+        dir.write_mark(mark)?;
+        dir.write_settings(&Settings::new(spec, &mark.nonce, attachments))?;
+        let Some(size) = spec.disks.first().and_then(|disk| disk.size) else { return Ok(()) };
+        let failed = |error| PortError::broken("the disk could not be grown", error);
+        let disk = dir.file(DISK_FILE);
+        let info = self.shared.tool.info(&disk, Some("qcow2")).await.map_err(failed)?;
+        if size > info.virtual_size {
+            self.shared.tool.resize(&disk, "qcow2", size).await.map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    async fn submit_start(&self) -> Result<TaskHandle, PortError> {
+        let _one_at_a_time = self.shared.starting.lock().await;
+        let dir = self.directory()?;
+        if self.runs(&dir) {
+            return Ok(TaskHandle::finished(NODE));
+        }
+        let dir = self.stopped_directory("starting the VM")?;
+        let settings =
+            dir.settings()?.ok_or_else(|| PortError::failed("starting the VM", "it was not configured"))?;
+        let accelerator = self.shared.verdict().await.accelerator;
+        let arguments = settings.arguments(accelerator);
+        let binary = self.shared.target.binary.clone();
+        let running = Running::start(&dir, binary, arguments, settings.agent).await?;
+        self.shared.set_running(&self.at, running);
+        Ok(TaskHandle::finished(NODE))
+    }
+
+    async fn state(&self) -> Result<MachineState, PortError> {
+        let dir = self.directory()?;
+        let state = |power, detail: &str| MachineState { power, detail: detail.to_owned(), template: false };
+        let Some(running) = self.shared.running(&self.at) else {
+            return Ok(match dir.running() {
+                Some(_) => state(Power::Running, "running under another forge process"),
+                None => state(Power::Stopped, "stopped"),
+            });
+        };
+        match running.qmp.query_status().await {
+            Ok(status) if status.running => Ok(state(Power::Running, &status.status)),
+            Ok(status) => Ok(state(Power::Paused, &status.status)),
+            // The monitor closes a moment before the process ends.
+            Err(_) if running.qmp.is_closed() => {
+                if running.exits_within(QUIT_LIMIT).await {
+                    Ok(state(Power::Stopped, "stopped"))
+                } else {
+                    Ok(state(Power::Running, "running without a monitor"))
+                }
+            }
+            Err(error) => Err(PortError::broken("QEMU does not tell the VM's state", error)),
+        }
+    }
+
+    async fn display(&self) -> Result<Display, PortError> {
+        let dir = self.directory()?;
+        self.running()?;
+        let stream = socket::connect(&dir.file(VNC_SOCKET))
+            .await
+            .map_err(|error| PortError::broken("QEMU's VNC socket can't be opened", error))?;
+        Ok(Display { stream: Box::new(stream), password: None })
+    }
+
+    async fn press(&self, chords: &[KeyChord]) -> Result<(), PortError> {
+        let running = self.running()?;
+        for chord in chords {
+            let keys: Vec<&str> = chord.0.iter().map(String::as_str).collect();
+            running
+                .qmp
+                .send_key(&keys, Some(HOLD_MS))
+                .await
+                .map_err(|error| PortError::broken(format!("`{chord}` could not be pressed"), error))?;
+            // QEMU answers before it has pressed anything, waits the hold time after each press and each release,
+            // and silently drops what does not fit into its queue: so its pace is kept here.
+            let entries = u32::try_from(keys.len().max(1)).unwrap_or(1).saturating_mul(2);
+            sleep(Duration::from_millis(u64::from(HOLD_MS.saturating_mul(entries)))).await;
+        }
+        Ok(())
+    }
+
+    async fn addresses(&self) -> Result<AddressReport, PortError> {
+        let dir = self.directory()?;
+        let Some(running) = self.shared.running(&self.at) else {
+            let detail = match dir.running() {
+                Some(_) => "the VM runs under another forge process",
+                None => "the VM is stopped",
+            };
+            return Ok(AddressReport { detail: detail.to_owned(), ..AddressReport::default() });
+        };
+        let agent = running.agent_seen.load(Ordering::Relaxed);
+        let heard = if agent { "guest agent answers" } else { "guest agent not running" };
+        let Some(port) = running.ssh_port else {
+            let detail = format!("QEMU forwards no port to the guest; {heard}");
+            return Ok(AddressReport { candidates: Vec::new(), detail, agent });
+        };
+        let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        let detail = format!("QEMU forwards {address}:{port} to the guest's port 22; {heard}");
+        Ok(AddressReport { candidates: vec![(address, port)], detail, agent })
+    }
+
+    async fn stop(&self, ladder: &StopLadder) -> Result<StopRung, PortError> {
+        let dir = self.directory()?;
+        let mut last_seen = Vec::new();
+        if let Some(running) = self.shared.running(&self.at) {
+            if !ladder.agent.is_zero() {
+                match running.shut_down_by_agent(ladder.agent).await {
+                    Ok(()) => return Ok(StopRung::Shutdown),
+                    Err(seen) => last_seen.push(seen),
+                }
+            }
+            if !ladder.acpi.is_zero() {
+                match running.shut_down_by_button(ladder.acpi).await {
+                    Ok(()) => return Ok(StopRung::Shutdown),
+                    Err(seen) => last_seen.push(seen),
+                }
+            }
+        } else if dir.running().is_none() {
+            return Ok(StopRung::AlreadyStopped);
+        } else {
+            last_seen.push("it runs under another forge process".to_owned());
+        }
+        if ladder.power_off {
+            self.power_off().await?;
+            return Ok(StopRung::PowerOff);
+        }
+        Err(PortError::TimedOut {
+            what: format!("the shutdown of {}", self.at),
+            limit: ladder.agent.saturating_add(ladder.acpi),
+            last_seen: last_seen.join("; "),
+        })
+    }
+
+    async fn detach(&self, _spec: &MachineSpec) -> Result<(), PortError> {
+        let dir = self.stopped_directory("detaching the seed")?;
+        match dir.settings()? {
+            Some(settings) if settings.smbios_serial.is_some() => {
+                dir.write_settings(&Settings { smbios_serial: None, ..settings })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    async fn describe(&self, mark: &Ownership) -> Result<(), PortError> {
+        self.directory()?.write_mark(mark)
+    }
+
+    async fn submit_finalize(&self, finish: &Finish) -> Result<TaskHandle, PortError> {
+        let files = finalize::outputs(finish)?;
+        if !self.shared.directory(&self.at)?.exists() {
+            // The work directory goes when the files are in place: this one was finished before.
+            return finalize::read_files(files).await.map(|_| TaskHandle::finished(NODE));
+        }
+        let dir = self.stopped_directory("writing the image")?;
+        let (tell, done) = watch::channel(None);
+        let (shared, at) = (Arc::clone(&self.shared), self.at.clone());
+        let work = tokio::spawn(async move {
+            let outcome = write_out(&shared, &at, &dir, files).await;
+            tell.send_replace(Some(outcome.map_err(|error| with_causes(&error))));
+        });
+        self.shared.set_job(&self.at, Job { abort: work.abort_handle(), done });
+        Ok(TaskHandle { id: self.at.id.clone(), node: self.at.node.clone() })
+    }
+
+    async fn artefact(&self, finish: &Finish) -> Result<Artefact, PortError> {
+        if let Some(made) = self.shared.made(&self.at) {
+            return Ok(made);
+        }
+        let dir = self.shared.directory(&self.at)?;
+        if dir.exists() {
+            return Err(PortError::NotFound { what: format!("the image of {}", self.at) });
+        }
+        finalize::read_files(finalize::outputs(finish)?).await
+    }
+
+    async fn power_off(&self) -> Result<(), PortError> {
+        let dir = self.directory()?;
+        if let Some(running) = self.shared.running(&self.at)
+            && !running.end().await
+        {
+            return Err(PortError::failed("cutting the power", "QEMU outlives SIGKILL"));
+        }
+        dir.end_process(QUIT_LIMIT).await
+    }
+
+    async fn destroy(&self) -> Result<(), PortError> {
+        let dir = self.shared.directory(&self.at)?;
+        if !dir.exists() {
+            return Ok(());
+        }
+        self.shared.stop_job(&self.at).await;
+        self.power_off().await?;
+        dir.remove()
+    }
+}
+
+/// Writes the files, remembers them, and removes the work directory.
+async fn write_out(
+    shared: &Shared,
+    at: &VmRef,
+    dir: &WorkDir,
+    files: Vec<(ImageFormat, PathBuf)>,
+) -> Result<(), PortError> {
+    let artefact = finalize::write_files(&shared.tool, dir, files).await?;
+    shared.set_made(at, artefact);
+    // The artefact is whole: what can't be tidied up now is no failure of the build, and `forge gc` finds it.
+    if let Err(error) = dir.remove() {
+        tracing::warn!(%at, %error, "the work directory could not be removed");
+    }
+    Ok(())
+}
+
+fn with_causes(error: &PortError) -> String {
+    let mut words = error.to_string();
+    let mut next = std::error::Error::source(error);
+    while let Some(cause) = next {
+        words = format!("{words}: {cause}");
+        next = cause.source();
+    }
+    words
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_forwarded_port_is_read_from_what_qemu_prints() {
+        let text = "Hub -1 (n0):\r\n  Protocol[State]    FD  Source Address  Port   Dest. Address  Port RecvQ SendQ\r\n  \
+                    TCP[HOST_FORWARD]   8       127.0.0.1 44539       10.0.2.15    22     0     0\r\n";
+        assert_eq!(forwarded_port(text), Some(44539));
+        for text in [
+            "",
+            "TCP[HOST_FORWARD] 8 127.0.0.1 99999 10.0.2.15 22",
+            "TCP[ESTABLISHED] 8 127.0.0.1 1 1.2.3.4 22",
+        ] {
+            assert_eq!(forwarded_port(text), None, "{text}");
+        }
+    }
+}
