@@ -1,0 +1,23 @@
+//! Seeds: the answer files of unattended installs, and the server that hands them to the guest.
+//!
+//! * [`template`] renders templates strictly: an undefined variable is an error wherever it stands, and values go in
+//!   through a filter for the language of the file;
+//! * [`nocloud`] builds cloud-init's NoCloud seed as values;
+//! * [`server`] serves a [`SeedSet`] behind an unguessable path, tells each fetch, and closes;
+//! * [`address`] and [`serial`] say how the guest learns of it.
+//!
+//! Invariants: no forge crate is imported; nothing here reads or writes files; the server answers nothing but GET
+//! and HEAD of the set's own names.
+
+#![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic))]
+
+pub mod address;
+pub mod nocloud;
+pub mod serial;
+pub mod server;
+pub mod set;
+pub mod template;
+pub mod token;
+
+pub use set::SeedSet;
+pub use token::SeedToken;
