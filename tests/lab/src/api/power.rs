@@ -1,0 +1,235 @@
+//! Start, stop, shutdown and reset.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use super::{Answer, Call, drives, not_running, rules};
+use crate::auth::Caller;
+use crate::cluster::Cluster;
+use crate::error::ApiResult;
+use crate::state::{Power, Vm};
+use crate::tasks::TaskLog;
+use crate::vm::{AgentFailure, DiskFile, Launch, RunningVm, arguments};
+
+/// How long a shutdown waits when the caller names no time.
+const SHUTDOWN: u64 = 60;
+
+/// `POST status/start`.
+pub fn start(call: &Call) -> ApiResult<Answer> {
+    let (cluster, node, vmid) = (Arc::clone(&call.cluster), call.node().to_owned(), call.vmid());
+    let caller = call.caller.clone();
+    call.spawn("qmstart", vmid, |log| async move {
+        let lock = match cluster.try_lock_config(vmid) {
+            Some(lock) => lock,
+            None => {
+                log.line("trying to acquire lock...");
+                let lock = cluster.lock_config(vmid).await?;
+                log.line(" OK");
+                lock
+            }
+        };
+        let started = start_vm(&cluster, &node, vmid, &caller, &log).await;
+        drop(lock);
+        started
+    })
+}
+
+/// Starts a VM whose lock the caller holds.
+///
+/// # Errors
+/// The text of the task.
+pub async fn start_vm(
+    cluster: &Arc<Cluster>,
+    node: &str,
+    vmid: u32,
+    caller: &Caller,
+    log: &TaskLog,
+) -> Result<(), String> {
+    let vm = cluster.vm(node, vmid)?;
+    if vm.is_template() {
+        return Err("you can't start a vm if it's a template".to_owned());
+    }
+    vm.check_lock()?;
+    if vm.is_running() {
+        return Err(format!("VM {vmid} already running"));
+    }
+    tracing::debug!(vmid, caller = %caller.0, "start");
+    check_bridges(cluster, &vm)?;
+    cluster.state().vm_mut(node, vmid)?.apply_pending();
+    let vm = cluster.vm(node, vmid)?;
+    if let Some((_, drive)) = vm.cloudinit_drive() {
+        log.line("generating cloud-init ISO");
+        let name = rules::name_of(&vm.config, vmid);
+        drives::write_cloudinit(cluster, node, vmid, &name, &vm.config, &drive.volume).await?;
+    }
+    if !cluster.config.run_guests {
+        let pid = 0x1_0000 + vmid % 0x8000;
+        cluster.state().vm_mut(node, vmid)?.power = Power::Flag { since: Instant::now(), pid };
+        return Ok(());
+    }
+    let process = Arc::new(launch(cluster, node, &vm).await?);
+    let mut state = cluster.state();
+    // The VM may be gone when the lock was not held for it; then the process goes with this value.
+    state.vm_mut(node, vmid)?.power = Power::On(Arc::clone(&process));
+    drop(state);
+    let (cluster, watched) = (Arc::downgrade(cluster), process);
+    tokio::spawn(async move {
+        watched.ended().await;
+        if let Some(cluster) = cluster.upgrade() {
+            cluster.mark_stopped(vmid, watched.pid);
+        }
+    });
+    Ok(())
+}
+
+fn check_bridges(cluster: &Cluster, vm: &Vm) -> Result<(), String> {
+    for (key, value) in vm.config.iter().filter(|(key, _)| key.starts_with("net")) {
+        let (_, _, options) = crate::state::parse_net(value);
+        if let Some(bridge) = options.get("bridge")
+            && !cluster.config.bridges.contains(bridge)
+        {
+            tracing::debug!(key, bridge, "no such bridge");
+            return Err(format!("bridge '{bridge}' does not exist"));
+        }
+    }
+    Ok(())
+}
+
+async fn launch(cluster: &Cluster, node: &str, vm: &Vm) -> Result<RunningVm, String> {
+    if vm.get("bios") == Some("ovmf") {
+        return Err("the lab has no UEFI firmware yet".to_owned());
+    }
+    let folder = drives::vm_folder(cluster, vm.vmid)?;
+    let mut disks = Vec::new();
+    for (key, drive) in vm.drives().filter(|(key, _)| !key.starts_with("efi") && !key.starts_with("tpm")) {
+        let mut file = DiskFile {
+            key: key.to_owned(),
+            path: None,
+            format: "raw".to_owned(),
+            cdrom: drive.is_cdrom(),
+            discard: drive.options.get("discard").is_some_and(|value| value == "on"),
+            ssd: drive.options.get("ssd").is_some_and(|value| value == "1"),
+            serial: drive.options.get("serial").cloned(),
+        };
+        if drive.has_volume() {
+            let path = cluster.storages.path(node, &drive.volume)?;
+            if !path.exists() {
+                return Err(format!("volume '{}' does not exist", drive.volume));
+            }
+            file.format = cluster.disks.format(&path).await?;
+            file.path = Some(path);
+        }
+        disks.push(file);
+    }
+    let ssh = vm.config.contains_key("net0").then(|| cluster.network.ssh_address(vm.slot));
+    let name = vm.name();
+    let launch = Launch {
+        name: &name,
+        config: &vm.config,
+        disks,
+        folder: &folder,
+        accel: &cluster.config.accel,
+        cpu: &cluster.config.cpu,
+        ssh,
+    };
+    RunningVm::start(&folder, arguments(&launch)).await
+}
+
+/// `POST status/stop`: stopping what is stopped succeeds.
+pub fn stop(call: &Call) -> ApiResult<Answer> {
+    let (cluster, node, vmid) = (Arc::clone(&call.cluster), call.node().to_owned(), call.vmid());
+    call.spawn("qmstop", vmid, |_log| async move {
+        let _lock = cluster.lock_config(vmid).await?;
+        let vm = cluster.vm(&node, vmid)?;
+        vm.check_lock()?;
+        halt(&cluster, &vm).await;
+        Ok(())
+    })
+}
+
+/// Ends a VM and notes it.
+pub async fn halt(cluster: &Cluster, vm: &Vm) {
+    match &vm.power {
+        Power::Off => {}
+        Power::Flag { pid, .. } => cluster.mark_stopped(vm.vmid, *pid),
+        Power::On(process) => {
+            process.stop().await;
+            cluster.mark_stopped(vm.vmid, process.pid);
+        }
+    }
+}
+
+/// `POST status/shutdown`: by the agent when it answers, else by ACPI; holds the configuration's lock meanwhile.
+pub fn shutdown(call: &Call) -> ApiResult<Answer> {
+    let (cluster, node, vmid) = (Arc::clone(&call.cluster), call.node().to_owned(), call.vmid());
+    let limit = Duration::from_secs(call.params.number("timeout").unwrap_or(SHUTDOWN));
+    let force = call.params.flag("forceStop");
+    call.spawn("qmshutdown", vmid, |log| async move {
+        let _lock = cluster.lock_config(vmid).await?;
+        let vm = cluster.vm(&node, vmid)?;
+        vm.check_lock()?;
+        let Power::On(process) = &vm.power else {
+            halt(&cluster, &vm).await;
+            return Ok(());
+        };
+        ask_to_shut_down(&cluster, &vm, process, &log).await?;
+        let ended = tokio::time::timeout(limit, process.ended()).await;
+        match ended {
+            Ok(()) => cluster.mark_stopped(vmid, process.pid),
+            Err(_) if force => {
+                log.line("VM quit/powerdown failed - terminating now with SIGTERM");
+                halt(&cluster, &vm).await;
+            }
+            Err(_) => return Err("VM quit/powerdown failed - got timeout".to_owned()),
+        }
+        Ok(())
+    })
+}
+
+async fn ask_to_shut_down(
+    cluster: &Cluster,
+    vm: &Vm,
+    process: &RunningVm,
+    log: &TaskLog,
+) -> Result<(), String> {
+    if vm.agent_enabled() {
+        // guest-shutdown answers nothing when it succeeds, so silence after a good ping is success.
+        let asked = process.ask_agent(
+            "guest-shutdown",
+            Value::Null,
+            cluster.config.agent_ping,
+            Duration::from_secs(1),
+        );
+        match asked.await {
+            Err(AgentFailure::NotRunning) => log.line(format!(
+                "QEMU Guest Agent is not running - VM {} qga command 'guest-ping' failed - got timeout",
+                vm.vmid
+            )),
+            Err(AgentFailure::Refused(text)) => log.line(format!("guest-shutdown failed: {text}")),
+            Ok(_) | Err(AgentFailure::Timeout) => return Ok(()),
+        }
+    }
+    match process.qmp.execute("system_powerdown", json!({})).await {
+        Ok(_) => Ok(()),
+        Err(_) if process.has_ended() => Ok(()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// `POST status/reset`.
+pub fn reset(call: &Call) -> ApiResult<Answer> {
+    let (cluster, node, vmid) = (Arc::clone(&call.cluster), call.node().to_owned(), call.vmid());
+    let vm = cluster.vm(&node, vmid)?;
+    if !vm.is_running() {
+        return Err(not_running(vmid));
+    }
+    call.spawn("qmreset", vmid, |_log| async move {
+        let _lock = cluster.lock_config(vmid).await?;
+        if let Some(process) = cluster.process(&node, vmid)? {
+            process.qmp.execute("system_reset", json!({})).await.map_err(|error| error.to_string())?;
+        }
+        Ok(())
+    })
+}

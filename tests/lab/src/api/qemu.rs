@@ -1,0 +1,133 @@
+//! `/nodes/{node}/qemu`: list, create and current status.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde_json::{Map, Value, json};
+
+use super::drives::DriveInput;
+use super::{Answer, Call, drives, rules};
+use crate::error::{ApiError, ApiResult};
+use crate::state::{Power, Vm};
+
+/// What list and status say about a VM, and whether it runs.
+pub fn summary(vm: &Vm) -> (Map<String, Value>, bool) {
+    let (running, uptime, pid) = match &vm.power {
+        Power::Off => (false, 0, None),
+        Power::Flag { since, pid } => (true, since.elapsed().as_secs(), Some(*pid)),
+        Power::On(process) => (!process.has_ended(), process.since.elapsed().as_secs(), Some(process.pid)),
+    };
+    let number = |key: &str| vm.get(key).and_then(|text| text.parse::<u64>().ok());
+    let disk =
+        vm.drives().filter(|(_, drive)| !drive.is_cdrom()).find_map(|(_, drive)| drive.size()).unwrap_or(0);
+    let value = json!({
+        "vmid": vm.vmid, "name": vm.name(), "status": if running { "running" } else { "stopped" },
+        "cpus": number("cores").unwrap_or(1) * number("sockets").unwrap_or(1),
+        "maxmem": number("memory").unwrap_or(512) << 20, "maxdisk": disk,
+        "uptime": if running { uptime } else { 0 },
+        "cpu": 0, "mem": 0, "memhost": 0, "disk": 0, "netin": 0, "netout": 0, "diskread": 0, "diskwrite": 0,
+    });
+    let mut entry = value.as_object().cloned().unwrap_or_default();
+    if let (true, Some(pid)) = (running, pid) {
+        entry.insert("pid".to_owned(), pid.into());
+    }
+    if vm.is_template() {
+        entry.insert("template".to_owned(), 1.into());
+    }
+    for key in ["tags", "lock"] {
+        if let Some(value) = vm.get(key) {
+            entry.insert(key.to_owned(), value.into());
+        }
+    }
+    if vm.get("serial0").is_some() {
+        entry.insert("serial".to_owned(), 1.into());
+    }
+    (entry, running)
+}
+
+/// `GET /nodes/{node}/qemu`: only VMs the caller may audit.
+pub fn list(call: &Call) -> ApiResult<Answer> {
+    let state = call.cluster.state();
+    let visible = state
+        .vms
+        .values()
+        .filter(|vm| vm.node == call.node() && call.may(&format!("/vms/{}", vm.vmid), &["VM.Audit"]));
+    Ok(visible.map(|vm| Value::Object(summary(vm).0)).collect::<Value>().into())
+}
+
+/// `GET status/current`.
+pub fn current(call: &Call) -> ApiResult<Answer> {
+    let vm = call.cluster.vm(call.node(), call.vmid())?;
+    let (mut entry, running) = summary(&vm);
+    entry.insert("qmpstatus".to_owned(), if running { "running" } else { "stopped" }.into());
+    entry.insert("ha".to_owned(), json!({"managed": 0}));
+    entry.insert("clipboard".to_owned(), Value::Null);
+    if vm.agent_enabled() {
+        entry.insert("agent".to_owned(), 1.into());
+    }
+    Ok(Value::Object(entry).into())
+}
+
+/// `POST /nodes/{node}/qemu`.
+pub fn create(call: &Call) -> ApiResult<Answer> {
+    let cluster = Arc::clone(&call.cluster);
+    let (node, vmid) = (call.node().to_owned(), call.vmid());
+    let path = format!("/vms/{vmid}");
+    let in_pool =
+        call.params.get("pool").is_some_and(|pool| call.may(&format!("/pool/{pool}"), &["VM.Allocate"]));
+    if !in_pool && !call.may(&path, &["VM.Allocate"]) {
+        return Err(ApiError::forbidden_unnamed());
+    }
+    if call.params.get("archive").is_some() {
+        return Err(ApiError::die("the lab does not restore backups"));
+    }
+    let start = call.params.flag("start");
+    if start {
+        call.require(&path, &["VM.PowerMgmt"])?;
+    }
+    let mut set = rules::config_values(&call.params);
+    rules::check_values(call, &set)?;
+    rules::check_storages(call, &set)?;
+    rules::check_privileges(call, &path, &set, &[], true)?;
+    rules::check_bridges(call, &set)?;
+    rules::normalise(&mut set);
+
+    let lock = {
+        let mut state = cluster.state();
+        if let Some(vm) = state.vms.get(&vmid) {
+            return Err(ApiError::die(format!(
+                "unable to create VM {vmid} - VM {vmid} already exists on node '{}'",
+                vm.node
+            )));
+        }
+        let slot = state.free_slot(&cluster.network);
+        let config = BTreeMap::from([("lock".to_owned(), "create".to_owned())]);
+        let vm = Vm { vmid, node: node.clone(), config, pending: BTreeMap::new(), power: Power::Off, slot };
+        state.vms.insert(vmid, vm);
+        state.locks(vmid).config.try_lock_owned().ok()
+    };
+    let undo = {
+        let (cluster, node) = (Arc::clone(&cluster), node.clone());
+        async move { drives::forget_vm(&cluster, &node, vmid) }
+    };
+    let caller = call.caller.clone();
+    call.spawn_with_undo(
+        "qmcreate",
+        vmid,
+        |log| async move {
+            let failed = |text: String| format!("unable to create VM {vmid} - {text}");
+            rules::add_defaults(&mut set);
+            let input =
+                DriveInput { cluster: &cluster, node: &node, vmid, name: &rules::name_of(&set, vmid) };
+            let made = drives::allocate(&input, &set, &BTreeMap::new(), Some(&log)).await.map_err(failed)?;
+            set.extend(made);
+            cluster.state().vm_mut(&node, vmid)?.config = set;
+            drop(lock);
+            if start {
+                super::power::start_vm(&cluster, &node, vmid, &caller, &log).await?;
+            }
+            Ok(())
+        },
+        undo,
+    )
+}

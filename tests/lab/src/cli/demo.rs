@@ -1,0 +1,201 @@
+//! `cargo lab demo`: forge's main job, end to end, on a machine that has nothing but cargo.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Instant;
+
+use anyhow::{Context as _, bail};
+use clap::Args;
+use serde_json::Value;
+use tokio::process::Command;
+
+use super::api::Api;
+use super::programs::{build_forge, forge_path, succeeded};
+use super::site::{self, BOOT_VM, BOOT_VM_NAME, SECRET_VARIABLE, TOKEN_ID};
+use super::trial::Trial;
+use super::{Guest, images, output, runtime};
+use crate::images::{target_dir, workspace_dir};
+use crate::netns::{self, Network};
+use crate::{LEAST_PRIVILEGES_PVE9, Lab, LabConfig};
+
+/// The port that Proxmox VE listens on.
+const PROXMOX_PORT: u16 = 8006;
+/// The number of the clone that tries the template; the build takes one below.
+const TRIAL_VM: u32 = 9100;
+
+/// The arguments of `cargo lab demo`.
+#[derive(Debug, Args)]
+pub struct DemoArguments {
+    /// The profile that is built
+    #[arg(long)]
+    profile: Option<PathBuf>,
+    /// What the boot VM is
+    #[arg(long, value_enum, default_value_t = Guest::Debian)]
+    guest: Guest,
+    /// Gives the boot VM a cloud-init drive, so that the build is seeded through it
+    #[arg(long)]
+    cloud_init_drive: bool,
+    /// Builds and uses forge's release binary
+    #[arg(long)]
+    release: bool,
+    /// Doesn't try the template after the build
+    #[arg(long)]
+    no_trial: bool,
+}
+
+/// Prepares on the host, then builds in a namespace.
+pub fn run(arguments: &DemoArguments) -> anyhow::Result<ExitCode> {
+    if !netns::is_inside() {
+        crate::setup::ensure(&mut output::say)?;
+        build_forge(arguments.release)?;
+        images::disk(arguments.guest)?;
+    }
+    let network = netns::enter(&mut output::say)?;
+    runtime()?.block_on(demo(arguments, network))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn demo(arguments: &DemoArguments, network: Network) -> anyhow::Result<()> {
+    let folder = target_dir().join("lab-demo");
+    fs::create_dir_all(&folder).with_context(|| format!("{} can't be made", folder.display()))?;
+    let config = LabConfig::default();
+    let port = if network == Network::Own { PROXMOX_PORT } else { 0 };
+    let config = LabConfig { listen: ([127, 0, 0, 1], port).into(), ..config };
+    let nodes = config.nodes.clone();
+    let lab = Lab::start(config).await?;
+    lab.import_vm(site::boot_vm(images::disk(arguments.guest)?, arguments.cloud_init_drive)).await?;
+    let secret = lab.add_token(TOKEN_ID, &[("/", LEAST_PRIVILEGES_PVE9)]);
+    output::say(&format!(
+        "the lab answers as Proxmox VE on {}; boot VM {BOOT_VM} ({BOOT_VM_NAME})",
+        lab.url()
+    ));
+    let site_file = folder.join("forge.toml");
+    fs::write(&site_file, site::forge_toml(&lab, &nodes))?;
+
+    let result = tokio::select! {
+        result = build_and_try(arguments, &lab, &secret, &folder, &site_file) => result,
+        _ = tokio::signal::ctrl_c() => Err(anyhow::anyhow!("interrupted")),
+    };
+    lab.stop().await;
+    result
+}
+
+async fn build_and_try(
+    arguments: &DemoArguments,
+    lab: &Lab,
+    secret: &str,
+    folder: &Path,
+    site_file: &Path,
+) -> anyhow::Result<()> {
+    let profile = match &arguments.profile {
+        Some(path) => std::path::absolute(path)?,
+        None => workspace_dir().join("os-profiles/debian-12.toml"),
+    };
+    output::say(&format!("forge --config {} build {}", site_file.display(), profile.display()));
+    let started = Instant::now();
+    let status = Command::new(forge_path(arguments.release)?)
+        .arg("--config")
+        .arg(site_file)
+        .arg("--state-dir")
+        .arg(folder.join("state"))
+        .arg("build")
+        .arg(&profile)
+        .current_dir(folder)
+        .env(SECRET_VARIABLE, secret)
+        .kill_on_drop(true)
+        .status()
+        .await
+        .context("forge can't be run")?;
+    succeeded(status, "forge build")?;
+    let took = started.elapsed();
+
+    let templates: Vec<u32> = lab.vms().iter().filter(|vm| vm.template).map(|vm| vm.vmid).collect();
+    let [template] = templates[..] else {
+        bail!("the lab should hold one template after the build, and holds {}", templates.len());
+    };
+    let evidence = newest_evidence(&folder.join("output"))?;
+    let mut lines = vec![
+        String::new(),
+        format!("template  {template}"),
+        format!("evidence  {}", evidence.display()),
+        format!("build     {:.1} s", took.as_secs_f64()),
+    ];
+    lines.extend(stage_times(&fs::read_to_string(evidence.join("proof.json"))?)?);
+    for line in &lines {
+        output::print(line);
+    }
+    if arguments.no_trial {
+        return Ok(());
+    }
+    let api = Api::new(lab, &format!("{TOKEN_ID}={secret}"))?;
+    let started = Instant::now();
+    let said = Trial { lab, api: &api, template, clone: TRIAL_VM, folder }
+        .run()
+        .await
+        .context("the template's trial")?;
+    output::print(&format!(
+        "trial     {:.1} s: a linked clone booted and let its own key in: {said}",
+        started.elapsed().as_secs_f64()
+    ));
+    if let Some(left) = lab.vms().iter().find(|vm| vm.vmid != BOOT_VM && vm.vmid != template) {
+        bail!("VM {} ({}) was left behind", left.vmid, left.name);
+    }
+    Ok(())
+}
+
+/// The folder of the newest successful build: what a `latest` points to.
+fn newest_evidence(output: &Path) -> anyhow::Result<PathBuf> {
+    let mut found: Vec<(std::time::SystemTime, PathBuf)> = Vec::new();
+    for entry in fs::read_dir(output).with_context(|| format!("forge left no {}", output.display()))? {
+        let latest = entry?.path().join("latest");
+        if let Ok(folder) = latest.canonicalize() {
+            found.push((fs::symlink_metadata(&latest)?.modified()?, folder));
+        }
+    }
+    found.sort();
+    found
+        .pop()
+        .map(|(_, folder)| folder)
+        .with_context(|| format!("no build in {} succeeded", output.display()))
+}
+
+/// The stages of a `proof.json` with their times.
+fn stage_times(proof: &str) -> anyhow::Result<Vec<String>> {
+    let proof: Value = serde_json::from_str(proof).context("proof.json is no JSON")?;
+    let stages = proof["stages"].as_array().context("proof.json has no stages")?;
+    let lines = stages.iter().map(|stage| {
+        let seconds = stage[1].as_f64().unwrap_or_default() / 1000.0;
+        format!(
+            "  {:<12}{seconds:>7.1} s  {}",
+            stage[0].as_str().unwrap_or("?"),
+            stage[2].as_str().unwrap_or_default()
+        )
+    });
+    Ok(lines.collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_stage_of_a_proof_becomes_a_line() {
+        let proof = r#"{"stages": [["create", 1530, "VM 9001"], ["boot", 20, ""]]}"#;
+        let lines = stage_times(proof).unwrap();
+        assert_eq!(lines.len(), 2);
+        assert!(
+            lines[0].contains("create") && lines[0].contains("1.5 s") && lines[0].contains("VM 9001"),
+            "{lines:?}"
+        );
+    }
+
+    #[test]
+    fn the_newest_evidence_is_what_the_latest_link_points_to() {
+        let folder = tempfile::tempdir().unwrap();
+        let run = folder.path().join("debian-12/CHAIN-1");
+        fs::create_dir_all(&run).unwrap();
+        std::os::unix::fs::symlink("CHAIN-1", folder.path().join("debian-12/latest")).unwrap();
+        assert_eq!(newest_evidence(folder.path()).unwrap(), run.canonicalize().unwrap());
+    }
+}

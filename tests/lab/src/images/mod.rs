@@ -1,0 +1,78 @@
+//! The lab's guests: real disks made from the distribution's packages, made once and cached.
+//!
+//! - [`debian`] is Debian 12 as a site's boot VM would be: GRUB menu on the VGA text screen, cloud-init, sshd,
+//!   guest agent.
+//! - [`tiny`] is a kernel, busybox, dropbear and the guest agent with a NoCloud reader written in shell: it
+//!   answers on SSH within seconds under emulation, for matrices of faults and races.
+//!
+//! Invariants: an image in the cache is complete (it is made under another name and renamed) and belongs to its
+//! recipe (the folder's name holds the recipe's hash); two processes never make the same image at once (a file
+//! lock); nothing is downloaded but from the machine's own apt sources; no loop device, no mount by hand.
+
+pub(crate) mod apt;
+mod boot_disk;
+mod cache;
+pub(crate) mod command;
+mod debian;
+mod tiny;
+
+use std::path::{Path, PathBuf};
+
+pub use debian::DebianImage;
+pub use tiny::TinyImage;
+
+/// Returns the Debian 12 guest, making it when the cache lacks it: about a minute, as root.
+///
+/// Blocks: call it outside an async runtime or through `spawn_blocking`.
+///
+/// # Errors
+/// A tool is missing or fails, the process is not root while the image is missing, or the cache can't be written.
+pub fn debian(cache_root: &Path) -> anyhow::Result<DebianImage> {
+    debian::image(cache_root)
+}
+
+/// Returns the tiny guest, making it when the cache lacks it: about half a minute, as root.
+///
+/// Blocks: call it outside an async runtime or through `spawn_blocking`.
+///
+/// # Errors
+/// As [`debian`].
+pub fn tiny(cache_root: &Path) -> anyhow::Result<TinyImage> {
+    tiny::image(cache_root)
+}
+
+/// Where images are kept: `$FORGE_LAB_CACHE`, else `lab-cache` in cargo's target folder.
+pub fn default_cache_root() -> PathBuf {
+    if let Some(path) = std::env::var_os("FORGE_LAB_CACHE") {
+        return PathBuf::from(path);
+    }
+    target_dir().join("lab-cache")
+}
+
+/// Cargo's target folder: `$CARGO_TARGET_DIR`, else `target` beside the workspace's manifest.
+pub fn target_dir() -> PathBuf {
+    match std::env::var_os("CARGO_TARGET_DIR") {
+        Some(path) => PathBuf::from(path),
+        None => workspace_dir().join("target"),
+    }
+}
+
+/// The folder of the workspace that this crate was built from.
+pub fn workspace_dir() -> PathBuf {
+    let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
+    manifest.ancestors().nth(2).unwrap_or(manifest).to_path_buf()
+}
+
+/// Writes a recipe's files into a new folder.
+fn write_files(folder: &Path, files: &[(&str, &str)]) -> anyhow::Result<()> {
+    std::fs::create_dir_all(folder)?;
+    for (name, text) in files {
+        std::fs::write(folder.join(name), text)?;
+    }
+    Ok(())
+}
+
+/// The names in a list of packages: one a line, `#` begins a comment.
+fn package_names(list: &str) -> impl Iterator<Item = &str> {
+    list.lines().map(|line| line.split('#').next().unwrap_or_default().trim()).filter(|name| !name.is_empty())
+}

@@ -1,0 +1,230 @@
+//! Storages and the files behind volume identifiers.
+//!
+//! Every storage is of type `dir`: folders `images/VMID`, `template/iso`, `import`, `snippets` under the lab's
+//! folder; a storage that is not shared has one tree per node.
+
+use std::path::{Path, PathBuf};
+
+use crate::error::{ApiError, ApiResult};
+
+/// One storage of the cluster.
+#[derive(Debug, Clone)]
+pub struct StorageConfig {
+    /// Its name.
+    pub name: String,
+    /// Content types it takes.
+    pub content: Vec<String>,
+    /// Whether all nodes see the same files.
+    pub shared: bool,
+}
+
+impl StorageConfig {
+    /// A storage that takes everything, as `local` of the transcripts.
+    pub fn everything(name: &str) -> Self {
+        StorageConfig::of(name, &["images", "iso", "snippets", "vztmpl", "import", "backup"])
+    }
+
+    /// A storage of these content types.
+    pub fn of(name: &str, content: &[&str]) -> Self {
+        let content = content.iter().map(|kind| (*kind).to_owned()).collect();
+        StorageConfig { name: name.to_owned(), content, shared: false }
+    }
+
+    /// The content types as Proxmox prints them.
+    pub fn content_text(&self) -> String {
+        self.content.join(",")
+    }
+}
+
+/// All storages of a cluster.
+#[derive(Debug)]
+pub struct Storages {
+    root: PathBuf,
+    list: Vec<StorageConfig>,
+}
+
+/// A volume identifier taken apart.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Volume {
+    /// Storage.
+    pub storage: String,
+    /// Content type: `images`, `iso`, `import`, …
+    pub content: String,
+    /// Owner, of images.
+    pub vmid: Option<u32>,
+    /// File name.
+    pub file: String,
+    /// Base volume's path within its storage, of a linked clone: `9000/base-9000-disk-0.qcow2`.
+    pub base: Option<String>,
+}
+
+impl Volume {
+    /// Parses an identifier.
+    ///
+    /// # Errors
+    /// The 500 `unable to parse directory volume name '…'`.
+    pub fn parse(volid: &str) -> ApiResult<Volume> {
+        let bad = |name: &str| ApiError::die(format!("unable to parse directory volume name '{name}'"));
+        let (storage, name) = volid
+            .split_once(':')
+            .ok_or_else(|| ApiError::die(format!("unable to parse volume ID '{volid}'")))?;
+        let volume = |content: &str, vmid, file: &str, base| Volume {
+            storage: storage.to_owned(),
+            content: content.to_owned(),
+            vmid,
+            file: file.to_owned(),
+            base,
+        };
+        let parts: Vec<&str> = name.split('/').collect();
+        match parts.as_slice() {
+            [kind @ ("iso" | "import" | "snippets" | "vztmpl" | "backup"), file] => {
+                Ok(volume(kind, None, file, None))
+            }
+            [vmid, file] => {
+                let vmid = vmid.parse().map_err(|_| bad(name))?;
+                Ok(volume("images", Some(vmid), file, None))
+            }
+            [base_vmid, base, vmid, file] => {
+                let vmid = vmid.parse().map_err(|_| bad(name))?;
+                Ok(volume("images", Some(vmid), file, Some(format!("{base_vmid}/{base}"))))
+            }
+            _ => Err(bad(name)),
+        }
+    }
+
+    /// The image format its name tells.
+    pub fn format(&self) -> &str {
+        match self.file.rsplit_once('.') {
+            Some((_, format @ ("qcow2" | "raw" | "vmdk" | "iso"))) => format,
+            _ => "raw",
+        }
+    }
+
+    /// The path a real server would print.
+    pub fn display_path(&self) -> String {
+        let folder = if self.storage == "local" {
+            "/var/lib/vz".to_owned()
+        } else {
+            format!("/mnt/pve/{}", self.storage)
+        };
+        match self.vmid {
+            Some(vmid) => format!("{folder}/images/{vmid}/{}", self.file),
+            None => format!("{folder}/template/{}/{}", self.content, self.file),
+        }
+    }
+}
+
+impl Storages {
+    /// The storages with their files under `root`.
+    pub fn new(root: PathBuf, list: Vec<StorageConfig>) -> Self {
+        Storages { root, list }
+    }
+
+    /// All of them.
+    pub fn all(&self) -> &[StorageConfig] {
+        &self.list
+    }
+
+    /// One by name.
+    ///
+    /// # Errors
+    /// The 500 `storage '…' does not exist`.
+    pub fn get(&self, name: &str) -> ApiResult<&StorageConfig> {
+        self.list
+            .iter()
+            .find(|storage| storage.name == name)
+            .ok_or_else(|| ApiError::die(format!("storage '{name}' does not exist")))
+    }
+
+    /// Demands that a storage takes VM disks.
+    ///
+    /// # Errors
+    /// 500, when it does not exist or takes none.
+    pub fn check_images(&self, name: &str) -> ApiResult<()> {
+        if self.get(name)?.content.iter().any(|content| content == "images") {
+            return Ok(());
+        }
+        Err(ApiError::die(format!("storage '{name}' does not support vm images")))
+    }
+
+    /// The folder of a storage on a node.
+    ///
+    /// # Errors
+    /// As [`Storages::get`].
+    pub fn folder(&self, node: &str, name: &str) -> ApiResult<PathBuf> {
+        let owner = if self.get(name)?.shared { "shared" } else { node };
+        Ok(self.root.join(owner).join(name))
+    }
+
+    /// The folder of one content type.
+    ///
+    /// # Errors
+    /// As [`Storages::get`].
+    pub fn content_folder(&self, node: &str, name: &str, content: &str) -> ApiResult<PathBuf> {
+        let below = match content {
+            "iso" => Path::new("template").join("iso"),
+            "vztmpl" => Path::new("template").join("cache"),
+            other => PathBuf::from(other),
+        };
+        Ok(self.folder(node, name)?.join(below))
+    }
+
+    /// The file behind a volume.
+    ///
+    /// # Errors
+    /// As [`Volume::parse`] and [`Storages::get`].
+    pub fn path(&self, node: &str, volid: &str) -> ApiResult<PathBuf> {
+        let volume = Volume::parse(volid)?;
+        let folder = self.content_folder(node, &volume.storage, &volume.content)?;
+        Ok(match volume.vmid {
+            Some(vmid) => folder.join(vmid.to_string()).join(&volume.file),
+            None => folder.join(&volume.file),
+        })
+    }
+
+    /// An unused disk name of a VM, `vm-9000-disk-N.FORMAT`, whose file does not exist yet; `taken` holds the
+    /// volumes that are named already.
+    ///
+    /// # Errors
+    /// As [`Storages::get`].
+    pub fn new_disk(
+        &self,
+        node: &str,
+        storage: &str,
+        vmid: u32,
+        format: &str,
+        taken: &[String],
+    ) -> ApiResult<String> {
+        let folder = self.content_folder(node, storage, "images")?.join(vmid.to_string());
+        let existing: Vec<String> = std::fs::read_dir(&folder)
+            .map(|entries| {
+                entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
+            })
+            .unwrap_or_default();
+        for number in 0..1000 {
+            let stem = format!("-{vmid}-disk-{number}.");
+            let used = existing.iter().chain(taken).any(|name| name.contains(&stem));
+            if !used {
+                return Ok(format!("{storage}:{vmid}/vm{stem}{format}"));
+            }
+        }
+        Err(ApiError::die("unable to allocate an image name"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn volume_identifiers_are_taken_apart() {
+        let linked =
+            Volume::parse("local:9000/base-9000-disk-0.qcow2/9101/vm-9101-disk-0.qcow2").expect("parses");
+        assert_eq!((linked.vmid, linked.base.as_deref()), (Some(9101), Some("9000/base-9000-disk-0.qcow2")));
+        assert_eq!(Volume::parse("local:iso/a.iso").expect("parses").content, "iso");
+        assert_eq!(
+            Volume::parse("local:1G").expect_err("refused").message,
+            "unable to parse directory volume name '1G'"
+        );
+    }
+}

@@ -1,0 +1,74 @@
+//! The addresses of guests on the host: `127.77.X.N` for the guest in slot N of a lab, X being the lab's own.
+//!
+//! Each lab on a machine claims its X by listening on a port of `127.77.X.1`, so that labs of tests that run at the
+//! same time never take each other's ports.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+
+use anyhow::Context as _;
+
+/// The port whose listener claims a network.
+const CLAIM_PORT: u16 = 7707;
+
+/// How a guest's port 22 is reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum SshForward {
+    /// [`SshForward::Addresses`] where port 22 may be bound, else [`SshForward::Ports`].
+    #[default]
+    Auto,
+    /// `127.77.X.N:22`.
+    Addresses,
+    /// `127.0.0.1:22000+N`; taken ports are passed over.
+    Ports,
+}
+
+/// The network of one lab's guests.
+#[derive(Debug)]
+pub struct GuestNetwork {
+    octet: u8,
+    forward: SshForward,
+    _claim: TcpListener,
+}
+
+impl GuestNetwork {
+    /// Claims a network.
+    ///
+    /// # Errors
+    /// All 256 are taken.
+    pub fn claim(forward: SshForward) -> anyhow::Result<Self> {
+        let (octet, claim) = (0..=u8::MAX)
+            .find_map(|octet| {
+                let address = (Ipv4Addr::new(127, 77, octet, 1), CLAIM_PORT);
+                TcpListener::bind(address).ok().map(|claim| (octet, claim))
+            })
+            .context("all guest networks 127.77.0.0 to 127.77.255.0 are taken")?;
+        let forward = match forward {
+            SshForward::Auto if TcpListener::bind((Ipv4Addr::new(127, 77, octet, 1), 22)).is_ok() => {
+                SshForward::Addresses
+            }
+            SshForward::Auto => SshForward::Ports,
+            chosen => chosen,
+        };
+        Ok(GuestNetwork { octet, forward, _claim: claim })
+    }
+
+    /// The address that the guest agent's answers show.
+    pub fn shown_address(&self, slot: u8) -> Ipv4Addr {
+        Ipv4Addr::new(127, 77, self.octet, slot)
+    }
+
+    /// Where the guest's port 22 is reached.
+    pub fn ssh_address(&self, slot: u8) -> SocketAddr {
+        match self.forward {
+            SshForward::Ports => SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 22000 + u16::from(slot)),
+            SshForward::Auto | SshForward::Addresses => {
+                SocketAddr::new(IpAddr::V4(self.shown_address(slot)), 22)
+            }
+        }
+    }
+
+    /// Whether nothing listens where the slot's guest would be reached.
+    pub fn is_free(&self, slot: u8) -> bool {
+        TcpListener::bind(self.ssh_address(slot)).is_ok()
+    }
+}

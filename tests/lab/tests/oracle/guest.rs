@@ -1,0 +1,129 @@
+//! One VM in a real QEMU: start, screen over the websocket, keys, shutdown, stop (start.txt, vnc-websocket.txt).
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use forge_lab::{ImportVm, LabConfig};
+use serde_json::json;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio_rustls::client::TlsStream;
+
+use super::client::{Client, header, read_head};
+use super::lab_with;
+
+const VM: &str = "/nodes/pve/qemu/9000";
+
+/// Opens the websocket of a proxy: its head, and the connection with what came after the head.
+async fn websocket(
+    client: &Client,
+    port: &str,
+    ticket: &str,
+) -> anyhow::Result<(String, TlsStream<TcpStream>, Vec<u8>)> {
+    let ticket: String = ticket.bytes().map(|byte| format!("%{byte:02X}")).collect();
+    let more = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: binary\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+    let request = client.head("GET", &format!("{VM}/vncwebsocket?port={port}&vncticket={ticket}"), more);
+    let mut stream = client.connect().await?;
+    stream.write_all(request.as_bytes()).await?;
+    let (head, rest) = read_head(&mut stream).await?;
+    Ok((head, stream, rest))
+}
+
+/// Reads one short unmasked frame.
+async fn frame(stream: &mut TlsStream<TcpStream>, rest: &mut Vec<u8>) -> anyhow::Result<Vec<u8>> {
+    loop {
+        if rest.len() >= 2 && rest.len() >= 2 + usize::from(rest[1]) {
+            ensure!(rest[0] == 0x82, "a whole binary frame");
+            let length = usize::from(rest[1]);
+            let data = rest[2..2 + length].to_vec();
+            rest.drain(..2 + length);
+            return Ok(data);
+        }
+        let mut buffer = vec![0; 4096];
+        let read = stream.read(&mut buffer).await?;
+        ensure!(read > 0, "the websocket closed");
+        rest.extend(&buffer[..read]);
+    }
+}
+
+fn masked(data: &[u8]) -> Vec<u8> {
+    let mut frame = vec![0x82, 0x80 | data.len() as u8, 1, 2, 3, 4];
+    frame.extend(data.iter().zip([1u8, 2, 3, 4].iter().cycle()).map(|(byte, mask)| byte ^ mask));
+    frame
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_vm_is_a_real_qemu_with_a_real_screen() -> anyhow::Result<()> {
+    if !Path::new("/usr/bin/qemu-system-x86_64").exists() {
+        println!("skipped: qemu-system-x86_64 is not installed");
+        return Ok(());
+    }
+    let config = LabConfig { agent_ping: Duration::from_millis(200), ..LabConfig::default() };
+    let (lab, client) = lab_with(config).await?;
+    lab.import_vm(ImportVm { vmid: 9000, memory: 64, cloudinit_drive: true, ..ImportVm::default() }).await?;
+    let start = client.call("POST", &format!("{VM}/status/start"), "").await?;
+    let (exit, log) = client.task(&start).await?;
+    assert_eq!((exit.as_str(), log[0].as_str()), ("OK", "generating cloud-init ISO"), "{log:?}");
+    let pids = lab.qemu_pids();
+    assert_eq!(pids.len(), 1);
+    let status = client.get(&format!("{VM}/status/current")).await?.data();
+    assert_eq!(status["pid"], json!(pids[0]));
+    assert_eq!(
+        client.call("POST", &format!("{VM}/agent/ping"), "").await?.line(),
+        "500 QEMU guest agent is not running"
+    );
+    assert_eq!(client.call("PUT", &format!("{VM}/sendkey"), "key=shift-a").await?.line(), "200 OK");
+    assert_eq!(
+        client.call("PUT", &format!("{VM}/sendkey"), "key=nosuchkey").await?.line(),
+        "400 Bad Request"
+    );
+    assert_eq!(client.call("PUT", &format!("{VM}/config"), "ide2=none,media=cdrom").await?.line(), "200 OK");
+
+    let proxy =
+        client.call("POST", &format!("{VM}/vncproxy"), "websocket=1&generate-password=1").await?.data();
+    let text = |key: &str| proxy[key].as_str().map(str::to_owned).with_context(|| key.to_owned());
+    let (port, ticket, password) = (text("port")?, text("ticket")?, text("password")?);
+    assert!(ticket.starts_with(&format!("{password}:PVEVNC:")), "{ticket}");
+    assert_eq!(password.len(), 8);
+    let (head, mut stream, mut rest) = websocket(&client, &port, &ticket).await?;
+    assert!(head.starts_with("HTTP/1.1 101 Switching Protocols\r\n"), "{head}");
+    assert_eq!(header(&head, "sec-websocket-accept").as_deref(), Some("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="));
+    assert_eq!(header(&head, "sec-websocket-protocol").as_deref(), Some("binary"));
+    assert_eq!(frame(&mut stream, &mut rest).await?, b"RFB 003.008\n");
+    stream.write_all(&masked(b"RFB 003.008\n")).await?;
+    let mut types = Vec::new();
+    while types.len() < 2 {
+        types.extend(frame(&mut stream, &mut rest).await?);
+    }
+    assert_eq!(types, [1, 2], "one security type: VNC authentication");
+    drop(stream);
+    let upid = json!({"data": proxy["upid"]}).to_string();
+    let ended = client
+        .task(&super::client::Reply { status: 200, reason: String::new(), head: String::new(), body: upid })
+        .await?;
+    assert_eq!(ended.0, "OK");
+    let (_, mut second, _) = websocket(&client, &port, &ticket).await?;
+    let mut byte = [0];
+    assert!(matches!(second.read(&mut byte).await, Ok(0) | Err(_)), "a used port closes without a word");
+
+    let shutdown = client.call("POST", &format!("{VM}/status/shutdown"), "timeout=1").await?;
+    let (exit, log) = client.task(&shutdown).await?;
+    assert_eq!(exit, "VM quit/powerdown failed - got timeout");
+    assert_eq!(
+        log[0],
+        "QEMU Guest Agent is not running - VM 9000 qga command 'guest-ping' failed - got timeout"
+    );
+    assert_eq!(client.done("PUT", &format!("{VM}/resize"), "disk=scsi0&size=%2B1G").await?, "OK");
+    assert_eq!(client.done("POST", &format!("{VM}/status/reset"), "").await?, "OK");
+    assert_eq!(client.done("POST", &format!("{VM}/status/stop"), "").await?, "OK");
+    assert!(lab.qemu_pids().is_empty());
+    assert_eq!(client.done("POST", &format!("{VM}/clone"), "newid=9100&full=1").await?, "OK");
+    assert_eq!(client.done("POST", &format!("{VM}/template"), "").await?, "OK");
+    assert_eq!(client.done("POST", &format!("{VM}/clone"), "newid=9101").await?, "OK");
+    assert_eq!(client.done("POST", "/nodes/pve/qemu/9101/status/start", "").await?, "OK");
+    let pid = lab.qemu_pids()[0];
+    lab.stop().await;
+    assert!(!Path::new(&format!("/proc/{pid}")).exists(), "no QEMU outlives its lab");
+    Ok(())
+}
