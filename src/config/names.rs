@@ -1,0 +1,92 @@
+//! What other tools call the settings: Packer's options and common words, with forge's name for each.
+//!
+//! Only read to say what to write instead; none of these names is accepted.
+
+/// A name from elsewhere (kebab-case), and the dotted setting it is here.
+const ELSEWHERE: [(&str, &str); 60] = [
+    ("accelerator", "accel"),
+    ("boot-command", "boot.steps"),
+    ("bridge-name", "bridge"),
+    ("ca", "tls.ca-file"),
+    ("certificate", "tls.ca-file"),
+    ("clone-vm", "source.clone"),
+    ("clone-vm-id", "source.clone"),
+    ("cloud-init-storage-pool", "vm.cloud-init.storage"),
+    ("cloudinit", "vm.cloud-init"),
+    ("commands", "shell"),
+    ("cores-per-socket", "vm.cores"),
+    ("cpu-type", "vm.cpu"),
+    ("cpus", "vm.cores"),
+    ("disk-image", "source.image"),
+    ("disk-size", "size"),
+    ("endpoint", "url"),
+    ("environment", "env"),
+    ("environment-vars", "env"),
+    ("full-clone", "source.full"),
+    ("host-name", "seed.hostname"),
+    ("http-bind-address", "seed.bind"),
+    ("http-port-max", "seed.ports"),
+    ("http-port-min", "seed.ports"),
+    ("inline", "shell"),
+    ("insecure-skip-tls-verify", "tls.insecure"),
+    ("iso-file", "source.iso"),
+    ("iso-url", "source.iso"),
+    ("linked", "source.full"),
+    ("mem", "vm.memory"),
+    ("memory-mb", "vm.memory"),
+    ("memory-mib", "vm.memory"),
+    ("network-adapters", "vm.networks"),
+    ("nics", "vm.networks"),
+    ("output", "images"),
+    ("output-directory", "images"),
+    ("password", "token-secret"),
+    ("provisioner", "provision"),
+    ("provisioners", "provision"),
+    ("proxmox-url", "url"),
+    ("qemu-agent", "vm.agent"),
+    ("qemu-binary", "binary"),
+    ("qemu-guest-agent", "vm.agent"),
+    ("ram", "vm.memory"),
+    ("secret", "token-secret"),
+    ("shutdown-timeout", "deadlines.shutdown"),
+    ("ssh-timeout", "deadlines.connect"),
+    ("ssh-username", "access.user"),
+    ("start-retry-timeout", "timeout"),
+    ("storage-pool", "storage.disks"),
+    ("sudo", "become"),
+    ("template-name", "template.name"),
+    ("timezone", "seed.user-data"),
+    ("token", "token-secret"),
+    ("token-name", "token-id"),
+    ("userdata", "seed.user-data"),
+    ("username", "token-id"),
+    ("vcpus", "vm.cores"),
+    ("verify-tls", "tls"),
+    ("vlan-tag", "vlan"),
+    ("vm-name", "template.name"),
+];
+
+/// Forge's dotted name of a setting that another tool calls `word`.
+#[must_use]
+pub fn elsewhere(word: &str) -> Option<&'static str> {
+    let word = word.replace('_', "-").to_lowercase();
+    ELSEWHERE
+        .binary_search_by(|(name, _)| (*name).cmp(&word))
+        .ok()
+        .and_then(|at| ELSEWHERE.get(at))
+        .map(|(_, here)| *here)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_names_are_in_order_so_that_each_is_found() {
+        for (name, here) in ELSEWHERE {
+            assert_eq!(elsewhere(name), Some(here), "{name} is out of order");
+        }
+        assert_eq!(elsewhere("SSH_Username"), Some("access.user"));
+        assert_eq!(elsewhere("nothing"), None);
+    }
+}

@@ -1,0 +1,251 @@
+//! A profile after loading. Every key of its file is documented in `os-profiles/README.md`; [`super::read`] reads it.
+//!
+//! Defaults are filled in, variables and script files too. What is `None` stays as the source has it.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use forge_machine::{CloneSelector, DiskSpec, FileFormat, NetworkSpec};
+use serde::Serialize;
+
+use super::place::Place;
+use super::secrets::Secrets;
+use super::template::Template;
+
+/// A profile after loading: variables filled in, files read, everything typed.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Profile {
+    /// Its name: lower-case letters, digits, `-` and `.`, at most 40; also the name of its folder of evidence.
+    pub name: String,
+    /// The operating system, for tags and notes.
+    pub os: Os,
+    /// The template's (or image's) name, a DNS name; `tpl-` and the profile's name when none is given.
+    pub template_name: Template,
+    /// Its tags.
+    pub tags: Vec<String>,
+    /// What it starts from.
+    pub source: Source,
+    /// The build VM.
+    pub vm: Vm,
+    /// The seed.
+    pub seed: Seed,
+    /// The steps on the boot screen.
+    pub boot: Vec<BootStep>,
+    /// Who the build logs in as.
+    pub access: Access,
+    /// The provisioners that are not switched off.
+    pub provision: Vec<Provisioner>,
+    /// Seal operations by name, switched on or off.
+    pub seal: BTreeMap<String, bool>,
+    /// How long things may take.
+    pub deadlines: DeadlineConfig,
+    /// The files it was read from with their SHA-256, itself first.
+    pub files: Vec<(PathBuf, String)>,
+    /// Values that must be masked everywhere.
+    #[serde(skip)]
+    pub secrets: Secrets,
+    #[serde(skip)]
+    pub(super) places: BTreeMap<String, Place>,
+}
+
+/// `[os]`.
+#[derive(Clone, Debug, Default, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Os {
+    /// `linux`, the only one that this version seals.
+    pub family: String,
+    /// `debian`, `rocky`, …
+    pub distribution: String,
+    /// Its version.
+    pub version: String,
+}
+
+/// `[source]`.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Source {
+    /// A VM or template of the target.
+    pub clone: Option<CloneSelector>,
+    /// Copies the disks; `false` makes overlays that pin the base.
+    pub full: bool,
+    /// A disk image of this machine, for local QEMU.
+    pub image: Option<PathBuf>,
+}
+
+/// `[vm]`. What is `None` stays as the source has it.
+#[derive(Clone, Debug, Default, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Vm {
+    /// CPU cores per socket, 1-8192.
+    pub cores: Option<u32>,
+    /// CPU sockets, 1-64.
+    pub sockets: Option<u32>,
+    /// CPU type, by Proxmox's and QEMU's names (`host`, `x86-64-v2-AES`).
+    pub cpu: Option<String>,
+    /// Memory in MiB, from 16.
+    pub memory_mib: Option<u32>,
+    /// Disks to change.
+    pub disks: Vec<DiskSpec>,
+    /// Network adapters; empty keeps the source's.
+    pub networks: Vec<NetworkSpec>,
+    /// Whether the guest agent's device is there.
+    pub agent: Option<bool>,
+    /// The node asked for.
+    pub node: Option<String>,
+    /// The cloud-init drive of the finished template.
+    pub cloud_init: CloudInit,
+    /// `[vm.proxmox]`: keys of Proxmox's VM configuration, passed through; truth values as 1 and 0.
+    pub proxmox: BTreeMap<String, String>,
+    /// `[vm.qemu]`: settings of the QEMU backend, passed through; truth values as 1 and 0.
+    pub qemu: BTreeMap<String, String>,
+}
+
+/// Whether the finished template has a cloud-init drive.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CloudInit {
+    /// As the source has it.
+    #[default]
+    Inherit,
+    /// One is added when the source has none.
+    Add {
+        /// The slot (`ide2`).
+        slot: String,
+        /// The storage; `None` takes the target's.
+        storage: Option<String>,
+    },
+}
+
+/// `[seed]`.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Seed {
+    /// The rungs that may be used, best first; empty lets forge choose.
+    pub delivery: Vec<String>,
+    /// The host name that the guest has during the build.
+    pub hostname: Option<String>,
+    /// Further user-data by cloud-init's names.
+    pub user_data: Option<serde_json::Value>,
+    /// The network configuration by cloud-init's names.
+    pub network_config: Option<serde_json::Value>,
+}
+
+/// A step of `[boot]`.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum BootStep {
+    /// Waits for a text on the screen.
+    WaitFor {
+        /// The text.
+        text: Template,
+        /// How long.
+        within: Duration,
+        /// Whether to go on with a warning when it does not come.
+        or_after: bool,
+    },
+    /// Waits until the screen stands still.
+    WaitStill {
+        /// For how long it must not change.
+        quiet: Duration,
+        /// How long to wait for that.
+        within: Duration,
+    },
+    /// Waits for a time.
+    Wait(Duration),
+    /// Presses keys, in the boot-command language.
+    Keys(Template),
+    /// Types a text and reads it back.
+    Type(Template),
+}
+
+/// `[access]`.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Access {
+    /// The user; `forge` when none is named.
+    pub user: String,
+    /// Whether the seed makes the user, and sealing removes it; `true` for all but `root`.
+    pub create: bool,
+}
+
+/// A `[[provision]]`.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Provisioner {
+    /// Its name; without one the beginning of its first command, or its script's path.
+    pub name: String,
+    /// The script's text.
+    pub script: String,
+    /// The script's file, when it came from one.
+    pub file: Option<PathBuf>,
+    /// Variables of the environment set for it.
+    pub env: BTreeMap<String, String>,
+    /// Whether it runs as root.
+    pub r#become: bool,
+    /// Exit codes that count as success, 0-255; 0 alone when none are named.
+    pub valid_exit_codes: Vec<i32>,
+    /// How long it may take; `None` is no limit.
+    pub timeout: Option<Duration>,
+    /// Whether the connection is expected to break (a reboot).
+    pub expect_disconnect: bool,
+    /// The targets it is for; empty for all.
+    pub only: Vec<String>,
+    /// Targets it is not for.
+    pub except: Vec<String>,
+}
+
+impl Provisioner {
+    /// Whether it is for the target of that name.
+    #[must_use]
+    pub fn is_for(&self, target: &str) -> bool {
+        let named = |names: &[String]| names.iter().any(|name| name == target);
+        (self.only.is_empty() || named(&self.only)) && !named(&self.except)
+    }
+}
+
+/// `[deadlines]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct DeadlineConfig {
+    /// How long the screen may stand still while booting; 10 minutes.
+    pub boot: Duration,
+    /// How long the guest may take to answer; 30 minutes.
+    pub connect: Duration,
+    /// How long it may take to shut down; 5 minutes.
+    pub shutdown: Duration,
+    /// How long the whole build may take; `None` is no limit.
+    pub build: Option<Duration>,
+}
+
+impl Default for DeadlineConfig {
+    fn default() -> Self {
+        Self {
+            boot: Duration::from_secs(600),
+            connect: Duration::from_secs(1800),
+            shutdown: Duration::from_secs(300),
+            build: None,
+        }
+    }
+}
+
+impl Profile {
+    /// Where a setting stands, or the nearest table around it.
+    #[must_use]
+    pub fn place(&self, setting: &str) -> Option<&Place> {
+        let mut name = setting;
+        loop {
+            if let Some(place) = self.places.get(name) {
+                return Some(place);
+            }
+            name = name.rsplit_once(['.', '['])?.0;
+        }
+    }
+}
+
+/// The formats of a QEMU build's output that a profile may name; for now the one that is made.
+#[must_use]
+pub fn default_formats() -> Vec<FileFormat> {
+    vec![FileFormat::Qcow2]
+}
