@@ -1,0 +1,154 @@
+//! What a step does, on this machine's shell and on an SSH server that misbehaves.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::*;
+use crate::remote::testing::{Faults, LocalGuest, SshServer};
+use crate::remote::{Become, BuildKey, SshGuest, WaitInput, wait_for_guest};
+
+#[derive(Default)]
+struct Lines(Vec<String>);
+
+impl OutputObserver for Lines {
+    fn line(&mut self, line: &str, stderr: bool) {
+        self.0.push(format!("{}{line}", if stderr { "! " } else { "" }));
+    }
+}
+
+async fn on(guest: &dyn Guest, step: &ShellStep) -> (Result<StepOutcome, ProvisionError>, Vec<String>) {
+    let mut lines = Lines::default();
+    let env = BTreeMap::from([("FORGE_PROFILE".to_owned(), "debian 12".to_owned())]);
+    (run(guest, step, &env, &mut lines).await, lines.0)
+}
+
+async fn here(step: &ShellStep) -> (Result<StepOutcome, ProvisionError>, Vec<String>) {
+    on(&LocalGuest::default(), step).await
+}
+
+async fn connect(server: &SshServer) -> Arc<SshGuest> {
+    let input = WaitInput {
+        source: Arc::new(server.address),
+        user: "forge".into(),
+        key: Arc::new(BuildKey::generate().unwrap()),
+        host_key: None,
+        limit: Duration::from_secs(30),
+    };
+    wait_for_guest(input, &|_| {}).await.unwrap()
+}
+
+#[tokio::test]
+async fn lines_see_the_builds_variables_and_their_own() {
+    let mut step = ShellStep::inline("greet", ["echo \"$FORGE_PROFILE $NAME\"", "echo done >&2"]);
+    step.env.insert("NAME".into(), "it's me".into());
+    let (outcome, lines) = here(&step).await;
+    assert_eq!(outcome.unwrap().exit, 0);
+    assert!(
+        lines.contains(&"debian 12 it's me".to_owned()) && lines.contains(&"! done".to_owned()),
+        "{lines:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_failing_line_fails_the_step_with_its_last_words() {
+    let (outcome, _) =
+        here(&ShellStep::inline("x", ["echo before", "echo broken >&2; exit 3", "echo after"])).await;
+    let error = outcome.unwrap_err();
+    let text = error.to_string();
+    assert!(text.contains("status 3") && text.contains("| broken") && !text.contains("after"), "{text}");
+    assert!(error.hint().contains("valid-exit-codes"));
+}
+
+#[tokio::test]
+async fn allowed_exit_codes_are_successes_and_others_are_not() {
+    for (code, allowed, ok) in [(3, vec![0, 3], true), (0, vec![3], false), (4, vec![0, 3], false)] {
+        let mut step = ShellStep::inline("x", [format!("exit {code}")]);
+        step.valid_exit_codes = allowed.clone();
+        let (outcome, _) = here(&step).await;
+        assert_eq!(outcome.is_ok(), ok, "{code} of {allowed:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_script_is_run_by_the_program_it_names() {
+    let source = ShellSource::Script {
+        path: "x.sh".into(),
+        content: "#!/usr/bin/env bash\na=(1 2 3); echo \"${#a[@]} {{ not ours }}\"\n".into(),
+    };
+    let (outcome, lines) = here(&ShellStep::new("x", source)).await;
+    outcome.unwrap();
+    assert_eq!(lines, ["3 {{ not ours }}"]);
+    let mut step = ShellStep::inline("x", ["p a b"]);
+    step.interpreter = Some("/bin/cat".into());
+    let (outcome, lines) = here(&step).await;
+    outcome.unwrap();
+    assert_eq!(lines, ["p a b"]);
+}
+
+#[tokio::test]
+async fn a_missing_command_a_missing_folder_and_a_bad_variable_are_named() {
+    let (outcome, _) = here(&ShellStep::inline("x", ["no-such-command-here"])).await;
+    assert!(outcome.unwrap_err().to_string().contains("command not found"));
+    let mut step = ShellStep::inline("x", ["true"]);
+    step.work_dir = Some("/no/such/folder".into());
+    let (outcome, _) = here(&step).await;
+    assert!(outcome.unwrap_err().to_string().contains("/no/such/folder"));
+    let mut step = ShellStep::inline("x", ["true"]);
+    step.env.insert("a-b".into(), String::new());
+    assert!(matches!(here(&step).await.0, Err(ProvisionError::BadVariable { name }) if name == "a-b"));
+}
+
+#[tokio::test]
+async fn a_step_over_its_limit_fails_with_what_it_had_printed() {
+    let mut step = ShellStep::inline("x", ["echo begun", "sleep 5"]);
+    step.timeout = Some(Duration::from_millis(700));
+    let text = here(&step).await.0.unwrap_err().to_string();
+    assert!(text.contains("700ms") && text.contains("begun"), "{text}");
+}
+
+#[tokio::test]
+async fn root_needs_nothing_to_become_root() {
+    let mut step = ShellStep::inline("x", ["id -u"]);
+    step.become_root = Become::Auto;
+    match here(&step).await {
+        (Ok(_), lines) => assert_eq!(lines, ["0"]),
+        (Err(ProvisionError::NoRoot { tried }), _) => assert!(tried.contains("sudo"), "{tried}"),
+        (Err(error), _) => panic!("{error}"),
+    }
+}
+
+#[tokio::test]
+async fn a_cut_connection_is_a_failure_although_the_script_would_have_succeeded() {
+    let server = SshServer::start(Faults { cut_at: Some("halfway"), ..Faults::default() }).await;
+    let guest = connect(&server).await;
+    let (outcome, lines) = on(guest.as_ref(), &ShellStep::inline("x", ["echo halfway", "sleep 1"])).await;
+    let error = outcome.unwrap_err();
+    assert!(matches!(error, ProvisionError::ConnectionLost { .. }), "{error:?}");
+    assert!(error.hint().contains("expect-disconnect"));
+    assert!(lines.is_empty() || lines == ["halfway"]);
+}
+
+#[tokio::test]
+async fn an_expected_disconnect_ends_when_the_same_guest_answers_again() {
+    let server = SshServer::start(Faults { cut_at: Some("halfway"), ..Faults::default() }).await;
+    let guest = connect(&server).await;
+    let mut step = ShellStep::inline("x", ["echo halfway", "sleep 1"]);
+    step.expect_disconnect = true;
+    let (outcome, _) = on(guest.as_ref(), &step).await;
+    // This machine did not reboot, so its boot id is the old one.
+    assert_eq!(outcome.unwrap(), StepOutcome { exit: 0, disconnected: true, rebooted: false });
+}
+
+#[tokio::test]
+async fn another_machine_in_the_guests_place_fails_an_expected_disconnect() {
+    let server = SshServer::start(Faults { cut_at: Some("halfway"), ..Faults::default() }).await;
+    let guest = connect(&server).await;
+    server.change(|faults| faults.other_host_key = true);
+    let mut step = ShellStep::inline("x", ["echo halfway", "sleep 1"]);
+    step.expect_disconnect = true;
+    let (outcome, _) = on(guest.as_ref(), &step).await;
+    assert!(
+        matches!(outcome, Err(ProvisionError::NotBack { source: GuestError::HostKeyChanged { .. } })),
+        "{outcome:?}"
+    );
+}

@@ -1,0 +1,109 @@
+//! A command on an SSH channel.
+
+use std::time::Duration;
+
+use forge_machine::{Command, ExecOutcome, OutputSink, Stream};
+use russh::client::Msg;
+use russh::{Channel, ChannelMsg, ChannelWriteHalf, Sig};
+use tokio::time::{Instant, sleep_until};
+
+use super::quote;
+
+/// How long output may still come after the exit status. A daemon that was left in the background may hold the
+/// command's output open for ever; the command itself has ended.
+const AFTERMATH: Duration = Duration::from_secs(2);
+
+/// The line for sshd, which hands it to the user's own shell: that may be one that is not like `/bin/sh`.
+pub(super) fn line(command: &Command) -> String {
+    let line = format!("{}{}", quote::exports(&command.env), command.line);
+    format!("exec /bin/sh -c {}", quote::sh(&line))
+}
+
+/// Why a command did not start.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum StartError {
+    /// The server refuses to run commands on this account.
+    #[error("the server refuses to run commands")]
+    Refused,
+    /// The connection failed before the command was accepted.
+    #[error(transparent)]
+    Connection(#[from] russh::Error),
+}
+
+/// Closes the channel when the command is given up: the server then ends the command, or lets it run into a closed
+/// pipe.
+struct CloseWhenDropped(Option<ChannelWriteHalf<Msg>>);
+
+impl Drop for CloseWhenDropped {
+    fn drop(&mut self) {
+        if let (Some(channel), Ok(runtime)) = (self.0.take(), tokio::runtime::Handle::try_current()) {
+            runtime.spawn(async move {
+                // Both fail when the connection is gone, and then nothing is left to be closed.
+                if channel.signal(Sig::TERM).await.is_ok() {
+                    _ = channel.close().await;
+                }
+            });
+        }
+    }
+}
+
+/// Runs a command line on a fresh channel to its end.
+///
+/// Dropping it asks the server to end the command and closes the channel.
+pub(super) async fn run(
+    channel: Channel<Msg>,
+    line: &str,
+    stdin: &[u8],
+    output: &mut dyn OutputSink,
+) -> Result<ExecOutcome, StartError> {
+    channel.exec(true, line).await?;
+    let (mut reader, writer) = channel.split();
+    let mut guard = CloseWhenDropped(Some(writer));
+    let mut outcome = None;
+    {
+        let writer = guard.0.as_ref();
+        // Written beside reading: a command that answers before it has read everything would block both sides.
+        let feed = async {
+            if let Some(writer) = writer {
+                // A command that does not read its input to the end is within its rights.
+                if stdin.is_empty() || writer.data_bytes(stdin.to_vec()).await.is_ok() {
+                    _ = writer.eof().await;
+                }
+            }
+        };
+        tokio::pin!(feed);
+        let mut fed = false;
+        let mut over: Option<Instant> = None;
+        loop {
+            let message = tokio::select! {
+                () = &mut feed, if !fed => {
+                    fed = true;
+                    continue;
+                }
+                message = reader.wait() => message,
+                () = async { sleep_until(over.unwrap_or_else(Instant::now)).await }, if over.is_some() => break,
+            };
+            match message {
+                Some(ChannelMsg::Data { data }) => output.write(Stream::Stdout, &data),
+                Some(ChannelMsg::ExtendedData { data, .. }) => output.write(Stream::Stderr, &data),
+                Some(ChannelMsg::ExitStatus { exit_status }) => {
+                    outcome = Some(ExecOutcome::Exited(i32::try_from(exit_status).unwrap_or(i32::MAX)));
+                }
+                Some(ChannelMsg::ExitSignal { .. }) => outcome = Some(ExecOutcome::Signalled),
+                Some(ChannelMsg::Failure) => return Err(StartError::Refused),
+                Some(ChannelMsg::Close) | None => break,
+                Some(_) => {}
+            }
+            if outcome.is_some() {
+                over = Some(Instant::now() + AFTERMATH);
+            }
+        }
+    }
+    if outcome.is_some()
+        && let Some(channel) = guard.0.take()
+    {
+        // The server may have closed its side only because the command is over.
+        _ = channel.close().await;
+    }
+    Ok(outcome.unwrap_or(ExecOutcome::Disconnected))
+}

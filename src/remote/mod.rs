@@ -1,0 +1,32 @@
+//! Access to the guest: the build's key, finding and logging in over SSH, commands and files, and scripts that
+//! can't lie about how they ended.
+//!
+//! Invariants:
+//! * a host key is recorded at the first login and checked at each later one; another key is never accepted;
+//! * a lost connection is never an exit status ([`forge_machine::ExecOutcome::Disconnected`]), and a script counts
+//!   as ended only when its sentinel came back ([`script`]);
+//! * nothing here sleeps for a fixed time: waits poll adaptively, overlap their tries, and end when dropped;
+//! * no task outlives the future that started it, but for the one that closes an abandoned channel.
+
+mod exec;
+pub mod key;
+mod lines;
+pub mod probe;
+pub mod quote;
+pub mod script;
+pub mod sentinel;
+mod session;
+pub mod ssh;
+#[cfg(test)]
+mod ssh_tests;
+#[cfg(test)]
+pub(crate) mod testing;
+mod transfer;
+pub mod wait;
+
+pub use key::{BUILD_KEY_COMMENT, BuildKey, KeyError};
+pub use lines::{LineSplitter, Tail};
+pub use probe::{Probe, probe};
+pub use script::{Become, Begun, RemoteScript, ScriptEnd, ScriptOutput, ScriptRun, imitate, run_script};
+pub use ssh::SshGuest;
+pub use wait::{AddressSource, MachineAddresses, WaitError, WaitInput, wait_for_guest};

@@ -1,0 +1,389 @@
+//! Runs a script in the guest, in one SSH channel, so that success can't be mistaken.
+//!
+//! One file goes over standard input: a wrapper (`wrapper.sh`) with the script behind it. The guest stores it in a
+//! private temporary folder, runs it with standard input closed, removes the folder, and prints a mark with the exit
+//! status. Only that mark ends a script; without it the outcome is [`ScriptEnd::Truncated`], whatever the connection
+//! or the channel's exit status says. Neither variables nor the nonce appear on a command line.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use forge_machine::{Command, ExecOutcome, Guest, GuestError, OutputSink, Stream};
+use serde::{Deserialize, Serialize};
+
+use super::lines::{LineSplitter, Tail};
+use super::quote;
+use super::sentinel::{Filter, Piece, Sentinel};
+
+const WRAPPER: &str = include_str!("wrapper.sh");
+/// Short enough for every SSH server (dropbear takes 9000 bytes), and free of secrets.
+const BOOTSTRAP: &str = "umask 077; d=$(mktemp -d \"${TMPDIR:-/tmp}/forge-XXXXXXXXXX\") && cat >\"$d/run\" || exit 125; \
+                         exec /bin/sh \"$d/run\" \"$d\"";
+/// How many of the last lines are kept for messages.
+const TAIL: usize = 20;
+/// Lines that begin so in a script say which marks it will print; see [`imitate`].
+pub(crate) const PROMISE: &str = "#: ";
+
+/// How a script gets the rights of root.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Become {
+    /// Not at all: it runs as the user who is logged in.
+    #[default]
+    No,
+    /// By what works: nothing when the user is root already, else sudo, doas or su.
+    Auto,
+    /// By sudo, without a password.
+    Sudo,
+    /// By doas, without a password.
+    Doas,
+    /// By su, where the guest lets the user.
+    Su,
+}
+
+impl Become {
+    fn word(self) -> &'static str {
+        match self {
+            Self::No => "none",
+            Self::Auto => "auto",
+            Self::Sudo => "sudo",
+            Self::Doas => "doas",
+            Self::Su => "su",
+        }
+    }
+}
+
+impl From<bool> for Become {
+    fn from(yes: bool) -> Self {
+        if yes { Self::Auto } else { Self::No }
+    }
+}
+
+/// A script to be run.
+#[derive(Clone, Debug)]
+pub struct RemoteScript {
+    /// The marks around it; its nonce may be used by the script itself, for marks of its own.
+    pub sentinel: Sentinel,
+    /// The program that runs it, with its arguments.
+    pub interpreter: Vec<String>,
+    /// The script.
+    pub content: Vec<u8>,
+    /// Variables set for it. Names that no shell takes are left out: callers check them before.
+    pub env: BTreeMap<String, String>,
+    /// The folder it runs in; `None` is the user's home.
+    pub dir: Option<String>,
+    /// How it gets the rights of root.
+    pub become_root: Become,
+    /// How long it may take.
+    pub timeout: Option<Duration>,
+}
+
+impl RemoteScript {
+    /// A script for `/bin/sh -e` without anything else.
+    pub fn sh(content: impl Into<Vec<u8>>) -> Self {
+        Self {
+            sentinel: Sentinel::generate(),
+            interpreter: vec!["/bin/sh".into(), "-e".into()],
+            content: content.into(),
+            env: BTreeMap::new(),
+            dir: None,
+            become_root: Become::No,
+            timeout: None,
+        }
+    }
+
+    /// What is run, and what goes over its standard input.
+    #[must_use]
+    pub fn command(&self) -> Command {
+        let words: Vec<_> = self.interpreter.iter().map(|word| quote::sh(word)).collect();
+        let wrapper = WRAPPER
+            .replace("@EXPORTS@", &quote::exports(&self.env))
+            .replace("@DIR@", &self.dir.as_deref().map_or("~".into(), quote::sh))
+            .replace("@INTERPRETER@", &words.join(" "))
+            .replace("@BECOME@", self.become_root.word());
+        let head = |offset: usize| format!("nonce={}\noffset={offset:<10}\n{wrapper}", self.sentinel.nonce());
+        let length = head(0).len();
+        let mut stdin = head(length + 1).into_bytes();
+        stdin.extend_from_slice(&self.content);
+        Command { line: BOOTSTRAP.into(), stdin, env: BTreeMap::new(), timeout: self.timeout }
+    }
+}
+
+/// What is known once a script has begun.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Begun {
+    /// The kernel's boot id; `None` where the guest has none.
+    pub boot_id: Option<String>,
+    /// The temporary folder, which is left behind only when the script is cut off.
+    pub dir: String,
+}
+
+/// How a script ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ScriptEnd {
+    /// It ended by itself, with this status.
+    Exited(i32),
+    /// It was not run: there is no way to become root. What was tried.
+    NoRoot(String),
+    /// Nobody knows: no mark of its end came back.
+    Truncated(ExecOutcome),
+    /// It took longer than its limit.
+    TimedOut(Duration),
+}
+
+/// What came of a script.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ScriptRun {
+    /// What was told at its begin; `None` when it never began.
+    pub begun: Option<Begun>,
+    /// How it ended.
+    pub end: ScriptEnd,
+    /// Its last lines.
+    pub tail: Vec<String>,
+}
+
+/// Takes a script's output as lines.
+pub trait ScriptOutput: Send {
+    /// Takes a line, without its end, free of control characters.
+    fn line(&mut self, line: &str, stderr: bool);
+
+    /// Takes a mark that the script printed itself: the text after the nonce.
+    fn mark(&mut self, _text: &str) {}
+}
+
+struct Sink<'a> {
+    filter: Filter,
+    stdout: LineSplitter,
+    stderr: LineSplitter,
+    tail: Tail,
+    begun: Option<Begun>,
+    end: Option<ScriptEnd>,
+    output: &'a mut dyn ScriptOutput,
+}
+
+impl Sink<'_> {
+    fn stdout(&mut self, bytes: Option<&[u8]>) {
+        let (stdout, tail, output) = (&mut self.stdout, &mut self.tail, &mut self.output);
+        let (begun, end) = (&mut self.begun, &mut self.end);
+        let take = |piece: Piece<'_>| {
+            let mut line = |line: &str| {
+                tail.push(line);
+                output.line(line, false);
+            };
+            match piece {
+                Piece::Output(bytes) => stdout.push(bytes, line),
+                Piece::Mark(text) => {
+                    stdout.flush(&mut line);
+                    match text.split_once(' ').unwrap_or((text, "")) {
+                        ("begin", rest) => *begun = Some(begin(rest)),
+                        ("noroot", why) => *end = Some(ScriptEnd::NoRoot(why.trim().to_owned())),
+                        ("exit", status) => {
+                            if let Ok(status) = status.parse() {
+                                *end = Some(ScriptEnd::Exited(status));
+                            }
+                        }
+                        _ => output.mark(text),
+                    }
+                }
+            }
+        };
+        match bytes {
+            Some(bytes) => self.filter.push(bytes, take),
+            None => self.filter.finish(take),
+        }
+    }
+
+    fn finish(&mut self) {
+        self.stdout(None);
+        let (tail, output) = (&mut self.tail, &mut self.output);
+        self.stdout.flush(|line| {
+            tail.push(line);
+            output.line(line, false);
+        });
+        self.stderr.flush(|line| {
+            tail.push(line);
+            output.line(line, true);
+        });
+    }
+}
+
+fn begin(rest: &str) -> Begun {
+    let (boot_id, dir) = rest.split_once(' ').unwrap_or((rest, ""));
+    Begun { boot_id: (boot_id != "-").then(|| boot_id.to_owned()), dir: dir.to_owned() }
+}
+
+impl OutputSink for Sink<'_> {
+    fn write(&mut self, stream: Stream, bytes: &[u8]) {
+        match stream {
+            Stream::Stdout => self.stdout(Some(bytes)),
+            Stream::Stderr => {
+                let (tail, output) = (&mut self.tail, &mut self.output);
+                self.stderr.push(bytes, |line| {
+                    tail.push(line);
+                    output.line(line, true);
+                });
+            }
+        }
+    }
+}
+
+/// Runs a script to its end. May be dropped: the guest is asked to end it.
+///
+/// # Errors
+/// Only when it could not be handed to the guest at all; everything else is a [`ScriptEnd`].
+pub async fn run_script(
+    guest: &dyn Guest,
+    script: &RemoteScript,
+    output: &mut dyn ScriptOutput,
+) -> Result<ScriptRun, GuestError> {
+    let mut sink = Sink {
+        filter: Filter::new(script.sentinel.clone()),
+        stdout: LineSplitter::default(),
+        stderr: LineSplitter::default(),
+        tail: Tail::new(TAIL),
+        begun: None,
+        end: None,
+        output,
+    };
+    let outcome = guest.exec(&script.command(), &mut sink).await;
+    sink.finish();
+    let end = match (sink.end, outcome) {
+        // The mark is the truth: what the connection does after it does not matter.
+        (Some(end), _) => end,
+        (None, Ok(outcome)) => ScriptEnd::Truncated(outcome),
+        (None, Err(GuestError::TimedOut { limit, .. })) => ScriptEnd::TimedOut(limit),
+        (None, Err(error)) => return Err(error),
+    };
+    Ok(ScriptRun { begun: sink.begun, end, tail: sink.tail.into_lines() })
+}
+
+/// What a guest would print for a command that [`run_script`] made, if the script did what it promises and ended with
+/// this status: for stand-ins of guests in tests, which run nothing. `None` when it is no such command.
+#[must_use]
+pub fn imitate(command: &Command, exit: i32) -> Option<Vec<u8>> {
+    let text = String::from_utf8_lossy(&command.stdin);
+    let nonce = text.lines().next()?.strip_prefix("nonce=")?;
+    let mut answer = format!("{nonce} begin - /tmp/forge-imitated\n");
+    for promise in text.lines().filter_map(|line| line.strip_prefix(PROMISE)) {
+        answer.push_str(&format!("{nonce} {promise}\n"));
+    }
+    answer.push_str(&format!("{nonce} exit {exit}\n"));
+    Some(answer.into_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::remote::testing::LocalGuest;
+
+    #[derive(Default)]
+    struct Lines(Vec<String>);
+
+    impl ScriptOutput for Lines {
+        fn line(&mut self, line: &str, stderr: bool) {
+            self.0.push(format!("{}{line}", if stderr { "! " } else { "" }));
+        }
+
+        fn mark(&mut self, text: &str) {
+            self.0.push(format!("<{text}>"));
+        }
+    }
+
+    async fn run(script: &RemoteScript) -> (ScriptRun, Vec<String>) {
+        let mut lines = Lines::default();
+        let run = run_script(&LocalGuest::default(), script, &mut lines).await.unwrap();
+        (run, lines.0)
+    }
+
+    #[tokio::test]
+    async fn the_exit_status_comes_back_in_the_mark_and_the_folder_is_gone() {
+        let (run, lines) =
+            run(&RemoteScript::sh("echo out; echo no newline | tr -d '\\n'; echo err >&2; exit 3")).await;
+        assert_eq!(run.end, ScriptEnd::Exited(3));
+        assert!(lines.contains(&"out".to_owned()) && lines.contains(&"! err".to_owned()), "{lines:?}");
+        assert!(lines.contains(&"no newline".to_owned()), "{lines:?}");
+        let begun = run.begun.unwrap();
+        assert_eq!(begun.boot_id.unwrap().len(), 36);
+        assert!(begun.dir.contains("/forge-") && !std::path::Path::new(&begun.dir).exists());
+    }
+
+    #[tokio::test]
+    async fn a_script_sees_its_variables_its_folder_and_no_input() {
+        let mut script = RemoteScript::sh("echo \"$A|$(pwd)|$(cat)|\"; ps ax; env");
+        script.env.insert("A".into(), "it's $HOME\nand more".into());
+        script.dir = Some("/usr".into());
+        let nonce = script.sentinel.nonce().to_owned();
+        let (run, lines) = run(&script).await;
+        assert_eq!(run.end, ScriptEnd::Exited(0));
+        assert_eq!(&lines[..2], ["it's $HOME", "and more|/usr||"]);
+        assert!(lines.iter().all(|line| !line.contains(&nonce)), "the nonce is seen by the script");
+    }
+
+    #[tokio::test]
+    async fn a_failing_line_ends_the_script_and_later_ones_are_not_run() {
+        let (run, lines) = run(&RemoteScript::sh("false\necho never")).await;
+        assert_eq!((run.end, lines.len()), (ScriptEnd::Exited(1), 0));
+    }
+
+    #[tokio::test]
+    async fn a_wrapper_that_is_killed_is_no_success() {
+        let (run, _) = run(&RemoteScript::sh("echo so far; kill -9 $PPID; sleep 0.1")).await;
+        assert!(matches!(run.end, ScriptEnd::Truncated(_)), "{run:?}");
+        assert_eq!(run.tail, ["so far"]);
+    }
+
+    #[tokio::test]
+    async fn scripts_of_any_length_and_content_arrive_whole() {
+        let mut content = String::from("cat <<'EOF' | cksum\n");
+        let body: String = (0..20_000).map(|n| format!("line {n} '\" ' \\ $x\n")).collect();
+        content.push_str(&body);
+        content.push_str("EOF\n");
+        let (run, lines) = run(&RemoteScript::sh(content)).await;
+        assert_eq!(run.end, ScriptEnd::Exited(0));
+        let length = body.len().to_string();
+        assert!(lines[0].ends_with(&length), "{lines:?} for {length} bytes");
+    }
+
+    #[tokio::test]
+    async fn a_script_that_takes_too_long_is_told_with_its_last_lines() {
+        let mut script = RemoteScript::sh("echo begun; sleep 5");
+        script.timeout = Some(Duration::from_millis(700));
+        let (run, _) = run(&script).await;
+        assert_eq!(run.end, ScriptEnd::TimedOut(Duration::from_millis(700)));
+        assert_eq!(run.tail, ["begun"]);
+    }
+
+    #[tokio::test]
+    async fn a_missing_way_to_root_is_told_instead_of_running_the_script() {
+        let Some(guest) = LocalGuest::unprivileged() else {
+            println!("skipped: needs root and setpriv, to run as somebody who may not become root");
+            return;
+        };
+        let mut script = RemoteScript::sh("echo never");
+        script.become_root = Become::Auto;
+        let mut lines = Lines::default();
+        let run = run_script(&guest, &script, &mut lines).await.unwrap();
+        assert!(matches!(&run.end, ScriptEnd::NoRoot(why) if why.contains("su:")), "{run:?}");
+        assert!(lines.0.is_empty());
+    }
+
+    #[tokio::test]
+    async fn an_imitated_guest_is_taken_for_a_real_one() {
+        let script = RemoteScript::sh("#: op x done\necho never run");
+        let answer = imitate(&script.command(), 7).unwrap();
+        let mut lines = Lines::default();
+        let mut sink = Sink {
+            filter: Filter::new(script.sentinel.clone()),
+            stdout: LineSplitter::default(),
+            stderr: LineSplitter::default(),
+            tail: Tail::new(1),
+            begun: None,
+            end: None,
+            output: &mut lines,
+        };
+        sink.write(Stream::Stdout, &answer);
+        assert_eq!(sink.end, Some(ScriptEnd::Exited(7)));
+        assert_eq!(lines.0, ["<op x done>"]);
+        assert!(imitate(&Command::new("uname"), 0).is_none());
+    }
+}

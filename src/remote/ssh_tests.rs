@@ -1,0 +1,238 @@
+//! The SSH guest against a server on loopback that runs real commands and misbehaves when told to.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use forge_machine::{AddressReport, Command, ExecOutcome, Guest, GuestError};
+use tokio::net::TcpListener;
+
+use super::testing::{Faults, SshServer};
+use super::{AddressSource, BuildKey, SshGuest, WaitError, WaitInput, wait_for_guest};
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+fn input(source: impl AddressSource + 'static, limit: Duration) -> WaitInput {
+    let key = Arc::new(BuildKey::generate().unwrap());
+    WaitInput { source: Arc::new(source), user: "forge".into(), key, host_key: None, limit }
+}
+
+async fn connect(server: &SshServer) -> Arc<SshGuest> {
+    wait_for_guest(input(server.address, LIMIT), &|_| {}).await.unwrap()
+}
+
+async fn said(guest: &SshGuest, line: &str) -> (ExecOutcome, String) {
+    let mut output = Vec::new();
+    let outcome = guest.exec(&Command::new(line), &mut output).await.unwrap();
+    (outcome, String::from_utf8_lossy(&output).into_owned())
+}
+
+async fn wait(input: WaitInput) -> (Result<Arc<SshGuest>, WaitError>, Vec<String>) {
+    let seen = Mutex::new(Vec::new());
+    let result = wait_for_guest(input, &|what| seen.lock().unwrap().push(what.to_owned())).await;
+    (result, seen.into_inner().unwrap())
+}
+
+#[tokio::test]
+async fn commands_run_with_input_variables_both_outputs_and_their_exit_status() {
+    let server = SshServer::start(Faults::default()).await;
+    let guest = connect(&server).await;
+    assert!(guest.host_key().unwrap().starts_with("SHA256:"));
+    assert_eq!(guest.describe(), format!("forge@{}", server.address));
+    let mut output = Vec::new();
+    let mut command = Command::new("cat; echo \"$A\"; echo err >&2; exit 7");
+    command.stdin = b"input\n".to_vec();
+    command.env.insert("A".into(), "it's $A".into());
+    assert_eq!(guest.exec(&command, &mut output).await.unwrap(), ExecOutcome::Exited(7));
+    let output = String::from_utf8(output).unwrap();
+    assert!(output.contains("input\nit's $A\n") && output.contains("err\n"), "{output}");
+    assert_eq!(said(&guest, "kill -9 $$").await.0, ExecOutcome::Signalled);
+    guest.close().await;
+}
+
+#[tokio::test]
+async fn large_input_and_output_pass_at_the_same_time() {
+    let server = SshServer::start(Faults::default()).await;
+    let guest = connect(&server).await;
+    let mut command = Command::new("cat");
+    command.stdin = (0..8 << 20).map(|n: u32| (n % 251) as u8).collect();
+    let mut output = Vec::new();
+    assert_eq!(guest.exec(&command, &mut output).await.unwrap(), ExecOutcome::Exited(0));
+    assert!(output == command.stdin, "{} bytes came back", output.len());
+}
+
+#[tokio::test]
+async fn a_lost_connection_is_no_exit_status_and_the_next_command_reconnects() {
+    let server = SshServer::start(Faults { cut_at: Some("cut"), ..Faults::default() }).await;
+    let guest = connect(&server).await;
+    assert_eq!(said(&guest, "echo cut; sleep 1; exit 0").await.0, ExecOutcome::Disconnected);
+    assert_eq!(said(&guest, "echo again").await, (ExecOutcome::Exited(0), "again\n".into()));
+    assert_eq!(server.connections.load(Ordering::SeqCst), 2);
+    server.change(|faults| faults.cut_at = None);
+    server.change(|faults| faults.no_exit_status = true);
+    assert_eq!(said(&guest, "true").await.0, ExecOutcome::Disconnected);
+}
+
+#[tokio::test]
+async fn a_refused_channel_is_tried_once_more_on_a_new_connection() {
+    let server = SshServer::start(Faults { refuse_channels: 1, ..Faults::default() }).await;
+    let guest = connect(&server).await;
+    assert_eq!(said(&guest, "echo ok").await, (ExecOutcome::Exited(0), "ok\n".into()));
+    server.change(|faults| faults.refuse_channels = 2);
+    let error = guest.exec(&Command::new("true"), &mut ()).await.unwrap_err();
+    assert!(error.to_string().contains("no channel"), "{error}");
+}
+
+#[tokio::test]
+async fn another_host_key_is_never_accepted() {
+    let server = SshServer::start(Faults::default()).await;
+    let guest = connect(&server).await;
+    server.change(|faults| faults.other_host_key = true);
+    let error = guest.reconnect(LIMIT).await.unwrap_err();
+    let GuestError::HostKeyChanged { expected, seen, .. } = error else { panic!("{error:?}") };
+    assert!(Some(expected.clone()) == guest.host_key() && seen != expected);
+    // With the key known from before, the first login is checked too.
+    let mut known = input(server.address, LIMIT);
+    known.host_key = guest.host_key();
+    assert!(matches!(wait(known).await.0, Err(WaitError::HostKeyChanged { .. })));
+    server.change(|faults| faults.other_host_key = false);
+    guest.reconnect(LIMIT).await.unwrap();
+    assert_eq!(said(&guest, "echo same").await.1, "same\n");
+}
+
+#[tokio::test]
+async fn a_command_over_its_limit_is_ended() {
+    let server = SshServer::start(Faults::default()).await;
+    let guest = connect(&server).await;
+    let mut command = Command::new("sleep 5");
+    command.timeout = Some(Duration::from_millis(300));
+    let error = guest.exec(&command, &mut ()).await.unwrap_err();
+    assert!(matches!(error, GuestError::TimedOut { .. }), "{error:?}");
+    assert_eq!(said(&guest, "echo alive").await.1, "alive\n");
+}
+
+#[tokio::test]
+async fn a_daemon_left_in_the_background_does_not_hold_the_command_up() {
+    let server = SshServer::start(Faults::default()).await;
+    let guest = connect(&server).await;
+    let began = Instant::now();
+    let (outcome, output) = said(&guest, "sleep 60 >/dev/null 2>&1 & echo $!").await;
+    assert_eq!(outcome, ExecOutcome::Exited(0));
+    assert!(began.elapsed() < Duration::from_secs(50), "the command was over at once");
+    assert_eq!(said(&guest, &format!("kill {output}")).await.0, ExecOutcome::Exited(0));
+}
+
+#[tokio::test]
+async fn files_go_and_come_with_and_without_sftp() {
+    use std::os::unix::fs::PermissionsExt as _;
+    for no_sftp in [false, true] {
+        let server = SshServer::start(Faults { no_sftp, ..Faults::default() }).await;
+        let guest = connect(&server).await;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("it's a file");
+        let path = path.to_str().unwrap();
+        let content: Vec<u8> = (0..1 << 20).map(|n: u32| (n % 253) as u8).collect();
+        guest.put(path, b"old", 0o600).await.unwrap();
+        guest.put(path, &content, 0o751).await.unwrap();
+        assert_eq!(std::fs::metadata(path).unwrap().permissions().mode() & 0o7777, 0o751);
+        assert!(guest.get(path, 2 << 20).await.unwrap() == content);
+        assert!(guest.get(path, 1000).await.unwrap_err().to_string().contains("it's a file"));
+        let missing = guest.get("/no/such/file", 1000).await.unwrap_err();
+        assert!(
+            matches!(&missing, GuestError::Transfer { source, .. } if source.to_string().contains("o such file"))
+        );
+        assert!(guest.put("/no/such/folder/file", b"x", 0o600).await.is_err());
+        let left: Vec<_> = std::fs::read_dir(dir.path()).unwrap().collect();
+        assert_eq!(left.len(), 1, "temporary files are left: {left:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_guest_that_hangs_then_closes_then_refuses_the_key_is_told_step_by_step_and_let_in_at_once() {
+    let faults = Faults { hang: 3, close: 2, refuse_keys: 2, ..Faults::default() };
+    let server = SshServer::start(faults).await;
+    let (guest, seen) = wait(input(server.address, LIMIT)).await;
+    guest.unwrap();
+    for expected in ["accepts, no banner", "accepts and closes", "SSH-2.0-russh", "key refused (offered: "] {
+        assert!(seen.iter().any(|seen| seen.contains(expected)), "{expected} is missing in {seen:#?}");
+    }
+    assert!(seen.windows(2).all(|pair| pair[0] != pair[1]), "only changes are told");
+}
+
+#[tokio::test]
+async fn a_key_refused_to_the_end_is_said_to_be_the_reason() {
+    let server = SshServer::start(Faults { refuse_keys: usize::MAX, ..Faults::default() }).await;
+    let (guest, _) = wait(input(server.address, Duration::from_millis(2500))).await;
+    let error = guest.unwrap_err();
+    assert!(
+        matches!(&error, WaitError::Refused { last_seen, .. } if last_seen.contains("key refused")),
+        "{error}"
+    );
+    assert!(!error.hint().is_empty());
+}
+
+/// Knows nothing at first, then a dead address, then the right one beside it.
+struct Learning {
+    asked: AtomicUsize,
+    dead: SocketAddr,
+    right: SocketAddr,
+}
+
+#[async_trait]
+impl AddressSource for Learning {
+    async fn addresses(&self) -> AddressReport {
+        let pair = |address: SocketAddr| (address.ip(), address.port());
+        let (candidates, detail) = match self.asked.fetch_add(1, Ordering::SeqCst) {
+            0 | 1 => (vec![], "VM running; agent not running"),
+            2 => (vec![pair(self.dead)], "agent answers"),
+            _ => (vec![pair(self.dead), pair(self.right)], "agent answers"),
+        };
+        AddressReport { candidates, detail: detail.into(), agent: true }
+    }
+}
+
+#[tokio::test]
+async fn addresses_are_asked_for_again_and_all_of_them_are_tried() {
+    let server = SshServer::start(Faults::default()).await;
+    let dead = TcpListener::bind((IpAddr::V4(Ipv4Addr::LOCALHOST), 0)).await.unwrap().local_addr().unwrap();
+    let source = Learning { asked: AtomicUsize::new(0), dead, right: server.address };
+    let (guest, seen) = wait(input(source, LIMIT)).await;
+    assert_eq!(guest.unwrap().describe(), format!("forge@{}", server.address));
+    assert_eq!(seen[0], "VM running; agent not running; no address");
+    assert!(seen.contains(&format!("agent answers; {dead} refused")), "{seen:#?}");
+}
+
+#[tokio::test]
+async fn a_timeout_quotes_what_was_seen_last() {
+    let dead = TcpListener::bind((IpAddr::V4(Ipv4Addr::LOCALHOST), 0)).await.unwrap().local_addr().unwrap();
+    let (guest, _) = wait(input(dead, Duration::from_millis(600))).await;
+    let text = guest.unwrap_err().to_string();
+    assert!(text.contains(&format!("{dead} refused")), "{text}");
+}
+
+#[tokio::test]
+async fn a_server_that_opens_late_is_found_within_half_a_second() {
+    let port = TcpListener::bind((IpAddr::V4(Ipv4Addr::LOCALHOST), 0)).await.unwrap().local_addr().unwrap();
+    let waiting = tokio::spawn(wait_for_guest(input(port, LIMIT), &|_| {}));
+    tokio::time::sleep(Duration::from_millis(1200)).await;
+    let opened = Instant::now();
+    let _server = SshServer::start_on(TcpListener::bind(port).await.unwrap(), Faults::default());
+    waiting.await.unwrap().unwrap();
+    println!("found {:?} after it opened", opened.elapsed());
+}
+
+#[tokio::test]
+async fn a_dropped_command_is_ended_and_leaves_the_connection_usable() {
+    let server = SshServer::start(Faults::default()).await;
+    let guest = connect(&server).await;
+    let command = Command::new("sleep 5");
+    let mut output = Vec::new();
+    tokio::select! {
+        _ = guest.exec(&command, &mut output) => panic!("it can't have ended"),
+        () = tokio::time::sleep(Duration::from_millis(200)) => {}
+    }
+    assert_eq!(said(&guest, "echo alive").await.1, "alive\n");
+    assert_eq!(server.connections.load(Ordering::SeqCst), 1);
+}

@@ -1,0 +1,383 @@
+//! Stand-ins for guests: this machine's own shell, and an SSH server that can be told to misbehave.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use forge_machine::{Command, ExecOutcome, Guest, GuestError, OutputSink, Stream};
+use russh::keys::{Algorithm, PrivateKey};
+use russh::server::{
+    Auth, ChannelOpenHandle, Config, Handle, Handler, Msg, PublicKeyOffer, Session, VerifiedPublicKey,
+};
+use russh::{Channel, ChannelId};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
+use tokio::process;
+
+/// Runs commands on this machine.
+#[derive(Debug)]
+pub(crate) struct LocalGuest {
+    as_nobody: bool,
+    scratch: tempfile::TempDir,
+}
+
+impl Default for LocalGuest {
+    fn default() -> Self {
+        Self { as_nobody: false, scratch: scratch() }
+    }
+}
+
+/// A temporary folder for what scripts that are cut off leave behind; everybody may write there.
+fn scratch() -> tempfile::TempDir {
+    use std::os::unix::fs::PermissionsExt as _;
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o1777)).unwrap();
+    dir
+}
+
+impl LocalGuest {
+    /// One that runs as a user who may not become root; `None` where that can't be had.
+    pub fn unprivileged() -> Option<Self> {
+        let mut command = std::process::Command::new("setpriv");
+        command.args(["--reuid=65534", "--clear-groups", "true"]);
+        let works = command.status().is_ok_and(|status| status.success());
+        works.then(|| Self { as_nobody: true, ..Self::default() })
+    }
+}
+
+#[async_trait]
+impl Guest for LocalGuest {
+    fn describe(&self) -> String {
+        "local".into()
+    }
+
+    fn host_key(&self) -> Option<String> {
+        None
+    }
+
+    async fn exec(&self, command: &Command, output: &mut dyn OutputSink) -> Result<ExecOutcome, GuestError> {
+        let line = super::exec::line(command);
+        let mut child = if self.as_nobody {
+            let mut child = process::Command::new("setpriv");
+            child.args(["--reuid=65534", "--clear-groups", "/bin/sh"]);
+            child
+        } else {
+            process::Command::new("/bin/sh")
+        };
+        child.arg("-c").arg(line).kill_on_drop(true).env("TMPDIR", self.scratch.path());
+        child.stdin(std::process::Stdio::piped());
+        child.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+        let mut child = child.spawn().unwrap();
+        let (mut stdin, mut stdout, mut stderr) =
+            (child.stdin.take().unwrap(), child.stdout.take().unwrap(), child.stderr.take().unwrap());
+        let bytes = command.stdin.clone();
+        tokio::spawn(async move { stdin.write_all(&bytes).await });
+        let (mut out, mut err) = ([0; 4096], [0; 4096]);
+        let work = async {
+            let (mut out_open, mut err_open) = (true, true);
+            while out_open || err_open {
+                tokio::select! {
+                    n = stdout.read(&mut out), if out_open => match n.unwrap() {
+                        0 => out_open = false,
+                        n => output.write(Stream::Stdout, &out[..n]),
+                    },
+                    n = stderr.read(&mut err), if err_open => match n.unwrap() {
+                        0 => err_open = false,
+                        n => output.write(Stream::Stderr, &err[..n]),
+                    },
+                }
+            }
+            child.wait().await.unwrap().code().map_or(ExecOutcome::Signalled, ExecOutcome::Exited)
+        };
+        match command.timeout {
+            None => Ok(work.await),
+            Some(limit) => tokio::time::timeout(limit, work)
+                .await
+                .map_err(|_| GuestError::TimedOut { what: command.line.clone(), limit }),
+        }
+    }
+
+    async fn put(&self, path: &str, content: &[u8], _mode: u32) -> Result<(), GuestError> {
+        std::fs::write(path, content).unwrap();
+        Ok(())
+    }
+
+    async fn get(&self, path: &str, _limit: u64) -> Result<Vec<u8>, GuestError> {
+        Ok(std::fs::read(path).unwrap())
+    }
+
+    async fn reconnect(&self, _limit: Duration) -> Result<(), GuestError> {
+        Ok(())
+    }
+
+    async fn close(&self) {}
+}
+
+/// How the server misbehaves; may be changed while it runs.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Faults {
+    /// Refuse this many logins by key.
+    pub refuse_keys: usize,
+    /// Accept this many connections and say nothing.
+    pub hang: usize,
+    /// Accept this many connections and close them.
+    pub close: usize,
+    /// Have no SFTP.
+    pub no_sftp: bool,
+    /// Show another host key.
+    pub other_host_key: bool,
+    /// Cut the connection when a command's output contains this.
+    pub cut_at: Option<&'static str>,
+    /// Refuse this many channels.
+    pub refuse_channels: usize,
+    /// End commands without an exit status.
+    pub no_exit_status: bool,
+}
+
+/// An SSH server on loopback that runs commands with this machine's shell.
+pub(crate) struct SshServer {
+    pub address: SocketAddr,
+    pub faults: Arc<Mutex<Faults>>,
+    pub connections: Arc<AtomicUsize>,
+    task: tokio::task::JoinHandle<()>,
+    _scratch: tempfile::TempDir,
+}
+
+impl Drop for SshServer {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl SshServer {
+    pub async fn start(faults: Faults) -> Self {
+        let listener = TcpListener::bind((IpAddr::V4(Ipv4Addr::LOCALHOST), 0)).await.unwrap();
+        Self::start_on(listener, faults)
+    }
+
+    pub fn start_on(listener: TcpListener, faults: Faults) -> Self {
+        let address = listener.local_addr().unwrap();
+        let faults = Arc::new(Mutex::new(faults));
+        let connections = Arc::new(AtomicUsize::new(0));
+        let (shared, counter) = (faults.clone(), connections.clone());
+        let scratch = scratch();
+        let temporary = scratch.path().to_owned();
+        let keys: Vec<PrivateKey> =
+            (0..2).map(|_| PrivateKey::random(&mut rand::rng(), Algorithm::Ed25519).unwrap()).collect();
+        let task = tokio::spawn(async move {
+            let mut sessions = tokio::task::JoinSet::new();
+            let mut hanging = Vec::new();
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                let mut now = shared.lock().unwrap();
+                if now.hang > 0 {
+                    now.hang -= 1;
+                    hanging.push(stream);
+                    continue;
+                }
+                if now.close > 0 {
+                    now.close -= 1;
+                    continue;
+                }
+                counter.fetch_add(1, Ordering::SeqCst);
+                let config = Config {
+                    keys: vec![keys[usize::from(now.other_host_key)].clone()],
+                    auth_rejection_time: Duration::from_millis(1),
+                    inactivity_timeout: None,
+                    ..Config::default()
+                };
+                let handler = Server {
+                    faults: shared.clone(),
+                    channels: HashMap::new(),
+                    inputs: HashMap::new(),
+                    cut: None,
+                    temporary: temporary.clone(),
+                };
+                drop(now);
+                sessions.spawn(async move {
+                    let (cut, mut cut_now) = tokio::sync::mpsc::channel::<()>(1);
+                    let handler = Server { cut: Some(cut), ..handler };
+                    // A session of russh runs in a task of its own, so the wire before it is what can be cut.
+                    let mut stream = stream;
+                    let (mut near, far) = tokio::io::duplex(1 << 16);
+                    let serve = async {
+                        if let Ok(session) = russh::server::run_stream(Arc::new(config), far, handler).await {
+                            _ = session.await;
+                        }
+                        std::future::pending::<()>().await;
+                    };
+                    tokio::select! {
+                        () = serve => {}
+                        _ = tokio::io::copy_bidirectional(&mut stream, &mut near) => {}
+                        Some(()) = cut_now.recv() => {}
+                    }
+                });
+            }
+        });
+        Self { address, faults, connections, task, _scratch: scratch }
+    }
+
+    pub fn change(&self, change: impl FnOnce(&mut Faults)) {
+        change(&mut self.faults.lock().unwrap());
+    }
+}
+
+struct Server {
+    faults: Arc<Mutex<Faults>>,
+    channels: HashMap<ChannelId, Channel<Msg>>,
+    inputs: HashMap<ChannelId, tokio::sync::mpsc::UnboundedSender<Vec<u8>>>,
+    cut: Option<tokio::sync::mpsc::Sender<()>>,
+    temporary: std::path::PathBuf,
+}
+
+fn take(count: &mut usize) -> bool {
+    let some = *count > 0;
+    *count = count.saturating_sub(1);
+    some
+}
+
+impl Handler for Server {
+    type Error = russh::Error;
+
+    async fn auth_publickey_offered(&mut self, _: &str, _: PublicKeyOffer<'_>) -> Result<Auth, Self::Error> {
+        Ok(if take(&mut self.faults.lock().unwrap().refuse_keys) { Auth::reject() } else { Auth::Accept })
+    }
+
+    async fn auth_publickey(&mut self, user: &str, _: VerifiedPublicKey<'_>) -> Result<Auth, Self::Error> {
+        Ok(if user == "forge" { Auth::Accept } else { Auth::reject() })
+    }
+
+    async fn channel_open_session(
+        &mut self,
+        channel: Channel<Msg>,
+        reply: ChannelOpenHandle,
+        _: &mut Session,
+    ) -> Result<(), Self::Error> {
+        if take(&mut self.faults.lock().unwrap().refuse_channels) {
+            drop(reply);
+            return Ok(());
+        }
+        self.channels.insert(channel.id(), channel);
+        reply.accept().await;
+        Ok(())
+    }
+
+    async fn subsystem_request(
+        &mut self,
+        id: ChannelId,
+        name: &str,
+        session: &mut Session,
+    ) -> Result<(), Self::Error> {
+        let program =
+            ["/usr/lib/openssh/sftp-server", "/usr/lib/ssh/sftp-server", "/usr/libexec/openssh/sftp-server"]
+                .into_iter()
+                .find(|path| std::path::Path::new(path).exists());
+        match program {
+            Some(program) if name == "sftp" && !self.faults.lock().unwrap().no_sftp => {
+                session.channel_success(id)?;
+                self.spawn(id, program.to_owned(), session.handle());
+            }
+            _ => session.channel_failure(id)?,
+        }
+        Ok(())
+    }
+
+    async fn exec_request(
+        &mut self,
+        id: ChannelId,
+        data: &[u8],
+        session: &mut Session,
+    ) -> Result<(), Self::Error> {
+        session.channel_success(id)?;
+        self.spawn(id, String::from_utf8(data.to_vec()).unwrap(), session.handle());
+        Ok(())
+    }
+
+    async fn data(&mut self, id: ChannelId, data: &[u8], _: &mut Session) -> Result<(), Self::Error> {
+        if let Some(input) = self.inputs.get(&id) {
+            _ = input.send(data.to_vec());
+        }
+        Ok(())
+    }
+
+    async fn channel_eof(&mut self, id: ChannelId, _: &mut Session) -> Result<(), Self::Error> {
+        self.inputs.remove(&id);
+        Ok(())
+    }
+
+    async fn channel_close(&mut self, id: ChannelId, _: &mut Session) -> Result<(), Self::Error> {
+        self.inputs.remove(&id);
+        self.channels.remove(&id);
+        Ok(())
+    }
+}
+
+impl Server {
+    fn spawn(&mut self, id: ChannelId, line: String, handle: Handle) {
+        let (sender, mut input) = tokio::sync::mpsc::unbounded_channel::<Vec<u8>>();
+        self.inputs.insert(id, sender);
+        // The data comes to the handler too; the channel's own buffer must not fill up.
+        if let Some(mut channel) = self.channels.remove(&id) {
+            tokio::spawn(async move { while channel.wait().await.is_some() {} });
+        }
+        let (faults, cut) = (self.faults.lock().unwrap().clone(), self.cut.clone());
+        let temporary = self.temporary.clone();
+        tokio::spawn(async move {
+            let mut child = process::Command::new("/bin/sh");
+            child.arg("-c").arg(line).kill_on_drop(true).env("TMPDIR", temporary);
+            child.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped());
+            let mut child = child.stderr(std::process::Stdio::piped()).spawn().unwrap();
+            let (mut stdin, mut stdout, mut stderr) =
+                (child.stdin.take().unwrap(), child.stdout.take().unwrap(), child.stderr.take().unwrap());
+            tokio::spawn(async move {
+                while let Some(bytes) = input.recv().await {
+                    if stdin.write_all(&bytes).await.is_err() {
+                        break;
+                    }
+                }
+            });
+            let errors = handle.clone();
+            let stderr = tokio::spawn(async move {
+                let mut buffer = [0; 4096];
+                while let Ok(n @ 1..) = stderr.read(&mut buffer).await {
+                    _ = errors.extended_data(id, 1, buffer[..n].to_vec()).await;
+                }
+            });
+            let mut buffer = [0; 4096];
+            let mut before = String::new();
+            while let Ok(n @ 1..) = stdout.read(&mut buffer).await {
+                _ = handle.data(id, buffer[..n].to_vec()).await;
+                if let (Some(at), Some(cut)) = (faults.cut_at, &cut) {
+                    before.push_str(&String::from_utf8_lossy(&buffer[..n]));
+                    if before.contains(at) {
+                        _ = cut.send(()).await;
+                        return;
+                    }
+                }
+            }
+            _ = stderr.await;
+            let status = child.wait().await.unwrap();
+            if !faults.no_exit_status {
+                match status.code() {
+                    Some(code) => _ = handle.exit_status_request(id, u32::try_from(code).unwrap()).await,
+                    None => {
+                        let killed = handle.exit_signal_request(
+                            id,
+                            russh::Sig::KILL,
+                            false,
+                            String::new(),
+                            String::new(),
+                        );
+                        _ = killed.await;
+                    }
+                }
+            }
+            _ = handle.eof(id).await;
+            _ = handle.close(id).await;
+        });
+    }
+}

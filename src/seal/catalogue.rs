@@ -1,0 +1,99 @@
+//! The seal operations: named, each with the text of a shell function.
+
+use serde::Serialize;
+
+/// One thing that sealing can do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Operation {
+    /// The name in profiles and output.
+    pub name: &'static str,
+    /// What it does, in one line for `--help` and the docs.
+    pub about: &'static str,
+    /// Whether another login may be impossible after it: such an operation is not carried out after a failure.
+    pub last: bool,
+    /// The shell text: defines the function `op_<name>`.
+    #[serde(skip)]
+    pub(super) text: &'static str,
+}
+
+/// All operations for Linux guests, in the order in which they are carried out: what ends the access to the guest
+/// comes last.
+pub const OPERATIONS: &[Operation] = &[
+    Operation {
+        name: "package-caches",
+        about: "removes downloaded packages (apt, dnf, yum, zypper, apk, pacman); package lists stay",
+        last: false,
+        text: include_str!("linux/package-caches.sh"),
+    },
+    Operation {
+        name: "shell-history",
+        about: "removes the history files of shells and tools in all homes",
+        last: false,
+        text: include_str!("linux/shell-history.sh"),
+    },
+    Operation {
+        name: "dhcp-leases",
+        about: "removes DHCP leases and what DHCP clients and NetworkManager recognise the machine by",
+        last: false,
+        text: include_str!("linux/dhcp-leases.sh"),
+    },
+    Operation {
+        name: "random-seed",
+        about: "removes the saved random seed, and keeps the shutdown from saving a new one",
+        last: false,
+        text: include_str!("linux/random-seed.sh"),
+    },
+    Operation {
+        name: "machine-id",
+        about: "empties /etc/machine-id, so that each clone gets its own",
+        last: false,
+        text: include_str!("linux/machine-id.sh"),
+    },
+    Operation {
+        name: "cloud-init",
+        about: "runs `cloud-init clean --logs --seed`, so that each clone is set up as on a first boot",
+        last: false,
+        text: include_str!("linux/cloud-init.sh"),
+    },
+    Operation {
+        name: "logs",
+        about: "removes rotated logs, journals and the installer's answers; empties the other files in /var/log",
+        last: false,
+        text: include_str!("linux/logs.sh"),
+    },
+    Operation {
+        name: "ssh-host-keys",
+        about: "removes the SSH host keys, so that each clone makes its own",
+        last: true,
+        text: include_str!("linux/ssh-host-keys.sh"),
+    },
+    Operation {
+        name: "build-user",
+        about: "removes the build's user with its home and sudo rules, and the build's key from all accounts",
+        last: true,
+        text: include_str!("linux/build-user.sh"),
+    },
+    Operation {
+        name: "fstrim",
+        about: "gives free blocks back to the disk",
+        last: false,
+        text: include_str!("linux/fstrim.sh"),
+    },
+];
+
+/// The operation of this name.
+#[must_use]
+pub fn operation(name: &str) -> Option<&'static Operation> {
+    OPERATIONS.iter().find(|operation| operation.name == name)
+}
+
+/// The names of all operations, in their order, without those that are switched off.
+#[must_use]
+pub fn enabled(switches: &std::collections::BTreeMap<String, bool>) -> Vec<String> {
+    OPERATIONS
+        .iter()
+        .filter(|operation| switches.get(operation.name).copied().unwrap_or(true))
+        .map(|operation| operation.name.to_owned())
+        .collect()
+}

@@ -1,0 +1,215 @@
+//! Seal: takes out of the guest what a template must not carry.
+//!
+//! Operations are named data ([`OPERATIONS`]). Those of a build run as one script as root, over one channel, because
+//! after the last of them nobody can log in any more: the script tells how each operation ended, and its sentinel
+//! that it came to its end. An operation after which no login is possible is not carried out once another has failed.
+
+mod catalogue;
+
+use std::fmt;
+use std::time::Duration;
+
+use forge_machine::{ExecOutcome, Guest, GuestError};
+use thiserror::Error;
+
+use crate::remote::{BUILD_KEY_COMMENT, Become, RemoteScript, ScriptEnd, ScriptOutput, quote, run_script};
+pub use catalogue::{OPERATIONS, Operation, enabled, operation};
+
+/// How long all operations together may take.
+const LIMIT: Duration = Duration::from_secs(600);
+
+/// How an operation ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SealOutcome {
+    /// It did its work; may say something about it.
+    Done(String),
+    /// There was nothing to do, and why.
+    Skipped(String),
+    /// It failed, in its own words.
+    Failed(String),
+    /// It was left out because another one had failed.
+    Left(String),
+}
+
+impl fmt::Display for SealOutcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (word, text) = match self {
+            Self::Done(text) => ("done", text),
+            Self::Skipped(text) => ("skipped", text),
+            Self::Failed(text) => ("failed", text),
+            Self::Left(text) => ("left out", text),
+        };
+        f.write_str(word)?;
+        if text.is_empty() { Ok(()) } else { write!(f, ": {text}") }
+    }
+}
+
+/// One operation's result.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SealResult {
+    /// Its name.
+    pub operation: String,
+    /// How it ended.
+    pub outcome: SealOutcome,
+}
+
+/// The guest could not be sealed.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum SealError {
+    /// There is no such operation.
+    #[error("there is no seal operation `{name}` (there are: {known})")]
+    Unknown {
+        /// The name.
+        name: String,
+        /// The names that exist.
+        known: String,
+    },
+    /// The user's name can't be used in the guest's files.
+    #[error("`{user}` can't be the name of a user")]
+    BadUser {
+        /// The name.
+        user: String,
+    },
+    /// Operations failed; the others were carried out, but for those that end the access to the guest.
+    #[error("{}", failures(results))]
+    Failed {
+        /// All results.
+        results: Vec<SealResult>,
+    },
+    /// The script was cut off: nobody knows what was done.
+    #[error("sealing was cut off ({how}) after {after}")]
+    CutOff {
+        /// How.
+        how: String,
+        /// The last operation that came back.
+        after: String,
+        /// What had come back until then.
+        results: Vec<SealResult>,
+    },
+    /// Sealing needs root.
+    #[error("sealing needs root, and the guest offers no way ({tried})")]
+    NoRoot {
+        /// What was tried.
+        tried: String,
+    },
+    /// The script could not be handed over.
+    #[error("the seal script could not be handed to the guest")]
+    Guest {
+        /// The cause.
+        #[source]
+        source: GuestError,
+    },
+}
+
+fn failures(results: &[SealResult]) -> String {
+    let failed = results.iter().filter_map(|result| match &result.outcome {
+        SealOutcome::Failed(text) => Some(format!("{}: {text}", result.operation)),
+        _ => None,
+    });
+    format!("seal operations failed ({})", failed.collect::<Vec<_>>().join("; "))
+}
+
+#[derive(Default)]
+struct Results {
+    results: Vec<SealResult>,
+}
+
+impl ScriptOutput for Results {
+    fn line(&mut self, line: &str, _stderr: bool) {
+        tracing::debug!(line, "seal");
+    }
+
+    fn mark(&mut self, text: &str) {
+        let mut words = text.splitn(4, ' ');
+        let (Some("op"), Some(name), Some(how)) = (words.next(), words.next(), words.next()) else { return };
+        let text = words.next().unwrap_or_default().trim().to_owned();
+        let outcome = match how {
+            "done" => SealOutcome::Done(text),
+            "skipped" => SealOutcome::Skipped(text),
+            "left" => SealOutcome::Left(text),
+            _ => SealOutcome::Failed(text),
+        };
+        self.results.push(SealResult { operation: name.to_owned(), outcome });
+    }
+}
+
+/// The script that carries out these operations. `created` says that the build made the user, so that it is removed.
+///
+/// # Errors
+/// When an operation does not exist or the user's name is none.
+pub fn script(operations: &[String], user: &str, created: bool) -> Result<RemoteScript, SealError> {
+    if let Some(name) = operations.iter().find(|name| operation(name).is_none()) {
+        let known: Vec<_> = OPERATIONS.iter().map(|operation| operation.name).collect();
+        return Err(SealError::Unknown { name: name.clone(), known: known.join(", ") });
+    }
+    // It goes into patterns as well, so it is no place for anything special.
+    if user.is_empty() || !user.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte)) {
+        return Err(SealError::BadUser { user: user.to_owned() });
+    }
+    let mut script = RemoteScript::sh("");
+    let mut text = format!("mark() {{ printf '%s %s\\n' {} \"$*\"; }}\n", script.sentinel.nonce());
+    text.push_str(
+        &include_str!("linux/prelude.sh")
+            .replace("@USER@", &quote::sh(user))
+            .replace("@CREATED@", if created { "yes" } else { "no" })
+            .replace("@KEY_COMMENT@", BUILD_KEY_COMMENT),
+    );
+    // The catalogue's order holds, whatever order they are asked for in.
+    for operation in
+        OPERATIONS.iter().filter(|operation| operations.iter().any(|name| name == operation.name))
+    {
+        let Operation { name, text: function, last, .. } = operation;
+        let run = if *last { "run_last_op" } else { "run_op" };
+        text.push_str(&format!("#: op {name} done\n{function}{run} {name} {}\n", name.replace('-', "_")));
+    }
+    // Clones are made of what is on the disk.
+    text.push_str("sync\nif [ -n \"$failed\" ]; then exit 1; fi\n");
+    script.content = text.into_bytes();
+    // Without -e: a failing operation must not keep the others from being tried.
+    script.interpreter = vec!["/bin/sh".into()];
+    script.become_root = Become::Auto;
+    script.timeout = Some(LIMIT);
+    script.dir = Some("/".into());
+    Ok(script)
+}
+
+/// Carries out the operations. May be dropped; nobody knows then how far it came.
+///
+/// # Errors
+/// When an operation fails, or the guest is lost before the end was told.
+pub async fn run(
+    guest: &dyn Guest,
+    operations: &[String],
+    user: &str,
+    created: bool,
+) -> Result<Vec<SealResult>, SealError> {
+    run_script_of(guest, &script(operations, user, created)?).await
+}
+
+async fn run_script_of(guest: &dyn Guest, script: &RemoteScript) -> Result<Vec<SealResult>, SealError> {
+    let mut output = Results::default();
+    let run = run_script(guest, script, &mut output).await.map_err(|source| SealError::Guest { source })?;
+    let results = output.results;
+    let how = match run.end {
+        ScriptEnd::Exited(0) => return Ok(results),
+        ScriptEnd::Exited(_)
+            if results.iter().any(|result| matches!(result.outcome, SealOutcome::Failed(_))) =>
+        {
+            return Err(SealError::Failed { results });
+        }
+        ScriptEnd::NoRoot(tried) => return Err(SealError::NoRoot { tried }),
+        ScriptEnd::Exited(status) => {
+            let said = run.tail.last().map(|line| format!(": {line}")).unwrap_or_default();
+            format!("the script exited with status {status}{said}")
+        }
+        ScriptEnd::Truncated(ExecOutcome::Disconnected) => "the connection was lost".to_owned(),
+        ScriptEnd::Truncated(_) => "the guest ended it".to_owned(),
+        ScriptEnd::TimedOut(limit) => format!("not done within {} s", limit.as_secs()),
+    };
+    let after = results.last().map_or_else(|| "nothing".to_owned(), |result| result.operation.clone());
+    Err(SealError::CutOff { how, after, results })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,282 @@
+//! The operations on a folder that stands for a guest's root.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+
+use super::*;
+use crate::remote::testing::{Faults, LocalGuest, SshServer};
+use crate::remote::{BuildKey, WaitInput, wait_for_guest};
+
+struct Root(tempfile::TempDir);
+
+impl Root {
+    fn new() -> Self {
+        let root = Self(tempfile::tempdir().unwrap());
+        root.write("etc/passwd", "root:x:0:0:root:/root:/bin/bash\nforge:x:1000:1000::/home/forge:/bin/bash\n\
+                                  ann:x:1001:1001::/home/ann:/bin/bash\nforger:x:1002:1002::/home/forger:/bin/sh\n");
+        root.write("etc/shadow", "root:*::\nforge:!::\nann:$6$x::\n");
+        root.write(
+            "etc/group",
+            "sudo:x:27:ann,forge\nadm:x:4:forge,ann\nforge:x:1000:\nx:x:5:forge\ny:x:6:forger\n",
+        );
+        root
+    }
+
+    fn write(&self, path: &str, text: &str) {
+        let path = self.0.path().join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+
+    fn program(&self, path: &str, text: &str) {
+        self.write(path, &format!("#!/bin/sh\n{text}\n"));
+        fs::set_permissions(self.0.path().join(path), fs::Permissions::from_mode(0o755)).unwrap();
+    }
+
+    fn read(&self, path: &str) -> Option<String> {
+        fs::read_to_string(self.0.path().join(path)).ok()
+    }
+
+    fn has(&self, path: &str) -> bool {
+        self.0.path().join(path).symlink_metadata().is_ok()
+    }
+
+    fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    async fn seal(&self, names: &[&str], created: bool) -> Result<Vec<SealResult>, SealError> {
+        let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
+        let mut script = script(&names, "forge", created).unwrap();
+        // The folder must never be empty: the operations would then be carried out on this machine.
+        assert!(self.path().is_absolute());
+        script.env.insert("FORGE_SEAL_ROOT".into(), self.path().to_str().unwrap().into());
+        script.become_root = Become::No;
+        run_script_of(&LocalGuest::default(), &script).await
+    }
+
+    async fn one(&self, name: &str, created: bool) -> SealOutcome {
+        let mut results = match self.seal(&[name], created).await {
+            Ok(results) | Err(SealError::Failed { results }) => results,
+            Err(error) => panic!("{error}"),
+        };
+        assert_eq!(results.len(), 1, "{results:?}");
+        results.remove(0).outcome
+    }
+}
+
+#[tokio::test]
+async fn host_keys_are_removed_and_other_ssh_files_stay() {
+    let root = Root::new();
+    assert!(matches!(root.one("ssh-host-keys", true).await, SealOutcome::Skipped(_)));
+    for file in ["ssh_host_ed25519_key", "ssh_host_ed25519_key.pub", "sshd_config"] {
+        root.write(&format!("etc/ssh/{file}"), "x");
+    }
+    let SealOutcome::Done(text) = root.one("ssh-host-keys", true).await else { panic!() };
+    assert!(text.contains("nothing known"), "{text}");
+    assert!(root.has("etc/ssh/sshd_config") && !root.has("etc/ssh/ssh_host_ed25519_key"));
+    root.write("etc/ssh/ssh_host_rsa_key", "x");
+    root.program("usr/bin/cloud-init", "true");
+    assert_eq!(root.one("ssh-host-keys", true).await, SealOutcome::Done(String::new()));
+}
+
+#[tokio::test]
+async fn the_machine_id_is_emptied_and_d_bus_follows_it() {
+    let root = Root::new();
+    root.write("etc/machine-id", "0123456789abcdef0123456789abcdef\n");
+    root.write("var/lib/dbus/machine-id", "0123456789abcdef0123456789abcdef\n");
+    assert_eq!(root.one("machine-id", true).await, SealOutcome::Done(String::new()));
+    assert_eq!(root.read("etc/machine-id").unwrap(), "");
+    assert_eq!(
+        fs::read_link(root.path().join("var/lib/dbus/machine-id")).unwrap(),
+        Path::new("/etc/machine-id")
+    );
+}
+
+#[tokio::test]
+async fn cloud_init_is_cleaned_where_it_is_and_its_failure_is_told() {
+    let root = Root::new();
+    assert!(matches!(root.one("cloud-init", true).await, SealOutcome::Skipped(_)));
+    root.program("usr/bin/cloud-init", "echo \"$@\" >\"$FORGE_SEAL_ROOT/called\"");
+    assert_eq!(root.one("cloud-init", true).await, SealOutcome::Done(String::new()));
+    assert_eq!(root.read("called").unwrap(), "clean --logs --seed\n");
+    root.program("usr/bin/cloud-init", "echo no space left; exit 1");
+    let SealOutcome::Failed(text) = root.one("cloud-init", true).await else { panic!() };
+    assert!(text.contains("no space left"), "{text}");
+}
+
+#[tokio::test]
+async fn caches_histories_leases_and_seeds_are_removed_and_nothing_beside_them() {
+    let root = Root::new();
+    let gone = [
+        ("package-caches", "var/cache/apt/archives/x.deb"),
+        ("package-caches", "var/cache/dnf/repo/x"),
+        ("shell-history", "home/ann/.bash_history"),
+        ("shell-history", "root/.bash_history"),
+        ("dhcp-leases", "var/lib/dhcp/dhclient.ens3.leases"),
+        ("dhcp-leases", "var/lib/NetworkManager/secret_key"),
+        ("random-seed", "var/lib/systemd/random-seed"),
+    ];
+    let stay = [
+        "var/lib/apt/lists/x",
+        "var/cache/apt/archives/lock",
+        "home/ann/.bashrc",
+        "var/lib/dhcp/dhclient.conf",
+    ];
+    for path in gone.iter().map(|(_, path)| *path).chain(stay) {
+        root.write(path, "x");
+    }
+    for name in ["package-caches", "shell-history", "dhcp-leases", "random-seed"] {
+        assert!(matches!(root.one(name, true).await, SealOutcome::Done(_)), "{name}");
+        assert!(matches!(root.one(name, true).await, SealOutcome::Skipped(_)), "{name} again");
+    }
+    assert!(gone.iter().all(|(_, path)| !root.has(path)) && stay.iter().all(|path| root.has(path)));
+}
+
+#[tokio::test]
+async fn logs_are_emptied_in_place_and_old_ones_and_answers_removed() {
+    let root = Root::new();
+    for path in [
+        "auth.log",
+        "wtmp",
+        "syslog.1",
+        "dpkg.log.2.gz",
+        "installer/cdebconf/questions.dat",
+        "apt/history log",
+    ] {
+        root.write(&format!("var/log/{path}"), "secret");
+    }
+    root.write("root/anaconda-ks.cfg", "rootpw");
+    assert_eq!(root.one("logs", true).await, SealOutcome::Done(String::new()));
+    for path in ["auth.log", "wtmp", "apt/history log"] {
+        assert_eq!(root.read(&format!("var/log/{path}")).unwrap(), "", "{path}");
+    }
+    for path in ["var/log/syslog.1", "var/log/dpkg.log.2.gz", "var/log/installer", "root/anaconda-ks.cfg"] {
+        assert!(!root.has(path), "{path}");
+    }
+}
+
+fn with_access(root: &Root) {
+    let key = BuildKey::generate().unwrap();
+    let line = key.public_openssh();
+    root.write("home/forge/.ssh/authorized_keys", &format!("{line}\n"));
+    root.write("home/ann/.ssh/authorized_keys", &format!("ssh-ed25519 AAAA ann\n{line}\n"));
+    root.write("root/.ssh/authorized_keys", &format!("no-pty,command=\"echo no\" {line}\n"));
+    root.write(
+        "etc/sudoers.d/90-cloud-init-users",
+        "# Created by cloud-init\n\nforge ALL=(ALL) NOPASSWD:ALL\n",
+    );
+    root.write(
+        "etc/sudoers.d/team",
+        "ann ALL=(ALL) ALL\nforge ALL=(ALL) NOPASSWD:ALL\nforger ALL=(ALL) ALL\n",
+    );
+    root.write("var/mail/forge", "x");
+}
+
+#[tokio::test]
+async fn the_build_user_goes_with_everything_of_it_and_others_stay() {
+    for with_userdel in [true, false] {
+        let root = Root::new();
+        with_access(&root);
+        if with_userdel {
+            root.program(
+                "usr/sbin/userdel",
+                "echo \"$@\" >\"$FORGE_SEAL_ROOT/called\"; sed -i /^forge:/d \"$FORGE_SEAL_ROOT/etc/passwd\"\n\
+                 echo 'userdel: user forge is currently used by process 1' >&2; exit 8",
+            );
+        }
+        assert_eq!(root.one("build-user", true).await, SealOutcome::Done(String::new()));
+        let passwd = root.read("etc/passwd").unwrap();
+        assert!(
+            !passwd.contains("\nforge:") && passwd.contains("forger:") && passwd.contains("ann:"),
+            "{passwd}"
+        );
+        if with_userdel {
+            assert_eq!(root.read("called").unwrap(), "-f -r forge\n");
+        } else {
+            assert_eq!(root.read("etc/shadow").unwrap(), "root:*::\nann:$6$x::\n");
+            assert_eq!(root.read("etc/group").unwrap(), "sudo:x:27:ann\nadm:x:4:ann\nx:x:5:\ny:x:6:forger\n");
+        }
+        for path in
+            ["home/forge", "etc/sudoers.d/90-cloud-init-users", "var/mail/forge", "root/.ssh/authorized_keys"]
+        {
+            assert!(!root.has(path), "{path}");
+        }
+        assert_eq!(root.read("etc/sudoers.d/team").unwrap(), "ann ALL=(ALL) ALL\nforger ALL=(ALL) ALL\n");
+        assert_eq!(root.read("home/ann/.ssh/authorized_keys").unwrap(), "ssh-ed25519 AAAA ann\n");
+        assert!(matches!(root.one("build-user", true).await, SealOutcome::Skipped(_)));
+    }
+}
+
+#[tokio::test]
+async fn a_user_from_before_the_build_loses_only_the_key() {
+    let root = Root::new();
+    with_access(&root);
+    assert!(matches!(root.one("build-user", false).await, SealOutcome::Done(_)));
+    assert!(root.read("etc/passwd").unwrap().contains("\nforge:") && root.has("home/forge"));
+    assert!(!root.has("home/forge/.ssh/authorized_keys") && root.has("etc/sudoers.d/90-cloud-init-users"));
+}
+
+#[tokio::test]
+async fn after_a_failure_the_access_to_the_guest_is_left_alone() {
+    let root = Root::new();
+    with_access(&root);
+    root.write("etc/ssh/ssh_host_ed25519_key", "x");
+    root.program("usr/bin/cloud-init", "exit 1");
+    let names = ["build-user", "ssh-host-keys", "cloud-init", "machine-id"];
+    let Err(SealError::Failed { results }) = root.seal(&names, true).await else { panic!() };
+    let words: Vec<String> = results
+        .iter()
+        .map(|r| format!("{} {}", r.operation, r.outcome.to_string().split(':').next().unwrap()))
+        .collect();
+    assert_eq!(
+        words,
+        ["machine-id skipped", "cloud-init failed", "ssh-host-keys left out", "build-user left out"]
+    );
+    assert!(root.has("etc/ssh/ssh_host_ed25519_key") && root.has("home/forge"));
+}
+
+#[tokio::test]
+async fn a_connection_that_is_lost_while_sealing_is_no_success() {
+    let server = SshServer::start(Faults { cut_at: Some("op machine-id"), ..Faults::default() }).await;
+    let input = WaitInput {
+        source: std::sync::Arc::new(server.address),
+        user: "forge".into(),
+        key: std::sync::Arc::new(BuildKey::generate().unwrap()),
+        host_key: None,
+        limit: Duration::from_secs(30),
+    };
+    let guest = wait_for_guest(input, &|_| {}).await.unwrap();
+    let root = Root::new();
+    let mut script = script(&["machine-id".into()], "forge", true).unwrap();
+    script.env.insert("FORGE_SEAL_ROOT".into(), root.path().to_str().unwrap().into());
+    script.become_root = Become::No;
+    script.content.extend_from_slice(b"sleep 1\n");
+    let error = run_script_of(guest.as_ref(), &script).await.unwrap_err();
+    assert!(matches!(error, SealError::CutOff { .. }), "{error}");
+}
+
+#[test]
+fn unknown_operations_and_strange_users_are_refused() {
+    let error = script(&["machine-ids".into()], "forge", true).unwrap_err().to_string();
+    assert!(error.contains("machine-ids") && error.contains("build-user"), "{error}");
+    assert!(matches!(script(&[], "a b", true), Err(SealError::BadUser { .. })));
+}
+
+#[test]
+fn operations_are_on_unless_switched_off_and_what_ends_the_access_comes_last() {
+    assert_eq!(enabled(&BTreeMap::new()).len(), OPERATIONS.len());
+    let names = enabled(&BTreeMap::from([("logs".to_owned(), false), ("fstrim".to_owned(), true)]));
+    assert!(!names.contains(&"logs".to_owned()));
+    assert_eq!(names.last().unwrap(), "fstrim");
+    assert_eq!(names[names.len() - 2], "build-user");
+    for operation in OPERATIONS {
+        assert!(
+            operation.text.contains(&format!("op_{}()", operation.name.replace('-', "_"))),
+            "{}",
+            operation.name
+        );
+    }
+}
