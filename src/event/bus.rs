@@ -1,0 +1,192 @@
+//! The one channel from the engine to the sinks.
+//!
+//! [`Events`] is what stages hold: emitting never waits. A thread of its own takes the events, masks secrets,
+//! numbers them and hands them to the sinks, so a slow terminal or disk can't hold a build up. A sink that panics
+//! is removed; the others go on.
+
+use std::collections::BTreeMap;
+use std::panic::AssertUnwindSafe;
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use forge_machine::ChainId;
+
+use super::{BuildView, Envelope, Event, Redactor, VERSION};
+
+/// Takes events in their order.
+pub trait Sink: Send {
+    /// Takes one event, already masked, with the state of its build after it.
+    fn take(&mut self, envelope: &Envelope, view: &BuildView);
+
+    /// All builds are over; nothing comes any more.
+    fn finish(&mut self) {}
+}
+
+enum Message {
+    Event { build: ChainId, began: Instant, at: Instant, event: Box<Event> },
+    Attach(Box<dyn Sink>),
+}
+
+/// The channel with its thread. Drop the last [`Events`] first, then [`Bus::close`] it.
+#[derive(Debug)]
+pub struct Bus {
+    sender: Sender<Message>,
+    redactor: Redactor,
+    thread: JoinHandle<()>,
+}
+
+impl Bus {
+    /// Starts the thread with some sinks.
+    #[must_use]
+    pub fn start(sinks: Vec<Box<dyn Sink>>, redactor: Redactor) -> Self {
+        let (sender, receiver) = mpsc::channel();
+        let mask = redactor.clone();
+        let thread = std::thread::spawn(move || pump(&receiver, sinks, &mask));
+        Self { sender, redactor, thread }
+    }
+
+    /// A handle for one build, whose clock begins now.
+    #[must_use]
+    pub fn events(&self, build: ChainId) -> Events {
+        Events { build, began: Instant::now(), sender: self.sender.clone() }
+    }
+
+    /// Adds a sink for all events from now on.
+    pub fn attach(&self, sink: Box<dyn Sink>) {
+        // The thread only ends when all senders are gone, and this is one of them.
+        let _unreachable = self.sender.send(Message::Attach(sink));
+    }
+
+    /// The redactor that stands before all sinks.
+    #[must_use]
+    pub fn redactor(&self) -> &Redactor {
+        &self.redactor
+    }
+
+    /// Waits until every event was taken. Events handles that are still held keep it waiting.
+    pub fn close(self) {
+        drop(self.sender);
+        if self.thread.join().is_err() {
+            tracing::error!("the thread of the event bus panicked");
+        }
+    }
+}
+
+/// Emits the events of one build. Cheap to clone; never waits.
+#[derive(Clone, Debug)]
+pub struct Events {
+    build: ChainId,
+    began: Instant,
+    sender: Sender<Message>,
+}
+
+impl Events {
+    /// Emits an event.
+    pub fn emit(&self, event: Event) {
+        let message = Message::Event {
+            build: self.build.clone(),
+            began: self.began,
+            at: Instant::now(),
+            event: Box::new(event),
+        };
+        // Without a bus there is nobody to tell; the build goes on.
+        let _nobody_listens = self.sender.send(message);
+    }
+
+    /// When the build began.
+    #[must_use]
+    pub fn began(&self) -> Instant {
+        self.began
+    }
+
+    /// The build.
+    #[must_use]
+    pub fn build(&self) -> &ChainId {
+        &self.build
+    }
+}
+
+fn pump(receiver: &Receiver<Message>, mut sinks: Vec<Box<dyn Sink>>, redactor: &Redactor) {
+    let mut builds: BTreeMap<ChainId, (u64, BuildView)> = BTreeMap::new();
+    while let Ok(message) = receiver.recv() {
+        let (build, began, at, event) = match message {
+            Message::Event { build, began, at, event } => (build, began, at, event),
+            Message::Attach(sink) => {
+                sinks.push(sink);
+                continue;
+            }
+        };
+        let (next, view) = builds.entry(build.clone()).or_insert_with(|| (0, BuildView::new(build.clone())));
+        let t_ms = u64::try_from(at.saturating_duration_since(began).as_millis()).unwrap_or(u64::MAX);
+        let envelope = Envelope { v: VERSION, build, seq: *next, t_ms, event: mask(*event, redactor) };
+        *next += 1;
+        view.apply(&envelope);
+        sinks.retain_mut(|sink| {
+            let taken = std::panic::catch_unwind(AssertUnwindSafe(|| sink.take(&envelope, view)));
+            if taken.is_err() {
+                tracing::error!("a sink panicked and was removed");
+            }
+            taken.is_ok()
+        });
+    }
+    for sink in &mut sinks {
+        sink.finish();
+    }
+}
+
+/// Masks an event by way of its JSON form, so that no field can be forgotten.
+fn mask(event: Event, redactor: &Redactor) -> Event {
+    let Ok(value) = serde_json::to_value(&event) else { return event };
+    let masked = redactor.value(value.clone());
+    if masked == value { event } else { serde_json::from_value(masked).unwrap_or(Event::Unknown) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Collect(Arc<Mutex<Vec<Envelope>>>);
+
+    impl Sink for Collect {
+        fn take(&mut self, envelope: &Envelope, _view: &BuildView) {
+            self.0.lock().expect("not poisoned").push(envelope.clone());
+        }
+    }
+
+    struct Broken;
+
+    impl Sink for Broken {
+        fn take(&mut self, _envelope: &Envelope, _view: &BuildView) {
+            std::panic::resume_unwind(Box::new("broken sink"));
+        }
+    }
+
+    #[test]
+    fn events_come_numbered_masked_and_whatever_another_sink_does() {
+        let collect = Collect::default();
+        let redactor = Redactor::default();
+        redactor.add("hunter22");
+        let bus = Bus::start(vec![Box::new(Broken), Box::new(collect.clone())], redactor);
+        let events = bus.events(ChainId::new("CHAIN-x"));
+        for line in ["one", "password is hunter22", "three"] {
+            events.emit(Event::Output { step: "s".into(), line: line.into(), stderr: false });
+        }
+        drop(events);
+        bus.close();
+        let seen = collect.0.lock().expect("not poisoned");
+        assert_eq!(seen.iter().map(|e| e.seq).collect::<Vec<_>>(), [0, 1, 2]);
+        let Event::Output { line, .. } = &seen[1].event else { unreachable!("an output") };
+        assert_eq!(line, "password is ***");
+    }
+
+    #[test]
+    fn an_event_of_a_newer_forge_is_read_as_unknown() {
+        let line = r#"{"v":1,"build":"CHAIN-x","seq":0,"t-ms":5,"event":"levitated","height":3}"#;
+        let envelope: Envelope = serde_json::from_str(line).expect("readable");
+        assert_eq!(envelope.event, Event::Unknown);
+    }
+}

@@ -1,0 +1,110 @@
+//! Keeps secrets out of everything that leaves the process: one redactor before all sinks and the error printer.
+
+use std::sync::{Arc, RwLock};
+
+use base64::Engine as _;
+use serde_json::Value;
+
+const MASK: &str = "***";
+
+/// Replaces known secrets, in the forms they travel in, by `***`.
+///
+/// Cloning shares the list, so a secret that becomes known late is masked everywhere from then on.
+#[derive(Clone, Default)]
+pub struct Redactor {
+    needles: Arc<RwLock<Vec<String>>>,
+}
+
+impl std::fmt::Debug for Redactor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Redactor")
+    }
+}
+
+impl Redactor {
+    /// Adds a secret in its raw, base64, URL-encoded, JSON and shell-quoted forms. Texts shorter than four
+    /// characters are left out: masking them would make every output unreadable.
+    pub fn add(&self, secret: &str) {
+        if secret.chars().count() < 4 {
+            return;
+        }
+        let json = serde_json::to_string(secret).unwrap_or_default();
+        let forms = [
+            secret.to_owned(),
+            base64::engine::general_purpose::STANDARD.encode(secret),
+            base64::engine::general_purpose::STANDARD_NO_PAD.encode(secret),
+            base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(secret),
+            percent_encoding::utf8_percent_encode(secret, percent_encoding::NON_ALPHANUMERIC).to_string(),
+            json.trim_matches('"').to_owned(),
+            secret.replace('\'', r"'\''"),
+        ];
+        if let Ok(mut needles) = self.needles.write() {
+            needles.extend(forms);
+            needles.sort_by(|a, b| b.len().cmp(&a.len()).then_with(|| a.cmp(b)));
+            needles.dedup();
+        }
+    }
+
+    /// Masks the secrets in a text.
+    #[must_use]
+    pub fn text(&self, text: &str) -> String {
+        let mut out = text.to_owned();
+        if let Ok(needles) = self.needles.read() {
+            for needle in needles.iter() {
+                if out.contains(needle.as_str()) {
+                    out = out.replace(needle.as_str(), MASK);
+                }
+            }
+        }
+        out
+    }
+
+    /// Masks the secrets in every string of a value.
+    #[must_use]
+    pub fn value(&self, value: Value) -> Value {
+        match value {
+            Value::String(text) => Value::String(self.text(&text)),
+            Value::Array(items) => Value::Array(items.into_iter().map(|item| self.value(item)).collect()),
+            Value::Object(map) => {
+                Value::Object(map.into_iter().map(|(key, item)| (key, self.value(item))).collect())
+            }
+            other => other,
+        }
+    }
+
+    /// The secrets themselves, for a search of the evidence for leaks.
+    #[must_use]
+    pub fn needles(&self) -> Vec<String> {
+        self.needles.read().map(|needles| needles.clone()).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_is_masked_in_each_form_it_travels_in() {
+        let redactor = Redactor::default();
+        let secret = "s3cr et'/\"x";
+        redactor.add(secret);
+        let base64 = base64::engine::general_purpose::STANDARD.encode(secret);
+        let url =
+            percent_encoding::utf8_percent_encode(secret, percent_encoding::NON_ALPHANUMERIC).to_string();
+        let json = serde_json::to_string(&serde_json::json!({ "token": secret })).expect("plain");
+        let shell = format!("TOKEN='{}'", secret.replace('\'', r"'\''"));
+        for text in [secret.to_owned(), base64, url, json, shell] {
+            let masked = redactor.text(&format!("before {text} after"));
+            assert!(masked.contains(MASK) && !masked.contains("s3cr"), "{masked}");
+            assert!(masked.starts_with("before ") && masked.ends_with(" after"), "{masked}");
+        }
+    }
+
+    #[test]
+    fn a_short_text_is_never_taken_for_a_secret() {
+        let redactor = Redactor::default();
+        redactor.add("abc");
+        redactor.add("");
+        assert_eq!(redactor.text("abcabc"), "abcabc");
+    }
+}

@@ -1,0 +1,22 @@
+//! What a build leaves for people and machines to check: `output/<profile>/<chain-id>/`.
+//!
+//! | file | what it is |
+//! |---|---|
+//! | `README.md` | what was built, from what, how, and how it ended, for people |
+//! | `proof.json` | the same for machines; only a build that succeeded has one |
+//! | `plan.json`, `plan.txt` | what was going to be done |
+//! | `events.jsonl` | every event, as `--json` prints it |
+//! | `build.log` | the same as lines |
+//! | `screens/` | pictures of the screen at boot steps and failures |
+//! | `seed/` | the seed as it was served, secrets masked |
+//! | `provision/` | each provisioner's whole output |
+//! | `SHA256SUMS` | the checksums of all the others |
+//!
+//! `output/<profile>/latest` points to the newest build that succeeded.
+
+pub mod folder;
+pub mod proof;
+pub mod sink;
+
+pub use folder::{EvidenceError, Folder};
+pub use sink::EvidenceSink;

@@ -1,0 +1,157 @@
+//! `proof.json` and `README.md`: a build for machines and for people. Pure.
+
+use std::fmt::Write as _;
+
+use forge_machine::Artefact;
+use serde::Serialize;
+
+use crate::event::view::StageStatus;
+use crate::event::{BuildView, Ending};
+use crate::plan::Plan;
+
+/// The form of `proof.json`.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Proof<'a> {
+    /// The version of this form: 1.
+    pub version: u32,
+    /// The build.
+    pub chain_id: &'a str,
+    /// The profile's name.
+    pub profile: &'a str,
+    /// The profile's files with their SHA-256.
+    pub profile_files: Vec<(String, &'a str)>,
+    /// The target's name.
+    pub target: &'a str,
+    /// The target's product and version.
+    pub product: &'a str,
+    /// forge's version.
+    pub forge: &'static str,
+    /// When the build was planned.
+    pub started: String,
+    /// How long it took, in milliseconds.
+    pub took_ms: u64,
+    /// SHA-256 of the plan.
+    pub plan: String,
+    /// What was made.
+    pub artefact: Option<&'a Artefact>,
+    /// Each stage with its time, in milliseconds, and its result.
+    pub stages: Vec<(&'static str, u64, &'a str)>,
+    /// The warnings.
+    pub warnings: &'a [String],
+}
+
+/// The proof of a build that succeeded.
+#[must_use]
+pub fn proof<'a>(plan: &'a Plan, view: &'a BuildView) -> Proof<'a> {
+    let artefact = match &view.ending {
+        Some(Ending::Done { artefact }) => Some(artefact),
+        Some(Ending::DoneWithFailure { artefact, .. }) => artefact.as_ref(),
+        _ => None,
+    };
+    let stages = view
+        .stages
+        .iter()
+        .filter_map(|(stage, status)| match status {
+            StageStatus::Done { took_ms, result } => Some((stage.name(), *took_ms, result.as_str())),
+            _ => None,
+        })
+        .collect();
+    Proof {
+        version: 1,
+        chain_id: plan.chain_id.as_str(),
+        profile: &plan.profile,
+        profile_files: plan
+            .profile_files
+            .iter()
+            .map(|(path, sha)| (path.display().to_string(), sha.as_str()))
+            .collect(),
+        target: &plan.target,
+        product: &plan.product,
+        forge: env!("CARGO_PKG_VERSION"),
+        started: plan.planned.to_string(),
+        took_ms: view.took_ms,
+        plan: plan.digest(),
+        artefact,
+        stages,
+        warnings: &view.warnings,
+    }
+}
+
+/// The page for people.
+#[must_use]
+pub fn readme(plan: &Plan, view: &BuildView) -> String {
+    let mut out = String::new();
+    let mut line = |text: String| {
+        let _infallible = writeln!(out, "{text}");
+    };
+    line(format!("# {}", plan.chain_id));
+    line(String::new());
+    let (verdict, failure) = match &view.ending {
+        Some(Ending::Done { artefact }) => {
+            (format!("Succeeded: {}.", crate::event::phrase::artefact(artefact)), None)
+        }
+        Some(Ending::DoneWithFailure { failure, .. }) => {
+            ("The artefact exists, and something after it failed.".into(), Some(failure))
+        }
+        Some(Ending::Kept { vm, failure, .. }) => {
+            (format!("Failed late; {vm} is kept. `forge finish {}` goes on with it.", vm.id), Some(failure))
+        }
+        Some(Ending::Failed { failure, left_behind }) if left_behind.is_empty() => {
+            ("Failed; nothing was left on the target.".into(), Some(failure))
+        }
+        Some(Ending::Failed { failure, left_behind }) => {
+            (format!("Failed; left behind: {}.", left_behind.join("; ")), Some(failure))
+        }
+        None => ("It did not come to an end.".into(), None),
+    };
+    line(verdict);
+    line(String::new());
+    line(format!(
+        "| | |\n|---|---|\n| profile | {} |\n| target | {} ({}) |",
+        plan.profile, plan.target, plan.product
+    ));
+    line(format!("| planned | {} |\n| took | {} |", plan.planned, crate::event::phrase::time(view.took_ms)));
+    line(format!("| forge | {} |\n| plan | sha256:{} |", env!("CARGO_PKG_VERSION"), plan.digest()));
+    for (path, sha) in &plan.profile_files {
+        line(format!("| {} | sha256:{sha} |", path.display()));
+    }
+    line(String::new());
+    line("## Stages\n\n| stage | time | result |\n|---|---|---|".into());
+    for (stage, status) in &view.stages {
+        match status {
+            StageStatus::Done { took_ms, result } => {
+                line(format!("| {stage} | {} | {result} |", crate::event::phrase::time(*took_ms)));
+            }
+            StageStatus::Failed { took_ms } => {
+                line(format!("| {stage} | {} | **failed** |", crate::event::phrase::time(*took_ms)));
+            }
+            StageStatus::Running { .. } | StageStatus::Pending => {
+                line(format!("| {stage} | | not reached |"))
+            }
+        }
+    }
+    if let Some(failure) = failure {
+        line(format!("\n## Failure\n\n{}\n", failure.heading));
+        for cause in &failure.causes {
+            line(format!("* because: {cause}"));
+        }
+        for seen in &failure.last_seen {
+            line(format!("* last seen: {seen}"));
+        }
+        for hint in &failure.hints {
+            line(format!("* help: {hint}"));
+        }
+    }
+    if !view.warnings.is_empty() {
+        line("\n## Warnings\n".into());
+        for warning in &view.warnings {
+            line(format!("* {warning}"));
+        }
+    }
+    line("\n## Files\n".into());
+    line("`plan.txt` and `plan.json`: what was going to be done. `events.jsonl` and `build.log`: what happened.".into());
+    line("`screens/`: pictures. `seed/`: what was served. `provision/`: the provisioners' output.".into());
+    line("`sha256sum --check SHA256SUMS` checks them all.".into());
+    out
+}

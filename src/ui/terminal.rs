@@ -1,0 +1,121 @@
+//! Progress that stays put: finished stages scroll up, and one line per build says what is going on.
+//!
+//! The line is a function of [`BuildView`] and the clock, so its words are tested without a terminal.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use forge_machine::ChainId;
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use super::failure;
+use super::paint::paint;
+use crate::event::phrase::{phrase, time};
+use crate::event::{BuildView, Envelope, Event, Sink};
+
+/// Draws on stderr.
+#[derive(Debug)]
+pub struct Terminal {
+    lines: MultiProgress,
+    builds: BTreeMap<ChainId, ProgressBar>,
+    several: bool,
+}
+
+impl Terminal {
+    /// Draws on stderr, at most ten times a second.
+    #[must_use]
+    pub fn new() -> Self {
+        let lines = MultiProgress::with_draw_target(ProgressDrawTarget::stderr_with_hz(10));
+        Self { lines, builds: BTreeMap::new(), several: false }
+    }
+
+    fn bar(&mut self, build: &ChainId) -> ProgressBar {
+        self.several |= !self.builds.is_empty() && !self.builds.contains_key(build);
+        let lines = &self.lines;
+        self.builds
+            .entry(build.clone())
+            .or_insert_with(|| {
+                let bar = lines.add(ProgressBar::new_spinner());
+                // The template is a constant of ours; a broken one would only lose the colours.
+                if let Ok(style) =
+                    ProgressStyle::with_template("{spinner:.cyan} {prefix:10}{elapsed:>12}  {wide_msg}")
+                {
+                    bar.set_style(style);
+                }
+                bar.enable_steady_tick(Duration::from_millis(100));
+                bar
+            })
+            .clone()
+    }
+}
+
+impl Default for Terminal {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Sink for Terminal {
+    fn take(&mut self, envelope: &Envelope, view: &BuildView) {
+        let bar = self.bar(&envelope.build);
+        let scrolls = match &envelope.event {
+            // What is going on is on the line that stays put.
+            Event::Doing { .. } | Event::Waiting { .. } | Event::Fetched { status: ..400, .. } => None,
+            Event::ProvisionerStarted { .. } | Event::Undoing { .. } => None,
+            _ => phrase(envelope),
+        };
+        if let Some((tone, mark, words)) = scrolls {
+            let name = if self.several { format!("{} ", view.profile) } else { String::new() };
+            // A closed terminal is no reason to stop a build.
+            let _terminal_is_gone = self.lines.println(paint(tone, &format!("{mark} {name}{words}")));
+        }
+        if let Event::BuildFinished { ending, .. } = &envelope.event {
+            bar.finish_and_clear();
+            self.lines.remove(&bar);
+            if let Some(failed) = ending.failure() {
+                let _terminal_is_gone = self.lines.println(failure::render(failed).trim_end());
+            }
+        } else {
+            if matches!(envelope.event, Event::StageStarted { .. }) {
+                bar.reset_elapsed();
+            }
+            let (prefix, words) = line(view);
+            bar.set_prefix(prefix);
+            bar.set_message(words);
+        }
+    }
+
+    fn finish(&mut self) {
+        for bar in self.builds.values() {
+            bar.finish_and_clear();
+        }
+        // Leaves the cursor on a line of its own.
+        let _terminal_is_gone = self.lines.clear();
+    }
+}
+
+/// What is going on: the stage, and its words.
+#[must_use]
+pub fn line(view: &BuildView) -> (String, String) {
+    if let Some(undoing) = &view.undoing {
+        return ("clean-up".into(), undoing.clone());
+    }
+    let Some(stage) = view.running() else { return (String::new(), view.profile.clone()) };
+    let mut words = match (&view.wait, &view.provisioner) {
+        (Some(wait), _) => {
+            let limit = if wait.limit_ms == 0 {
+                String::new()
+            } else {
+                format!(" (at most {})", time(wait.limit_ms))
+            };
+            let seen = if wait.seen.is_empty() { String::new() } else { format!(": {}", wait.seen) };
+            format!("waiting for {}{limit}{seen}", wait.what)
+        }
+        (None, Some((number, of, name))) => format!("{number} of {of}: {name}"),
+        (None, None) => view.doing.clone(),
+    };
+    if !view.output.is_empty() && view.provisioner.is_some() {
+        words = format!("{words} | {}", view.output);
+    }
+    (stage.name().into(), words)
+}
