@@ -1,0 +1,152 @@
+//! `forge build`.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Args;
+use forge_machine::{BuildState, Ownership};
+use futures_util::StreamExt as _;
+use futures_util::stream;
+use tokio_util::sync::CancellationToken;
+
+use super::options::{Global, Selection};
+use super::prepare::{Prepared, Refusal, prepare};
+use super::signals::cancel_on_signals;
+use super::{REFUSED, USAGE};
+use crate::engine::error::chain;
+use crate::engine::{Build, NoFaults, run};
+use crate::event::{Bus, Ending, Redactor};
+use crate::evidence::{EvidenceSink, Folder};
+use crate::plan::make::output_files;
+use crate::stages::connect::SshConnector;
+use crate::ui::{self, Style};
+
+/// How long the journals of dead builds may hold a new build up.
+const REPLAY_LIMIT: Duration = Duration::from_secs(30);
+
+/// Options of `forge build`.
+#[derive(Clone, Debug, Args)]
+pub struct BuildArgs {
+    #[command(flatten)]
+    selection: Selection,
+    /// The folder under which evidence is kept
+    #[arg(long, value_name = "DIR", default_value = "output")]
+    output: PathBuf,
+    /// How many builds run at once
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
+    parallel: u16,
+    /// Replaces image files of the same name (QEMU); templates are never replaced
+    #[arg(long)]
+    force: bool,
+    /// Plans and checks, and stops before anything is changed
+    #[arg(long)]
+    dry_run: bool,
+}
+
+/// Builds; gives the exit code.
+pub async fn build(global: &Global, args: &BuildArgs) -> u8 {
+    let redactor = Redactor::default();
+    let prepared = match prepare(global, &args.selection, &args.output, &redactor).await {
+        Ok(prepared) => prepared,
+        Err(Refusal(code)) => return code,
+    };
+    if let Some(code) = refuse_existing(&prepared, args) {
+        return code;
+    }
+    if args.dry_run {
+        return super::plan::print(global, &prepared, &redactor);
+    }
+    let journals = global.journals();
+    for hypervisor in prepared.iter().map(|each| &each.hypervisor).take(1) {
+        super::gc::replay_quietly(&journals, hypervisor, REPLAY_LIMIT).await;
+    }
+    let cancel = cancel_on_signals(journals.path().to_owned());
+    let bus = Bus::start(vec![Style::choose(global.json, global.quiet).sink()], redactor.clone());
+    let endings: Vec<Result<Ending, u8>> = stream::iter(prepared)
+        .map(|prepared| one(prepared, global, &args.output, &bus, &cancel))
+        .buffer_unordered(usize::from(args.parallel))
+        .collect()
+        .await;
+    bus.close();
+    worst(endings.into_iter().map(|ending| ending.map_or_else(|code| code, |ending| ending.exit_code())))
+}
+
+/// Of several builds the worst counts: 4, then 130, 1, 3, 5, 0.
+fn worst(codes: impl Iterator<Item = u8>) -> u8 {
+    let rank = |code: u8| match code {
+        4 => 6,
+        130 => 5,
+        1 => 4,
+        REFUSED => 3,
+        5 => 2,
+        0 => 0,
+        _ => 1,
+    };
+    codes.max_by_key(|code| rank(*code)).unwrap_or(USAGE)
+}
+
+fn refuse_existing(prepared: &[Prepared], args: &BuildArgs) -> Option<u8> {
+    let taken: Vec<PathBuf> = prepared
+        .iter()
+        .flat_map(|each| output_files(&each.plan.finish))
+        .filter(|path| path.exists())
+        .collect();
+    if args.force || taken.is_empty() {
+        return None;
+    }
+    for path in taken {
+        ui::say(&format!(
+            "error: {} exists\n    help: give --force to replace it, or the template another name",
+            path.display()
+        ));
+    }
+    Some(REFUSED)
+}
+
+async fn one(
+    prepared: Prepared,
+    global: &Global,
+    output: &std::path::Path,
+    bus: &Bus,
+    cancel: &CancellationToken,
+) -> Result<Ending, u8> {
+    let Prepared { plan, hypervisor, moment } = prepared;
+    let plan = Arc::new(plan);
+    let location = Folder::location(output, &plan.profile, &plan.chain_id);
+    let opened = Folder::create(location, bus.redactor().clone())
+        .and_then(|folder| EvidenceSink::open(plan.clone(), folder.clone()).map(|sink| (folder, sink)));
+    let (evidence, sink) = match opened {
+        Ok(opened) => opened,
+        Err(error) => {
+            ui::say(&format!("error: {}\n    help: name another folder with --output", chain(&error)));
+            return Err(REFUSED);
+        }
+    };
+    bus.attach(Box::new(sink));
+    let build = Build {
+        mark: Ownership {
+            nonce: moment.nonce,
+            chain_id: plan.chain_id.clone(),
+            owner: moment.owner,
+            started: moment.now,
+            heartbeat: moment.now,
+            state: BuildState::Building,
+        },
+        events: bus.events(plan.chain_id.clone()),
+        plan,
+        hypervisor,
+        connector: Arc::new(SshConnector),
+        journals: global.journals(),
+        evidence,
+        cancel: cancel.child_token(),
+        faults: Arc::new(NoFaults),
+    };
+    // A task of its own: whatever happens in one build, the others go on.
+    tokio::spawn(run(build)).await.map_err(|error| {
+        ui::say(&format!(
+            "error: forge itself is at fault: {error}; `forge gc` looks after what the build left"
+        ));
+        1
+    })
+}

@@ -1,0 +1,145 @@
+//! `forge gc`, and the quiet replay at the start of a build.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Args;
+use forge_machine::Hypervisor;
+use jiff::Timestamp;
+
+use super::options::Global;
+use super::{INCOMPLETE, REFUSED, prepare};
+use crate::config::Site;
+use crate::config::reader::parse_time;
+use crate::engine::JournalDir;
+use crate::engine::error::chain;
+use crate::event::Redactor;
+use crate::gc::{Found, remove_orphan, replay};
+use crate::ui::{self, table::table};
+
+/// Options of `forge gc`.
+#[derive(Clone, Debug, Args)]
+pub struct GcArgs {
+    /// The target whose orphans are looked for [default: as for build]
+    #[arg(long, value_name = "NAME")]
+    target: Option<String>,
+    /// Also removes VMs that bear forge's mark and have no journal here (another machine's, a CI container's)
+    #[arg(long)]
+    orphans: bool,
+    /// Only orphans whose build gave no sign of life for so long
+    #[arg(long, value_name = "TIME", default_value = "6h", value_parser = parse_age)]
+    older_than: Duration,
+}
+
+fn parse_age(text: &str) -> Result<Duration, String> {
+    parse_time(text).ok_or_else(|| "write it like 30m, 6h or 90s".to_owned())
+}
+
+/// Looks after what dead builds left; gives the exit code.
+pub async fn gc(global: &Global, args: &GcArgs) -> u8 {
+    let redactor = Redactor::default();
+    let (site, findings) = prepare::site(global);
+    if prepare::tell(&findings, &redactor) {
+        return REFUSED;
+    }
+    let mut found = match journals(global, &site, &redactor).await {
+        Ok(found) => found,
+        Err(code) => return code,
+    };
+    if args.orphans {
+        match orphans(global, args, &site, &redactor).await {
+            Ok(more) => found.extend(more),
+            Err(code) => return code,
+        }
+    }
+    if global.json {
+        let text = serde_json::to_string_pretty(&found).unwrap_or_default();
+        ui::data(&redactor.text(&format!("{text}\n")));
+    } else if found.is_empty() {
+        ui::say("nothing was left by dead builds");
+    } else {
+        let rows: Vec<Vec<String>> = found
+            .iter()
+            .map(|each| vec![each.build.clone(), each.target.clone(), each.what.clone(), each.result.clone()])
+            .collect();
+        ui::data(&redactor.text(&table(&["BUILD", "TARGET", "WHAT", "RESULT"], &rows)));
+    }
+    if found.iter().all(|each| each.ok) { 0 } else { INCOMPLETE }
+}
+
+async fn journals(global: &Global, site: &Site, redactor: &Redactor) -> Result<Vec<Found>, u8> {
+    let dead = global.journals().dead().map_err(|error| {
+        ui::say(&format!("error: {}", chain(&error)));
+        REFUSED
+    })?;
+    let mut found = Vec::new();
+    for dead in dead {
+        let dead = match dead {
+            Ok(dead) => dead,
+            Err(error) => {
+                found.push(lost("?", "?", chain(&error)));
+                continue;
+            }
+        };
+        let story = dead.story.clone();
+        let Some(target) = site.targets.get(&story.target) else {
+            let words =
+                format!("{} has no target `{}`: name the site file with --config", site.origin, story.target);
+            found.push(lost(story.chain_id.as_str(), &story.target, words));
+            continue;
+        };
+        match prepare::open(target, global, redactor).await {
+            Ok(hypervisor) => found.extend(replay(dead, hypervisor.as_ref()).await),
+            Err(finding) => found.push(lost(story.chain_id.as_str(), &story.target, finding.to_string())),
+        }
+    }
+    Ok(found)
+}
+
+fn lost(build: &str, target: &str, result: String) -> Found {
+    Found { build: build.into(), target: target.into(), what: "its journal".into(), result, ok: false }
+}
+
+async fn orphans(global: &Global, args: &GcArgs, site: &Site, redactor: &Redactor) -> Result<Vec<Found>, u8> {
+    let opened = match site.target(args.target.as_deref()) {
+        Ok(target) => prepare::open(target, global, redactor).await,
+        Err(finding) => Err(finding),
+    };
+    let hypervisor = opened.map_err(|finding| {
+        prepare::tell(&[finding], redactor);
+        REFUSED
+    })?;
+    let orphans = hypervisor.orphans().await.map_err(|error| {
+        ui::say(&redactor.text(&format!("error: orphans can't be looked for: {}", chain(&error))));
+        REFUSED
+    })?;
+    // A living build of this machine renews its mark, but its journal is the better witness.
+    let living = global.journals().living();
+    let mut found = Vec::new();
+    for orphan in orphans {
+        if living.contains(&orphan.mark.chain_id) {
+            continue;
+        }
+        found.push(remove_orphan(&orphan, args.older_than, Timestamp::now(), hypervisor.as_ref()).await);
+    }
+    Ok(found)
+}
+
+/// Replays the journals of dead builds of a target before a new build begins, for a limited time; what can't be done
+/// is left for `forge gc`.
+pub async fn replay_quietly(journals: &JournalDir, hypervisor: &Arc<dyn Hypervisor>, limit: Duration) {
+    let Ok(dead) = journals.dead() else { return };
+    let work = async {
+        for dead in dead.into_iter().flatten() {
+            if dead.story.target != hypervisor.target() {
+                continue;
+            }
+            for found in replay(dead, hypervisor.as_ref()).await {
+                ui::say(&format!("left by {}: {}: {}", found.build, found.what, found.result));
+            }
+        }
+    };
+    if tokio::time::timeout(limit, work).await.is_err() {
+        ui::say("some of what dead builds left is still there: `forge gc` does the rest");
+    }
+}

@@ -1,0 +1,102 @@
+//! The command line: parses, calls, and turns what happened into an exit code.
+//!
+//! Exit codes: 0 done, 1 the build failed, 2 usage, 3 refused before any effect, 4 clean-up incomplete, 5 the artefact
+//! exists but a later step failed, 130 interrupted.
+
+pub mod build;
+pub mod finish;
+pub mod gc;
+pub mod options;
+pub mod plan;
+pub mod prepare;
+pub mod signals;
+pub mod validate;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use options::Global;
+
+/// Exit code: wrong usage.
+pub const USAGE: u8 = 2;
+/// Exit code: refused before any effect.
+pub const REFUSED: u8 = 3;
+/// Exit code: clean-up incomplete.
+pub const INCOMPLETE: u8 = 4;
+/// Exit code: interrupted.
+pub const INTERRUPTED: u8 = 130;
+
+/// Builds VM templates on Proxmox VE and disk images with local QEMU, from one profile file.
+#[derive(Debug, Parser)]
+#[command(
+    name = "forge",
+    version,
+    propagate_version = true,
+    subcommand_required = true,
+    arg_required_else_help = true,
+    after_help = "\
+A first build:
+  forge validate os-profiles/debian-12.toml   checks the files; asks nobody
+  forge plan os-profiles/debian-12.toml       asks the target, changes nothing
+  forge build os-profiles/debian-12.toml      builds
+
+The target is described in ./forge.toml (or --config FILE), or by PROXMOX_URL,
+PROXMOX_TOKEN_ID and PROXMOX_TOKEN_SECRET in the environment or an --env-file.
+
+Exit codes:
+  0    done
+  1    the build failed; nothing is left, or the VM is kept for `forge finish`
+  2    usage
+  3    refused before anything was changed
+  4    something was left behind: `forge gc`
+  5    the artefact exists, and a later step failed
+  130  interrupted"
+)]
+struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Builds one or several profiles
+    Build(build::BuildArgs),
+    /// Prints what a build would do; asks the target and changes nothing
+    Plan(plan::PlanArgs),
+    /// Checks profiles and the site file without asking anybody
+    Validate(validate::ValidateArgs),
+    /// Goes on with a build that failed after its provisioners had succeeded
+    Finish(finish::FinishArgs),
+    /// Removes what dead builds left
+    Gc(gc::GcArgs),
+}
+
+/// Runs the program.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    crate::ui::settle_colours();
+    cli.global.start_tracing();
+    // One provider of cryptography for everything; already installed only when called twice.
+    let _installed_before = rustls::crypto::ring::default_provider().install_default();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            crate::ui::say(&format!("error: no threads can be started: {error}"));
+            return ExitCode::from(REFUSED);
+        }
+    };
+    let code = runtime.block_on(async {
+        match cli.command {
+            Command::Build(args) => build::build(&cli.global, &args).await,
+            Command::Plan(args) => plan::plan(&cli.global, &args).await,
+            Command::Validate(args) => validate::validate(&cli.global, &args),
+            Command::Finish(args) => finish::finish(&cli.global, &args).await,
+            Command::Gc(args) => gc::gc(&cli.global, &args).await,
+        }
+    });
+    ExitCode::from(code)
+}

@@ -1,0 +1,232 @@
+//! What `build`, `plan` and `finish` do before anything is changed: read files, ask targets, plan. Everything that is
+//! wrong is told at once.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use forge_machine::{Hypervisor, Nonce};
+use jiff::Timestamp;
+use rand::RngExt as _;
+
+use super::options::{Global, Selection};
+use super::{REFUSED, USAGE};
+use crate::config::site::{SecretRef, Site, Target, TargetKind};
+use crate::config::{Finding, Profile, SiteSearch, load_given, load_profile, load_site};
+use crate::engine::error::{chain, hint};
+use crate::event::Redactor;
+use crate::plan::{Moment, Plan, make};
+
+/// A build that could begin.
+pub struct Prepared {
+    /// What to do.
+    pub plan: Plan,
+    /// Where.
+    pub hypervisor: Arc<dyn Hypervisor>,
+    /// Its moment: nonce, owner, time.
+    pub moment: Moment,
+}
+
+/// Why nothing could be prepared: the findings were told, this is the exit code.
+pub struct Refusal(pub u8);
+
+/// The environment as text; what is not text can't be a setting of forge's.
+#[must_use]
+pub fn environment() -> BTreeMap<String, String> {
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect()
+}
+
+/// Reads the site.
+#[must_use]
+pub fn site(global: &Global) -> (Site, Vec<Finding>) {
+    load_site(&SiteSearch {
+        config: global.config.clone(),
+        env_file: global.env_file.clone(),
+        environment: environment(),
+    })
+}
+
+/// Opens a target, resolving its secret.
+///
+/// # Errors
+/// A finding about the secret or the settings.
+pub async fn open(
+    target: &Target,
+    global: &Global,
+    redactor: &Redactor,
+) -> Result<Arc<dyn Hypervisor>, Finding> {
+    let secret = match &target.kind {
+        TargetKind::Proxmox(proxmox) => {
+            let secret = resolve(&proxmox.token_secret).await.map_err(|message| {
+                Finding::general(format!("the token's secret of target `{}`: {message}", target.name))
+            })?;
+            redactor.add(&secret);
+            Some(secret)
+        }
+        TargetKind::Qemu(_) => None,
+    };
+    crate::backends::open(target, secret.as_deref(), &global.state()).map_err(|error| {
+        let finding = Finding::general(chain(&error));
+        hint(&error).map_or_else(|| finding.clone(), |hint| finding.clone().help(hint))
+    })
+}
+
+async fn resolve(secret: &SecretRef) -> Result<String, String> {
+    let text = match secret {
+        SecretRef::Given(secret) => secret.expose().to_owned(),
+        SecretRef::Env(name) => {
+            std::env::var(name).map_err(|_unset| format!("the environment variable {name} is not set"))?
+        }
+        SecretRef::File(path) => std::fs::read_to_string(path)
+            .map_err(|error| format!("{} can't be read: {error}", path.display()))?,
+        SecretRef::Command(words) => {
+            let (program, arguments) = words.split_first().ok_or("the command is empty")?;
+            let output = tokio::process::Command::new(program)
+                .args(arguments)
+                .stdin(std::process::Stdio::null())
+                .output()
+                .await
+                .map_err(|error| format!("`{program}` can't be run: {error}"))?;
+            if !output.status.success() {
+                let words = String::from_utf8_lossy(&output.stderr);
+                return Err(format!("`{program}` ended with {}: {}", output.status, words.trim()));
+            }
+            String::from_utf8(output.stdout).map_err(|_not_text| format!("`{program}` printed no text"))?
+        }
+    };
+    let text = text.trim().to_owned();
+    if text.is_empty() { Err("it is empty".into()) } else { Ok(text) }
+}
+
+/// Prints findings on stderr, masked; gives whether one of them is fatal.
+pub fn tell(findings: &[Finding], redactor: &Redactor) -> bool {
+    for finding in findings {
+        let tone = if finding.fatal { "error: " } else { "" };
+        crate::ui::say(&redactor.text(&format!("{tone}{finding}")));
+    }
+    findings.iter().any(|finding| finding.fatal)
+}
+
+/// Reads the profiles of a selection.
+#[must_use]
+pub fn profiles(selection: &Selection, redactor: &Redactor) -> (Vec<Profile>, Vec<Finding>) {
+    let (given, mut findings) = load_given(&selection.vars, &selection.var_files, environment());
+    let mut profiles = Vec::new();
+    for file in &selection.profiles {
+        let (profile, wrong) = load_profile(file, &given);
+        findings.extend(wrong);
+        profiles.extend(profile);
+    }
+    for profile in &profiles {
+        profile.secrets.iter().for_each(|secret| redactor.add(secret));
+    }
+    (profiles, findings)
+}
+
+/// Reads, asks and plans everything that was selected. Findings are told.
+///
+/// # Errors
+/// The exit code, when something keeps a build from beginning.
+pub async fn prepare(
+    global: &Global,
+    selection: &Selection,
+    evidence_root: &Path,
+    redactor: &Redactor,
+) -> Result<Vec<Prepared>, Refusal> {
+    let (site, mut findings) = site(global);
+    let (profiles, wrong) = profiles(selection, redactor);
+    findings.extend(wrong);
+    let target = match site.target(selection.target.as_deref()) {
+        Ok(target) => Some(target),
+        Err(finding) => {
+            // A site file with faults of its own may lack the target because of them.
+            if findings.iter().all(|each| !each.fatal) || selection.target.is_some() {
+                findings.push(finding);
+            }
+            None
+        }
+    };
+    if tell(&findings, redactor) {
+        return Err(Refusal(REFUSED));
+    }
+    let Some(target) = target else { return Err(Refusal(REFUSED)) };
+    let hypervisor = match open(target, global, redactor).await {
+        Ok(hypervisor) => hypervisor,
+        Err(finding) => {
+            tell(&[finding], redactor);
+            return Err(Refusal(REFUSED));
+        }
+    };
+    let mut prepared = Vec::new();
+    let mut refused = false;
+    for profile in &profiles {
+        match plan_one(profile, target, &hypervisor, evidence_root).await {
+            Ok((plan, moment, findings)) => {
+                refused |= tell(&findings, redactor);
+                prepared.extend(plan.map(|plan| Prepared { plan, hypervisor: hypervisor.clone(), moment }));
+            }
+            Err(findings) => {
+                tell(&findings, redactor);
+                refused = true;
+                break;
+            }
+        }
+    }
+    if refused {
+        return Err(Refusal(REFUSED));
+    }
+    if prepared.is_empty() { Err(Refusal(USAGE)) } else { Ok(prepared) }
+}
+
+type Planned = (Option<Plan>, Moment, Vec<Finding>);
+
+async fn plan_one(
+    profile: &Profile,
+    target: &Target,
+    hypervisor: &Arc<dyn Hypervisor>,
+    evidence_root: &Path,
+) -> Result<Planned, Vec<Finding>> {
+    let query = make::query(profile, target).map_err(|finding| vec![finding])?;
+    let (facts, wrong) = hypervisor.facts(&query).await.map_err(|error| {
+        let finding = Finding::general(format!("target `{}` can't be used: {}", target.name, chain(&error)));
+        vec![hint(&error).map_or_else(|| finding.clone(), |hint| finding.clone().help(hint))]
+    })?;
+    let moment = moment(evidence_root);
+    let capabilities = hypervisor.capabilities();
+    let input =
+        make::Input { target, capabilities: &capabilities, facts: &facts, findings: wrong, moment: &moment };
+    let (plan, mut findings) = make::make(profile, &input);
+    if let Some(plan) = &plan {
+        findings.extend(hypervisor.check(&plan.machine, &facts).into_iter().map(|found| {
+            let mut finding = make::located(profile, &found.setting, found.message);
+            finding.help = (!found.help.is_empty()).then_some(found.help);
+            finding.fatal = found.fatal;
+            finding
+        }));
+    }
+    let fatal = findings.iter().any(|finding| finding.fatal);
+    Ok((plan.filter(|_| !fatal), moment, findings))
+}
+
+/// This moment: the only place where time, randomness and the names of the CI come in.
+#[must_use]
+pub fn moment(evidence_root: &Path) -> Moment {
+    let number = ["FORGE_BUILD_NUMBER", "BUILD_NUMBER", "GITHUB_RUN_NUMBER", "CI_PIPELINE_IID"]
+        .iter()
+        .find_map(|name| std::env::var(name).ok().filter(|value| !value.is_empty()))
+        .unwrap_or_else(|| "001".into());
+    let user = std::env::var("USER").or_else(|_| std::env::var("LOGNAME")).unwrap_or_else(|_| "forge".into());
+    let host = nix::unistd::gethostname()
+        .ok()
+        .and_then(|name| name.into_string().ok())
+        .unwrap_or_else(|| "localhost".into());
+    Moment {
+        now: Timestamp::now(),
+        build_number: number,
+        owner: format!("{user}@{host}"),
+        nonce: Nonce::from_bytes(rand::rng().random()),
+        evidence_root: evidence_root.to_owned(),
+    }
+}

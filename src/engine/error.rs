@@ -1,0 +1,146 @@
+//! Why a stage failed, with what was seen last and what to do.
+
+use forge_machine::PortError;
+use forge_machine::error::Cause;
+use thiserror::Error;
+
+use super::bindings::Unbound;
+use super::journal::JournalError;
+use crate::event::{Failure, Stage};
+
+/// The failure of a stage. Display says what failed; the cause is the source.
+#[derive(Debug, Error)]
+#[error("{what}")]
+pub struct StageError {
+    what: String,
+    #[source]
+    source: Option<Cause>,
+    last_seen: Vec<String>,
+    hints: Vec<String>,
+    interrupted: bool,
+    outcome_unknown: bool,
+}
+
+impl StageError {
+    /// A failure without a cause of its own.
+    pub fn new(what: impl Into<String>) -> Self {
+        Self {
+            what: what.into(),
+            source: None,
+            last_seen: Vec::new(),
+            hints: Vec::new(),
+            interrupted: false,
+            outcome_unknown: false,
+        }
+    }
+
+    /// A failure of a hypervisor, with the hint that goes with its kind.
+    pub fn port(what: impl Into<String>, source: PortError) -> Self {
+        let mut error = Self::new(what);
+        error.outcome_unknown = source.is_outcome_unknown();
+        error.hints.extend(hint(&source).map(str::to_owned));
+        error.source = Some(Box::new(source));
+        error
+    }
+
+    /// A failure with a cause.
+    pub fn caused(what: impl Into<String>, source: impl Into<Cause>) -> Self {
+        Self { source: Some(source.into()), ..Self::new(what) }
+    }
+
+    /// The user interrupted the build.
+    #[must_use]
+    pub fn interruption() -> Self {
+        Self { interrupted: true, ..Self::new("the build was interrupted") }
+    }
+
+    /// Adds something that was seen last.
+    #[must_use]
+    pub fn seen(mut self, what: impl Into<String>) -> Self {
+        self.last_seen.push(what.into());
+        self
+    }
+
+    /// Adds what to do.
+    #[must_use]
+    pub fn hint(mut self, what: impl Into<String>) -> Self {
+        self.hints.push(what.into());
+        self
+    }
+
+    /// Whether the user interrupted the build.
+    #[must_use]
+    pub fn is_interruption(&self) -> bool {
+        self.interrupted
+    }
+
+    /// Whether nobody knows if the last request was carried out.
+    #[must_use]
+    pub fn is_outcome_unknown(&self) -> bool {
+        self.outcome_unknown
+    }
+
+    /// The form for events and people.
+    #[must_use]
+    pub fn to_failure(&self, stage: Option<Stage>) -> Failure {
+        let mut causes = Vec::new();
+        let mut next = std::error::Error::source(self);
+        while let Some(cause) = next {
+            causes.push(cause.to_string());
+            next = cause.source();
+        }
+        Failure {
+            stage,
+            heading: self.what.clone(),
+            causes,
+            last_seen: self.last_seen.clone(),
+            hints: self.hints.clone(),
+            interrupted: self.interrupted,
+        }
+    }
+}
+
+impl From<JournalError> for StageError {
+    fn from(error: JournalError) -> Self {
+        Self::caused("can't keep the journal, so nothing more is changed", error)
+            .hint("see that the state folder is on a disk with room, or name another with --state-dir")
+    }
+}
+
+impl From<Unbound> for StageError {
+    fn from(error: Unbound) -> Self {
+        Self::caused("a value of the plan is missing", error)
+    }
+}
+
+/// What to do about an error of the port.
+#[must_use]
+pub fn hint(error: &PortError) -> Option<&'static str> {
+    match error {
+        PortError::Unreachable { .. } => {
+            Some("check the target's `url`, its service and the firewall between")
+        }
+        PortError::Untrusted { .. } => {
+            Some("if the certificate was renewed, set `tls.fingerprint` in forge.toml to the one shown")
+        }
+        PortError::Unauthorized { .. } => Some("check `token-id` and `token-secret`; has the token expired?"),
+        PortError::Denied { .. } => {
+            Some("`forge plan` names every missing privilege and the command that grants it")
+        }
+        PortError::OutcomeUnknown { .. } => Some("`forge gc` looks after whatever it has made"),
+        _ => None,
+    }
+}
+
+/// An error with its causes in one line: `a: b: c`.
+#[must_use]
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        next = cause.source();
+    }
+    text
+}

@@ -1,0 +1,392 @@
+//! Runs one build from its plan to its ending.
+
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::panic::AssertUnwindSafe;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use forge_machine::{BuildState, Hypervisor, Machine, Ownership, StopLadder};
+use futures_util::FutureExt as _;
+use jiff::Timestamp;
+use tokio_util::sync::CancellationToken;
+
+use super::bindings::Bindings;
+use super::cleanup::Cleanup;
+use super::cx::Cx;
+use super::effect::Faults;
+use super::error::StageError;
+use super::journal::{Journal, JournalDir, KeptBuild, OpenUndo, Record, UndoAction, UndoKind};
+use crate::event::{Ending, Event, Events, Failure, Region, Stage};
+use crate::evidence::Folder;
+use crate::plan::Plan;
+use crate::remote::BuildKey;
+use crate::stages::connect::Connector;
+use crate::stages::finish::Committed;
+use crate::stages::{self, Connected, Created, Provisioned, Sealed, Stopped};
+
+/// Everything a build needs to run.
+#[derive(Debug)]
+pub struct Build {
+    /// What to do.
+    pub plan: Arc<Plan>,
+    /// The target.
+    pub hypervisor: Arc<dyn Hypervisor>,
+    /// How the guest is reached.
+    pub connector: Arc<dyn Connector>,
+    /// Where events go.
+    pub events: Events,
+    /// Where journals are.
+    pub journals: JournalDir,
+    /// The folder of evidence.
+    pub evidence: Folder,
+    /// The mark that the build VM bears.
+    pub mark: Ownership,
+    /// Interrupts the build.
+    pub cancel: CancellationToken,
+    /// Where tests make it fail.
+    pub faults: Arc<dyn Faults>,
+}
+
+/// How a kept build goes on.
+#[derive(Debug)]
+pub struct Resumption {
+    /// The journal, locked.
+    pub journal: Journal,
+    /// Where the build was.
+    pub kept: KeptBuild,
+    /// What is still to be undone, newest first.
+    pub undos: Vec<OpenUndo>,
+}
+
+/// How long the guest of a build that is kept gets to shut down before its power is cut.
+const KEEP_SHUTDOWN: Duration = Duration::from_secs(60);
+
+/// Runs a build. Never panics and never leaves silently: whatever happens is in the ending.
+pub async fn run(build: Build) -> Ending {
+    let cleanup = open_journal(&build).map(Cleanup::new);
+    start(build, cleanup, None).await
+}
+
+/// Goes on with a kept build.
+pub async fn resume(build: Build, resumption: Resumption) -> Ending {
+    let Resumption { journal, kept, undos } = resumption;
+    start(build, Ok(Cleanup::resume(journal, undos)), Some(kept)).await
+}
+
+fn open_journal(build: &Build) -> Result<Journal, StageError> {
+    let mut journal = build.journals.create(&build.plan.chain_id)?;
+    journal.write(&Record::Opened {
+        version: 1,
+        chain_id: build.plan.chain_id.clone(),
+        profile: build.plan.profile.clone(),
+        target: build.plan.target.clone(),
+        nonce: build.mark.nonce.clone(),
+        started: build.mark.started,
+        evidence: build.evidence.path().to_owned(),
+    })?;
+    Ok(journal)
+}
+
+async fn start(build: Build, cleanup: Result<Cleanup, StageError>, kept: Option<KeptBuild>) -> Ending {
+    let Build { plan, hypervisor, connector, events, journals, evidence, mark, cancel, faults } = build;
+    let evidence_path = evidence.path().to_owned();
+    events.emit(Event::BuildStarted {
+        profile: plan.profile.clone(),
+        target: plan.target.clone(),
+        product: plan.product.clone(),
+        makes: plan.makes(),
+        evidence: evidence_path.clone(),
+        plan: plan.digest(),
+    });
+    let ending = match cleanup {
+        Err(error) => Ending::Failed { failure: error.to_failure(None), left_behind: Vec::new() },
+        Ok(cleanup) => {
+            let bindings = Bindings::new(events.clone());
+            let mut cx = Cx {
+                plan,
+                hypervisor,
+                mark,
+                connector,
+                events: events.clone(),
+                cleanup,
+                bindings,
+                evidence,
+                region: Region::Building,
+                cancel,
+                faults,
+            };
+            let mut progress = Progress::new(journals, kept);
+            let result = limited(&mut cx, &mut progress).await;
+            conclude(cx, progress, result).await
+        }
+    };
+    let took_ms = u64::try_from(events.began().elapsed().as_millis()).unwrap_or(u64::MAX);
+    events.emit(Event::BuildFinished { ending: ending.clone(), took_ms, evidence: evidence_path });
+    ending
+}
+
+/// What the conclusion needs to know of how far the stages came.
+#[derive(Debug)]
+struct Progress {
+    journals: JournalDir,
+    kept: Option<KeptBuild>,
+    machine: Option<Arc<dyn Machine>>,
+}
+
+impl Progress {
+    fn new(journals: JournalDir, kept: Option<KeptBuild>) -> Self {
+        Self { journals, kept, machine: None }
+    }
+
+    fn key_file(&self, cx: &Cx) -> PathBuf {
+        self.journals.path().join(format!("{}.key", cx.plan.chain_id))
+    }
+}
+
+type StageResult<T> = Result<T, (Stage, StageError)>;
+
+/// Runs the stages, turning a panic into a failure and the build's own deadline into an interruption.
+async fn limited(cx: &mut Cx, progress: &mut Progress) -> Result<Committed, Failure> {
+    let limit = cx.plan.deadlines.build;
+    let cancel = cx.cancel.clone();
+    let events = cx.events.clone();
+    let stages = AssertUnwindSafe(pipeline(cx, progress)).catch_unwind();
+    tokio::pin!(stages);
+    let mut overdue = false;
+    let result = loop {
+        tokio::select! {
+            result = &mut stages => break result,
+            () = sleep_for(limit), if !overdue => {
+                overdue = true;
+                events.emit(Event::Warning { message: "the build took longer than `deadlines.build`".into(), help: String::new() });
+                // The stages notice it where they may be dropped, and nothing is cut off in flight.
+                cancel.cancel();
+            }
+        }
+    };
+    match result {
+        Ok(Ok(committed)) => Ok(committed),
+        Ok(Err((stage, error))) if overdue && error.is_interruption() => {
+            let limit = limit.unwrap_or_default();
+            let error = StageError::new(format!("the build was not done within {} s", limit.as_secs()))
+                .hint("raise `deadlines.build`");
+            Err(error.to_failure(Some(stage)))
+        }
+        Ok(Err((stage, error))) => Err(error.to_failure(Some(stage))),
+        Err(panic) => {
+            let words = panic
+                .downcast_ref::<String>()
+                .cloned()
+                .or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()))
+                .unwrap_or_default();
+            Err(StageError::new(format!("forge itself is at fault: {words}"))
+                .hint("please report it, with the folder of evidence")
+                .to_failure(None))
+        }
+    }
+}
+
+async fn sleep_for(limit: Option<Duration>) {
+    match limit {
+        Some(limit) => tokio::time::sleep(limit).await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn pipeline(cx: &mut Cx, progress: &mut Progress) -> StageResult<Committed> {
+    let sealed = match progress.kept.clone() {
+        None => {
+            let provisioned = up_to_keep_point(cx, progress).await?;
+            seal(cx, progress, provisioned).await?
+        }
+        Some(kept) => {
+            cx.enter(Region::Keeping);
+            let machine = cx.hypervisor.machine(&kept.vm);
+            progress.machine = Some(machine.clone());
+            if kept.sealed {
+                Sealed { machine }
+            } else {
+                let provisioned = reconnect(cx, machine, &kept).await?;
+                seal(cx, progress, provisioned).await?
+            }
+        }
+    };
+    let clock = cx.begin(Stage::Shutdown);
+    let result = stages::shutdown::shutdown(cx, sealed).await;
+    let stopped: Stopped = cx.end(clock, result, |_| "stopped".into())?;
+    let clock = cx.begin(Stage::Finish);
+    let result = stages::finish::finish(cx, stopped).await;
+    let makes = cx.plan.makes();
+    cx.end(clock, result, |_| makes)
+}
+
+async fn up_to_keep_point(cx: &mut Cx, progress: &mut Progress) -> StageResult<Provisioned> {
+    let clock = cx.begin(Stage::Seed);
+    let result = match BuildKey::generate() {
+        Ok(key) => stages::seed::seed(cx, Arc::new(key)).await,
+        Err(error) => Err(StageError::caused("no key could be made for the build", error)),
+    };
+    let delivery = cx.plan.seed.delivery;
+    let seeded = cx.end(clock, result, |_| format!("delivered by {}", delivery.name()))?;
+
+    let clock = cx.begin(Stage::Create);
+    let result = stages::create::create(cx, &seeded).await;
+    let created: Created =
+        cx.end(clock, result, |created: &Created| created.machine.reference().to_string())?;
+    progress.machine = Some(created.machine.clone());
+
+    let clock = cx.begin(Stage::Boot);
+    let result = stages::boot::boot(cx, created).await;
+    let steps = cx.plan.boot.len();
+    let running = cx.end(clock, result, |_| match steps {
+        0 => "started".into(),
+        1 => "1 boot step".into(),
+        more => format!("{more} boot steps"),
+    })?;
+
+    let clock = cx.begin(Stage::Connect);
+    let result = stages::connect::connect(cx, running, &seeded).await;
+    let connected: Connected = cx.end(clock, result, |connected: &Connected| connected.guest.describe())?;
+
+    let clock = cx.begin(Stage::Provision);
+    let result = stages::provision::provision(cx, connected).await;
+    let result = match result {
+        Ok(provisioned) => keep_point(cx, progress, &seeded.key, &provisioned).map(|()| provisioned),
+        Err(error) => Err(error),
+    };
+    let count = cx.plan.provision.len();
+    cx.end(
+        clock,
+        result,
+        |_| if count == 1 { "1 provisioner".into() } else { format!("{count} provisioners") },
+    )
+}
+
+/// From here on no failure removes the work: journal first, then the region.
+fn keep_point(
+    cx: &mut Cx,
+    progress: &mut Progress,
+    key: &BuildKey,
+    done: &Provisioned,
+) -> Result<(), StageError> {
+    let path = progress.key_file(cx);
+    cx.cleanup.before_effect(UndoKind::Always, UndoAction::RemoveFile { path: path.clone() })?;
+    let write =
+        std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path).and_then(
+            |mut file| {
+                std::io::Write::write_all(&mut file, key.private_openssh().as_bytes())?;
+                file.sync_all()
+            },
+        );
+    write.map_err(|error| {
+        StageError::caused(format!("the build's key can't be kept in {}", path.display()), error)
+    })?;
+    let Provisioned(connected) = done;
+    let kept = KeptBuild {
+        vm: connected.machine.reference().clone(),
+        sealed: false,
+        key_file: Some(path),
+        host_key: connected.guest.host_key(),
+    };
+    cx.cleanup.keeping(kept.clone())?;
+    progress.kept = Some(kept);
+    cx.enter(Region::Keeping);
+    Ok(())
+}
+
+/// Starts a kept VM again and logs in with the key that was kept.
+async fn reconnect(cx: &mut Cx, machine: Arc<dyn Machine>, kept: &KeptBuild) -> StageResult<Provisioned> {
+    let clock = cx.begin(Stage::Connect);
+    let result = stages::connect::reconnect(cx, machine, kept).await;
+    cx.end(clock, result, |connected: &Connected| connected.guest.describe()).map(Provisioned)
+}
+
+async fn seal(cx: &mut Cx, progress: &mut Progress, provisioned: Provisioned) -> StageResult<Sealed> {
+    let clock = cx.begin(Stage::Seal);
+    let result = stages::seal::seal(cx, provisioned).await;
+    // Noted at once: a sealed guest lets nobody in to seal it again.
+    let result = match result {
+        Ok(sealed) => cx.cleanup.sealed().map(|()| sealed).map_err(StageError::from),
+        Err(error) => Err(error),
+    };
+    if let (Ok(_), Some(kept)) = (&result, &mut progress.kept) {
+        kept.sealed = true;
+    }
+    let count = cx.plan.seal.len();
+    cx.end(clock, result, |_| format!("{count} operations"))
+}
+
+async fn conclude(mut cx: Cx, progress: Progress, result: Result<Committed, Failure>) -> Ending {
+    let hypervisor = cx.hypervisor.clone();
+    let events = cx.events.clone();
+    match result {
+        Ok(committed) => {
+            let mut left = cx.cleanup.unwind(&hypervisor, &events, false).await;
+            if left.is_empty() {
+                if let Err(error) = cx.cleanup.close() {
+                    left.push(super::error::chain(&error));
+                }
+            }
+            match committed {
+                Committed::Known(artefact) if left.is_empty() => Ending::Done { artefact },
+                Committed::Known(artefact) => {
+                    let failure = left
+                        .into_iter()
+                        .fold(StageError::new("the clean-up is not complete"), StageError::seen);
+                    let failure = failure.hint("`forge gc` tries again").to_failure(None);
+                    Ending::DoneWithFailure { artefact: Some(artefact), failure }
+                }
+                Committed::Troubled(artefact, error) => {
+                    Ending::DoneWithFailure { artefact, failure: error.to_failure(Some(Stage::Finish)) }
+                }
+            }
+        }
+        Err(failure) if cx.region == Region::Building => {
+            if failure.interrupted {
+                events.emit(Event::Interrupted {});
+            }
+            let left_behind = cx.cleanup.unwind(&hypervisor, &events, true).await;
+            if left_behind.is_empty() {
+                if let Err(error) = cx.cleanup.close() {
+                    tracing::warn!(%error, "everything is removed, but the journal stays");
+                }
+            }
+            Ending::Failed { failure, left_behind }
+        }
+        Err(failure) => {
+            if failure.interrupted {
+                events.emit(Event::Interrupted {});
+            }
+            keep(&cx, progress, failure).await
+        }
+    }
+}
+
+/// A failure between keep and commit: the VM is stopped, marked and left for `forge finish`.
+async fn keep(cx: &Cx, progress: Progress, mut failure: Failure) -> Ending {
+    let Some(machine) = progress.machine else {
+        return Ending::Failed { failure, left_behind: Vec::new() };
+    };
+    let vm = machine.reference().clone();
+    cx.events.emit(Event::Undoing { what: format!("stop and keep {vm}") });
+    let result = set_aside(machine.as_ref(), &cx.mark).await;
+    let (ok, detail) = match &result {
+        Ok(()) => (true, "kept".to_owned()),
+        Err(error) => (false, super::error::chain(error)),
+    };
+    cx.events.emit(Event::Undone { what: format!("stop and keep {vm}"), ok, detail: detail.clone() });
+    failure.hints.push(format!("the work is not lost: `forge finish {}` goes on from here", vm.id));
+    let left_behind = if ok { Vec::new() } else { vec![format!("stop and keep {vm}: {detail}")] };
+    Ending::Kept { vm, failure, left_behind }
+}
+
+/// Stops a VM that was past its keep point and marks it as kept. Used by `forge gc` too.
+///
+/// # Errors
+/// When it can't be stopped or marked.
+pub async fn set_aside(machine: &dyn Machine, mark: &Ownership) -> Result<(), forge_machine::PortError> {
+    machine.stop(&StopLadder { agent: KEEP_SHUTDOWN, acpi: KEEP_SHUTDOWN, power_off: true }).await?;
+    let mark = Ownership { state: BuildState::Kept, heartbeat: Timestamp::now(), ..mark.clone() };
+    machine.describe(&mark).await
+}

@@ -1,0 +1,15 @@
+#![doc = include_str!("ARCHITECTURE.md")]
+
+pub mod backends;
+pub mod cli;
+pub mod config;
+pub mod engine;
+pub mod event;
+pub mod evidence;
+pub mod gc;
+pub mod plan;
+pub mod provision;
+pub mod remote;
+pub mod seal;
+pub mod stages;
+pub mod ui;

@@ -1,0 +1,112 @@
+//! A plan in words, for `forge plan` and the evidence.
+
+use std::fmt::Write as _;
+
+use forge_machine::{Finish, SourceSpec};
+
+use super::{BootStep, Delivery, Plan};
+use crate::remote::Become;
+
+/// The plan as text for people: what will be done, in order, and why.
+#[must_use]
+pub fn explain(plan: &Plan) -> String {
+    let mut out = String::new();
+    let mut row = |name: &str, value: String| {
+        if !value.is_empty() {
+            let _infallible = writeln!(out, "  {name:<10} {value}");
+        }
+    };
+    row("profile", plan.profile.clone());
+    row("target", format!("{} ({})", plan.target, plan.product));
+    for note in &plan.notes {
+        row("", note.clone());
+    }
+    row("source", source(plan));
+    row("build VM", hardware(plan));
+    row("seed", format!("{}: {}", plan.seed.delivery.name(), plan.seed.why));
+    if matches!(plan.seed.delivery, Delivery::Smbios | Delivery::Typed) {
+        let address = plan.seed.address.clone().unwrap_or_else(|| "<seed.address>".into());
+        row("", format!("served on {} as http://{address}:<seed.port>/", plan.seed.bind));
+    }
+    for (index, step) in plan.boot.iter().enumerate() {
+        row(if index == 0 { "boot" } else { "" }, format!("{}. {}", index + 1, boot_step(step)));
+    }
+    let made = if plan.access.create { "made for this build, removed when sealing" } else { "of the source" };
+    row("access", format!("SSH as {} ({made}), key made for this build", plan.access.user));
+    for (index, step) in plan.provision.iter().enumerate() {
+        let rights = if step.become_root == Become::No { "" } else { ", as root" };
+        row(if index == 0 { "provision" } else { "" }, format!("{}. {}{rights}", index + 1, step.name));
+    }
+    row("seal", plan.seal.join(", "));
+    match &plan.finish {
+        Finish::Template { name, tags, .. } => {
+            row("makes", format!("template {name}, tags {}", tags.join(", ")))
+        }
+        Finish::Files { directory, name, formats } => {
+            let formats: Vec<String> =
+                formats.iter().map(|format| format!("{format:?}").to_lowercase()).collect();
+            row("makes", format!("{} as {}", directory.join(name).display(), formats.join(", ")));
+        }
+    }
+    let deadlines = &plan.deadlines;
+    let build = deadlines.build.map_or_else(|| "none".to_owned(), |limit| format!("{} s", limit.as_secs()));
+    row(
+        "deadlines",
+        format!(
+            "boot {} s without a change on the screen, connect {} s, shutdown {} s, whole build {build}",
+            deadlines.boot.as_secs(),
+            deadlines.connect.as_secs(),
+            deadlines.shutdown.as_secs(),
+        ),
+    );
+    row("digest", plan.digest());
+    out
+}
+
+fn source(plan: &Plan) -> String {
+    match &plan.machine.source {
+        SourceSpec::Clone { vm, name, full: true, .. } => format!("full clone of {name} ({vm})"),
+        SourceSpec::Clone { vm, name, full: false, .. } => {
+            format!("linked clone of {name} ({vm}): the template needs {name} as long as it exists")
+        }
+        SourceSpec::Image { path } => format!("overlay of {}", path.display()),
+    }
+}
+
+fn hardware(plan: &Plan) -> String {
+    let machine = &plan.machine;
+    let mut parts = vec![format!("on node {}", machine.node)];
+    match machine.ids {
+        Some((low, high)) => parts.push(format!("id from {low}-{high}")),
+        None => parts.push("next free id".into()),
+    }
+    parts.extend(machine.cores.map(|cores| format!("{cores} cores")));
+    parts.extend(machine.memory_mib.map(|memory| format!("{memory} MiB")));
+    for disk in &machine.disks {
+        parts.extend(disk.size.map(|size| format!("{} grown to {} MiB", disk.slot, size >> 20)));
+    }
+    for (index, network) in machine.networks.iter().enumerate() {
+        let bridge = network.bridge.as_deref().unwrap_or("the source's bridge");
+        parts.push(format!("net{index} {} on {bridge}", network.model));
+    }
+    if let Some(drive) = &machine.cloud_init {
+        let how = if drive.inherited { "from the source" } else { "added" };
+        parts.push(format!("cloud-init drive {} on {} ({how})", drive.slot, drive.storage));
+    }
+    parts.join(", ")
+}
+
+fn boot_step(step: &BootStep) -> String {
+    match step {
+        BootStep::WaitFor { text, within_ms, or_after } => {
+            let then = if *or_after { "then go on with a warning" } else { "else fail" };
+            format!("wait for \u{201c}{text}\u{201d}, {} s at most, {then}", within_ms / 1000)
+        }
+        BootStep::WaitStill { quiet_ms, within_ms } => {
+            format!("wait until the screen stands still for {quiet_ms} ms, {} s at most", within_ms / 1000)
+        }
+        BootStep::Wait { ms } => format!("wait {ms} ms"),
+        BootStep::Keys { keys } => format!("press {keys}"),
+        BootStep::Type { text } => format!("type \u{201c}{text}\u{201d} and read it back"),
+    }
+}

@@ -1,0 +1,486 @@
+//! Makes a plan: profile + site + facts + moment → plan, or everything that is wrong. Pure.
+
+use std::path::{Path, PathBuf};
+
+use forge_machine::facts::SourceFacts;
+use forge_machine::{
+    Capabilities, CloudInitDrive, Facts, FactsQuery, Finish, MachineSpec, SourceSelector, SourceSpec,
+};
+
+use super::late::LateName;
+use super::{AccessPlan, BootStep, Deadlines, Delivery, Moment, Plan, SeedPlan, VERSION};
+use crate::config::profile::{self, BootStep as ConfigStep, CloudInit, Profile};
+use crate::config::template::PlanName;
+use crate::config::{Finding, Target, TargetKind};
+use crate::provision::{ShellSource, ShellStep};
+use crate::remote::Become;
+
+/// What must be asked of the target to plan a profile.
+///
+/// # Errors
+/// When the profile has no source for this kind of target.
+pub fn query(profile: &Profile, target: &Target) -> Result<FactsQuery, Finding> {
+    let source = match &target.kind {
+        TargetKind::Proxmox(_) => profile.source.clone.clone().map(SourceSelector::Clone),
+        TargetKind::Qemu(_) => profile.source.image.clone().map(SourceSelector::Image),
+    };
+    let source = source.ok_or_else(|| {
+        let (message, help) = match &target.kind {
+            TargetKind::Proxmox(_) => {
+                ("the profile names no VM to clone", "write `clone = \"boot-vm\"` in `[source]`")
+            }
+            TargetKind::Qemu(_) => {
+                ("the profile names no disk image", "write `image = \"disk.qcow2\"` in `[source]`")
+            }
+        };
+        located(profile, "source", format!("{message}, and the target `{}` needs one", target.name))
+            .help(help)
+    })?;
+    let (storages, bridges, nodes, pool) = match &target.kind {
+        TargetKind::Proxmox(proxmox) => {
+            let drive = match &profile.vm.cloud_init {
+                CloudInit::Add { storage, .. } => {
+                    storage.clone().or_else(|| proxmox.cloud_init_storage.clone())
+                }
+                CloudInit::Inherit => None,
+            };
+            let full = profile.source.full.then(|| proxmox.disk_storage.clone()).flatten();
+            let mut bridges: Vec<String> =
+                profile.vm.networks.iter().filter_map(|each| each.bridge.clone()).collect();
+            if profile.vm.networks.iter().any(|each| each.bridge.is_none()) {
+                bridges.extend(proxmox.bridge.clone());
+            }
+            bridges.sort();
+            bridges.dedup();
+            let mut storages: Vec<String> = full.into_iter().chain(drive).collect();
+            storages.dedup();
+            (storages, bridges, proxmox.nodes.clone(), proxmox.pool.clone())
+        }
+        TargetKind::Qemu(_) => (Vec::new(), Vec::new(), Vec::new(), None),
+    };
+    let node = profile.vm.node.clone().or_else(|| match nodes.as_slice() {
+        [only] => Some(only.clone()),
+        _ => None,
+    });
+    Ok(FactsQuery { source, storages, bridges, node, pool, needs_console: !profile.boot.is_empty() })
+}
+
+/// A finding about a setting of a profile, with its file and line.
+#[must_use]
+pub fn located(profile: &Profile, setting: &str, message: impl Into<String>) -> Finding {
+    match profile.place(setting) {
+        Some(place) => Finding::at(place, setting, message),
+        None => Finding { setting: setting.to_owned(), ..Finding::general(message) },
+    }
+}
+
+/// What planning needs beside the profile.
+#[derive(Debug)]
+pub struct Input<'a> {
+    /// The target.
+    pub target: &'a Target,
+    /// What its backend can do.
+    pub capabilities: &'a Capabilities,
+    /// What was found out about it.
+    pub facts: &'a Facts,
+    /// What the backend found wrong for this build.
+    pub findings: Vec<forge_machine::Finding>,
+    /// The moment.
+    pub moment: &'a Moment,
+}
+
+/// Makes the plan. Findings that are not fatal come with it; with a fatal one there is no plan.
+#[must_use]
+pub fn make(profile: &Profile, input: &Input<'_>) -> (Option<Plan>, Vec<Finding>) {
+    let mut findings: Vec<Finding> = input
+        .findings
+        .iter()
+        .map(|found| {
+            let mut finding = located(profile, &found.setting, found.message.clone());
+            finding.help = (!found.help.is_empty()).then(|| found.help.clone());
+            finding.fatal = found.fatal;
+            finding
+        })
+        .collect();
+    let Some(source) = &input.facts.source else {
+        if findings.iter().all(|finding| !finding.fatal) {
+            findings.push(located(profile, "source", "what the build starts from was not found"));
+        }
+        return (None, findings);
+    };
+    let chain_id = input.moment.chain_id(&profile.name);
+    let known = |name: PlanName| match name {
+        PlanName::Date => input.moment.now.strftime("%Y%m%d").to_string(),
+        PlanName::BuildNumber => input.moment.build_number.clone(),
+        PlanName::ChainId => chain_id.to_string(),
+    };
+    let machine = machine(profile, input, source, &mut findings);
+    let seed = seed(profile, input, &machine, source, &mut findings);
+    let name = profile.template_name.to_text(&known).unwrap_or_default();
+    let finish = match &input.target.kind {
+        TargetKind::Proxmox(_) => Finish::Template {
+            name,
+            tags: tags(profile),
+            notes: notes(profile, input, source, &chain_id.to_string()),
+        },
+        TargetKind::Qemu(qemu) => {
+            Finish::Files { directory: qemu.images.clone(), name, formats: profile::default_formats() }
+        }
+    };
+    let plan = Plan {
+        version: VERSION,
+        profile: profile.name.clone(),
+        profile_files: profile.files.clone(),
+        target: input.target.name.clone(),
+        product: input.facts.product.clone(),
+        notes: input.facts.notes.clone(),
+        planned: input.moment.now,
+        machine,
+        boot: boot(profile, &known),
+        seed,
+        access: AccessPlan { user: profile.access.user.clone(), create: profile.access.create },
+        provision: profile
+            .provision
+            .iter()
+            .filter(|each| each.is_for(&input.target.name))
+            .map(step)
+            .collect(),
+        seal: crate::seal::enabled(&profile.seal),
+        finish,
+        deadlines: Deadlines {
+            boot: profile.deadlines.boot,
+            connect: profile.deadlines.connect,
+            shutdown: profile.deadlines.shutdown,
+            build: profile.deadlines.build,
+        },
+        chain_id,
+    };
+    let fatal = findings.iter().any(|finding| finding.fatal);
+    ((!fatal).then_some(plan), findings)
+}
+
+fn machine(
+    profile: &Profile,
+    input: &Input<'_>,
+    source: &SourceFacts,
+    findings: &mut Vec<Finding>,
+) -> MachineSpec {
+    let vm = &profile.vm;
+    let proxmox = match &input.target.kind {
+        TargetKind::Proxmox(proxmox) => Some(proxmox),
+        TargetKind::Qemu(_) => None,
+    };
+    let node = vm
+        .node
+        .clone()
+        .or_else(|| proxmox.filter(|target| target.nodes.len() == 1).map(|target| target.nodes.concat()))
+        .unwrap_or_else(|| source.vm.node.clone());
+    for (index, disk) in vm.disks.iter().enumerate() {
+        let setting = format!("vm.disks[{index}]");
+        match source.disks.iter().find(|each| each.slot == disk.slot) {
+            None => {
+                let slots: Vec<&str> = source.disks.iter().map(|each| each.slot.as_str()).collect();
+                let message = format!("{} has no disk {}", source.name, disk.slot);
+                findings
+                    .push(located(profile, &setting, message).help(format!("it has: {}", slots.join(", "))));
+            }
+            Some(present) => {
+                if let Some(size) = disk.size.filter(|size| *size < present.size) {
+                    let message = format!(
+                        "{} of {} has {} MiB, and a disk can't be made smaller than that (asked: {} MiB)",
+                        disk.slot,
+                        source.name,
+                        present.size >> 20,
+                        size >> 20
+                    );
+                    findings.push(located(profile, &format!("{setting}.size"), message));
+                }
+            }
+        }
+    }
+    let mut networks = vm.networks.clone();
+    for network in &mut networks {
+        if network.bridge.is_none() {
+            network.bridge = proxmox.and_then(|target| target.bridge.clone());
+        }
+    }
+    let source_spec = match profile.source.image.as_ref().filter(|_| proxmox.is_none()) {
+        Some(path) => SourceSpec::Image { path: path.clone() },
+        None => SourceSpec::Clone {
+            vm: source.vm.clone(),
+            name: source.name.clone(),
+            full: profile.source.full || !source.template,
+            storage: proxmox.and_then(|target| target.disk_storage.clone()).filter(|_| profile.source.full),
+        },
+    };
+    if !profile.source.full && !source.template && proxmox.is_some() {
+        let message = format!("{} is no template, so it can only be cloned in full", source.name);
+        findings.push(
+            located(profile, "source.full", message).help("leave `full` out, or make a template of it first"),
+        );
+    }
+    MachineSpec {
+        source: source_spec,
+        node,
+        ids: proxmox.and_then(|target| target.vmids),
+        pool: proxmox.and_then(|target| target.pool.clone()),
+        cores: vm.cores,
+        sockets: vm.sockets,
+        cpu: vm.cpu.clone(),
+        memory_mib: vm.memory_mib,
+        disks: vm.disks.clone(),
+        networks,
+        agent: vm.agent,
+        cloud_init: cloud_init_drive(profile, input, source, findings),
+        extra: if proxmox.is_some() { vm.proxmox.clone() } else { vm.qemu.clone() },
+    }
+}
+
+/// The template's cloud-init drive: the source's, or one that is added; Proxmox allows one only.
+fn cloud_init_drive(
+    profile: &Profile,
+    input: &Input<'_>,
+    source: &SourceFacts,
+    findings: &mut Vec<Finding>,
+) -> Option<CloudInitDrive> {
+    let TargetKind::Proxmox(proxmox) = &input.target.kind else { return None };
+    match (&profile.vm.cloud_init, &source.cloud_init) {
+        (CloudInit::Inherit, None) => None,
+        (CloudInit::Inherit, Some((slot, storage))) => {
+            Some(CloudInitDrive { slot: slot.clone(), storage: storage.clone(), inherited: true })
+        }
+        (CloudInit::Add { slot, .. }, Some((present, storage))) => {
+            if slot == present {
+                return Some(CloudInitDrive {
+                    slot: present.clone(),
+                    storage: storage.clone(),
+                    inherited: true,
+                });
+            }
+            let message = format!(
+                "{} already has a cloud-init drive on {present}, and a VM can have only one",
+                source.name
+            );
+            findings.push(
+                located(profile, "vm.cloud-init", message).help(format!("leave it out, or name {present}")),
+            );
+            None
+        }
+        (CloudInit::Add { slot, storage }, None) => {
+            if source.disks.iter().any(|disk| disk.slot == *slot) {
+                let message = format!("{slot} of {} is taken by a disk", source.name);
+                findings.push(located(profile, "vm.cloud-init", message).help("name another slot"));
+            }
+            let storage = storage
+                .clone()
+                .or_else(|| proxmox.cloud_init_storage.clone())
+                .or_else(|| proxmox.disk_storage.clone())
+                .or_else(|| source.disks.first().map(|disk| disk.storage.clone()));
+            if storage.is_none() {
+                let finding =
+                    located(profile, "vm.cloud-init", "no storage for the cloud-init drive is known");
+                findings.push(finding.help("name one: cloud-init = { slot = \"ide2\", storage = \"…\" }"));
+            }
+            Some(CloudInitDrive { slot: slot.clone(), storage: storage?, inherited: false })
+        }
+    }
+}
+
+fn seed(
+    profile: &Profile,
+    input: &Input<'_>,
+    machine: &MachineSpec,
+    source: &SourceFacts,
+    findings: &mut Vec<Finding>,
+) -> SeedPlan {
+    let (delivery, why) = delivery(profile, input, machine, source, findings);
+    let config = &input.target.seed;
+    let served = matches!(delivery, Delivery::Smbios | Delivery::Typed);
+    if delivery == Delivery::Typed && !types_seed(profile) {
+        let message = "the seed is to be typed, and no boot step types `{{ seed.url }}`";
+        findings.push(
+            located(profile, "boot", message)
+                .help("type it on the kernel's line: { type = ' \"ds=nocloud;s={{ seed.url }}\"' }"),
+        );
+    }
+    if !served && types_seed(profile) {
+        let message = format!(
+            "a boot step types the seed's address, and nothing is served with the delivery `{}`",
+            delivery.name()
+        );
+        findings.push(
+            located(profile, "boot", message)
+                .help("set `seed.delivery = [\"typed\"]`, or leave the boot step out"),
+        );
+    }
+    let host_address = input.capabilities.host_address.map(|address| address.to_string());
+    let bind = match (&config.address, input.capabilities.host_address) {
+        // Only guests of this machine ask, and QEMU's user network reaches loopback.
+        (None, Some(_)) => "127.0.0.1".to_owned(),
+        _ => config.bind.clone(),
+    };
+    SeedPlan {
+        delivery,
+        why,
+        bind,
+        ports: config.ports,
+        address: config.address.clone().or(host_address),
+        endpoint: input.facts.endpoint.clone(),
+        hostname: profile.seed.hostname.clone(),
+        user_data: profile.seed.user_data.clone(),
+        network_config: profile.seed.network_config.clone(),
+    }
+}
+
+fn types_seed(profile: &Profile) -> bool {
+    profile.boot.iter().any(|step| match step {
+        ConfigStep::Keys(text) | ConfigStep::Type(text) => {
+            text.to_late(|_| String::new()).names().any(|name| name == LateName::SeedUrl)
+        }
+        _ => false,
+    })
+}
+
+/// The best rung that is allowed and possible, and why it is this one.
+fn delivery(
+    profile: &Profile,
+    input: &Input<'_>,
+    machine: &MachineSpec,
+    source: &SourceFacts,
+    findings: &mut Vec<Finding>,
+) -> (Delivery, String) {
+    let more_than_a_user = profile.seed.user_data.is_some() || profile.seed.network_config.is_some();
+    let possible = |rung: Delivery| -> Result<&'static str, String> {
+        match rung {
+            Delivery::CloudInitDrive => {
+                if !input.capabilities.cloud_init_drive {
+                    Err(format!("{} has no cloud-init drive", input.capabilities.name))
+                } else if machine.cloud_init.is_none() {
+                    Err(format!("{} has no cloud-init drive, and the profile adds none", source.name))
+                } else if more_than_a_user {
+                    Err("the drive carries a user and a key, and the profile gives more user-data".into())
+                } else if !profile.access.create {
+                    Err("the drive makes the user, and the profile has one already (`access.create = false`)"
+                        .into())
+                } else {
+                    Ok("the VM has a cloud-init drive: no HTTP and no typing")
+                }
+            }
+            Delivery::Smbios if input.capabilities.smbios_serial => {
+                Ok("the SMBIOS serial carries the NoCloud address: no typing")
+            }
+            Delivery::Smbios => Err(format!("{} can't set the SMBIOS serial", input.capabilities.name)),
+            Delivery::Typed if types_seed(profile) => Ok("the boot steps type the NoCloud address"),
+            Delivery::Typed => Err("no boot step types `{{ seed.url }}`".into()),
+            Delivery::None => Ok("the source has its own user and key"),
+        }
+    };
+    let all = [Delivery::CloudInitDrive, Delivery::Smbios, Delivery::Typed, Delivery::None];
+    let named = |name: &String| all.into_iter().find(|rung| rung.name() == name);
+    let chosen: Vec<Delivery> = if profile.seed.delivery.is_empty() {
+        if types_seed(profile) {
+            vec![Delivery::Typed]
+        } else {
+            vec![Delivery::CloudInitDrive, Delivery::Smbios, Delivery::Typed]
+        }
+    } else {
+        profile.seed.delivery.iter().filter_map(named).collect()
+    };
+    let mut refused = Vec::new();
+    for rung in &chosen {
+        match possible(*rung) {
+            Ok(why) if refused.is_empty() => return (*rung, why.to_owned()),
+            Ok(why) => return (*rung, format!("{why} (not {})", refused.join("; not "))),
+            Err(reason) => refused.push(format!("{}: {reason}", rung.name())),
+        }
+    }
+    // A profile that insists on typing gets the more precise finding about its boot steps.
+    if chosen == [Delivery::Typed] {
+        return (Delivery::Typed, String::new());
+    }
+    let finding =
+        located(profile, "seed.delivery", "the seed can't reach the guest in any way that is allowed");
+    findings.push(finding.help(refused.join("; ")));
+    (Delivery::None, String::new())
+}
+
+fn boot(profile: &Profile, known: impl Fn(PlanName) -> String + Copy) -> Vec<BootStep> {
+    let ms = |time: std::time::Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    profile
+        .boot
+        .iter()
+        .map(|step| match step {
+            ConfigStep::WaitFor { text, within, or_after } => {
+                BootStep::WaitFor { text: text.to_late(known), within_ms: ms(*within), or_after: *or_after }
+            }
+            ConfigStep::WaitStill { quiet, within } => {
+                BootStep::WaitStill { quiet_ms: ms(*quiet), within_ms: ms(*within) }
+            }
+            ConfigStep::Wait(time) => BootStep::Wait { ms: ms(*time) },
+            ConfigStep::Keys(keys) => BootStep::Keys { keys: keys.to_late(known) },
+            ConfigStep::Type(text) => BootStep::Type { text: text.to_late(known) },
+        })
+        .collect()
+}
+
+fn step(provisioner: &profile::Provisioner) -> ShellStep {
+    let source = match &provisioner.file {
+        Some(path) => ShellSource::Script { path: path.clone(), content: provisioner.script.clone() },
+        None => ShellSource::Inline(provisioner.script.lines().map(str::to_owned).collect()),
+    };
+    ShellStep {
+        env: provisioner.env.clone(),
+        become_root: Become::from(provisioner.r#become),
+        valid_exit_codes: provisioner.valid_exit_codes.clone(),
+        timeout: provisioner.timeout,
+        expect_disconnect: provisioner.expect_disconnect,
+        ..ShellStep::new(provisioner.name.clone(), source)
+    }
+}
+
+/// Few and stable tags: what the profile says, and by what it was built. No tag per build.
+fn tags(profile: &Profile) -> Vec<String> {
+    let mut tags: Vec<String> = profile.tags.iter().map(|tag| tag.to_lowercase()).collect();
+    tags.push("forge".into());
+    tags.sort();
+    tags.dedup();
+    tags
+}
+
+fn notes(profile: &Profile, input: &Input<'_>, source: &SourceFacts, chain_id: &str) -> String {
+    let os = &profile.os;
+    let system = [os.distribution.as_str(), os.version.as_str()].join(" ");
+    let rows = [
+        ("chain id", chain_id.to_owned()),
+        ("profile", profile.name.clone()),
+        ("os", system.trim().to_owned()),
+        ("built", input.moment.now.strftime("%Y-%m-%d %H:%M UTC").to_string()),
+        ("build number", input.moment.build_number.clone()),
+        ("source", format!("{} ({})", source.name, source.vm.id)),
+        ("forge", env!("CARGO_PKG_VERSION").to_owned()),
+    ];
+    let rows: Vec<String> = rows
+        .iter()
+        .filter(|(_, value)| !value.is_empty())
+        .map(|(name, value)| format!("* {name}: {value}"))
+        .collect();
+    format!("Template built by forge.\n\n{}", rows.join("\n"))
+}
+
+/// Where the image of a QEMU build goes, for the check that nothing of that name is there.
+#[must_use]
+pub fn output_files(finish: &Finish) -> Vec<PathBuf> {
+    match finish {
+        Finish::Template { .. } => Vec::new(),
+        Finish::Files { directory, name, formats } => formats
+            .iter()
+            .map(|format| {
+                let ending = match format {
+                    forge_machine::FileFormat::Qcow2 => "qcow2",
+                    forge_machine::FileFormat::Raw => "raw",
+                };
+                Path::new(directory).join(format!("{name}.{ending}"))
+            })
+            .collect(),
+    }
+}

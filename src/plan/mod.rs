@@ -1,0 +1,249 @@
+//! Everything a build will do, decided before it starts. Pure data.
+//!
+//! A plan holds no late value and no secret: places for late values are [`late::LateText`], and what is not known
+//! yet is printed as `<seed.url>`. Execution reads plan and bindings, nothing else. [`make`] is pure: no clock,
+//! network, file system or randomness; date, build number, chain id and the target's facts come in.
+
+pub mod explain;
+pub mod late;
+pub mod make;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use forge_machine::{ChainId, Finish, MachineSpec, Nonce, SourceSpec};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+use crate::provision::ShellStep;
+use late::LateText;
+
+/// The version of the plan's JSON form.
+pub const VERSION: u32 = 1;
+
+/// How the seed reaches the guest: the rungs of the ladder, best first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Delivery {
+    /// The target's own cloud-init drive; no HTTP at all.
+    CloudInitDrive,
+    /// The NoCloud address in the SMBIOS system serial; no typing.
+    Smbios,
+    /// The NoCloud address typed on the kernel's command line by the boot steps.
+    Typed,
+    /// No seed: the source already has a user and key of its own.
+    None,
+}
+
+impl Delivery {
+    /// The name in profiles.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::CloudInitDrive => "cloud-init-drive",
+            Self::Smbios => "smbios",
+            Self::Typed => "typed",
+            Self::None => "none",
+        }
+    }
+}
+
+/// The seed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct SeedPlan {
+    /// How it reaches the guest.
+    pub delivery: Delivery,
+    /// Why this rung and no better one.
+    pub why: String,
+    /// The address the server listens on.
+    pub bind: String,
+    /// The ports it may use, inclusive; both 0 for any.
+    pub ports: (u16, u16),
+    /// The address the guest is given; `None` finds the one that routes to the target.
+    pub address: Option<String>,
+    /// The target's `host:port`, towards which the address is found.
+    pub endpoint: Option<String>,
+    /// The host name that the guest gets for the build; `None` leaves the source's.
+    pub hostname: Option<String>,
+    /// Further user-data, merged over forge's own (cloud-init's names).
+    pub user_data: Option<serde_json::Value>,
+    /// The network configuration (cloud-init's version 1 or 2), when one is given.
+    pub network_config: Option<serde_json::Value>,
+}
+
+/// A step on the boot screen.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "step")]
+pub enum BootStep {
+    /// Waits for a text on the screen.
+    #[serde(rename_all = "kebab-case")]
+    WaitFor {
+        /// The text.
+        text: LateText,
+        /// How long, in milliseconds.
+        within_ms: u64,
+        /// Whether the build goes on with a warning when it does not come.
+        or_after: bool,
+    },
+    /// Waits until the screen stands still.
+    #[serde(rename_all = "kebab-case")]
+    WaitStill {
+        /// For how long it must not change, in milliseconds.
+        quiet_ms: u64,
+        /// How long to wait for that, in milliseconds.
+        within_ms: u64,
+    },
+    /// Waits for a time.
+    #[serde(rename_all = "kebab-case")]
+    Wait {
+        /// How long, in milliseconds.
+        ms: u64,
+    },
+    /// Presses keys, written in the boot-command language, without reading them back.
+    #[serde(rename_all = "kebab-case")]
+    Keys {
+        /// The keys.
+        keys: LateText,
+    },
+    /// Types a text and reads it back.
+    #[serde(rename_all = "kebab-case")]
+    Type {
+        /// The text.
+        text: LateText,
+    },
+}
+
+/// Who the build logs in as.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct AccessPlan {
+    /// The user.
+    pub user: String,
+    /// Whether the seed makes the user, so that sealing removes it.
+    pub create: bool,
+}
+
+/// How long things may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Deadlines {
+    /// How long the screen may stand still while the guest boots.
+    pub boot: Duration,
+    /// How long the guest may take until it answers.
+    pub connect: Duration,
+    /// How long it may take to shut down.
+    pub shutdown: Duration,
+    /// How long the whole build may take; `None` is no limit.
+    pub build: Option<Duration>,
+}
+
+/// Everything a build will do.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Plan {
+    /// The version of this form.
+    pub version: u32,
+    /// The build.
+    pub chain_id: ChainId,
+    /// The profile's name.
+    pub profile: String,
+    /// The profile's files with their SHA-256, the profile itself first.
+    pub profile_files: Vec<(PathBuf, String)>,
+    /// The target's name in the site file.
+    pub target: String,
+    /// The target's product and version.
+    pub product: String,
+    /// What was found out about the target that explains the plan.
+    pub notes: Vec<String>,
+    /// When the build was planned.
+    pub planned: Timestamp,
+    /// The build VM.
+    pub machine: MachineSpec,
+    /// The seed.
+    pub seed: SeedPlan,
+    /// The steps on the boot screen.
+    pub boot: Vec<BootStep>,
+    /// Who the build logs in as.
+    pub access: AccessPlan,
+    /// The provisioners.
+    pub provision: Vec<ShellStep>,
+    /// The seal operations that are switched on, by name, in their order.
+    pub seal: Vec<String>,
+    /// What the VM becomes.
+    pub finish: Finish,
+    /// How long things may take.
+    pub deadlines: Deadlines,
+}
+
+impl Plan {
+    /// SHA-256 of the plan's JSON form, in hexadecimal digits.
+    #[must_use]
+    pub fn digest(&self) -> String {
+        let json = serde_json::to_vec(self).unwrap_or_default();
+        Sha256::digest(&json).iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// What the finish stage does, in words.
+    #[must_use]
+    pub fn finish_in_words(&self) -> String {
+        match &self.finish {
+            Finish::Template { name, .. } => format!("turning it into the template {name}"),
+            Finish::Files { directory, name, .. } => format!("writing {}", directory.join(name).display()),
+        }
+    }
+
+    /// What the build makes, in words.
+    #[must_use]
+    pub fn makes(&self) -> String {
+        match &self.finish {
+            Finish::Template { name, .. } => format!("template {name}"),
+            Finish::Files { directory, name, .. } => format!("image {}", directory.join(name).display()),
+        }
+    }
+
+    /// Packer's name for this kind of build, for scripts that come from there.
+    #[must_use]
+    pub fn builder_type(&self) -> &'static str {
+        match &self.machine.source {
+            SourceSpec::Clone { .. } => "proxmox-clone",
+            SourceSpec::Image { .. } => "qemu",
+        }
+    }
+
+    /// What the artefact is called: the template's name, or the file's name without its ending.
+    #[must_use]
+    pub fn artefact_name(&self) -> &str {
+        match &self.finish {
+            Finish::Template { name, .. } | Finish::Files { name, .. } => name,
+        }
+    }
+}
+
+/// What a build is told of the moment and place it runs in, so that planning itself stays pure.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Moment {
+    /// The time.
+    pub now: Timestamp,
+    /// The build's number, from the CI or `001`.
+    pub build_number: String,
+    /// `user@host`.
+    pub owner: String,
+    /// The build's nonce.
+    pub nonce: Nonce,
+    /// The folder under which evidence is kept.
+    pub evidence_root: PathBuf,
+}
+
+impl Moment {
+    /// The chain id of a build of a profile at this moment: `CHAIN-<UTC time>-<profile>`.
+    ///
+    /// Two builds of one profile within a second are told apart by a piece of the nonce.
+    #[must_use]
+    pub fn chain_id(&self, profile: &str) -> ChainId {
+        let stamp = self.now.strftime("%Y%m%dT%H%M%SZ");
+        let short: String = self.nonce.as_str().chars().take(4).collect();
+        ChainId::new(format!("CHAIN-{stamp}-{profile}-{short}"))
+    }
+}

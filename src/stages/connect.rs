@@ -1,0 +1,197 @@
+//! Finds the guest and logs in, saying all the time what is seen.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use forge_machine::{Guest, Machine, Power};
+
+use super::{Connected, Running, Seeded, Watch};
+use crate::engine::journal::KeptBuild;
+use crate::engine::{Cx, Effect, StageError};
+use crate::event::Stage;
+use crate::plan::late::LateName;
+use crate::remote::{BuildKey, MachineAddresses, WaitInput, wait_for_guest};
+
+/// What a connector is told of the login.
+#[derive(Clone, Debug)]
+pub struct Login {
+    /// The VM, which knows the guest's addresses.
+    pub machine: Arc<dyn Machine>,
+    /// The user.
+    pub user: String,
+    /// The build's key.
+    pub key: Arc<BuildKey>,
+    /// The host key's fingerprint, when the guest was connected to before.
+    pub host_key: Option<String>,
+    /// How long it may take.
+    pub limit: Duration,
+}
+
+/// Logs in to guests: by SSH in the product, into a fake in the engine's tests.
+#[async_trait]
+pub trait Connector: std::fmt::Debug + Send + Sync {
+    /// Waits for the guest and logs in; `seen` is told each change of what is seen. May be dropped.
+    ///
+    /// # Errors
+    /// When the guest does not answer in time, with what was seen last.
+    async fn connect(
+        &self,
+        login: &Login,
+        seen: &(dyn for<'a> Fn(&'a str) + Send + Sync),
+    ) -> Result<Arc<dyn Guest>, StageError>;
+}
+
+/// How often the VM's state is asked for while the guest is awaited: rarely enough to cost nothing.
+const STATE_EVERY: Duration = Duration::from_secs(2);
+
+/// Waits for the guest and logs in.
+///
+/// # Errors
+/// When the guest does not answer in time, stops, or its screen stands still for too long.
+pub async fn connect(cx: &mut Cx, running: Running, seeded: &Seeded) -> Result<Connected, StageError> {
+    let limit = cx.plan.deadlines.connect;
+    let login = Login {
+        machine: running.machine.clone(),
+        user: cx.plan.access.user.clone(),
+        key: seeded.key.clone(),
+        host_key: None,
+        limit,
+    };
+    cx.doing(Stage::Connect, format!("waiting for SSH as {}", login.user));
+    let connector = cx.connector.clone();
+    let tell = |seen: &str| {
+        let fetched = seeded.fetched_in_words();
+        let seen = if fetched.is_empty() { seen.to_owned() } else { format!("{seen}; {fetched}") };
+        cx.waiting(Stage::Connect, "SSH", seen, limit);
+    };
+    let result = cx
+        .cancellable_effect(Effect::Login, async {
+            tokio::select! {
+                biased;
+                result = cx.alive(login.machine.as_ref(), connector.connect(&login, &tell)) => result,
+                error = fails_early(cx, &running) => Err(error),
+            }
+        })
+        .await;
+    let guest = match result {
+        Ok(guest) => guest,
+        Err(error) if error.is_interruption() => return Err(error),
+        Err(mut error) => {
+            let fetched = seeded.fetched_in_words();
+            if !fetched.is_empty() {
+                error = error.seen(fetched.clone());
+            }
+            if fetched.starts_with("no seed file") {
+                error = error.hint(format!(
+                    "the guest never asked for its seed: can it reach {}:{} from its network?",
+                    cx.bindings.get(LateName::SeedAddress).unwrap_or("?"),
+                    cx.bindings.get(LateName::SeedPort).unwrap_or("?"),
+                ));
+            }
+            return Err(error);
+        }
+    };
+    seeded.close();
+    let described = guest.describe();
+    if let Some((_, address)) = described.split_once('@') {
+        cx.bindings.bind(LateName::GuestAddress, address);
+    }
+    Ok(Connected { machine: running.machine, watch: running.watch, guest })
+}
+
+/// Ends when waiting on makes no sense: the VM stopped, or its screen stands still for longer than the boot may.
+async fn fails_early(cx: &Cx, running: &Running) -> StageError {
+    let began = Instant::now();
+    let limit = cx.plan.deadlines.boot;
+    loop {
+        tokio::time::sleep(STATE_EVERY).await;
+        match running.machine.state().await {
+            Ok(state) if state.power != Power::Running => {
+                return StageError::new(format!(
+                    "the VM stopped before the guest answered (it is {})",
+                    state.detail
+                ))
+                .hint("the last picture of its screen is in the evidence");
+            }
+            Ok(_) => {}
+            // An answer that does not come says nothing about the guest.
+            Err(error) => tracing::debug!(%error, "the VM's state is not known"),
+        }
+        if let Some(still) = running.watch.unchanged_for() {
+            if still.min(began.elapsed()) >= limit {
+                return StageError::new(format!("the screen has not changed for {} s", still.as_secs()))
+                    .hint("the guest hangs, or boots without a console: raise `deadlines.boot` if that is its way");
+            }
+        }
+    }
+}
+
+/// Starts a kept VM again and logs in with the key that was kept for it.
+///
+/// # Errors
+/// When the key is gone, the VM can't be started, or the same guest does not answer.
+pub async fn reconnect(
+    cx: &mut Cx,
+    machine: Arc<dyn Machine>,
+    kept: &KeptBuild,
+) -> Result<Connected, StageError> {
+    let path = kept.key_file.as_ref().ok_or_else(|| {
+        StageError::new("the build's key was not kept, so nobody can log in to seal the guest")
+    })?;
+    let text = std::fs::read_to_string(path).map_err(|error| {
+        StageError::caused(format!("the build's key {} can't be read", path.display()), error)
+    })?;
+    let key = BuildKey::from_openssh(&text)
+        .map_err(|error| StageError::caused(format!("{} holds no key", path.display()), error))?;
+    cx.doing(Stage::Connect, "starting the kept VM");
+    let hypervisor = cx.hypervisor.clone();
+    cx.effect(Effect::Start, async {
+        let failed = |error| StageError::port(format!("{} could not be started", machine.reference()), error);
+        let task = machine.submit_start().await.map_err(failed)?;
+        hypervisor.wait(&task).await.map_err(failed)
+    })
+    .await?;
+    let watch = Watch::open(machine.as_ref()).await.unwrap_or_default();
+    let limit = cx.plan.deadlines.connect;
+    let login = Login {
+        machine: machine.clone(),
+        user: cx.plan.access.user.clone(),
+        key: Arc::new(key),
+        host_key: kept.host_key.clone(),
+        limit,
+    };
+    let connector = cx.connector.clone();
+    let tell = |seen: &str| cx.waiting(Stage::Connect, "SSH", seen, limit);
+    let guest = cx.cancellable_effect(Effect::Login, connector.connect(&login, &tell)).await?;
+    Ok(Connected { machine, watch, guest })
+}
+
+/// Logs in by SSH.
+#[derive(Clone, Copy, Debug)]
+pub struct SshConnector;
+
+#[async_trait]
+impl Connector for SshConnector {
+    async fn connect(
+        &self,
+        login: &Login,
+        seen: &(dyn for<'a> Fn(&'a str) + Send + Sync),
+    ) -> Result<Arc<dyn Guest>, StageError> {
+        let input = WaitInput {
+            source: Arc::new(MachineAddresses(login.machine.clone())),
+            user: login.user.clone(),
+            key: login.key.clone(),
+            host_key: login.host_key.clone(),
+            limit: login.limit,
+        };
+        match wait_for_guest(input, seen).await {
+            Ok(guest) => Ok(guest),
+            Err(error) => {
+                let hint = error.hint();
+                let failed = StageError::caused("the guest did not let the build in", error);
+                Err(if hint.is_empty() { failed } else { failed.hint(hint) })
+            }
+        }
+    }
+}

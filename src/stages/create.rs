@@ -1,0 +1,116 @@
+//! Makes the build VM: claims an id by creating at it, waits, configures.
+
+use std::time::Duration;
+
+use forge_machine::{Attachments, PortError, Standing, TaskHandle, VmRef};
+
+use super::{Created, Seeded};
+use crate::engine::journal::{UndoAction, UndoKind};
+use crate::engine::{Cx, Effect, StageError};
+use crate::event::Stage;
+use crate::plan::late::LateName;
+
+/// How often an id may turn out to be taken before the range is called contested.
+const CLAIM_TRIES: usize = 50;
+
+/// Creates and configures the build VM.
+///
+/// # Errors
+/// When no id can be claimed, or the target refuses the creation or a setting.
+pub async fn create(cx: &mut Cx, seeded: &Seeded) -> Result<Created, StageError> {
+    let (vm, task) = claim(cx).await?;
+    cx.bindings.bind(LateName::VmId, &vm.id);
+    cx.bindings.bind(LateName::VmNode, &vm.node);
+
+    cx.doing(Stage::Create, format!("{} at id {}", seeded.source_in_words(cx), vm.id));
+    let hypervisor = cx.hypervisor.clone();
+    let wait = async {
+        hypervisor
+            .wait(&task)
+            .await
+            .map_err(|error| StageError::port(format!("{vm} could not be created"), error))
+    };
+    cx.cancellable_effect(Effect::AwaitCreate, wait).await?;
+
+    cx.doing(Stage::Create, "configuring it");
+    let machine = cx.hypervisor.machine(&vm);
+    let attachments: Attachments = seeded.attachments(cx)?;
+    let plan = cx.plan.clone();
+    let mark = cx.mark.clone();
+    cx.effect(Effect::Configure, async {
+        machine
+            .configure(&plan.machine, &mark, &attachments)
+            .await
+            .map_err(|error| StageError::port(format!("{vm} could not be configured"), error))
+    })
+    .await?;
+    Ok(Created { machine })
+}
+
+/// Claims an id by creating at it: nothing reserves one, so whoever creates first has it.
+async fn claim(cx: &mut Cx) -> Result<(VmRef, TaskHandle), StageError> {
+    let plan = cx.plan.clone();
+    let hypervisor = cx.hypervisor.clone();
+    let mut refused: Vec<VmRef> = Vec::new();
+    for _ in 0..CLAIM_TRIES {
+        let propose = async {
+            hypervisor
+                .propose_id(&plan.machine, &refused)
+                .await
+                .map_err(|error| StageError::port("no id could be chosen for the build VM", error))
+        };
+        let vm = cx.cancellable(propose).await?;
+        let action = UndoAction::DestroyVm { vm: vm.clone(), nonce: cx.mark.nonce.clone() };
+        let undo = cx.cleanup.before_effect(UndoKind::Undo, action)?;
+        let mark = cx.mark.clone();
+        let mut taken = false;
+        let submitted = cx
+            .effect(Effect::SubmitCreate, async {
+                match hypervisor.submit_create(&plan.machine, &vm, &mark).await {
+                    Ok(task) => Ok(Some(task)),
+                    Err(PortError::IdTaken { .. }) => {
+                        taken = true;
+                        Ok(None)
+                    }
+                    Err(error) if error.is_outcome_unknown() => adopt(cx, &vm, error).await.map(Some),
+                    Err(error) => Err(StageError::port(format!("{vm} could not be created"), error)),
+                }
+            })
+            .await?;
+        match submitted {
+            Some(task) => {
+                cx.cleanup.submitted(undo, &task)?;
+                return Ok((vm, task));
+            }
+            None => {
+                cx.cleanup.settle(undo)?;
+                refused.push(vm);
+            }
+        }
+    }
+    Err(StageError::new(format!(
+        "{CLAIM_TRIES} ids in a row were taken by others while forge tried to use them"
+    ))
+    .hint("give this target a range of its own with `vmids` in forge.toml"))
+}
+
+/// The answer to the creation was lost: looks whether the VM is there all the same, and goes on with it.
+async fn adopt(cx: &Cx, vm: &VmRef, error: PortError) -> Result<TaskHandle, StageError> {
+    let mut last = String::from("nothing there");
+    for _ in 0..40 {
+        match cx.hypervisor.standing(vm, &cx.mark.nonce).await {
+            Ok(Standing::Ours { .. }) => {
+                cx.warn("the answer to the creation was lost, but the VM is there", "");
+                return Ok(TaskHandle::finished(vm.node.clone()));
+            }
+            Ok(Standing::Busy { lock }) => last = format!("locked ({lock})"),
+            Ok(other) => last = format!("{other:?}"),
+            Err(error) => last = crate::engine::error::chain(&error),
+        }
+        if cx.is_interrupted() || last.starts_with("Gone") || last.starts_with("Foreign") {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(250)).await;
+    }
+    Err(StageError::port(format!("{vm} could not be created"), error).seen(format!("at that id: {last}")))
+}

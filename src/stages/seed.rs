@@ -1,0 +1,200 @@
+//! Renders the seed and opens its server, before the VM exists: what can't be served must not be built.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use forge_http_seed::nocloud::{BuildUser, NoCloud};
+use forge_http_seed::server::{Fetch, SeedObserver, SeedServer, SeedToken, ServerOptions};
+use forge_http_seed::{address, serial};
+use forge_machine::{Attachments, CloudInitSettings, SourceSpec};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::engine::{Cx, Effect, StageError};
+use crate::event::{Event, Events, Stage};
+use crate::plan::Delivery;
+use crate::plan::late::LateName;
+use crate::remote::BuildKey;
+
+/// The seed is rendered, and served where the delivery needs it.
+#[derive(Debug)]
+pub struct Seeded {
+    /// The key made for this build.
+    pub key: Arc<BuildKey>,
+    server: Option<SeedServer>,
+    stop: CancellationToken,
+}
+
+impl Drop for Seeded {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+/// Tells the fetches to whoever watches the build.
+struct Tell(Events);
+
+impl SeedObserver for Tell {
+    fn fetched(&self, fetch: &Fetch) {
+        self.0.emit(Event::Fetched {
+            path: fetch.path.clone(),
+            status: fetch.status,
+            bytes: fetch.bytes,
+            peer: fetch.peer.ip().to_string(),
+        });
+    }
+}
+
+/// Renders and serves the seed.
+///
+/// # Errors
+/// When no port is free, no address of ours routes to the target, or the seed can't be rendered.
+pub async fn seed(cx: &mut Cx, key: Arc<BuildKey>) -> Result<Seeded, StageError> {
+    let plan = cx.plan.clone();
+    cx.bindings.bind(LateName::BuildNonce, cx.mark.nonce.as_str());
+    cx.bindings.bind(LateName::AccessPublicKey, key.public_openssh());
+    let stop = CancellationToken::new();
+    let mut seeded = Seeded { key, server: None, stop: stop.clone() };
+    if matches!(plan.seed.delivery, Delivery::CloudInitDrive | Delivery::None) {
+        return Ok(seeded);
+    }
+    let set = nocloud(cx, &seeded.key)
+        .files()
+        .map_err(|error| StageError::caused("the seed could not be rendered", error))?;
+    for (name, text) in set.texts() {
+        if let Err(error) = cx.evidence.write_text(&format!("seed/{name}"), text) {
+            cx.warn(crate::engine::error::chain(&error), "");
+        }
+    }
+    cx.doing(Stage::Seed, "opening the seed server");
+    let events = cx.events.clone();
+    let server = cx
+        .cancellable_effect(Effect::ServeSeed, async {
+            let listener = listen(&plan.seed.bind, plan.seed.ports).await?;
+            SeedServer::start(
+                listener,
+                set,
+                ServerOptions { token: SeedToken::generate(), allowed_networks: Vec::new() },
+                Arc::new(Tell(events)),
+                stop,
+            )
+            .map_err(|error| StageError::caused("the seed server could not be started", error))
+        })
+        .await?;
+    // Whoever knows the path can read the seed, so no output shows it.
+    cx.evidence.redactor().add(server.token().expose());
+    let guest_address = guest_address(&plan.seed.address, plan.seed.endpoint.as_deref())?;
+    let port = server.local_addr().port();
+    let url = server.url(guest_address);
+    cx.bindings.bind(LateName::SeedAddress, guest_address.to_string());
+    cx.bindings.bind(LateName::SeedPort, port.to_string());
+    cx.bindings.bind(LateName::SeedUrl, url);
+    seeded.server = Some(server);
+    Ok(seeded)
+}
+
+/// The seed's content.
+fn nocloud(cx: &Cx, key: &BuildKey) -> NoCloud {
+    let plan = &cx.plan;
+    NoCloud {
+        // A new instance for cloud-init whatever the source has seen before.
+        instance_id: format!("forge-{}", cx.mark.nonce),
+        hostname: plan.seed.hostname.clone(),
+        user: plan.access.create.then(|| BuildUser::sudoer(&plan.access.user, key.public_openssh())),
+        user_data: plan.seed.user_data.clone(),
+        network_config: plan.seed.network_config.clone(),
+    }
+}
+
+/// Binds the first free port of the range.
+async fn listen(bind: &str, ports: (u16, u16)) -> Result<TcpListener, StageError> {
+    let address: IpAddr = bind.parse().map_err(|error| {
+        StageError::caused(format!("`{bind}` is not an address the seed server can bind"), error)
+    })?;
+    let mut last = None;
+    for port in ports.0..=ports.1 {
+        match TcpListener::bind(SocketAddr::new(address, port)).await {
+            Ok(listener) => return Ok(listener),
+            Err(error) => last = Some(error),
+        }
+    }
+    let what = format!("no port of {}-{} is free on {bind} for the seed server", ports.0, ports.1);
+    let error =
+        last.map_or_else(|| StageError::new(what.clone()), |last| StageError::caused(what.clone(), last));
+    Err(error.hint(
+        "set `seed.ports` of the target in forge.toml to a range that is free and open in the firewall",
+    ))
+}
+
+/// The address that the guest is given.
+fn guest_address(given: &Option<String>, endpoint: Option<&str>) -> Result<IpAddr, StageError> {
+    if let Some(given) = given {
+        return given.parse().map_err(|error| {
+            StageError::caused(format!("`seed.address` is `{given}`, which is no IP address"), error)
+        });
+    }
+    let advice =
+        "set `seed.address` of the target in forge.toml to the address at which guests reach this machine";
+    let endpoint: SocketAddr = endpoint.and_then(|text| text.parse().ok()).ok_or_else(|| {
+        StageError::new("the address at which guests reach this machine is not known").hint(advice)
+    })?;
+    address::local_address_towards(endpoint).map_err(|error| {
+        StageError::caused(format!("no address of this machine routes to {endpoint}"), error).hint(advice)
+    })
+}
+
+impl Seeded {
+    /// What the VM itself carries of the seed.
+    ///
+    /// # Errors
+    /// When a late value is missing.
+    pub fn attachments(&self, cx: &Cx) -> Result<Attachments, StageError> {
+        let access = &cx.plan.access;
+        Ok(match cx.plan.seed.delivery {
+            Delivery::CloudInitDrive => Attachments {
+                cloud_init: Some(CloudInitSettings {
+                    user: access.user.clone(),
+                    ssh_keys: vec![self.key.public_openssh().to_owned()],
+                    ip_config: "ip=dhcp".into(),
+                }),
+                ..Attachments::default()
+            },
+            Delivery::Smbios => {
+                let url = cx.bindings.get(LateName::SeedUrl).unwrap_or_default();
+                Attachments { smbios_serial: Some(serial::smbios_serial(url)), ..Attachments::default() }
+            }
+            Delivery::Typed | Delivery::None => Attachments::default(),
+        })
+    }
+
+    /// What is cloned, in words.
+    #[must_use]
+    pub fn source_in_words(&self, cx: &Cx) -> String {
+        match &cx.plan.machine.source {
+            SourceSpec::Clone { vm, name, full, .. } => {
+                format!("cloning {name} ({}, {})", vm.id, if *full { "full" } else { "linked" })
+            }
+            SourceSpec::Image { path } => format!("making an overlay of {}", path.display()),
+        }
+    }
+
+    /// What the guest has fetched so far, in words; empty when nothing is served.
+    #[must_use]
+    pub fn fetched_in_words(&self) -> String {
+        let Some(server) = &self.server else { return String::new() };
+        let fetches: Vec<String> =
+            server.fetches().iter().filter(|f| f.status < 400).map(|f| f.path.clone()).collect();
+        if fetches.is_empty() {
+            "no seed file fetched yet".into()
+        } else {
+            format!("seed fetched: {}", fetches.join(", "))
+        }
+    }
+
+    /// Closes the server: the guest has what it needs, and nobody else may ask.
+    pub fn close(&self) {
+        if let Some(server) = &self.server {
+            server.close();
+        }
+    }
+}
