@@ -1,0 +1,293 @@
+//! A lab with a folder that points the real `forge` at it.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use forge_lab::{ImportVm, LEAST_PRIVILEGES_PVE9, Lab, LabConfig, VmView, images};
+use tempfile::TempDir;
+use tokio::process::{Child, Command};
+
+/// The token that forge uses.
+pub const TOKEN: &str = "forge@pve!build";
+/// The variable that holds its secret.
+pub const SECRET_VARIABLE: &str = "PROXMOX_TOKEN_SECRET";
+/// The VM that profiles clone.
+pub const BOOT_VM: u32 = 9000;
+/// The first of the ids that forge may take.
+pub const FIRST_ID: u32 = 9001;
+/// How long anything may take: far beyond what it needs, so that only a hang is an error.
+pub const LIMIT: Duration = Duration::from_secs(300);
+
+/// A profile that the tiny guest, and a VM in name only, can be built from.
+pub const PROFILE: &str = r#"schema = 1
+name = "tiny"
+
+[os]
+family = "linux"
+
+[template]
+name = "tpl-tiny"
+
+[source]
+clone = "boot-vm"
+
+[deadlines]
+connect = "4m"
+
+[[provision]]
+name = "hello"
+shell = ["echo hello from $(hostname)"]
+"#;
+
+/// A lab and the folder that forge runs in: `forge.toml`, `tiny.toml`, `state/`, `output/`.
+#[derive(Debug)]
+pub struct LabSite {
+    /// The lab.
+    pub lab: Lab,
+    /// The token's secret.
+    pub secret: String,
+    folder: TempDir,
+}
+
+/// A run of forge that is over.
+#[derive(Debug)]
+pub struct Done {
+    /// Its exit code; `None` when a signal ended it.
+    pub code: Option<i32>,
+    /// Its standard output.
+    pub stdout: String,
+    /// Its standard error.
+    pub stderr: String,
+}
+
+/// A run of forge.
+#[derive(Debug)]
+pub struct Running {
+    child: Child,
+    stdout: PathBuf,
+    stderr: PathBuf,
+}
+
+impl LabSite {
+    /// VMs run in name only: everything up to the first login can be tried in no time.
+    pub async fn in_name_only() -> anyhow::Result<Self> {
+        let config = LabConfig { run_guests: false, ..LabConfig::default() };
+        Self::with(config, ImportVm::default()).await
+    }
+
+    /// With the tiny guest as boot VM; `None`, with the reason printed, where it can't be had.
+    pub async fn with_tiny_guest(cloudinit_drive: bool) -> anyhow::Result<Option<Self>> {
+        if std::env::var_os("FORGE_LAB").is_none() && std::env::var_os("FORGE_LAB_CACHE").is_none() {
+            eprintln!("skipped: it needs a real guest; `cargo lab test` runs it");
+            return Ok(None);
+        }
+        let cache = images::default_cache_root();
+        let image = tokio::task::spawn_blocking(move || images::tiny(&cache)).await??;
+        let boot_vm = ImportVm { disk: Some(image.disk), cloudinit_drive, ..ImportVm::default() };
+        Ok(Some(Self::with(LabConfig::default(), boot_vm).await?))
+    }
+
+    async fn with(config: LabConfig, boot_vm: ImportVm) -> anyhow::Result<Self> {
+        let config = LabConfig { auth_delay: Duration::ZERO, ..config };
+        let lab = Lab::start(config).await?;
+        lab.import_vm(ImportVm { vmid: BOOT_VM, name: "boot-vm".into(), ..boot_vm }).await?;
+        let secret = lab.add_token(TOKEN, &[("/", LEAST_PRIVILEGES_PVE9)]);
+        let site = Self { lab, secret, folder: tempfile::Builder::new().prefix("forge-it-").tempdir()? };
+        site.write("forge.toml", &site.forge_toml());
+        site.write("tiny.toml", PROFILE);
+        Ok(site)
+    }
+
+    /// The site file of this lab.
+    pub fn forge_toml(&self) -> String {
+        format!(
+            r#"[targets.lab]
+type = "proxmox"
+url = "{}"
+token-id = "{TOKEN}"
+token-secret = {{ env = "{SECRET_VARIABLE}" }}
+tls = {{ fingerprint = "{}" }}
+nodes = ["pve"]
+storage = {{ disks = "local", isos = "local" }}
+bridge = "vmbr0"
+vmids = "9001-9099"
+seed = {{ bind = "127.0.0.1", address = "10.0.2.2" }}
+"#,
+            self.lab.url(),
+            self.lab.fingerprint()
+        )
+    }
+
+    /// The folder.
+    pub fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Writes a file of the folder.
+    pub fn write(&self, name: &str, text: &str) {
+        std::fs::write(self.path().join(name), text).expect("the folder is ours");
+    }
+
+    /// Starts forge with these arguments.
+    pub fn start(&self, arguments: &[&str]) -> Running {
+        self.start_with_secret(arguments, Some(&self.secret))
+    }
+
+    /// Starts forge with another secret, or none.
+    pub fn start_with_secret(&self, arguments: &[&str], secret: Option<&str>) -> Running {
+        let number = std::fs::read_dir(self.path()).expect("the folder is ours").count();
+        let stdout = self.path().join(format!("{number}.stdout"));
+        let stderr = self.path().join(format!("{number}.stderr"));
+        let mut command = Command::new(env!("CARGO_BIN_EXE_forge"));
+        command
+            .args(["--state-dir", "state"])
+            .args(arguments)
+            .current_dir(self.path())
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+            .env("HOME", self.path())
+            .env("USER", "tester")
+            .stdin(Stdio::null())
+            .stdout(std::fs::File::create(&stdout).expect("the folder is ours"))
+            .stderr(std::fs::File::create(&stderr).expect("the folder is ours"))
+            .kill_on_drop(true);
+        if let Some(secret) = secret {
+            command.env(SECRET_VARIABLE, secret);
+        }
+        Running { child: command.spawn().expect("forge can be run"), stdout, stderr }
+    }
+
+    /// Runs forge to its end.
+    pub async fn run(&self, arguments: &[&str]) -> Done {
+        self.start(arguments).ended().await
+    }
+
+    /// The journals (and kept keys) of builds that are not over.
+    pub fn journals(&self) -> Vec<String> {
+        let entries = std::fs::read_dir(self.path().join("state/journal")).into_iter().flatten().flatten();
+        let mut names: Vec<String> =
+            entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+        names.sort();
+        names
+    }
+
+    /// All VMs but the boot VM.
+    pub fn others(&self) -> Vec<VmView> {
+        self.lab.vms().into_iter().filter(|vm| vm.vmid != BOOT_VM).collect()
+    }
+
+    /// Asserts that a build left nothing: no VM, no disk, no guest that runs, no task, no journal.
+    pub fn assert_nothing_left(&self) {
+        assert_eq!(self.others(), [], "no VM is left");
+        assert!(self.lab.qemu_pids().is_empty(), "no guest runs");
+        assert_eq!(self.lab.running_tasks(), [], "no task runs");
+        let foreign: Vec<_> = self
+            .lab
+            .image_files()
+            .into_iter()
+            .filter(|path| !path.to_string_lossy().contains(&format!("/{BOOT_VM}/")))
+            .collect();
+        assert!(foreign.is_empty(), "disks are left: {foreign:?}");
+        assert_eq!(self.journals(), Vec::<String>::new(), "no journal is left");
+    }
+
+    /// Asserts that the only thing left is the template at that id.
+    pub fn assert_template_only(&self, vmid: u32) {
+        let others = self.others();
+        assert_eq!(others.iter().map(|vm| vm.vmid).collect::<Vec<_>>(), [vmid]);
+        let vm = &others[0];
+        assert!(vm.template && !vm.running && vm.lock.is_none(), "{vm:?}");
+        assert_eq!(vm.name, "tpl-tiny");
+        assert!(self.lab.qemu_pids().is_empty(), "no guest runs");
+        assert_eq!(self.journals(), Vec::<String>::new(), "no journal is left");
+    }
+
+    /// The folder of evidence of the only build of `tiny`.
+    pub fn evidence(&self) -> PathBuf {
+        let entries = std::fs::read_dir(self.path().join("output/tiny")).expect("there is evidence");
+        let mut folders: Vec<PathBuf> =
+            entries.flatten().map(|entry| entry.path()).filter(|path| !path.is_symlink()).collect();
+        assert_eq!(folders.len(), 1, "one build was made: {folders:?}");
+        folders.remove(0)
+    }
+
+    /// Stops the lab and asserts that no guest outlives it.
+    pub async fn close(self) {
+        let pids = self.lab.qemu_pids();
+        self.lab.stop().await;
+        for pid in pids {
+            let command = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            assert!(!command.contains("qemu"), "QEMU {pid} outlives the lab");
+        }
+    }
+}
+
+impl Running {
+    /// Waits for its end.
+    pub async fn ended(mut self) -> Done {
+        let waited = tokio::time::timeout(LIMIT, self.child.wait()).await;
+        let stdout = std::fs::read_to_string(&self.stdout).unwrap_or_default();
+        let stderr = std::fs::read_to_string(&self.stderr).unwrap_or_default();
+        let status = match waited {
+            Ok(status) => status.expect("the child is ours"),
+            Err(_elapsed) => panic!("forge did not end within {} s:\n{stdout}\n{stderr}", LIMIT.as_secs()),
+        };
+        Done { code: status.code(), stdout, stderr }
+    }
+
+    /// Sends a signal.
+    pub fn signal(&self, signal: nix::sys::signal::Signal) {
+        let pid = self.child.id().and_then(|id| i32::try_from(id).ok()).expect("it still runs");
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), signal).expect("it still runs");
+    }
+
+    /// `kill -9`, and waits for its end.
+    pub async fn kill(mut self) {
+        self.child.start_kill().expect("it still runs");
+        self.child.wait().await.expect("the child is ours");
+    }
+
+    /// What it has said so far.
+    pub fn said(&self) -> String {
+        std::fs::read_to_string(&self.stderr).unwrap_or_default()
+    }
+
+    /// Waits until it has said something on standard error.
+    pub async fn says(&mut self, words: &str) {
+        let waited = async {
+            while !self.said().contains(words) {
+                if let Some(status) = self.child.try_wait().expect("the child is ours") {
+                    assert!(
+                        self.said().contains(words),
+                        "it ended ({status}) and never said `{words}`:\n{}",
+                        self.said()
+                    );
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        if tokio::time::timeout(LIMIT, waited).await.is_err() {
+            panic!("it never said `{words}`:\n{}", self.said());
+        }
+    }
+}
+
+/// Waits at a gate until a build has come to it.
+pub async fn reached(gate: &forge_lab::Gate, running: &mut Running) {
+    let ended = async {
+        while running.child.try_wait().expect("the child is ours").is_none() {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let came = tokio::time::timeout(LIMIT, async {
+        tokio::select! {
+            () = gate.reached() => true,
+            () = ended => false,
+        }
+    });
+    match came.await {
+        Ok(true) => {}
+        other => panic!("the build never came to the gate ({other:?}):\n{}", running.said()),
+    }
+}

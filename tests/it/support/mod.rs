@@ -1,0 +1,4 @@
+//! What the tests share.
+
+pub mod fake_build;
+pub mod lab_site;
