@@ -302,7 +302,7 @@ fn in_value(value: &ExprVal, scope: &[String], names: &mut BTreeSet<String>) {
         ExprVal::FunctionCall(call) => in_call(call, scope, names),
         ExprVal::Array(items) => items.iter().for_each(|item| in_expr(item, scope, names)),
         ExprVal::StringConcat(StringConcat { values }) => {
-            values.iter().for_each(|value| in_value(value, scope, names))
+            values.iter().for_each(|value| in_value(value, scope, names));
         }
         ExprVal::In(within) => {
             in_expr(&within.lhs, scope, names);

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use forge_machine::{Hypervisor, Nonce};
+use forge_machine::{Hypervisor, Nonce, PortError};
 use jiff::Timestamp;
 use rand::RngExt as _;
 
@@ -60,7 +60,12 @@ pub async fn open(
     let secret = match &target.kind {
         TargetKind::Proxmox(proxmox) => {
             let secret = resolve(&proxmox.token_secret).await.map_err(|message| {
-                Finding::general(format!("the token's secret of target `{}`: {message}", target.name))
+                Finding::general(format!("the token's secret of target `{}`: {message}", target.name)).help(
+                    format!(
+                        "`targets.{}.token-secret` of the site file says where it is read from",
+                        target.name
+                    ),
+                )
             })?;
             redactor.add(&secret);
             Some(secret)
@@ -190,7 +195,14 @@ async fn plan_one(
 ) -> Result<Planned, Vec<Finding>> {
     let query = make::query(profile, target).map_err(|finding| vec![finding])?;
     let (facts, wrong) = hypervisor.facts(&query).await.map_err(|error| {
-        let finding = Finding::general(format!("target `{}` can't be used: {}", target.name, chain(&error)));
+        let words = match &error {
+            // These name the target and their innermost cause themselves.
+            PortError::Unreachable { .. } | PortError::Untrusted { .. } | PortError::Unauthorized { .. } => {
+                error.to_string()
+            }
+            other => format!("target `{}` can't be used: {}", target.name, chain(other)),
+        };
+        let finding = Finding::general(words);
         vec![hint(&error).map_or_else(|| finding.clone(), |hint| finding.clone().help(hint))]
     })?;
     let moment = moment(evidence_root);

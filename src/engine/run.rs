@@ -323,10 +323,10 @@ async fn conclude(mut cx: Cx, progress: Progress, result: Result<Committed, Fail
     match result {
         Ok(committed) => {
             let mut left = cx.cleanup.unwind(&hypervisor, &events, false).await;
-            if left.is_empty() {
-                if let Err(error) = cx.cleanup.close() {
-                    left.push(super::error::chain(&error));
-                }
+            if left.is_empty()
+                && let Err(error) = cx.cleanup.close()
+            {
+                left.push(super::error::chain(&error));
             }
             match committed {
                 Committed::Known(artefact) if left.is_empty() => Ending::Done { artefact },
@@ -347,10 +347,10 @@ async fn conclude(mut cx: Cx, progress: Progress, result: Result<Committed, Fail
                 events.emit(Event::Interrupted {});
             }
             let left_behind = cx.cleanup.unwind(&hypervisor, &events, true).await;
-            if left_behind.is_empty() {
-                if let Err(error) = cx.cleanup.close() {
-                    tracing::warn!(%error, "everything is removed, but the journal stays");
-                }
+            if left_behind.is_empty()
+                && let Err(error) = cx.cleanup.close()
+            {
+                tracing::warn!(%error, "everything is removed, but the journal stays");
             }
             Ending::Failed { failure, left_behind }
         }

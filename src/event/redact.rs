@@ -7,6 +7,9 @@ use serde_json::Value;
 
 const MASK: &str = "***";
 
+/// The length of a piece of a random secret that is masked on its own: long enough to mean nothing else.
+const PIECE: usize = 8;
+
 /// Replaces known secrets, in the forms they travel in, by `***`.
 ///
 /// Cloning shares the list, so a secret that becomes known late is masked everywhere from then on.
@@ -42,6 +45,18 @@ impl Redactor {
             needles.extend(forms);
             needles.sort_by(|a, b| b.len().cmp(&a.len()).then_with(|| a.cmp(b)));
             needles.dedup();
+        }
+    }
+
+    /// Adds a random secret that is shown on screens: also its pieces are masked, since a screen breaks lines where
+    /// it likes.
+    pub fn add_shown(&self, secret: &str) {
+        self.add(secret);
+        if !secret.is_ascii() {
+            return;
+        }
+        for start in 0..secret.len().saturating_sub(PIECE) {
+            self.add(secret.get(start..start + PIECE).unwrap_or_default());
         }
     }
 
@@ -98,6 +113,15 @@ mod tests {
             assert!(masked.contains(MASK) && !masked.contains("s3cr"), "{masked}");
             assert!(masked.starts_with("before ") && masked.ends_with(" after"), "{masked}");
         }
+    }
+
+    #[test]
+    fn a_shown_secret_is_masked_where_a_screen_breaks_it() {
+        let redactor = Redactor::default();
+        redactor.add_shown("0123456789abcdef0123456789abcdef");
+        let masked = redactor.text("s=http://h/0123456789abcd\\\n|ef0123456789abcdef/ quiet");
+        assert!(!masked.contains("456789"), "{masked}");
+        assert!(masked.ends_with("/ quiet"), "{masked}");
     }
 
     #[test]

@@ -127,7 +127,7 @@ pub fn readme(plan: &Plan, view: &BuildView) -> String {
                 line(format!("| {stage} | {} | **failed** |", crate::event::phrase::time(*took_ms)));
             }
             StageStatus::Running { .. } | StageStatus::Pending => {
-                line(format!("| {stage} | | not reached |"))
+                line(format!("| {stage} | | not reached |"));
             }
         }
     }

@@ -52,10 +52,10 @@ async fn replay_undos(mut dead: DeadJournal, story: &Story, hypervisor: &dyn Hyp
             Ok(result) => result,
             Err(_elapsed) => Err(format!("not done within {} s", UNDO_LIMIT.as_secs())),
         };
-        if result.is_ok() {
-            if let Err(error) = dead.settle(undo.id) {
-                tracing::warn!(%error, "undone, but the journal does not know");
-            }
+        if result.is_ok()
+            && let Err(error) = dead.settle(undo.id)
+        {
+            tracing::warn!(%error, "undone, but the journal does not know");
         }
         found.push(told(story, undo.action.to_string(), result));
     }
@@ -128,10 +128,10 @@ async fn replay_kept(
             found.push(told(story, vm.to_string(), Ok(words.into())));
             for undo in &story.undos {
                 let result = run_undo(undo, hypervisor).await;
-                if result.is_ok() {
-                    if let Err(error) = dead.settle(undo.id) {
-                        tracing::warn!(%error, "undone, but the journal does not know");
-                    }
+                if result.is_ok()
+                    && let Err(error) = dead.settle(undo.id)
+                {
+                    tracing::warn!(%error, "undone, but the journal does not know");
                 }
                 found.push(told(story, undo.action.to_string(), result));
             }
@@ -140,7 +140,7 @@ async fn replay_kept(
             }
         }
         Standing::Busy { lock } => {
-            found.push(told(story, vm.to_string(), Err(format!("locked ({lock}); try again later"))))
+            found.push(told(story, vm.to_string(), Err(format!("locked ({lock}); try again later"))));
         }
     }
     found

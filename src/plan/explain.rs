@@ -40,7 +40,7 @@ pub fn explain(plan: &Plan) -> String {
     row("seal", plan.seal.join(", "));
     match &plan.finish {
         Finish::Template { name, tags, .. } => {
-            row("makes", format!("template {name}, tags {}", tags.join(", ")))
+            row("makes", format!("template {name}, tags {}", tags.join(", ")));
         }
         Finish::Files { directory, name, formats } => {
             let formats: Vec<String> =

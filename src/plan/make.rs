@@ -74,6 +74,26 @@ pub fn located(profile: &Profile, setting: &str, message: impl Into<String>) -> 
     }
 }
 
+/// Where what a backend found is set: backends know neither the files nor which of them names a storage.
+fn setting_of(profile: &Profile, target: &Target, found: &forge_machine::Finding) -> String {
+    let named = |name: &Option<String>| {
+        name.as_ref().is_some_and(|name| found.message.contains(&format!("`{name}`")))
+    };
+    let in_target = |key: &str| format!("targets.{}.{key}", target.name);
+    match found.setting.as_str() {
+        "storage" => match &profile.vm.cloud_init {
+            CloudInit::Add { storage, .. } if named(storage) => "vm.cloud-init.storage".into(),
+            _ => in_target("storage"),
+        },
+        "bridge" => match profile.vm.networks.iter().position(|each| named(&each.bridge)) {
+            Some(index) => format!("vm.networks[{index}].bridge"),
+            None => in_target("bridge"),
+        },
+        "target.token" => in_target("token-id"),
+        other => other.to_owned(),
+    }
+}
+
 /// What planning needs beside the profile.
 #[derive(Debug)]
 pub struct Input<'a> {
@@ -96,7 +116,8 @@ pub fn make(profile: &Profile, input: &Input<'_>) -> (Option<Plan>, Vec<Finding>
         .findings
         .iter()
         .map(|found| {
-            let mut finding = located(profile, &found.setting, found.message.clone());
+            let setting = setting_of(profile, input.target, found);
+            let mut finding = located(profile, &setting, found.message.clone());
             finding.help = (!found.help.is_empty()).then(|| found.help.clone());
             finding.fatal = found.fatal;
             finding
@@ -116,7 +137,7 @@ pub fn make(profile: &Profile, input: &Input<'_>) -> (Option<Plan>, Vec<Finding>
     };
     let machine = machine(profile, input, source, &mut findings);
     let seed = seed(profile, input, &machine, source, &mut findings);
-    let name = profile.template_name.to_text(&known).unwrap_or_default();
+    let name = profile.template_name.to_text(known).unwrap_or_default();
     let finish = match &input.target.kind {
         TargetKind::Proxmox(_) => Finish::Template {
             name,
@@ -136,7 +157,7 @@ pub fn make(profile: &Profile, input: &Input<'_>) -> (Option<Plan>, Vec<Finding>
         notes: input.facts.notes.clone(),
         planned: input.moment.now,
         machine,
-        boot: boot(profile, &known),
+        boot: boot(profile, known),
         seed,
         access: AccessPlan { user: profile.access.user.clone(), create: profile.access.create },
         provision: profile
@@ -341,6 +362,11 @@ fn types_seed(profile: &Profile) -> bool {
     })
 }
 
+/// The backend's warning that the token may not set the SMBIOS serial.
+fn smbios_denied(findings: &[forge_machine::Finding]) -> Option<&forge_machine::Finding> {
+    findings.iter().find(|found| !found.fatal && found.message.contains("VM.Config.HWType"))
+}
+
 /// The best rung that is allowed and possible, and why it is this one.
 fn delivery(
     profile: &Profile,
@@ -366,9 +392,10 @@ fn delivery(
                     Ok("the VM has a cloud-init drive: no HTTP and no typing")
                 }
             }
-            Delivery::Smbios if input.capabilities.smbios_serial => {
-                Ok("the SMBIOS serial carries the NoCloud address: no typing")
-            }
+            Delivery::Smbios if input.capabilities.smbios_serial => match smbios_denied(&input.findings) {
+                Some(denied) => Err(denied.message.clone()),
+                None => Ok("the SMBIOS serial carries the NoCloud address: no typing"),
+            },
             Delivery::Smbios => Err(format!("{} can't set the SMBIOS serial", input.capabilities.name)),
             Delivery::Typed if types_seed(profile) => Ok("the boot steps type the NoCloud address"),
             Delivery::Typed => Err("no boot step types `{{ seed.url }}`".into()),

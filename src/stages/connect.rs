@@ -118,11 +118,12 @@ async fn fails_early(cx: &Cx, running: &Running) -> StageError {
             // An answer that does not come says nothing about the guest.
             Err(error) => tracing::debug!(%error, "the VM's state is not known"),
         }
-        if let Some(still) = running.watch.unchanged_for() {
-            if still.min(began.elapsed()) >= limit {
-                return StageError::new(format!("the screen has not changed for {} s", still.as_secs()))
-                    .hint("the guest hangs, or boots without a console: raise `deadlines.boot` if that is its way");
-            }
+        if let Some(still) = running.watch.unchanged_for()
+            && still.min(began.elapsed()) >= limit
+        {
+            return StageError::new(format!("the screen has not changed for {} s", still.as_secs())).hint(
+                "the guest hangs, or boots without a console: raise `deadlines.boot` if that is its way",
+            );
         }
     }
 }

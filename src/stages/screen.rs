@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use forge_console::Console;
+use forge_console::frame::Frame;
 use forge_machine::Machine;
 
 use crate::engine::Cx;
@@ -42,8 +43,16 @@ impl Watch {
     /// Takes a picture for the evidence. A failure is told, and no more: no build ends for a picture.
     pub fn picture(&self, cx: &Cx, label: &str) {
         let Some(console) = &self.console else { return };
-        let text = console.screen().text().map(|text| text.rows.join("\n").trim_end().to_owned());
-        let file = match console.png() {
+        let screen = console.screen();
+        let text = screen.text().map(|text| text.rows.join("\n").trim_end().to_owned());
+        let mut frame = console.frame();
+        if let Some(text) = screen.text() {
+            let secrets = cx.evidence.redactor().needles();
+            for (row, columns) in secret_cells(&text.rows, &secrets) {
+                blacken(&mut frame, text.cols, row, columns);
+            }
+        }
+        let file = match frame.png() {
             Ok(png) => match cx.evidence.write_screen(label, &png) {
                 Ok(name) => name,
                 Err(error) => {
@@ -68,5 +77,74 @@ impl Watch {
         let lines: Vec<&String> = text.rows.iter().filter(|line| !line.is_empty()).collect();
         let skip = lines.len().saturating_sub(6);
         lines.into_iter().skip(skip).map(|line| format!("the screen: {line}")).collect()
+    }
+}
+
+/// The shortest piece of a secret that is masked at the edge of a line.
+const PIECE: usize = 6;
+
+/// The cells of a text screen that hold a secret or, where it is wrapped over two lines, a piece of one.
+fn secret_cells(rows: &[String], secrets: &[String]) -> Vec<(usize, std::ops::Range<usize>)> {
+    let mut cells = Vec::new();
+    for secret in secrets.iter().filter(|secret| secret.is_ascii() && secret.len() >= PIECE) {
+        for (row, line) in rows.iter().enumerate() {
+            // Every piece is looked for, since nobody knows where a boot loader breaks its lines.
+            for start in 0..=secret.len() - PIECE {
+                let Some(piece) = secret.get(start..start + PIECE) else { continue };
+                for (at, _) in line.match_indices(piece) {
+                    let column = line.get(..at).map_or(0, |before| before.chars().count());
+                    cells.push((row, column..column + PIECE));
+                }
+            }
+        }
+    }
+    cells
+}
+
+/// Paints cells of a text screen black.
+fn blacken(frame: &mut Frame, cols: usize, row: usize, columns: std::ops::Range<usize>) {
+    let width = usize::try_from(frame.width()).unwrap_or(0);
+    let Some(pitch) = width.checked_div(cols) else { return };
+    let left = columns.start * pitch;
+    let black = vec![0_u32; (columns.len() * pitch).min(width.saturating_sub(left))];
+    for line in row * CELL_HEIGHT..(row + 1) * CELL_HEIGHT {
+        if let (Ok(x), Ok(y)) = (u32::try_from(left), u32::try_from(line)) {
+            if y < frame.height() {
+                frame.put_row(x, y, &black);
+            }
+        }
+    }
+}
+
+/// The height of a cell of a VGA text screen in pixels.
+const CELL_HEIGHT: usize = 16;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_is_found_on_the_screen_also_where_a_line_breaks_it() {
+        let rows = vec!["linux x s=http://h/0123456789ab\\".to_owned(), "cdef0123/ quiet".to_owned()];
+        let secret = "0123456789abcdef0123".to_owned();
+        let cells = secret_cells(&rows, &[secret]);
+        for column in 19..31 {
+            assert!(
+                cells.iter().any(|(row, columns)| *row == 0 && columns.contains(&column)),
+                "{column}: {cells:?}"
+            );
+        }
+        for column in 0..8 {
+            assert!(
+                cells.iter().any(|(row, columns)| *row == 1 && columns.contains(&column)),
+                "{column}: {cells:?}"
+            );
+        }
+        assert!(
+            cells
+                .iter()
+                .all(|(row, columns)| *row == 0 && columns.end <= 31 || *row == 1 && columns.end <= 8),
+            "{cells:?}"
+        );
     }
 }

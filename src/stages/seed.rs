@@ -82,7 +82,7 @@ pub async fn seed(cx: &mut Cx, key: Arc<BuildKey>) -> Result<Seeded, StageError>
         })
         .await?;
     // Whoever knows the path can read the seed, so no output shows it.
-    cx.evidence.redactor().add(server.token().expose());
+    cx.evidence.redactor().add_shown(server.token().expose());
     let guest_address = guest_address(&plan.seed.address, plan.seed.endpoint.as_deref())?;
     let port = server.local_addr().port();
     let url = server.url(guest_address);

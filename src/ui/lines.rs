@@ -33,10 +33,10 @@ impl<W: Write + Send> Sink for Lines<W> {
         let line = paint(tone, &format!("{mark} {words}"));
         // Whoever reads the log may be gone; the build goes on.
         let _reader_is_gone = writeln!(self.out, "[{seconds:>4}.{tenths}] {} {line}", view.profile);
-        if let Event::BuildFinished { ending, .. } = &envelope.event {
-            if let Some(failed) = ending.failure() {
-                let _reader_is_gone = write!(self.out, "{}", failure::render(failed));
-            }
+        if let Event::BuildFinished { ending, .. } = &envelope.event
+            && let Some(failed) = ending.failure()
+        {
+            let _reader_is_gone = write!(self.out, "{}", failure::render(failed));
         }
         let _reader_is_gone = self.out.flush();
     }
