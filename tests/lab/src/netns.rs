@@ -4,6 +4,7 @@
 //! run finds a mark in its environment. Everything below (lab, client, guests) lives and ends with it.
 
 use std::os::unix::process::CommandExt as _;
+use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::Context as _;
@@ -45,7 +46,7 @@ pub fn enter(say: &mut dyn FnMut(&str)) -> anyhow::Result<Network> {
         if run(command("unshare").args(way).args(["ip", "link", "set", "lo", "up"])).is_err() {
             continue;
         }
-        let program = std::env::current_exe().context("this program's own path is unknown")?;
+        let program = own_path()?;
         let error = Command::new("unshare")
             .args(way)
             .arg(program)
@@ -56,4 +57,17 @@ pub fn enter(say: &mut dyn FnMut(&str)) -> anyhow::Result<Network> {
     }
     say("this machine allows no network namespace: running on the host");
     Ok(Network::Host)
+}
+
+/// The path of this program. A build that this program starts may have put a new file in its place: then the kernel calls
+/// the running one deleted, and the new one is what is meant.
+///
+/// # Errors
+/// The path is unknown.
+pub(crate) fn own_path() -> anyhow::Result<PathBuf> {
+    let path = std::env::current_exe().context("this program's own path is unknown")?;
+    Ok(match path.to_str().and_then(|text| text.strip_suffix(" (deleted)")) {
+        Some(replaced) => PathBuf::from(replaced),
+        None => path,
+    })
 }

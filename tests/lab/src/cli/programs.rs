@@ -39,7 +39,7 @@ pub fn build_forge(release: bool) -> anyhow::Result<PathBuf> {
 /// # Errors
 /// It isn't there.
 pub fn forge_path(release: bool) -> anyhow::Result<PathBuf> {
-    let own = std::env::current_exe().context("this program's own path is unknown")?;
+    let own = crate::netns::own_path()?;
     let profile = own.parent().context("this program's folder is unknown")?;
     let path = match release {
         true => profile.with_file_name("release").join("forge"),
