@@ -4,7 +4,7 @@
 //!   through a filter for the language of the file;
 //! * [`nocloud`] builds cloud-init's NoCloud seed as values;
 //! * [`server`] serves a [`SeedSet`] behind an unguessable path, tells each fetch, and closes;
-//! * [`address`] and [`serial`] say how the guest learns of it.
+//! * [`delivery`], [`address`] and [`serial`] say how the guest gets it or learns of it.
 //!
 //! Invariants: no forge crate is imported; nothing here reads or writes files; the server answers nothing but GET
 //! and HEAD of the set's own names.
@@ -12,12 +12,15 @@
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic))]
 
 pub mod address;
+pub mod delivery;
+pub mod network;
 pub mod nocloud;
 pub mod serial;
 pub mod server;
 pub mod set;
 pub mod template;
 pub mod token;
+mod yaml;
 
 pub use set::SeedSet;
 pub use token::SeedToken;

@@ -1,12 +1,26 @@
-//! cloud-init's NoCloud seed: `meta-data`, `user-data`, `vendor-data`, and `network-config` when one is given.
+//! cloud-init's NoCloud seed: `meta-data`, `user-data`, `vendor-data` and `network-config`.
 //!
 //! User-data is built as a value and dumped, so no value can break out of its place. What it makes for the build
-//! (one user with one key) is what sealing takes away again.
+//! (one user with one key) is what sealing takes away again; everything else is there only when it is asked for.
+//!
+//! cloud-init asks for `vendor-data` too, and newer ones for `network-config`. A file that is not there may cost it
+//! waiting (so says the patch "Don't allow network-config", 2024-08-02, in Ubuntu's older series), so all four are
+//! always served.
+
+use std::fmt;
 
 use serde_json::{Map, Value, json};
 
 use crate::set::SeedSet;
 use crate::template::{RenderError, render};
+
+/// The built-in templates, by the names of the files that they make.
+pub const TEMPLATES: [(&str, &str); 4] = [
+    ("meta-data", include_str!("../templates/nocloud/meta-data.tera")),
+    ("user-data", include_str!("../templates/nocloud/user-data.tera")),
+    ("vendor-data", include_str!("../templates/nocloud/vendor-data.tera")),
+    ("network-config", include_str!("../templates/nocloud/network-config.tera")),
+];
 
 /// The user that a build logs in as.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,25 +29,98 @@ pub struct BuildUser {
     pub name: String,
     /// Its one authorized key, in OpenSSH's form.
     pub authorized_key: String,
+    /// Further groups.
+    pub groups: Vec<String>,
+    /// Its line for sudo, without the name; `None` gives no right.
+    pub sudo: Option<String>,
+    /// Its login shell.
+    pub shell: String,
 }
 
 impl BuildUser {
     /// A user who may become root without a password and can only log in with this key.
     #[must_use]
     pub fn sudoer(name: &str, authorized_key: &str) -> Self {
-        Self { name: name.to_owned(), authorized_key: authorized_key.to_owned() }
+        Self {
+            name: name.to_owned(),
+            authorized_key: authorized_key.trim().to_owned(),
+            groups: Vec::new(),
+            sudo: Some("ALL=(ALL) NOPASSWD:ALL".into()),
+            shell: "/bin/sh".into(),
+        }
     }
 
     /// By cloud-init's names (module "Users and Groups").
     fn to_value(&self) -> Value {
-        json!({
+        let mut user = json!({
             "name": self.name,
             "gecos": "forge build",
-            "shell": "/bin/sh",
+            "shell": self.shell,
             "lock_passwd": true,
-            "sudo": "ALL=(ALL) NOPASSWD:ALL",
-            "ssh_authorized_keys": [self.authorized_key],
-        })
+        });
+        if !self.groups.is_empty() {
+            set(&mut user, "groups", json!(self.groups));
+        }
+        if let Some(sudo) = &self.sudo {
+            set(&mut user, "sudo", json!(sudo));
+        }
+        set(&mut user, "ssh_authorized_keys", json!([self.authorized_key]));
+        user
+    }
+}
+
+/// The host key that the guest is given, so that it is known before the first connection.
+#[derive(Clone, PartialEq, Eq)]
+pub struct HostKey {
+    /// The ed25519 private key in OpenSSH's form.
+    pub private: String,
+    /// Its public key.
+    pub public: String,
+}
+
+impl fmt::Debug for HostKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HostKey").field("public", &self.public).finish_non_exhaustive()
+    }
+}
+
+/// What else a guest may be set up with during the build; nothing of it by default.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct GuestSettings {
+    /// The locale (`de_DE.UTF-8`).
+    pub locale: Option<String>,
+    /// The time zone (`Europe/Berlin`).
+    pub timezone: Option<String>,
+    /// The keyboard's layout (`de`).
+    pub keyboard: Option<String>,
+    /// Packages to install.
+    pub packages: Vec<String>,
+    /// The SSH host key to use.
+    pub host_key: Option<HostKey>,
+}
+
+impl GuestSettings {
+    /// By cloud-init's names (modules "Locale", "Timezone", "Keyboard", "Package Update Upgrade Install", "SSH").
+    #[must_use]
+    pub fn to_user_data(&self) -> Value {
+        let mut data = json!({});
+        if let Some(locale) = &self.locale {
+            set(&mut data, "locale", json!(locale));
+        }
+        if let Some(timezone) = &self.timezone {
+            set(&mut data, "timezone", json!(timezone));
+        }
+        if let Some(layout) = &self.keyboard {
+            set(&mut data, "keyboard", json!({ "layout": layout }));
+        }
+        if !self.packages.is_empty() {
+            set(&mut data, "packages", json!(self.packages));
+        }
+        if let Some(key) = &self.host_key {
+            let keys = json!({ "ed25519_private": key.private, "ed25519_public": key.public });
+            set(&mut data, "ssh_keys", keys);
+        }
+        data
     }
 }
 
@@ -48,11 +135,22 @@ pub struct NoCloud {
     pub user: Option<BuildUser>,
     /// Further user-data, merged over forge's own: tables merge, lists append, everything else replaces.
     pub user_data: Option<Value>,
-    /// The network configuration (cloud-init's version 1 or 2).
+    /// The network configuration (cloud-init's version 1 or 2); `None` leaves the source's.
     pub network_config: Option<Value>,
 }
 
 impl NoCloud {
+    /// Adds settings, under the user's own user-data.
+    #[must_use]
+    pub fn with_settings(mut self, settings: &GuestSettings) -> Self {
+        let mut data = settings.to_user_data();
+        if let Some(own) = &self.user_data {
+            merge(&mut data, own);
+        }
+        self.user_data = Some(data);
+        self
+    }
+
     /// User-data as a value.
     #[must_use]
     pub fn user_data_value(&self) -> Value {
@@ -61,6 +159,7 @@ impl NoCloud {
             // `users` without `default`: the distribution's own user is not made in a template.
             data.insert("users".into(), json!([user.to_value()]));
             data.insert("ssh_pwauth".into(), Value::Bool(false));
+            data.insert("disable_root".into(), Value::Bool(true));
         }
         let mut value = Value::Object(data);
         if let Some(more) = &self.user_data {
@@ -69,7 +168,7 @@ impl NoCloud {
         value
     }
 
-    /// The files.
+    /// The files, all that cloud-init asks for.
     ///
     /// # Errors
     /// When a template can't be rendered.
@@ -81,18 +180,16 @@ impl NoCloud {
             "network_config": self.network_config,
         });
         let mut set = SeedSet::default();
-        for (name, text) in [
-            ("meta-data", include_str!("../templates/nocloud/meta-data.tera")),
-            ("user-data", include_str!("../templates/nocloud/user-data.tera")),
-            ("vendor-data", include_str!("../templates/nocloud/vendor-data.tera")),
-        ] {
-            set = set.with(name, render(name, text, &context)?);
-        }
-        if self.network_config.is_some() {
-            let text = include_str!("../templates/nocloud/network-config.tera");
-            set = set.with("network-config", render("network-config", text, &context)?);
+        for (name, text) in TEMPLATES {
+            set.add(name, render(name, text, &context)?)?;
         }
         Ok(set)
+    }
+}
+
+fn set(table: &mut Value, key: &str, value: Value) {
+    if let Value::Object(table) = table {
+        table.insert(key.to_owned(), value);
     }
 }
 
@@ -117,49 +214,147 @@ fn merge(into: &mut Value, from: &Value) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::set::SeedFile;
 
     fn sample() -> NoCloud {
         NoCloud {
             instance_id: "forge-00112233".into(),
             hostname: Some("build".into()),
-            user: Some(BuildUser::sudoer("forge", "ssh-ed25519 AAAA forge-build")),
-            user_data: Some(json!({ "timezone": "UTC", "users": [{ "name": "extra: \"#x\"\n- y" }] })),
+            user: Some(BuildUser::sudoer("forge", "ssh-ed25519 AAAA forge-build\n")),
+            user_data: None,
             network_config: None,
         }
     }
 
+    fn all(set: &SeedSet) -> String {
+        set.texts().map(|(name, text)| format!("=== {name}\n{text}")).collect()
+    }
+
     #[test]
-    fn the_files_are_what_cloud_init_asks_for() {
-        let set = sample().files().expect("renders");
-        insta::assert_snapshot!(set.get("meta-data").expect("there"), @r"
+    fn the_files_are_what_cloud_init_asks_for_and_nothing_more() {
+        let files = sample().files().expect("renders");
+        insta::assert_snapshot!(all(&files), @r#"
+        === meta-data
         instance-id: forge-00112233
         local-hostname: build
-        ");
-        assert_eq!(set.get("vendor-data"), Some("#cloud-config\n{}\n"));
-        assert_eq!(set.get("network-config"), None);
-        let user_data = set.get("user-data").expect("there");
-        assert!(user_data.starts_with("#cloud-config\n"), "{user_data}");
-        assert!(
-            user_data.contains("ssh-ed25519 AAAA forge-build\n"),
-            "the key stands on one line: {user_data}"
-        );
+        === network-config
+        # Nothing is given: the image's own network configuration stands.
+        === user-data
+        #cloud-config
+        users:
+          - name: forge
+            gecos: "forge build"
+            shell: "/bin/sh"
+            lock_passwd: true
+            sudo: "ALL=(ALL) NOPASSWD:ALL"
+            ssh_authorized_keys:
+              - "ssh-ed25519 AAAA forge-build"
+        ssh_pwauth: false
+        disable_root: true
+        === vendor-data
+        #cloud-config
+        {}
+        "#);
+        assert_eq!(files, sample().files().expect("renders"), "the same values give the same bytes");
+    }
+
+    #[test]
+    fn everything_can_be_asked_for() {
+        let settings = GuestSettings {
+            locale: Some("de_DE.UTF-8".into()),
+            timezone: Some("Europe/Berlin".into()),
+            keyboard: Some("de".into()),
+            packages: vec!["vim".into(), "qemu-guest-agent".into()],
+            host_key: Some(HostKey {
+                private: "-----BEGIN\nAAAA\n-----END\n".into(),
+                public: "ssh-ed25519 B".into(),
+            }),
+        };
+        let user = BuildUser {
+            groups: vec!["adm".into()],
+            sudo: None,
+            ..BuildUser::sudoer("forge", "ssh-ed25519 A")
+        };
+        let seed = NoCloud {
+            hostname: None,
+            user: Some(user),
+            user_data: Some(json!({ "packages": ["tmux"], "timezone": "UTC", "users": [{ "name": "x" }] })),
+            network_config: Some(json!({
+                "version": 2,
+                "ethernets": { "all": { "match": { "name": "e*" }, "dhcp4": true } },
+            })),
+            ..sample()
+        }
+        .with_settings(&settings);
+        insta::assert_snapshot!(all(&seed.files().expect("renders")), @r#"
+        === meta-data
+        instance-id: forge-00112233
+        === network-config
+        version: 2
+        ethernets:
+          all:
+            match:
+              name: "e*"
+            dhcp4: true
+        === user-data
+        #cloud-config
+        users:
+          - name: forge
+            gecos: "forge build"
+            shell: "/bin/sh"
+            lock_passwd: true
+            groups:
+              - adm
+            ssh_authorized_keys:
+              - "ssh-ed25519 A"
+          - name: x
+        ssh_pwauth: false
+        disable_root: true
+        locale: de_DE.UTF-8
+        timezone: UTC
+        keyboard:
+          layout: de
+        packages:
+          - vim
+          - qemu-guest-agent
+          - tmux
+        ssh_keys:
+          ed25519_private: "-----BEGIN\nAAAA\n-----END\n"
+          ed25519_public: "ssh-ed25519 B"
+        === vendor-data
+        #cloud-config
+        {}
+        "#);
+        assert!(!format!("{settings:?}").contains("AAAA"), "a private key is not shown");
     }
 
     #[test]
     fn whatever_a_value_holds_it_comes_back_as_it_was() {
-        let sample = sample();
-        let set = sample.files().expect("renders");
-        let read: Value = serde_yaml::from_str(set.get("user-data").expect("there")).expect("YAML");
-        assert_eq!(read, sample.user_data_value());
+        let seed = NoCloud {
+            user_data: Some(json!({ "users": [{ "name": "extra: \"#x\"\n- y" }], "on": "22:22" })),
+            ..sample()
+        };
+        let files = seed.files().expect("renders");
+        let user_data = files.get("user-data").and_then(SeedFile::text).expect("there");
+        assert!(user_data.starts_with("#cloud-config\n"), "{user_data}");
+        let read: Value = serde_yaml::from_str(user_data).expect("YAML");
+        assert_eq!(read, seed.user_data_value());
         assert_eq!(read["users"][1]["name"], "extra: \"#x\"\n- y");
-        assert_eq!(read["users"][0]["ssh_authorized_keys"][0], "ssh-ed25519 AAAA forge-build");
     }
 
     #[test]
     fn without_a_user_nothing_is_made() {
-        let bare = NoCloud { user: None, user_data: None, hostname: None, ..sample() };
+        let bare = NoCloud { user: None, hostname: None, ..sample() };
         assert_eq!(bare.user_data_value(), json!({}));
-        let meta = bare.files().expect("renders");
-        assert_eq!(meta.get("meta-data"), Some("instance-id: forge-00112233\n"));
+        let files = bare.files().expect("renders");
+        assert_eq!(files.get("meta-data").and_then(SeedFile::text), Some("instance-id: forge-00112233\n"));
+        assert_eq!(files.get("user-data").and_then(SeedFile::text), Some("#cloud-config\n{}\n"));
+    }
+
+    #[test]
+    fn the_built_in_templates_pass_their_own_lint() {
+        for (name, text) in TEMPLATES {
+            assert_eq!(crate::template::lint(name, text), [], "{name}");
+        }
     }
 }

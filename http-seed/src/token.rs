@@ -16,10 +16,16 @@ impl SeedToken {
         Self(format!("{bits:032x}"))
     }
 
-    /// The digits.
+    /// The digits, for a URL and for whoever masks them in output.
     #[must_use]
     pub fn expose(&self) -> &str {
         &self.0
+    }
+
+    /// The folder of the URL: `/<digits>/`.
+    #[must_use]
+    pub fn path(&self) -> String {
+        format!("/{}/", self.0)
     }
 
     /// Whether a piece of a path is this token, in a time that does not tell how much of it was right.
@@ -34,5 +40,19 @@ impl SeedToken {
 impl fmt::Debug for SeedToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("SeedToken([redacted])")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_128_bits_and_never_shown() {
+        let (one, other) = (SeedToken::generate(), SeedToken::generate());
+        assert_ne!(one, other);
+        assert!(one.expose().len() == 32 && one.expose().chars().all(|c| c.is_ascii_hexdigit()));
+        assert!(one.matches(one.expose()) && !one.matches(other.expose()) && !one.matches(""));
+        assert!(!format!("{one:?}").contains(one.expose()));
     }
 }

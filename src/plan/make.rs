@@ -320,8 +320,9 @@ fn seed(
     if delivery == Delivery::Typed && !types_seed(profile) {
         let message = "the seed is to be typed, and no boot step types `{{ seed.url }}`";
         findings.push(
-            located(profile, "boot", message)
-                .help("type it on the kernel's line: { type = ' \"ds=nocloud;s={{ seed.url }}\"' }"),
+            located(profile, "boot", message).help(
+                "type it on the kernel's line: { type = ' \"ds=nocloud;s={{ seed.url }};dsmode=net\"' }",
+            ),
         );
     }
     if !served && types_seed(profile) {

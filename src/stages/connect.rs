@@ -76,8 +76,12 @@ pub async fn connect(cx: &mut Cx, running: Running, seeded: &Seeded) -> Result<C
         .await;
     let guest = match result {
         Ok(guest) => guest,
-        Err(error) if error.is_interruption() => return Err(error),
-        Err(mut error) => {
+        Err(error) => {
+            running.watch.picture(cx, "connect failed");
+            if error.is_interruption() {
+                return Err(error);
+            }
+            let mut error = running.watch.last_lines().into_iter().fold(error, StageError::seen);
             let fetched = seeded.fetched_in_words();
             if !fetched.is_empty() {
                 error = error.seen(fetched.clone());

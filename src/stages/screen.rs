@@ -108,10 +108,10 @@ fn blacken(frame: &mut Frame, cols: usize, row: usize, columns: std::ops::Range<
     let left = columns.start * pitch;
     let black = vec![0_u32; (columns.len() * pitch).min(width.saturating_sub(left))];
     for line in row * CELL_HEIGHT..(row + 1) * CELL_HEIGHT {
-        if let (Ok(x), Ok(y)) = (u32::try_from(left), u32::try_from(line)) {
-            if y < frame.height() {
-                frame.put_row(x, y, &black);
-            }
+        if let (Ok(x), Ok(y)) = (u32::try_from(left), u32::try_from(line))
+            && y < frame.height()
+        {
+            frame.put_row(x, y, &black);
         }
     }
 }

@@ -142,7 +142,11 @@ impl ProxmoxMachine {
                 }
             }
         }
-        if let Some((slot, value)) = params::cloud_init_drive(spec, &present) {
+        // A drive that only the template needs is added when the guest has shut down: an empty one would be a second
+        // seed beside the build's own.
+        if seed.cloud_init.is_some()
+            && let Some((slot, value)) = params::cloud_init_drive(spec, &present)
+        {
             self.allocate(&slot, &value).await.map_err(fault)?;
         }
         self.put_config(&params::attachments(seed, &present)).await.map_err(fault)
@@ -282,8 +286,13 @@ impl Machine for ProxmoxMachine {
 
     async fn detach(&self, spec: &MachineSpec) -> Result<(), PortError> {
         let action = self.action("take the build's traces off");
-        let present = self.config().await.map_err(|error| error.at(&action))?;
-        self.put_config(&params::detach(spec, &present)).await.map_err(|error| error.at(&action))
+        let fault = |error: ApiError| error.at(&action);
+        let present = self.config().await.map_err(fault)?;
+        self.put_config(&params::detach(spec, &present)).await.map_err(fault)?;
+        if let Some((slot, value)) = params::cloud_init_drive(spec, &present) {
+            self.allocate(&slot, &value).await.map_err(fault)?;
+        }
+        Ok(())
     }
 
     async fn describe(&self, mark: &Ownership) -> Result<(), PortError> {

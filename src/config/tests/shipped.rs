@@ -38,7 +38,7 @@ fn the_typed_profile_types_a_quoted_address_and_keeps_the_rest() {
         BootStep::Type(text) => Some(text.to_string()),
         _ => None,
     });
-    assert_eq!(typing.as_deref(), Some(" \"ds=nocloud;s={{ seed.url }}\""));
+    assert_eq!(typing.as_deref(), Some(" \"ds=nocloud;s={{ seed.url }};dsmode=net\""));
 }
 
 #[test]

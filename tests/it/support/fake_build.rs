@@ -1,7 +1,6 @@
 //! A build on the strict fake, with a fault at a chosen point.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -290,10 +289,5 @@ impl Site {
     pub fn journal_files(&self) -> Vec<String> {
         let Ok(entries) = std::fs::read_dir(self.state.path().join("journal")) else { return Vec::new() };
         entries.map(|entry| entry.expect("readable").file_name().to_string_lossy().into_owned()).collect()
-    }
-
-    /// The evidence folder.
-    pub fn evidence(&self) -> std::path::PathBuf {
-        Path::new(self.state.path()).join("evidence")
     }
 }

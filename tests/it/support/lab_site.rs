@@ -17,7 +17,7 @@ pub const BOOT_VM: u32 = 9000;
 /// The first of the ids that forge may take.
 pub const FIRST_ID: u32 = 9001;
 /// How long anything may take: far beyond what it needs, so that only a hang is an error.
-pub const LIMIT: Duration = Duration::from_secs(300);
+pub const LIMIT: Duration = Duration::from_secs(900);
 
 /// A profile that the tiny guest, and a VM in name only, can be built from.
 pub const PROFILE: &str = r#"schema = 1
@@ -33,7 +33,7 @@ name = "tpl-tiny"
 clone = "boot-vm"
 
 [deadlines]
-connect = "4m"
+connect = "15m"
 
 [[provision]]
 name = "hello"
@@ -78,13 +78,26 @@ impl LabSite {
 
     /// With the tiny guest as boot VM; `None`, with the reason printed, where it can't be had.
     pub async fn with_tiny_guest(cloudinit_drive: bool) -> anyhow::Result<Option<Self>> {
+        Self::with_guest(cloudinit_drive, |cache| images::tiny(cache).map(|image| image.disk)).await
+    }
+
+    /// The same with Debian.
+    pub async fn with_debian() -> anyhow::Result<Option<Self>> {
+        Self::with_guest(false, |cache| images::debian(cache).map(|image| image.disk)).await
+    }
+
+    #[expect(clippy::print_stderr, reason = "a test that is skipped says why")]
+    async fn with_guest(
+        cloudinit_drive: bool,
+        disk: fn(&Path) -> anyhow::Result<PathBuf>,
+    ) -> anyhow::Result<Option<Self>> {
         if std::env::var_os("FORGE_LAB").is_none() && std::env::var_os("FORGE_LAB_CACHE").is_none() {
             eprintln!("skipped: it needs a real guest; `cargo lab test` runs it");
             return Ok(None);
         }
         let cache = images::default_cache_root();
-        let image = tokio::task::spawn_blocking(move || images::tiny(&cache)).await??;
-        let boot_vm = ImportVm { disk: Some(image.disk), cloudinit_drive, ..ImportVm::default() };
+        let disk = tokio::task::spawn_blocking(move || disk(&cache)).await??;
+        let boot_vm = ImportVm { disk: Some(disk), cloudinit_drive, memory: 1024, ..ImportVm::default() };
         Ok(Some(Self::with(LabConfig::default(), boot_vm).await?))
     }
 

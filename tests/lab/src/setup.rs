@@ -29,7 +29,7 @@ const fn program(package: &'static str, name: &'static str, purpose: &'static st
 }
 
 /// Everything, in the order in which it is named to people.
-const NEEDS: [Need; 13] = [
+const NEEDS: [Need; 12] = [
     program("qemu-system-x86", "qemu-system-x86_64", "runs the guests"),
     program("qemu-utils", "qemu-img", "makes their disks"),
     Need {
@@ -48,7 +48,6 @@ const NEEDS: [Need; 13] = [
     program("cpio", "cpio", "makes their initrd"),
     program("genisoimage", "genisoimage", "makes cloud-init drives"),
     program("iproute2", "ip", "sets up the network namespace"),
-    program("dnsmasq-base", "dnsmasq", "answers DHCP on bridges"),
     program("util-linux", "unshare", "enters the network namespace"),
     program("openssh-client", "ssh", "tries the template as a user would"),
 ];

@@ -1,0 +1,323 @@
+//! Whole builds of the tiny guest on the lab, by the real program: what they leave when they succeed, and what they say
+//! when they fail.
+
+use std::path::{Path, PathBuf};
+
+use forge::event::{Ending, Envelope, Event, Region, Stage};
+use sha2::{Digest as _, Sha256};
+
+use crate::support::lab_site::{BOOT_VM, Done, FIRST_ID, LabSite, PROFILE};
+
+/// All files below a folder.
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).expect("it is there").flatten() {
+        match entry.file_type().expect("it is there") {
+            kind if kind.is_dir() => found.extend(files(&entry.path())),
+            kind if kind.is_file() => found.push(entry.path()),
+            _ => {}
+        }
+    }
+    found
+}
+
+/// Asserts that `SHA256SUMS` names every other file of the evidence, with its sum.
+fn assert_sums(evidence: &Path) {
+    let sums = std::fs::read_to_string(evidence.join("SHA256SUMS")).expect("there are sums");
+    let mut named = Vec::new();
+    for line in sums.lines() {
+        let (sum, name) = line.split_once("  ").expect("sha256sum's form");
+        let bytes = std::fs::read(evidence.join(name)).expect("what is named is there");
+        let real: String = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(sum, real, "{name}");
+        named.push(evidence.join(name));
+    }
+    let mut there = files(evidence);
+    there.retain(|path| !path.ends_with("SHA256SUMS"));
+    there.sort();
+    named.sort();
+    assert_eq!(named, there);
+}
+
+/// Asserts that no secret is in what forge wrote: evidence, output, journals. The guest's serial console is not forge's.
+fn assert_no_secret(site: &LabSite, done: &Done) {
+    let mut secrets = vec![site.secret.clone(), "PRIVATE KEY".to_owned()];
+    secrets.extend(seed_paths(site));
+    let mut texts =
+        vec![("stdout".to_owned(), done.stdout.clone()), ("stderr".to_owned(), done.stderr.clone())];
+    for folder in ["output", "state"] {
+        for path in files(&site.path().join(folder)) {
+            let text = String::from_utf8_lossy(&std::fs::read(&path).expect("it is there")).into_owned();
+            texts.push((path.display().to_string(), text));
+        }
+    }
+    for (name, text) in texts {
+        for secret in &secrets {
+            assert!(!text.contains(secret.as_str()), "{name} holds {secret}");
+        }
+    }
+}
+
+/// The secret part of the seed's address, as the guest's kernel or seed reader may have printed it.
+fn seed_paths(site: &LabSite) -> Vec<String> {
+    let serial = site.lab.serial_log(FIRST_ID);
+    let words = serial.split(|c: char| !c.is_ascii_alphanumeric() && c != '-' && c != '_');
+    words
+        .filter(|word| word.len() >= 22 && serial.contains(&format!("/{word}/")))
+        .map(str::to_owned)
+        .collect()
+}
+
+fn ending(envelopes: &[Envelope]) -> &Ending {
+    match envelopes.last().map(|envelope| &envelope.event) {
+        Some(Event::BuildFinished { ending, .. }) => ending,
+        other => panic!("the last event is {other:?}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tiny_guest_becomes_a_template_with_evidence_and_without_a_secret_anywhere() -> anyhow::Result<()> {
+    let Some(site) = LabSite::with_tiny_guest(false).await? else { return Ok(()) };
+    let before = site.lab.vm(BOOT_VM);
+    // The guest says what it was given, so that the masking has something to mask.
+    let tell = "\n[[provision]]\nname = \"tell\"\nbecome = true\nshell = [\"cat /sys/class/dmi/id/product_serial\", \"cat /run/cloud-init/source\", \"echo $FORGE_CHAIN_ID\"]\n";
+    site.write("tiny.toml", &format!("{PROFILE}{tell}"));
+    let done = site.run(&["build", "tiny.toml", "--json"]).await;
+    assert_eq!(done.code, Some(0), "{}{}", done.stdout, done.stderr);
+    site.assert_template_only(FIRST_ID);
+    assert_eq!(site.lab.vm(BOOT_VM), before, "the boot VM is as it was");
+
+    // stdout is events and nothing else, in order and without gaps.
+    let envelopes: Vec<Envelope> = done.stdout.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
+    assert_eq!(done.stderr, "");
+    for (number, envelope) in envelopes.iter().enumerate() {
+        assert_eq!((envelope.v, envelope.seq), (1, u64::try_from(number)?));
+        assert_ne!(envelope.event, Event::Unknown);
+    }
+    assert!(matches!(ending(&envelopes), Ending::Done { .. }));
+    let finished: Vec<Stage> = envelopes
+        .iter()
+        .filter_map(|envelope| match &envelope.event {
+            Event::StageFinished { stage, .. } => Some(*stage),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(finished, Stage::ALL);
+    let regions: Vec<Region> = envelopes
+        .iter()
+        .filter_map(|envelope| match &envelope.event {
+            Event::Entered { region } => Some(*region),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(regions, [Region::Keeping, Region::Committed]);
+    let said: Vec<&str> = envelopes
+        .iter()
+        .filter_map(|envelope| match &envelope.event {
+            Event::Output { line, .. } => Some(line.as_str()),
+            _ => None,
+        })
+        .collect();
+    let chain_id = envelopes[0].build.to_string();
+    assert!(said.iter().any(|line| line.starts_with("hello from ")), "{said:?}");
+    assert!(said.contains(&"dmi") && said.contains(&chain_id.as_str()), "{said:?}");
+    let masked =
+        said.iter().find(|line| line.starts_with("ds=nocloud")).expect("the guest told its serial number");
+    assert!(masked.contains("10.0.2.2") && !masked.ends_with("10.0.2.2/"), "{masked}");
+
+    let evidence = site.evidence();
+    assert!(evidence.ends_with(&chain_id));
+    for name in [
+        "README.md",
+        "proof.json",
+        "plan.json",
+        "plan.txt",
+        "events.jsonl",
+        "build.log",
+        "seed/user-data",
+        "seed/meta-data",
+    ] {
+        let text = std::fs::read_to_string(evidence.join(name))?;
+        assert!(!text.trim().is_empty(), "{name} is empty");
+    }
+    assert_sums(&evidence);
+    assert_eq!(std::fs::read_link(site.path().join("output/tiny/latest"))?, PathBuf::from(&chain_id));
+    assert_eq!(
+        std::fs::read_to_string(evidence.join("events.jsonl"))?,
+        done.stdout,
+        "the evidence has the same events"
+    );
+    let proof: serde_json::Value =
+        serde_json::from_str(&std::fs::read_to_string(evidence.join("proof.json"))?)?;
+    assert_eq!(proof["chain-id"], chain_id.as_str());
+    assert_eq!(proof["stages"].as_array().map(Vec::len), Some(Stage::ALL.len()));
+    assert_no_secret(&site, &done);
+
+    // The template carries the chain id, and nothing of the build.
+    let template = site.lab.vm(FIRST_ID).expect("it is there");
+    assert!(template.description.contains(&chain_id), "{}", template.description);
+    assert!(!template.config["smbios1"].contains("serial"), "{}", template.config["smbios1"]);
+    assert!(!template.tags.contains("forge-building"), "{}", template.tags);
+    site.close().await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tiny_guest_is_seeded_by_the_cloud_init_drive_of_its_source() -> anyhow::Result<()> {
+    let Some(site) = LabSite::with_tiny_guest(true).await? else { return Ok(()) };
+    let tell =
+        "\n[[provision]]\nname = \"tell\"\nshell = [\"echo seeded by $(cat /run/cloud-init/source)\"]\n";
+    site.write("tiny.toml", &format!("{PROFILE}{tell}"));
+    let done = site.run(&["build", "tiny.toml"]).await;
+    assert_eq!(done.code, Some(0), "{}", done.stderr);
+    assert!(done.stderr.contains("delivered by cloud-init-drive"), "{}", done.stderr);
+    assert!(done.stderr.contains("seeded by disc"), "{}", done.stderr);
+    site.assert_template_only(FIRST_ID);
+    let template = site.lab.vm(FIRST_ID).expect("it is there");
+    assert!(template.config["ide2"].contains("cloudinit"), "the template keeps a drive for its clones");
+    for key in ["sshkeys", "ciuser"] {
+        assert!(!template.config.contains_key(key), "{key} was the build's: {:?}", template.config);
+    }
+    assert_no_secret(&site, &done);
+    assert_sums(&site.evidence());
+    site.close().await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_provisioner_that_fails_in_a_tiny_guest_is_quoted_and_no_vm_stays() -> anyhow::Result<()> {
+    let Some(site) = LabSite::with_tiny_guest(false).await? else { return Ok(()) };
+    let fail = "\n[[provision]]\nname = \"install it\"\nshell = [\"echo preparing\", \"echo no such package: nginz >&2\", \"exit 42\"]\n\n[[provision]]\nname = \"never\"\nshell = [\"echo never reached\"]\n";
+    site.write("tiny.toml", &format!("{PROFILE}{fail}"));
+    let done = site.run(&["build", "tiny.toml"]).await;
+    assert_eq!(done.code, Some(1), "{}", done.stderr);
+    for words in [
+        "error in stage provision",
+        "install it",
+        "status 42",
+        "no such package: nginz",
+        "nothing is left on the target",
+    ] {
+        assert!(done.stderr.contains(words), "`{words}` is not in:\n{}", done.stderr);
+    }
+    assert!(!done.stderr.contains("never reached"));
+    site.assert_nothing_left();
+    let evidence = site.evidence();
+    assert_screenshot(&evidence);
+    assert!(std::fs::read_to_string(evidence.join("README.md"))?.contains("no such package: nginz"));
+    assert!(!evidence.join("proof.json").exists());
+    assert!(!site.path().join("output/tiny/latest").exists(), "`latest` is the newest success");
+    assert_sums(&evidence);
+    assert_no_secret(&site, &done);
+    site.close().await;
+    Ok(())
+}
+
+fn assert_screenshot(evidence: &Path) {
+    let pictures = files(&evidence.join("screens"));
+    assert!(!pictures.is_empty(), "the evidence has the screen");
+    for picture in pictures {
+        let bytes = std::fs::read(&picture).expect("it is there");
+        assert!(bytes.starts_with(b"\x89PNG\r\n\x1a\n") && bytes.len() > 100, "{}", picture.display());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tiny_guest_that_refuses_the_key_fails_the_build_with_what_was_last_seen() -> anyhow::Result<()> {
+    let Some(site) = LabSite::with_tiny_guest(false).await? else { return Ok(()) };
+    // The seed does not make this user, and the image does not have it.
+    site.write(
+        "tiny.toml",
+        &PROFILE
+            .replace("connect = \"15m\"", "connect = \"100s\"")
+            .replace("[deadlines]", "[access]\nuser = \"nobody-here\"\ncreate = false\n\n[deadlines]"),
+    );
+    let done = site.run(&["build", "tiny.toml"]).await;
+    assert_eq!(done.code, Some(1), "{}", done.stderr);
+    for words in
+        ["error in stage connect", "nobody-here", "SSH-2.0-dropbear", "nothing is left on the target"]
+    {
+        assert!(done.stderr.contains(words), "`{words}` is not in:\n{}", done.stderr);
+    }
+    site.assert_nothing_left();
+    assert_screenshot(&site.evidence());
+    site.close().await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tiny_guest_that_never_fetches_its_seed_is_told_where_it_should_have_asked() -> anyhow::Result<()> {
+    let Some(site) = LabSite::with_tiny_guest(false).await? else { return Ok(()) };
+    // 10.0.2.99 is nobody in the guest's network.
+    site.write("forge.toml", &site.forge_toml().replace("10.0.2.2", "10.0.2.99"));
+    site.write("tiny.toml", &PROFILE.replace("connect = \"15m\"", "connect = \"30s\""));
+    let done = site.run(&["build", "tiny.toml"]).await;
+    assert_eq!(done.code, Some(1), "{}", done.stderr);
+    for words in [
+        "error in stage connect",
+        "no seed file fetched yet",
+        "the guest never asked for its seed: can it reach 10.0.2.99:",
+    ] {
+        assert!(done.stderr.contains(words), "`{words}` is not in:\n{}", done.stderr);
+    }
+    site.assert_nothing_left();
+    assert_screenshot(&site.evidence());
+    site.close().await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_script_that_cuts_its_own_connection_to_a_tiny_guest_is_a_failure() -> anyhow::Result<()> {
+    let Some(site) = LabSite::with_tiny_guest(false).await? else { return Ok(()) };
+    // Every sshd dies, that of this session too; init starts a new one.
+    let cut = "\n[[provision]]\nname = \"cut\"\nbecome = true\nshell = [\"echo cutting\", \"killall -9 dropbear\", \"sleep 60\"]\n";
+    site.write("tiny.toml", &format!("{PROFILE}{cut}"));
+    let done = site.run(&["build", "tiny.toml"]).await;
+    assert_eq!(done.code, Some(1), "{}", done.stderr);
+    for words in [
+        "error in stage provision",
+        "the connection to the guest was lost before the script had ended",
+        "cutting",
+    ] {
+        assert!(done.stderr.contains(words), "`{words}` is not in:\n{}", done.stderr);
+    }
+    site.assert_nothing_left();
+    assert_screenshot(&site.evidence());
+    site.close().await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tiny_guest_that_goes_down_while_it_is_awaited_fails_the_build_at_once() -> anyhow::Result<()> {
+    let Some(site) = LabSite::with_tiny_guest(false).await? else { return Ok(()) };
+    site.write("forge.toml", &site.forge_toml().replace("10.0.2.2", "10.0.2.99"));
+    let mut build = site.start(&["build", "tiny.toml"]);
+    build.says("connect: waiting for SSH").await;
+    for pid in site.lab.qemu_pids() {
+        nix::sys::signal::kill(
+            nix::unistd::Pid::from_raw(i32::try_from(pid)?),
+            nix::sys::signal::Signal::SIGKILL,
+        )?;
+    }
+    let done = build.ended().await;
+    assert_eq!(done.code, Some(1), "{}", done.stderr);
+    assert!(done.stderr.contains("the VM stopped before the guest answered"), "{}", done.stderr);
+    site.assert_nothing_left();
+    site.close().await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dry_run_prints_the_plan_and_changes_nothing() -> anyhow::Result<()> {
+    let site = LabSite::in_name_only().await?;
+    for arguments in [&["plan", "tiny.toml"][..], &["build", "tiny.toml", "--dry-run"]] {
+        let done = site.run(arguments).await;
+        assert_eq!((done.code, done.stderr.as_str()), (Some(0), ""));
+        assert!(done.stdout.contains("<seed.url>") || done.stdout.contains("smbios"), "{}", done.stdout);
+    }
+    assert!(site.lab.requests().iter().all(|request| request.method == "GET"));
+    assert!(!site.path().join("output").exists());
+    site.assert_nothing_left();
+    site.close().await;
+    Ok(())
+}
