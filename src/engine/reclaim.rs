@@ -44,7 +44,7 @@ pub enum Creation {
 }
 
 /// How long a creating request without an answer is given to show up.
-const APPEARS_WITHIN: Duration = Duration::from_secs(2);
+const APPEARS_WITHIN: Duration = Duration::from_secs(5);
 
 /// Removes the VM at an id if it bears the nonce, stopping the target's work on it first.
 ///

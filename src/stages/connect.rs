@@ -163,12 +163,19 @@ pub async fn reconnect(
         machine: machine.clone(),
         user: cx.plan.access.user.clone(),
         key: Arc::new(key),
-        host_key: kept.host_key.clone(),
+        // Not held against the guest: without its seed cloud-init may take it for a new instance and make it new keys.
+        host_key: None,
         limit,
     };
     let connector = cx.connector.clone();
     let tell = |seen: &str| cx.waiting(Stage::Connect, "SSH", seen, limit);
     let guest = cx.cancellable_effect(Effect::Login, connector.connect(&login, &tell)).await?;
+    if kept.host_key.is_some() && guest.host_key() != kept.host_key {
+        cx.warn(
+            "the kept guest shows another host key than during the build",
+            "cloud-init makes new ones when it takes the guest for a new instance; else look who answers there",
+        );
+    }
     Ok(Connected { machine, watch, guest })
 }
 

@@ -1,10 +1,6 @@
 //! Integration tests of forge, in one binary.
 
-#![expect(
-    clippy::expect_used,
-    clippy::print_stderr,
-    reason = "tests say what they take for granted and why they skip"
-)]
+#![expect(clippy::expect_used, reason = "a test says what it takes for granted")]
 
 mod bad_input;
 mod fault_matrix;
