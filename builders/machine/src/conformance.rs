@@ -122,6 +122,16 @@ async fn remove(subject: &Subject<'_>, made: &Made) -> Outcome {
     expect(standing == Standing::Gone, format!("after destroy: {standing:?}"))
 }
 
+/// What the VM becomes, with the build's mark at the end of its notes, as the engine writes them.
+fn finish_of(subject: &Subject<'_>, mark: &Ownership) -> Finish {
+    match subject.finish.clone() {
+        Finish::Template { name, tags, notes } => {
+            Finish::Template { name, tags, notes: format!("{notes}\n\n{}", mark.to_comment()) }
+        }
+        files @ Finish::Files { .. } => files,
+    }
+}
+
 async fn standing(subject: &Subject<'_>, made: &Made) -> Result<Standing, String> {
     subject.hypervisor.standing(&made.at, &made.mark.nonce).await.map_err(text)
 }
@@ -185,7 +195,7 @@ async fn running_is_not_finalized(subject: &Subject<'_>) -> Outcome {
     let machine = subject.hypervisor.machine(&made.at);
     let task = machine.submit_start().await.map_err(text)?;
     subject.hypervisor.wait(&task).await.map_err(text)?;
-    let refused = match machine.submit_finalize(&subject.finish).await {
+    let refused = match machine.submit_finalize(&finish_of(subject, &made.mark)).await {
         Ok(task) => subject.hypervisor.wait(&task).await,
         Err(error) => Err(error),
     };
@@ -230,12 +240,7 @@ async fn finalized_is_committed(subject: &Subject<'_>) -> Outcome {
     let made = make_configured(subject).await?;
     let machine = subject.hypervisor.machine(&made.at);
     machine.detach(&subject.spec).await.map_err(text)?;
-    let finish = match subject.finish.clone() {
-        Finish::Template { name, tags, notes } => {
-            Finish::Template { name, tags, notes: format!("{notes}\n\n{}", made.mark.to_comment()) }
-        }
-        files @ Finish::Files { .. } => files,
-    };
+    let finish = finish_of(subject, &made.mark);
     for _ in 0..2 {
         let task = machine.submit_finalize(&finish).await.map_err(text)?;
         subject.hypervisor.wait(&task).await.map_err(text)?;
