@@ -19,7 +19,7 @@ pub fn explain(plan: &Plan) -> String {
     row("profile", plan.profile.clone());
     row("target", format!("{} ({})", plan.target, plan.product));
     for note in &plan.notes {
-        row("", note.clone());
+        row("", note.lines().map(str::trim).collect::<Vec<_>>().join(" "));
     }
     row("source", source(plan));
     row("build VM", hardware(plan));
