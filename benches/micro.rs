@@ -1,0 +1,86 @@
+//! Small things that have a budget: `cargo bench --bench micro` prints the median and the worst of many runs of each.
+
+use std::collections::BTreeMap;
+use std::hint::black_box;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, ensure};
+use forge::config::{load_given, load_profile};
+use forge::ui;
+use forge_console::Screen;
+use forge_console::frame::Frame;
+
+/// How often each is run.
+const RUNS: usize = 50;
+/// The font of the text screens.
+const FONT: &[u8] = include_bytes!("../builders/console/src/fonts/vga-8x16.bin");
+
+fn main() -> anyhow::Result<()> {
+    let rows = [
+        ("validate 20 profiles", 50, validate()?),
+        ("text grid of a 1280x800 frame", 2, text_grid(1280, 800, 8)?),
+        ("text grid of a 720x400 frame", 2, text_grid(720, 400, 9)?),
+    ];
+    let rows: Vec<Vec<String>> = rows
+        .into_iter()
+        .map(|(name, budget, mut times)| {
+            times.sort();
+            let ms = |time: Option<&Duration>| {
+                time.map_or_else(String::new, |time| format!("{:.2}", time.as_secs_f64() * 1000.0))
+            };
+            vec![name.to_owned(), ms(times.get(times.len() / 2)), ms(times.last()), budget.to_string()]
+        })
+        .collect();
+    ui::data(&ui::table::table(&["WHAT", "MEDIAN MS", "WORST MS", "BUDGET MS"], &rows));
+    Ok(())
+}
+
+fn timed(mut work: impl FnMut() -> anyhow::Result<()>) -> anyhow::Result<Vec<Duration>> {
+    let mut times = Vec::new();
+    for _ in 0..RUNS {
+        let began = Instant::now();
+        work()?;
+        times.push(began.elapsed());
+    }
+    Ok(times)
+}
+
+/// What `forge validate` does with twenty profiles, each with its base.
+fn validate() -> anyhow::Result<Vec<Duration>> {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("os-profiles/debian-12-typed.toml");
+    timed(|| {
+        let (given, _) = load_given(&[], &[], BTreeMap::new());
+        for _ in 0..20 {
+            let (profile, findings) = load_profile(&file, &given);
+            ensure!(findings.is_empty(), "the profile is not sound: {findings:?}");
+            black_box(profile.context("the profile can't be read")?);
+        }
+        Ok(())
+    })
+}
+
+/// Reads a whole screen of text, as after a change of everything.
+fn text_grid(width: u32, height: u32, pitch: u32) -> anyhow::Result<Vec<Duration>> {
+    let mut frame = Frame::new(width, height)?;
+    let (columns, lines) = (width / pitch, height / 16);
+    for line in 0..lines {
+        for row in 0..16 {
+            let pixels: Vec<u32> = (0..columns * pitch)
+                .map(|x| {
+                    let character = 0x21 + (x / pitch + line) % 0x5e;
+                    let bits = FONT.get((character * 16 + row) as usize).copied().unwrap_or(0);
+                    let on = x % pitch < 8 && bits >> (7 - x % pitch) & 1 == 1;
+                    if on { 0x00aa_aaaa } else { 0 }
+                })
+                .collect();
+            frame.put_row(0, line * 16 + row, &pixels);
+        }
+    }
+    let read = Screen::read(&frame);
+    ensure!(read.contains("!\"#$%&'()*+,-./0123456789:;<=>?@ABCDEF"), "the screen can't be read");
+    timed(|| {
+        black_box(Screen::read(black_box(&frame)));
+        Ok(())
+    })
+}
