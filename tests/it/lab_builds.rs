@@ -321,3 +321,37 @@ async fn a_dry_run_prints_the_plan_and_changes_nothing() -> anyhow::Result<()> {
     site.close().await;
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_debian_guest_gets_its_whole_seed_address_typed_at_its_boot_menu() -> anyhow::Result<()> {
+    let Some(site) = LabSite::with_debian().await? else { return Ok(()) };
+    let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("os-profiles/debian-12-typed.toml");
+    let profile = format!(
+        "schema = 1\nname = \"typed\"\nextends = \"{}\"\n[template]\nname = \"tpl-tiny\"\n\n[[provision]]\nname = \"tell\"\nbecome = true\n\
+         shell = [\"cat /proc/cmdline >/dev/ttyS0\", \"id forge\"]\n",
+        shipped.display()
+    );
+    site.write("typed.toml", &profile);
+    let done = site.run(&["build", "typed.toml"]).await;
+    assert_eq!(done.code, Some(0), "{}{}", done.stdout, done.stderr);
+    site.assert_template_only(FIRST_ID);
+
+    // All of the address is on the kernel's command line, and nowhere in what forge wrote.
+    let serial = site.lab.serial_log(FIRST_ID);
+    let line =
+        serial.lines().find(|line| line.contains("ds=nocloud;s=http://")).expect("the guest told its line");
+    let url = line.split("ds=nocloud;s=").nth(1).and_then(|rest| rest.split(';').next()).expect("an address");
+    let path = url.trim_end_matches('/').rsplit('/').next().expect("a path");
+    assert!(path.len() == 32 && path.chars().all(|c| c.is_ascii_hexdigit()), "{url}");
+    assert!(line.contains(";dsmode=net"), "{line}");
+    for file in files(&site.path().join("output")) {
+        let text = String::from_utf8_lossy(&std::fs::read(&file)?).into_owned();
+        assert!(!text.contains(path), "{} holds the seed's path", file.display());
+    }
+    assert!(!done.stderr.contains(path), "{}", done.stderr);
+    let screens = files(&site.path().join("output"))
+        .into_iter()
+        .filter(|path| path.extension().is_some_and(|ending| ending == "png"));
+    assert!(screens.count() >= 7, "a picture at each boot step");
+    Ok(())
+}

@@ -81,6 +81,11 @@ impl LabSite {
         Self::with_guest(cloudinit_drive, |cache| images::tiny(cache).map(|image| image.disk)).await
     }
 
+    /// The same with Debian.
+    pub async fn with_debian() -> anyhow::Result<Option<Self>> {
+        Self::with_guest(false, |cache| images::debian(cache).map(|image| image.disk)).await
+    }
+
     #[expect(clippy::print_stderr, reason = "a test that is skipped says why")]
     async fn with_guest(
         cloudinit_drive: bool,
