@@ -23,7 +23,7 @@ pub fn cargo() -> Command {
 pub fn build_forge(release: bool) -> anyhow::Result<PathBuf> {
     output::say("building forge");
     let mut build = cargo();
-    build.args(["build", "--quiet", "--locked", "--package", "forge", "--bin", "forge"]);
+    build.args(["build", "--quiet", "--locked", "--workspace", "--bin", "forge"]);
     if release {
         build.arg("--release");
     }
@@ -46,7 +46,7 @@ pub fn forge_path(release: bool) -> anyhow::Result<PathBuf> {
         false => profile.join("forge"),
     };
     if !path.is_file() {
-        bail!("{} is not there: build it with cargo build --package forge", path.display());
+        bail!("{} is not there: build it with cargo build --bin forge", path.display());
     }
     Ok(path)
 }
