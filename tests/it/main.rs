@@ -6,4 +6,5 @@ mod bad_input;
 mod fault_matrix;
 mod lab_builds;
 mod lab_kills;
+mod lab_matrix;
 mod support;

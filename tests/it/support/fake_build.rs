@@ -1,21 +1,17 @@
-//! A build on the strict fake, with a fault at a chosen point.
+//! The parts of a build without a real guest: a fault at a chosen point, a guest that answers, a plan.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use forge::engine::StageError;
 use forge::engine::effect::{Effect, Faults, When};
-use forge::engine::run::{Build, Resumption, resume, run};
-use forge::engine::{JournalDir, StageError};
-use forge::event::{Bus, Ending, Envelope, Redactor, Sink};
-use forge::evidence::Folder;
+use forge::event::{Envelope, Sink};
 use forge::plan::{AccessPlan, Deadlines, Delivery, Plan, SeedPlan};
 use forge::stages::connect::{Connector, Login};
-use forge_machine::fake::{FakeHypervisor, FakeWorld};
 use forge_machine::{
-    BuildState, ChainId, Command, ExecOutcome, Finish, Guest, GuestError, MachineSpec, Nonce, OutputSink,
-    Ownership, SourceSpec, VmRef,
+    ChainId, Command, ExecOutcome, Finish, Guest, GuestError, MachineSpec, OutputSink, SourceSpec, VmRef,
 };
 use jiff::Timestamp;
 use tokio::sync::Notify;
@@ -35,9 +31,12 @@ pub enum Blow {
 /// A fault at one point.
 #[derive(Debug)]
 pub struct At {
-    point: Option<(Effect, When, Blow)>,
-    cancel: CancellationToken,
-    reached: Arc<Notify>,
+    /// Where, when and what.
+    pub point: Option<(Effect, When, Blow)>,
+    /// The build's token.
+    pub cancel: CancellationToken,
+    /// Told when the process is to die.
+    pub reached: Arc<Notify>,
 }
 
 #[async_trait]
@@ -93,7 +92,7 @@ impl Guest for FakeGuest {
 
 /// Logs in at once.
 #[derive(Debug)]
-struct FakeConnector;
+pub struct FakeConnector;
 
 #[async_trait]
 impl Connector for FakeConnector {
@@ -175,119 +174,5 @@ pub fn plan() -> Plan {
             shutdown: Duration::from_secs(5),
             build: None,
         },
-    }
-}
-
-/// A world, a state folder, and builds in them.
-pub struct Site {
-    pub world: FakeWorld,
-    pub state: tempfile::TempDir,
-    pub events: Collect,
-}
-
-impl Site {
-    pub fn new() -> Self {
-        Self {
-            world: FakeWorld::with_boot_vm(),
-            state: tempfile::tempdir().expect("a folder"),
-            events: Collect::default(),
-        }
-    }
-
-    pub fn journals(&self) -> JournalDir {
-        JournalDir::in_state_dir(self.state.path())
-    }
-
-    fn build(
-        &self,
-        bus: &Bus,
-        point: Option<(Effect, When, Blow)>,
-    ) -> (Build, Arc<Notify>, CancellationToken) {
-        let plan = Arc::new(plan());
-        let cancel = CancellationToken::new();
-        let reached = Arc::new(Notify::new());
-        let evidence =
-            Folder::create(self.state.path().join("evidence"), Redactor::default()).expect("a folder");
-        let build = Build {
-            hypervisor: Arc::new(FakeHypervisor::new(self.world.clone())),
-            connector: Arc::new(FakeConnector),
-            events: bus.events(plan.chain_id.clone()),
-            journals: self.journals(),
-            evidence,
-            mark: Ownership {
-                nonce: Nonce::from_bytes([9; 8]),
-                chain_id: plan.chain_id.clone(),
-                owner: "test@here".into(),
-                started: Timestamp::UNIX_EPOCH,
-                heartbeat: Timestamp::UNIX_EPOCH,
-                state: BuildState::Building,
-            },
-            cancel: cancel.clone(),
-            faults: Arc::new(At { point, cancel: cancel.clone(), reached: reached.clone() }),
-            plan,
-        };
-        (build, reached, cancel)
-    }
-
-    /// Builds, with a fault. `None` when the process died at the point.
-    pub async fn build_with(&self, point: Option<(Effect, When, Blow)>) -> Option<Ending> {
-        let bus = Bus::start(vec![Box::new(self.events.clone())], Redactor::default());
-        let (build, reached, _cancel) = self.build(&bus, point);
-        let task = tokio::spawn(run(build));
-        let abort = task.abort_handle();
-        let ending = tokio::select! {
-            ending = task => Some(ending.expect("run never panics")),
-            () = reached.notified() => {
-                abort.abort();
-                None
-            }
-        };
-        tokio::task::yield_now().await;
-        bus.close();
-        ending
-    }
-
-    /// Builds until something holds in the world, then interrupts.
-    pub async fn interrupt_when(
-        &self,
-        what: &str,
-        holds: impl Fn(&BTreeMap<VmRef, forge_machine::fake::FakeVm>) -> bool,
-    ) -> Ending {
-        let bus = Bus::start(vec![Box::new(self.events.clone())], Redactor::default());
-        let (build, _reached, cancel) = self.build(&bus, None);
-        let task = tokio::spawn(run(build));
-        self.world.until(what, holds).await;
-        cancel.cancel();
-        let ending = task.await.expect("run never panics");
-        bus.close();
-        ending
-    }
-
-    /// `forge gc` in this state folder.
-    pub async fn gc(&self) -> Vec<forge::gc::Found> {
-        let hypervisor = FakeHypervisor::new(self.world.clone());
-        let mut found = Vec::new();
-        for dead in self.journals().dead().expect("readable") {
-            found.extend(forge::gc::replay(dead.expect("sound"), &hypervisor).await);
-        }
-        found
-    }
-
-    /// `forge finish` of the one kept build.
-    pub async fn finish(&self) -> Ending {
-        let dead = self.journals().dead().expect("readable").remove(0).expect("sound");
-        let (story, journal) = dead.into_parts();
-        let bus = Bus::start(vec![Box::new(self.events.clone())], Redactor::default());
-        let (build, _reached, _cancel) = self.build(&bus, None);
-        let kept = story.kept.expect("a kept build");
-        let ending = resume(build, Resumption { journal, kept, undos: story.undos }).await;
-        bus.close();
-        ending
-    }
-
-    /// Files in the folder of journals.
-    pub fn journal_files(&self) -> Vec<String> {
-        let Ok(entries) = std::fs::read_dir(self.state.path().join("journal")) else { return Vec::new() };
-        entries.map(|entry| entry.expect("readable").file_name().to_string_lossy().into_owned()).collect()
     }
 }

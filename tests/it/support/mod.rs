@@ -2,3 +2,5 @@
 
 pub mod fake_build;
 pub mod lab_site;
+pub mod matrix;
+pub mod workbench;

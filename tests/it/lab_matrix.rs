@@ -1,0 +1,107 @@
+//! The fault matrix with the Proxmox builder on the lab: the same list of effects over real HTTP, tasks and locks, with
+//! VMs that run in name only and a guest that answers at once.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use forge::plan::Plan;
+use forge_machine::{BuildState, Ownership, SourceSpec, VmRef};
+use forge_proxmox::{ProxmoxConfig, ProxmoxHypervisor, TlsChoice};
+
+use crate::support::fake_build;
+use crate::support::lab_site::{BOOT_VM, FIRST_ID, LabSite, TOKEN};
+use crate::support::matrix::{self, Scene};
+use crate::support::workbench::Workbench;
+
+/// A lab with a boot VM.
+struct OnLab {
+    site: LabSite,
+    bench: Workbench,
+}
+
+impl OnLab {
+    async fn new() -> Self {
+        let site = LabSite::in_name_only().await.expect("a lab");
+        let config = ProxmoxConfig {
+            target: "lab".into(),
+            url: site.lab.url(),
+            token_id: TOKEN.into(),
+            token_secret: site.secret.as_str().into(),
+            tls: TlsChoice::Fingerprint(site.lab.fingerprint().into()),
+            nodes: vec!["pve".into()],
+            disk_storage: Some("local".into()),
+            iso_storage: Some("local".into()),
+            bridge: Some("vmbr0".into()),
+        };
+        let open = move || -> Arc<dyn forge_machine::Hypervisor> {
+            Arc::new(ProxmoxHypervisor::connect(config.clone()).expect("its settings are sound"))
+        };
+        Self { site, bench: Workbench::new(plan(), Box::new(open)) }
+    }
+}
+
+fn plan() -> Plan {
+    let mut plan = fake_build::plan();
+    plan.target = "lab".into();
+    plan.machine.node = "pve".into();
+    plan.machine.ids = Some((FIRST_ID, FIRST_ID + 98));
+    plan.machine.source = SourceSpec::Clone {
+        vm: VmRef::new(BOOT_VM.to_string(), "pve"),
+        name: "boot-vm".into(),
+        full: true,
+        storage: None,
+    };
+    plan.deadlines.boot = Duration::from_secs(600);
+    plan.deadlines.connect = Duration::from_secs(600);
+    plan
+}
+
+impl Scene for OnLab {
+    fn bench(&self) -> &Workbench {
+        &self.bench
+    }
+
+    fn assert_nothing_left(&self, case: &str) {
+        assert_eq!(self.site.others(), [], "{case}");
+        self.site.assert_nothing_left();
+    }
+
+    fn assert_template(&self, case: &str) {
+        let left = self.site.others();
+        assert_eq!(left.len(), 1, "{case}: {left:?}");
+        let vm = &left[0];
+        assert!(vm.template && !vm.running && vm.lock.is_none(), "{case}: {vm:?}");
+        assert_eq!(vm.name, "tpl-fake", "{case}");
+        let smbios = vm.config.get("smbios1").map(String::as_str).unwrap_or_default();
+        assert!(!smbios.contains("serial="), "{case}: the seed's address is still there: {smbios}");
+    }
+
+    fn assert_kept(&self, case: &str) {
+        let left = self.site.others();
+        assert_eq!(left.len(), 1, "{case}: {left:?}");
+        let vm = &left[0];
+        assert!(!vm.template && !vm.running && vm.lock.is_none(), "{case}: {vm:?}");
+        let mark = Ownership::from_description(&vm.description).expect("marked");
+        assert_eq!(mark.state, BuildState::Kept, "{case}");
+        assert!(vm.tags.contains("forge-kept"), "{case}: {}", vm.tags);
+    }
+
+    async fn close(self) {
+        self.site.close().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_build_on_the_lab_without_faults_makes_exactly_the_template() {
+    matrix::without_faults(OnLab::new().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failure_or_interruption_at_any_effect_on_the_lab_leaves_what_its_region_says() {
+    matrix::failures_and_interruptions(OnLab::new).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_death_at_any_effect_on_the_lab_gc_leaves_what_its_region_says() {
+    matrix::deaths(OnLab::new).await;
+}

@@ -1,0 +1,129 @@
+//! A state folder, and builds of one plan in it, on whatever target a test opens.
+
+use std::sync::Arc;
+
+use forge::engine::JournalDir;
+use forge::engine::effect::{Effect, When};
+use forge::engine::run::{Build, Resumption, resume, run};
+use forge::event::{Bus, Ending, Redactor};
+use forge::evidence::Folder;
+use forge::plan::Plan;
+use forge_machine::{BuildState, Hypervisor, Nonce, Ownership};
+use jiff::Timestamp;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use super::fake_build::{At, Blow, Collect, FakeConnector};
+
+/// A point of a build, and what happens there.
+pub type Point = (Effect, When, Blow);
+
+/// Opens the target anew, as another process would.
+pub type Open = Box<dyn Fn() -> Arc<dyn Hypervisor> + Send + Sync>;
+
+/// A state folder and builds in it.
+pub struct Workbench {
+    state: tempfile::TempDir,
+    events: Collect,
+    plan: Arc<Plan>,
+    open: Open,
+}
+
+impl Workbench {
+    pub fn new(plan: Plan, open: Open) -> Self {
+        let state = tempfile::tempdir().expect("a folder");
+        Self { state, events: Collect::default(), plan: Arc::new(plan), open }
+    }
+
+    fn journals(&self) -> JournalDir {
+        JournalDir::in_state_dir(self.state.path())
+    }
+
+    fn build(&self, bus: &Bus, point: Option<Point>) -> (Build, Arc<Notify>, CancellationToken) {
+        let plan = self.plan.clone();
+        let cancel = CancellationToken::new();
+        let reached = Arc::new(Notify::new());
+        let evidence =
+            Folder::create(self.state.path().join("evidence"), Redactor::default()).expect("a folder");
+        let build = Build {
+            hypervisor: (self.open)(),
+            connector: Arc::new(FakeConnector),
+            events: bus.events(plan.chain_id.clone()),
+            journals: self.journals(),
+            evidence,
+            mark: Ownership {
+                nonce: Nonce::from_bytes([9; 8]),
+                chain_id: plan.chain_id.clone(),
+                owner: "test@here".into(),
+                started: Timestamp::UNIX_EPOCH,
+                heartbeat: Timestamp::UNIX_EPOCH,
+                state: BuildState::Building,
+            },
+            cancel: cancel.clone(),
+            faults: Arc::new(At { point, cancel: cancel.clone(), reached: reached.clone() }),
+            plan,
+        };
+        (build, reached, cancel)
+    }
+
+    /// Builds, with a fault. `None` when the process died at the point.
+    pub async fn build_with(&self, point: Option<Point>) -> Option<Ending> {
+        let bus = Bus::start(vec![Box::new(self.events.clone())], Redactor::default());
+        let (build, reached, _cancel) = self.build(&bus, point);
+        let task = tokio::spawn(run(build));
+        let abort = task.abort_handle();
+        let ending = tokio::select! {
+            ending = task => Some(ending.expect("run never panics")),
+            () = reached.notified() => {
+                abort.abort();
+                None
+            }
+        };
+        // The process is dead when nothing of it holds the journal's lock any more.
+        while !abort.is_finished() {
+            tokio::task::yield_now().await;
+        }
+        bus.close();
+        ending
+    }
+
+    /// Builds until something holds, then interrupts.
+    pub async fn interrupt_when(&self, holds: impl Future<Output = ()>) -> Ending {
+        let bus = Bus::start(vec![Box::new(self.events.clone())], Redactor::default());
+        let (build, _reached, cancel) = self.build(&bus, None);
+        let task = tokio::spawn(run(build));
+        holds.await;
+        cancel.cancel();
+        let ending = task.await.expect("run never panics");
+        bus.close();
+        ending
+    }
+
+    /// `forge gc` in this state folder.
+    pub async fn gc(&self) -> Vec<forge::gc::Found> {
+        let hypervisor = (self.open)();
+        let mut found = Vec::new();
+        for dead in self.journals().dead().expect("readable") {
+            found.extend(forge::gc::replay(dead.expect("sound"), hypervisor.as_ref()).await);
+        }
+        found
+    }
+
+    /// `forge finish` of the one kept build.
+    pub async fn finish(&self) -> Ending {
+        let dead = self.journals().dead().expect("readable").remove(0).expect("sound");
+        let (story, journal) = dead.into_parts();
+        let bus = Bus::start(vec![Box::new(self.events.clone())], Redactor::default());
+        let (build, _reached, _cancel) = self.build(&bus, None);
+        let kept = story.kept.expect("a kept build");
+        let ending = resume(build, Resumption { journal, kept, undos: story.undos }).await;
+        bus.close();
+        ending
+    }
+
+    /// Files in the folder of journals.
+    pub fn journal_files(&self) -> Vec<String> {
+        let Ok(entries) = std::fs::read_dir(self.state.path().join("journal")) else { return Vec::new() };
+        entries.map(|entry| entry.expect("readable").file_name().to_string_lossy().into_owned()).collect()
+    }
+}
