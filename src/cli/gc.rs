@@ -13,8 +13,9 @@ use crate::config::Site;
 use crate::config::reader::parse_time;
 use crate::engine::JournalDir;
 use crate::engine::error::chain;
+use crate::engine::journal::DeadJournal;
 use crate::event::Redactor;
-use crate::gc::{Found, remove_orphan, replay};
+use crate::gc::{Found, IN_FLIGHT, in_flight, remove_orphan, replay};
 use crate::ui::{self, table::table};
 
 /// Options of `forge gc`.
@@ -89,11 +90,25 @@ async fn journals(global: &Global, site: &Site, redactor: &Redactor) -> Result<V
             continue;
         };
         match prepare::open(target, global, redactor).await {
-            Ok(hypervisor) => found.extend(replay(dead, hypervisor.as_ref()).await),
+            Ok(hypervisor) => {
+                tell_of_waiting(&dead);
+                found.extend(replay(dead, hypervisor.as_ref(), IN_FLIGHT).await);
+            }
             Err(finding) => found.push(lost(story.chain_id.as_str(), &story.target, finding.to_string())),
         }
     }
     Ok(found)
+}
+
+/// Says why it may take a while, before it does.
+fn tell_of_waiting(dead: &DeadJournal) {
+    if let Some(left) = in_flight(&dead.story, Timestamp::now()) {
+        ui::say(&format!(
+            "{} died when it had just asked for its VM, and the request may still be on its way: looking for it for at most {} s",
+            dead.story.chain_id,
+            left.as_secs() + 1
+        ));
+    }
 }
 
 fn lost(build: &str, target: &str, result: String) -> Found {
@@ -134,7 +149,8 @@ pub async fn replay_quietly(journals: &JournalDir, hypervisor: &Arc<dyn Hypervis
             if dead.story.target != hypervisor.target() {
                 continue;
             }
-            for found in replay(dead, hypervisor.as_ref()).await {
+            tell_of_waiting(&dead);
+            for found in replay(dead, hypervisor.as_ref(), IN_FLIGHT).await {
                 ui::say(&format!("left by {}: {}: {}", found.build, found.what, found.result));
             }
         }

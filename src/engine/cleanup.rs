@@ -9,6 +9,9 @@ use super::journal::{Journal, JournalError, KeptBuild, OpenUndo, Record, UndoAct
 use super::reclaim::{Creation, Reclaimed, reclaim};
 use crate::event::{Event, Events};
 
+/// How long a creation whose answer was lost is given to show up, when the connection itself is over.
+const APPEARS_WITHIN: Duration = Duration::from_secs(5);
+
 /// How long one undo may take.
 pub const UNDO_LIMIT: Duration = Duration::from_secs(120);
 
@@ -64,7 +67,8 @@ impl Cleanup {
     /// When the journal can't be written: the effect must not be tried.
     pub fn before_effect(&mut self, kind: UndoKind, action: UndoAction) -> Result<u32, JournalError> {
         let id = self.journal.intent(kind, action.clone())?;
-        self.entries.push(Entry { id, kind, action, tasks: Vec::new(), creation: Creation::Unanswered });
+        let creation = Creation::Unanswered { appears_within: APPEARS_WITHIN };
+        self.entries.push(Entry { id, kind, action, tasks: Vec::new(), creation });
         Ok(id)
     }
 

@@ -40,18 +40,21 @@ pub enum Creation {
     /// The target answered, so what is not there now will not come.
     Answered,
     /// The request may still be on its way: a VM may appear yet.
-    Unanswered,
+    Unanswered {
+        /// For how long from now.
+        appears_within: Duration,
+    },
 }
 
-/// How long a creating request without an answer is given to show up.
-const APPEARS_WITHIN: Duration = Duration::from_secs(5);
+/// How long the target may hold the VM locked after its work was stopped.
+const UNLOCKS_WITHIN: Duration = Duration::from_secs(100);
 
 /// Removes the VM at an id if it bears the nonce, stopping the target's work on it first.
 ///
 /// Idempotent. The caller sets the time limit by dropping the future between two requests.
 ///
 /// # Errors
-/// When the target can't be asked or refuses; the VM may then still be there.
+/// When the target can't be asked or refuses, or keeps the VM locked; the VM may then still be there.
 pub async fn reclaim(
     hypervisor: &dyn Hypervisor,
     vm: &VmRef,
@@ -67,12 +70,16 @@ pub async fn reclaim(
     loop {
         match hypervisor.standing(vm, nonce).await? {
             Standing::Gone if removed => return Ok(Reclaimed::Removed),
-            Standing::Gone if creation == Creation::Answered || began.elapsed() >= APPEARS_WITHIN => {
-                return Ok(if stopped { Reclaimed::Removed } else { Reclaimed::NeverThere });
-            }
-            Standing::Gone => {}
+            Standing::Gone => match creation {
+                Creation::Unanswered { appears_within } if began.elapsed() < appears_within => {}
+                _ if stopped => return Ok(Reclaimed::Removed),
+                _ => return Ok(Reclaimed::NeverThere),
+            },
             Standing::Foreign { name } => return Ok(Reclaimed::Foreign { name }),
             Standing::Committed => return Ok(Reclaimed::Committed),
+            Standing::Busy { lock } if began.elapsed() >= UNLOCKS_WITHIN => {
+                return Err(PortError::Locked { what: vm.to_string(), lock });
+            }
             Standing::Busy { .. } => {
                 if !stopped {
                     for task in tasks {

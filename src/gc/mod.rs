@@ -17,8 +17,9 @@ use crate::engine::run::set_aside;
 /// How long one undo may take.
 const UNDO_LIMIT: Duration = Duration::from_secs(120);
 
-/// How long a creating request may still be on its way: Proxmox cuts a call off after 30 s, forge after 40 s.
-const IN_FLIGHT: Duration = Duration::from_secs(60);
+/// How long the creating request of a process that died may still be on its way: Proxmox cuts a call off after 30 s,
+/// forge after 40 s.
+pub const IN_FLIGHT: Duration = Duration::from_secs(45);
 
 /// What became of one thing that a dead build left.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -37,18 +38,38 @@ pub struct Found {
 }
 
 /// Looks after one dead build.
-pub async fn replay(dead: DeadJournal, hypervisor: &dyn Hypervisor) -> Vec<Found> {
+///
+/// `in_flight` is how long after it was recorded its creating request may still reach the target ([`IN_FLIGHT`]): a
+/// build that died so recently is waited for that long.
+pub async fn replay(dead: DeadJournal, hypervisor: &dyn Hypervisor, in_flight: Duration) -> Vec<Found> {
     let story = dead.story.clone();
     match story.kept.clone() {
         Some(kept) => replay_kept(dead, &story, &kept, hypervisor).await,
-        None => replay_undos(dead, &story, hypervisor).await,
+        None => replay_undos(dead, &story, hypervisor, in_flight).await,
     }
 }
 
-async fn replay_undos(mut dead: DeadJournal, story: &Story, hypervisor: &dyn Hypervisor) -> Vec<Found> {
+/// How much longer the creating request of a dead build may be on its way; `None` when it certainly is not.
+#[must_use]
+pub fn in_flight(story: &Story, now: Timestamp) -> Option<Duration> {
+    let left = |undo: &OpenUndo| match undo.action {
+        UndoAction::DestroyVm { .. } if undo.tasks.is_empty() => {
+            IN_FLIGHT.checked_sub(now.duration_since(undo.at).unsigned_abs())
+        }
+        _ => None,
+    };
+    story.undos.iter().filter_map(left).max()
+}
+
+async fn replay_undos(
+    mut dead: DeadJournal,
+    story: &Story,
+    hypervisor: &dyn Hypervisor,
+    in_flight: Duration,
+) -> Vec<Found> {
     let mut found = Vec::new();
     for undo in &story.undos {
-        let result = match tokio::time::timeout(UNDO_LIMIT, run_undo(undo, hypervisor)).await {
+        let result = match tokio::time::timeout(UNDO_LIMIT, run_undo(undo, hypervisor, in_flight)).await {
             Ok(result) => result,
             Err(_elapsed) => Err(format!("not done within {} s", UNDO_LIMIT.as_secs())),
         };
@@ -65,14 +86,17 @@ async fn replay_undos(mut dead: DeadJournal, story: &Story, hypervisor: &dyn Hyp
     found
 }
 
-async fn run_undo(undo: &OpenUndo, hypervisor: &dyn Hypervisor) -> Result<String, String> {
+async fn run_undo(
+    undo: &OpenUndo,
+    hypervisor: &dyn Hypervisor,
+    in_flight: Duration,
+) -> Result<String, String> {
     match &undo.action {
         UndoAction::DestroyVm { vm, nonce } => {
             let age = Timestamp::now().duration_since(undo.at).unsigned_abs();
-            let creation = if undo.tasks.is_empty() && age < IN_FLIGHT {
-                Creation::Unanswered
-            } else {
-                Creation::Answered
+            let creation = match in_flight.checked_sub(age) {
+                Some(appears_within) if undo.tasks.is_empty() => Creation::Unanswered { appears_within },
+                _ => Creation::Answered,
             };
             let reclaimed = reclaim(hypervisor, vm, nonce, &undo.tasks, creation, false).await;
             reclaimed.map(|reclaimed| reclaimed.to_string()).map_err(|error| chain(&error))
@@ -127,7 +151,7 @@ async fn replay_kept(
             };
             found.push(told(story, vm.to_string(), Ok(words.into())));
             for undo in &story.undos {
-                let result = run_undo(undo, hypervisor).await;
+                let result = run_undo(undo, hypervisor, Duration::ZERO).await;
                 if result.is_ok()
                     && let Err(error) = dead.settle(undo.id)
                 {

@@ -324,7 +324,7 @@ async fn a_dry_run_prints_the_plan_and_changes_nothing() -> anyhow::Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_debian_guest_gets_its_whole_seed_address_typed_at_its_boot_menu() -> anyhow::Result<()> {
-    let Some(site) = LabSite::with_debian().await? else { return Ok(()) };
+    let Some(site) = LabSite::with_debian(false).await? else { return Ok(()) };
     let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("os-profiles/debian-12-typed.toml");
     let profile = format!(
         "schema = 1\nname = \"typed\"\nextends = \"{}\"\n[template]\nname = \"tpl-tiny\"\n\n[[provision]]\nname = \"tell\"\nbecome = true\n\
@@ -353,5 +353,25 @@ async fn a_debian_guest_gets_its_whole_seed_address_typed_at_its_boot_menu() -> 
         .into_iter()
         .filter(|path| path.extension().is_some_and(|ending| ending == "png"));
     assert!(screens.count() >= 7, "a picture at each boot step");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_debian_guest_is_seeded_by_proxmox_s_cloud_init_drive_and_keeps_it_as_a_template()
+-> anyhow::Result<()> {
+    let Some(site) = LabSite::with_debian(true).await? else { return Ok(()) };
+    let block = "\n[[provision]]\nname = \"seeded\"\nbecome = true\nshell = [\"cloud-init status --wait\", \"cloud-id\", \"ls -l /dev/disk/by-label/\"]\n";
+    site.write("tiny.toml", &format!("{PROFILE}{block}"));
+    let done = site.run(&["build", "tiny.toml"]).await;
+    assert_eq!(done.code, Some(0), "{}{}", done.stdout, done.stderr);
+    for words in ["delivered by cloud-init-drive", "nocloud", "cidata"] {
+        assert!(done.stderr.contains(words), "`{words}` is not in:\n{}", done.stderr);
+    }
+    site.assert_template_only(FIRST_ID);
+    let template = site.lab.vm(FIRST_ID).expect("it is there");
+    let drives = template.config.values().filter(|value| value.contains("cloudinit")).count();
+    assert_eq!(drives, 1, "its own drive, and no second: {:?}", template.config);
+    assert!(!template.config.contains_key("sshkeys"), "the build's key is gone: {:?}", template.config);
+    site.close().await;
     Ok(())
 }

@@ -319,6 +319,13 @@ async fn a_tiny_guest_that_can_not_be_sealed_is_kept_and_finish_seals_it_when_it
     kept_and_finished(site).await
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_debian_guest_seeded_by_smbios_that_can_not_be_sealed_is_kept_and_finish_makes_the_template()
+-> anyhow::Result<()> {
+    let Some(site) = LabSite::with_debian(false).await? else { return Ok(()) };
+    kept_and_finished(site).await
+}
+
 /// The first seal fails, and `forge finish` boots the kept VM again, without its seed, and seals it.
 async fn kept_and_finished(site: LabSite) -> anyhow::Result<()> {
     // Nobody becomes root until the next boot. The tiny guest then finds no seed, and so no longer knows its user.

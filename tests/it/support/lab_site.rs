@@ -82,8 +82,8 @@ impl LabSite {
     }
 
     /// The same with Debian.
-    pub async fn with_debian() -> anyhow::Result<Option<Self>> {
-        Self::with_guest(false, |cache| images::debian(cache).map(|image| image.disk)).await
+    pub async fn with_debian(cloudinit_drive: bool) -> anyhow::Result<Option<Self>> {
+        Self::with_guest(cloudinit_drive, |cache| images::debian(cache).map(|image| image.disk)).await
     }
 
     #[expect(clippy::print_stderr, reason = "a test that is skipped says why")]

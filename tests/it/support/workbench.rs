@@ -1,6 +1,7 @@
 //! A state folder, and builds of one plan in it, on whatever target a test opens.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use forge::engine::JournalDir;
 use forge::engine::effect::{Effect, When};
@@ -104,7 +105,10 @@ impl Workbench {
         let hypervisor = (self.open)();
         let mut found = Vec::new();
         for dead in self.journals().dead().expect("readable") {
-            found.extend(forge::gc::replay(dead.expect("sound"), hypervisor.as_ref()).await);
+            found.extend(
+                forge::gc::replay(dead.expect("sound"), hypervisor.as_ref(), Duration::from_millis(200))
+                    .await,
+            );
         }
         found
     }
