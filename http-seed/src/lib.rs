@@ -12,7 +12,9 @@
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic))]
 
 pub mod address;
+pub mod crypt;
 pub mod delivery;
+pub mod disc;
 pub mod network;
 pub mod nocloud;
 pub mod serial;

@@ -1,0 +1,168 @@
+//! A floppy of 1.44 MB with FAT12 and long names (Microsoft's "FAT: General Overview of On-Disk Format", 1.03).
+
+use std::collections::BTreeSet;
+
+use super::{DiscError, checked_label};
+use crate::set::SeedSet;
+
+const SECTOR: usize = 512;
+const SECTORS: usize = 2880;
+const FAT_SECTORS: usize = 9;
+const ROOT_ENTRIES: usize = 224;
+const DATA: usize = 1 + 2 * FAT_SECTORS + ROOT_ENTRIES * 32 / SECTOR;
+const CLUSTERS: usize = SECTORS - DATA;
+const MOST: u64 = (CLUSTERS * SECTOR) as u64;
+/// 1980-01-01, the first day that FAT knows.
+const DATE: u16 = 0x21;
+
+pub(super) fn image(label: &str, files: &SeedSet) -> Result<Vec<u8>, DiscError> {
+    let label = checked_label(label, 11, "floppy")?;
+    let mut fat = vec![0xff0_u16, 0xfff];
+    fat.resize(CLUSTERS + 2, 0);
+    let mut root = Vec::new();
+    root.extend(entry(&padded(&label.to_ascii_uppercase()), 0x08, 0, 0));
+    let mut data: Vec<u8> = Vec::new();
+    let mut taken = BTreeSet::new();
+    let wanted: usize = files.files().map(|(_, file)| file.bytes().len().next_multiple_of(SECTOR)).sum();
+    if wanted > CLUSTERS * SECTOR {
+        return Err(DiscError::TooBig { bytes: wanted as u64, medium: "floppy", most: MOST });
+    }
+    for (name, file) in files.files() {
+        let wrong = |why| DiscError::Name { name: name.to_owned(), medium: "floppy", why };
+        if name.contains('/') {
+            return Err(wrong("a floppy has no folders"));
+        }
+        if name.len() > 64 {
+            return Err(wrong("64 characters at most"));
+        }
+        let short = short_name(name, &mut taken);
+        root.extend(long_name(name, &short));
+        let clusters = file.bytes().len().div_ceil(SECTOR);
+        let first = 2 + data.len() / SECTOR;
+        for index in 0..clusters {
+            let next = if index + 1 == clusters { 0xfff } else { first + index + 1 };
+            if let Some(slot) = fat.get_mut(first + index) {
+                *slot = u16::try_from(next).unwrap_or(0xfff);
+            }
+        }
+        let start = if clusters == 0 { 0 } else { u16::try_from(first).unwrap_or_default() };
+        let size = u32::try_from(file.bytes().len()).unwrap_or_default();
+        root.extend(entry(&short, 0x20, start, size));
+        data.extend(file.bytes());
+        data.resize(data.len().next_multiple_of(SECTOR), 0);
+    }
+    if root.len() > ROOT_ENTRIES * 32 {
+        let name = files.files().last().map(|(name, _)| name.to_owned()).unwrap_or_default();
+        return Err(DiscError::Name { name, medium: "floppy", why: "its root holds no more files" });
+    }
+    let mut out = boot_sector(label);
+    for _copy in 0..2 {
+        let table = packed(&fat);
+        out.extend(&table);
+        out.resize(out.len() + FAT_SECTORS * SECTOR - table.len(), 0);
+    }
+    root.resize(ROOT_ENTRIES * 32, 0);
+    out.extend(root);
+    out.extend(data);
+    out.resize(SECTORS * SECTOR, 0);
+    Ok(out)
+}
+
+/// The first sector: a floppy of 80 tracks, 2 heads, 18 sectors. It does not boot.
+fn boot_sector(label: &str) -> Vec<u8> {
+    let mut out = b"\xeb\x3c\x90FORGE   ".to_vec();
+    let word = |value: usize| u16::try_from(value).unwrap_or_default().to_le_bytes();
+    out.extend(word(SECTOR));
+    out.push(1);
+    out.extend(word(1));
+    out.push(2);
+    out.extend(word(ROOT_ENTRIES));
+    out.extend(word(SECTORS));
+    out.push(0xf0);
+    out.extend(word(FAT_SECTORS));
+    out.extend(word(18));
+    out.extend(word(2));
+    out.extend([0; 8]);
+    out.extend([0, 0, 0x29]);
+    // The serial number, which readers don't need.
+    out.extend(*b"FORG");
+    out.extend(padded(&label.to_ascii_uppercase()));
+    out.extend(*b"FAT12   ");
+    // Jump, and stand still there.
+    out.extend([0xeb, 0xfe]);
+    out.resize(SECTOR - 2, 0);
+    out.extend([0x55, 0xaa]);
+    out
+}
+
+/// 12 bits for each cluster.
+fn packed(fat: &[u16]) -> Vec<u8> {
+    fat.chunks(2)
+        .flat_map(|pair| {
+            let first = pair.first().copied().unwrap_or_default();
+            let second = pair.get(1).copied().unwrap_or_default();
+            let all = (u32::from(first) | (u32::from(second) << 12)).to_le_bytes();
+            all.into_iter().take(3)
+        })
+        .collect()
+}
+
+fn padded(text: &str) -> [u8; 11] {
+    let mut out = [b' '; 11];
+    for (slot, byte) in out.iter_mut().zip(text.bytes()) {
+        *slot = byte;
+    }
+    out
+}
+
+fn entry(name: &[u8; 11], attribute: u8, cluster: u16, size: u32) -> Vec<u8> {
+    let mut out = name.to_vec();
+    out.extend([attribute, 0, 0]);
+    for value in [0, DATE, DATE, 0, 0, DATE, cluster] {
+        out.extend(value.to_le_bytes());
+    }
+    out.extend(size.to_le_bytes());
+    out
+}
+
+/// A name of 8 and 3 characters that no other file has: `AUTOUN~1XML`.
+fn short_name(name: &str, taken: &mut BTreeSet<[u8; 11]>) -> [u8; 11] {
+    let plain = |text: &str, length: usize| -> String {
+        let fits = |c: char| if c.is_ascii_alphanumeric() || c == '-' { c.to_ascii_uppercase() } else { '_' };
+        text.chars().map(fits).take(length).collect()
+    };
+    let (stem, extension) = name.rsplit_once('.').unwrap_or((name, ""));
+    let extension = plain(extension, 3);
+    for number in 1_u32.. {
+        let tail = format!("~{number}");
+        let stem = format!("{}{tail}", plain(stem, 8 - tail.len().min(7)));
+        let short = padded(&format!("{stem:<8}{extension}"));
+        if taken.insert(short) {
+            return short;
+        }
+    }
+    padded("")
+}
+
+/// The entries that carry a long name, its last part first.
+fn long_name(name: &str, short: &[u8; 11]) -> Vec<u8> {
+    let sum = short.iter().fold(0_u8, |sum, byte| sum.rotate_right(1).wrapping_add(*byte));
+    let mut units: Vec<u16> = name.encode_utf16().collect();
+    if !units.len().is_multiple_of(13) {
+        units.push(0);
+    }
+    units.resize(units.len().next_multiple_of(13), 0xffff);
+    let parts = units.len() / 13;
+    let mut out = Vec::new();
+    for (index, part) in units.chunks(13).enumerate().rev() {
+        let last = if index + 1 == parts { 0x40 } else { 0 };
+        out.push(u8::try_from(index + 1).unwrap_or_default() | last);
+        let bytes: Vec<u8> = part.iter().flat_map(|unit| unit.to_le_bytes()).collect();
+        out.extend(bytes.iter().take(10));
+        out.extend([0x0f, 0, sum]);
+        out.extend(bytes.iter().skip(10).take(12));
+        out.extend([0, 0]);
+        out.extend(bytes.iter().skip(22));
+    }
+    out
+}
