@@ -156,9 +156,9 @@ impl NoCloud {
     pub fn user_data_value(&self) -> Value {
         let mut data = Map::new();
         if let Some(user) = &self.user {
-            // `users` without `default`: the distribution's own user is not made in a template.
+            // `users` without `default`: the distribution's own user is not made in a template. `ssh_pwauth` is left
+            // alone: cloud-init would write it into the image's sshd_config, for every clone.
             data.insert("users".into(), json!([user.to_value()]));
-            data.insert("ssh_pwauth".into(), Value::Bool(false));
             data.insert("disable_root".into(), Value::Bool(true));
         }
         let mut value = Value::Object(data);
@@ -249,7 +249,6 @@ mod tests {
             sudo: "ALL=(ALL) NOPASSWD:ALL"
             ssh_authorized_keys:
               - "ssh-ed25519 AAAA forge-build"
-        ssh_pwauth: false
         disable_root: true
         === vendor-data
         #cloud-config
@@ -308,7 +307,6 @@ mod tests {
             ssh_authorized_keys:
               - "ssh-ed25519 A"
           - name: x
-        ssh_pwauth: false
         disable_root: true
         locale: de_DE.UTF-8
         timezone: UTC
