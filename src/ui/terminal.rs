@@ -11,7 +11,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use super::failure;
 use super::paint::paint;
 use crate::event::phrase::{phrase, time};
-use crate::event::{BuildView, Envelope, Event, Sink};
+use crate::event::{BuildView, Envelope, Event, Region, Sink};
 
 /// Draws on stderr.
 #[derive(Debug)]
@@ -62,6 +62,8 @@ impl Sink for Terminal {
             // What is going on is on the line that stays put.
             Event::Doing { .. } | Event::Waiting { .. } | Event::Fetched { status: ..400, .. } => None,
             Event::ProvisionerStarted { .. } | Event::Undoing { .. } => None,
+            // Tidying up after a success is no news.
+            Event::Undone { ok: true, .. } if view.region == Region::Committed => None,
             _ => phrase(envelope),
         };
         if let Some((tone, mark, words)) = scrolls {
@@ -103,13 +105,14 @@ pub fn line(view: &BuildView) -> (String, String) {
     let Some(stage) = view.running() else { return (String::new(), view.profile.clone()) };
     let mut words = match (&view.wait, &view.provisioner) {
         (Some(wait), _) => {
+            // A narrow terminal cuts the end off: what is seen comes first.
             let limit = if wait.limit_ms == 0 {
                 String::new()
             } else {
                 format!(" (at most {})", time(wait.limit_ms))
             };
             let seen = if wait.seen.is_empty() { String::new() } else { format!(": {}", wait.seen) };
-            format!("waiting for {}{limit}{seen}", wait.what)
+            format!("waiting for {}{seen}{limit}", wait.what)
         }
         (None, Some((number, of, name))) => format!("{number} of {of}: {name}"),
         (None, None) => view.doing.clone(),
@@ -118,4 +121,24 @@ pub fn line(view: &BuildView) -> (String, String) {
         words = format!("{words} | {}", view.output);
     }
     (stage.name().into(), words)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::Stage;
+    use crate::event::view::{StageStatus, Wait};
+
+    #[test]
+    fn what_is_seen_comes_before_the_limit_which_a_narrow_terminal_may_cut_off() {
+        let mut view = BuildView::new(ChainId::new("CHAIN-20261121T040506Z-web"));
+        assert_eq!(line(&view), (String::new(), String::new()));
+        if let Some(entry) = view.stages.iter_mut().find(|(stage, _)| *stage == Stage::Connect) {
+            entry.1 = StageStatus::Running { since_ms: 0 };
+        }
+        view.wait =
+            Some(Wait { what: "SSH".into(), seen: "no address".into(), limit_ms: 1_800_000, since_ms: 0 });
+        let words = "waiting for SSH: no address (at most 30 min 00 s)";
+        assert_eq!(line(&view), ("connect".to_owned(), words.to_owned()));
+    }
 }
