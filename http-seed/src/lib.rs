@@ -3,6 +3,8 @@
 //! * [`template`] renders templates strictly: an undefined variable is an error wherever it stands, and values go in
 //!   through a filter for the language of the file;
 //! * [`nocloud`] builds cloud-init's NoCloud seed as values;
+//! * [`answers`] renders the answer files of installers, [`lint`] judges them before anything boots;
+//! * [`disc`] makes a disc or floppy of a seed, [`crypt`] hashes passwords;
 //! * [`server`] serves a [`SeedSet`] behind an unguessable path, tells each fetch, and closes;
 //! * [`delivery`], [`address`] and [`serial`] say how the guest gets it or learns of it.
 //!
@@ -12,9 +14,11 @@
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic))]
 
 pub mod address;
+pub mod answers;
 pub mod crypt;
 pub mod delivery;
 pub mod disc;
+pub mod lint;
 pub mod network;
 pub mod nocloud;
 pub mod serial;

@@ -9,7 +9,19 @@ use tera::Tera;
 use crate::yaml;
 
 /// The filters that make a value safe for a language.
-pub const ESCAPES: [&str; 7] = ["yaml", "yaml_document", "sh", "ks", "debconf", "xml", "json"];
+pub const ESCAPES: [&str; 11] = [
+    "yaml",
+    "yaml_document",
+    "sh",
+    "ks",
+    "ks_lines",
+    "debconf",
+    "debconf_lines",
+    "xml",
+    "xml_lines",
+    "ps",
+    "json",
+];
 
 type Arguments = HashMap<String, Value>;
 
@@ -23,6 +35,95 @@ pub(super) fn register(tera: &mut Tera) {
     tera.register_filter("ks", |value: &Value, _: &Arguments| ks(value));
     tera.register_filter("debconf", |value: &Value, _: &Arguments| debconf(value));
     tera.register_filter("xml", |value: &Value, _: &Arguments| xml(value));
+    tera.register_filter("ks_lines", |value: &Value, _: &Arguments| ks_lines(value));
+    tera.register_filter("debconf_lines", |value: &Value, _: &Arguments| debconf_lines(value));
+    tera.register_filter("xml_lines", |value: &Value, _: &Arguments| xml_lines(value));
+    tera.register_filter("ps", |value: &Value, _: &Arguments| ps(value));
+    tera.register_filter("otherwise", otherwise);
+}
+
+/// The value, or another where there is none; tera's own `default` takes `null` for a value.
+fn otherwise(value: &Value, arguments: &Arguments) -> tera::Result<Value> {
+    match (value, arguments.get("value")) {
+        (Value::Null, Some(other)) => Ok(other.clone()),
+        (Value::Null, None) => Err(tera::Error::msg("`otherwise` needs `value`")),
+        (value, _) => Ok(value.clone()),
+    }
+}
+
+/// The commands of kickstart that divide disks ("Kickstart commands for handling storage", RHEL 9).
+const STORAGE: [&str; 12] = [
+    "part",
+    "partition",
+    "volgroup",
+    "logvol",
+    "raid",
+    "btrfs",
+    "reqpart",
+    "autopart",
+    "mount",
+    "snapshot",
+    "clearpart",
+    "#",
+];
+
+/// Lines of kickstart's storage commands and nothing else.
+fn ks_lines(value: &Value) -> tera::Result<Value> {
+    let text = plain(value)?;
+    for line in text.lines().map(str::trim).filter(|line| !line.is_empty()) {
+        let word = line.split_whitespace().next().unwrap_or_default();
+        if !STORAGE.contains(&word) || line.ends_with('\\') || line.chars().any(char::is_control) {
+            let message =
+                format!("`{line}` is no line of kickstart that divides a disk ({})", STORAGE.join(", "));
+            return Err(tera::Error::msg(message));
+        }
+    }
+    Ok(Value::String(text.trim_end().to_owned()))
+}
+
+/// The value of a preseed line whose line breaks mean no more than blanks, such as partman's recipes.
+fn debconf_lines(value: &Value) -> tera::Result<Value> {
+    let words: Vec<String> =
+        plain(value)?.split_whitespace().filter(|word| *word != "\\").map(str::to_owned).collect();
+    debconf(&Value::String(words.join(" ")))
+}
+
+/// One whole XML element, as it is.
+fn xml_lines(value: &Value) -> tera::Result<Value> {
+    let text = plain(value)?;
+    let refused = |why: String| tera::Error::msg(format!("this is not one whole XML element: {why}"));
+    let mut reader = quick_xml::Reader::from_str(text.trim());
+    let (mut depth, mut elements) = (0_usize, 0_usize);
+    loop {
+        use quick_xml::events::Event;
+        match reader.read_event().map_err(|error| refused(error.to_string()))? {
+            Event::Start(_) => {
+                elements += usize::from(depth == 0);
+                depth += 1;
+            }
+            Event::Empty(_) => elements += usize::from(depth == 0),
+            Event::End(_) => depth = depth.saturating_sub(1),
+            Event::Eof => break,
+            Event::Comment(_) => {}
+            Event::Text(_) | Event::CData(_) | Event::GeneralRef(_) if depth > 0 => {}
+            other => return Err(refused(format!("{other:?} stands outside of it"))),
+        }
+    }
+    if depth == 0 && elements == 1 {
+        Ok(Value::String(text.trim().to_owned()))
+    } else {
+        Err(refused(format!("{elements} elements, {depth} of them open")))
+    }
+}
+
+/// A text of PowerShell: between single quotes nothing but the quote is special, and typographic ones count as it
+/// (about_Quoting_Rules; the language's specification, 2.3.5.2).
+fn ps(value: &Value) -> tera::Result<Value> {
+    let text = one_line(value)?;
+    let quote = |c: char| matches!(c, '\'' | '\u{2018}'..='\u{201b}');
+    let doubled: String =
+        text.chars().flat_map(|c| std::iter::repeat_n(c, if quote(c) { 2 } else { 1 })).collect();
+    Ok(Value::String(format!("'{doubled}'")))
 }
 
 fn plain(value: &Value) -> tera::Result<String> {

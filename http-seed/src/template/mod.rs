@@ -100,6 +100,14 @@ pub enum RenderError {
         #[source]
         source: Box<tera::Error>,
     },
+    /// A value is not what the templates of its kind take.
+    #[error("{template}: {why}")]
+    Value {
+        /// The kind.
+        template: String,
+        /// What is wrong.
+        why: String,
+    },
     /// The template's name can't be the name of a file of a seed.
     #[error("the template can't be served")]
     Name(#[from] NameError),
@@ -121,6 +129,67 @@ pub fn render(name: &str, text: &str, values: &Value) -> Result<String, RenderEr
     }
     let context = Context::from_value(values.clone()).map_err(failed)?;
     tera.render(name, &context).map_err(failed)
+}
+
+/// Begins and ends the number of a template's line in what is rendered for its lines: private-use characters.
+const MARK: [char; 2] = ['\u{f0001}', '\u{f0002}'];
+
+/// Renders a template, and tells of each line of the text which line of the template it came from.
+///
+/// # Errors
+/// As [`render`].
+pub fn render_mapped(name: &str, text: &str, values: &Value) -> Result<(String, Vec<usize>), RenderError> {
+    let rendered = render(name, text, values)?;
+    let marked = parse(name, &scan::with_line_marks(text, MARK)).and_then(|tera| {
+        let context = Context::from_value(values.clone());
+        context
+            .and_then(|context| tera.render(name, &context))
+            .map_err(|source| RenderError::Render { template: name.to_owned(), source: Box::new(source) })
+    });
+    let mut lines: Vec<Option<usize>> = Vec::new();
+    for line in marked.unwrap_or_default().lines() {
+        let number = line.split_once(MARK[0]).and_then(|(_, rest)| rest.split_once(MARK[1]));
+        lines.push(number.and_then(|(number, _)| number.parse().ok()));
+    }
+    // A line without a mark came from a value of several lines, whose template's line ends after it.
+    let mut next = 1;
+    for line in lines.iter_mut().rev() {
+        next = line.unwrap_or(next);
+        *line = Some(next);
+    }
+    Ok((rendered, lines.into_iter().flatten().collect()))
+}
+
+impl RenderError {
+    /// The error as findings about the template.
+    #[must_use]
+    pub fn findings(&self) -> Vec<Finding> {
+        let file = match self {
+            Self::Syntax { template, .. }
+            | Self::Undefined { template, .. }
+            | Self::Render { template, .. }
+            | Self::Value { template, .. } => template.clone(),
+            Self::Name(error) => error.name.clone(),
+        };
+        let one = |line, column, message: String, help: String| {
+            vec![Finding { file: file.clone(), line, column, message, help }]
+        };
+        match self {
+            Self::Syntax { .. } => vec![unreadable(&file, self)],
+            Self::Undefined { problems, .. } => problems
+                .iter()
+                .map(|problem| {
+                    let text = problem.to_string();
+                    let message = text.splitn(3, ':').nth(2).unwrap_or_default().trim().to_owned();
+                    let (line, column) = (problem.line, problem.column);
+                    Finding { file: file.clone(), line, column, message, help: String::new() }
+                })
+                .collect(),
+            Self::Render { source, .. } => one(1, 1, innermost(source), "a value does not fit".into()),
+            Self::Value { why, .. } => one(1, 1, why.clone(), String::new()),
+            Self::Name(error) => one(1, 1, error.to_string(), String::new()),
+        }
+    }
 }
 
 /// Renders the templates of a folder that the caller has read: each name's `.tera` falls away, and a file without it is

@@ -65,6 +65,51 @@ pub(super) fn tags(text: &str) -> Vec<Tag<'_>> {
     found
 }
 
+/// The template with its line's number after the last visible character of each line that lies outside of its tags.
+///
+/// There a mark changes nothing: what a tag trims are blanks, and it follows none.
+pub(super) fn with_line_marks(text: &str, mark: [char; 2]) -> String {
+    let mut out = String::with_capacity(text.len() * 2);
+    let (mut line, mut at, mut raw) = (1, 0, false);
+    // Where in `out` the mark of the line goes.
+    let mut place: Option<usize> = None;
+    while let Some(rest) = text.get(at..).filter(|rest| !rest.is_empty()) {
+        let length = if rest.starts_with("{#") && !raw {
+            rest.find("#}").map_or(rest.len(), |end| end + 2)
+        } else if rest.starts_with("{%") || (rest.starts_with("{{") && !raw) {
+            let length = tag_length(rest);
+            match rest.get(..length).unwrap_or(rest).trim_matches(['{', '%', '-', '}']).trim() {
+                "raw" => raw = true,
+                "endraw" => raw = false,
+                _ => {}
+            }
+            length
+        } else {
+            rest.chars().next().map_or(1, char::len_utf8)
+        };
+        let piece = rest.get(..length).unwrap_or(rest);
+        let is_text = piece.chars().count() == 1;
+        if is_text
+            && piece == "\n"
+            && let Some(place) = place.take()
+        {
+            out.insert_str(place, &format!("{}{line}{}", mark[0], mark[1]));
+        }
+        out.push_str(piece);
+        line += piece.matches('\n').count();
+        if is_text && !piece.trim().is_empty() {
+            place = Some(out.len());
+        } else if !is_text && piece.contains('\n') {
+            place = None;
+        }
+        at += length;
+    }
+    if let Some(place) = place {
+        out.insert_str(place, &format!("{}{line}{}", mark[0], mark[1]));
+    }
+    out
+}
+
 /// A piece of a line with its tags taken out: nothing for `{% … %}`, a letter for each insertion.
 pub(super) fn outside_tags(text: &str) -> String {
     let mut out = String::with_capacity(text.len());

@@ -1,0 +1,540 @@
+//! The settings that every kind of answer file takes, typed: `[seed.vars]` of a profile.
+//!
+//! One table ([`SPECS`]) says what there is, what it may be, and for which kinds. A template sees each under its name
+//! with `_` for `-`, given or not, so that a name it does not know is an error.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use serde_json::{Map, Value, json};
+
+use super::Kind;
+
+/// What a setting's value must be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// Text without line breaks; empty is nothing.
+    Line,
+    /// Text of several lines.
+    Text,
+    /// True or false.
+    Flag,
+    /// A list of lines.
+    Lines,
+    /// One of some words.
+    Word(&'static [&'static str]),
+    /// `http://`, `https://` or `ftp://` and more; empty is nothing.
+    Url,
+    /// An IPv4 address with its prefix (`192.0.2.10/24`); empty is nothing.
+    Cidr4,
+    /// An IPv6 address with its prefix; empty is nothing.
+    Cidr6,
+    /// An IPv4 address; empty is nothing.
+    Address4,
+    /// An IPv6 address; empty is nothing.
+    Address6,
+    /// A list of addresses.
+    Addresses,
+    /// A name of a device such as `sda`; empty is nothing.
+    Device,
+    /// A name without blanks, such as a locale or a time zone.
+    Name,
+}
+
+impl Form {
+    /// What a person is told to give.
+    #[must_use]
+    pub fn expected(self) -> String {
+        match self {
+            Self::Line => "text on one line".into(),
+            Self::Text => "text".into(),
+            Self::Flag => "true or false".into(),
+            Self::Lines => "an array of strings without line breaks".into(),
+            Self::Word(words) => format!("one of {}", words.join(", ")),
+            Self::Url => "a URL (http, https or ftp)".into(),
+            Self::Cidr4 => "an IPv4 address with its prefix (192.0.2.10/24)".into(),
+            Self::Cidr6 => "an IPv6 address with its prefix (2001:db8::10/64)".into(),
+            Self::Address4 => "an IPv4 address".into(),
+            Self::Address6 => "an IPv6 address".into(),
+            Self::Addresses => "an array of IP addresses".into(),
+            Self::Device => "the name of a device without /dev/ (sda)".into(),
+            Self::Name => "a name of letters, digits and `_-+./:@,`".into(),
+        }
+    }
+
+    fn fits(self, value: &Value) -> bool {
+        let line = |text: &str| !text.chars().any(char::is_control);
+        let list = |fits: &dyn Fn(&str) -> bool| {
+            value.as_array().is_some_and(|items| items.iter().all(|item| item.as_str().is_some_and(fits)))
+        };
+        let text = value.as_str();
+        match self {
+            Self::Line => text.is_some_and(line),
+            Self::Text => text.is_some_and(|text| !text.contains('\0')),
+            Self::Flag => value.is_boolean(),
+            Self::Lines => list(&|item| !item.is_empty() && line(item)),
+            Self::Word(words) => text.is_some_and(|text| words.contains(&text)),
+            Self::Url => text.is_some_and(|text| text.is_empty() || is_url(text)),
+            Self::Cidr4 => text.is_some_and(|text| text.is_empty() || cidr::<Ipv4Addr>(text, 32).is_some()),
+            Self::Cidr6 => text.is_some_and(|text| text.is_empty() || cidr::<Ipv6Addr>(text, 128).is_some()),
+            Self::Address4 => text.is_some_and(|text| text.is_empty() || text.parse::<Ipv4Addr>().is_ok()),
+            Self::Address6 => text.is_some_and(|text| text.is_empty() || text.parse::<Ipv6Addr>().is_ok()),
+            Self::Addresses => list(&|item| item.parse::<IpAddr>().is_ok()),
+            Self::Device => text.is_some_and(|text| text.chars().all(|c| c.is_ascii_alphanumeric())),
+            Self::Name => text.is_some_and(|text| {
+                let plain = |c: char| c.is_ascii_alphanumeric() || "_-+./:@,".contains(c);
+                !text.is_empty() && !text.starts_with('-') && text.chars().all(plain)
+            }),
+        }
+    }
+}
+
+/// A setting.
+#[derive(Clone, Copy, Debug)]
+pub struct Spec {
+    /// Its name in a profile.
+    pub name: &'static str,
+    /// What it may be.
+    pub form: Form,
+    /// Its default, as JSON.
+    pub default: &'static str,
+    /// The kinds that take it; empty for all.
+    pub kinds: &'static [Kind],
+    /// What it is for.
+    pub description: &'static str,
+}
+
+const fn spec(
+    name: &'static str,
+    form: Form,
+    default: &'static str,
+    kinds: &'static [Kind],
+    description: &'static str,
+) -> Spec {
+    Spec { name, form, default, kinds, description }
+}
+
+const LINUX: &[Kind] = &[Kind::Autoinstall, Kind::Kickstart, Kind::Preseed, Kind::Autoyast];
+const NOT_NOCLOUD: &[Kind] =
+    &[Kind::Autoinstall, Kind::Kickstart, Kind::Preseed, Kind::Autounattend, Kind::Autoyast];
+const WINDOWS: &[Kind] = &[Kind::Autounattend];
+const EVERY: &[Kind] = &[];
+
+/// Every setting, in the order of the profiles' page.
+pub const SPECS: [Spec; 32] = [
+    spec("locale", Form::Name, r#""en_US.UTF-8""#, EVERY, "the language of the system; `en-US` on Windows"),
+    spec(
+        "keyboard",
+        Form::Name,
+        r#""us""#,
+        EVERY,
+        "the layout of the keyboard; on Windows a locale or `0409:00000409`",
+    ),
+    spec(
+        "timezone",
+        Form::Line,
+        r#""UTC""#,
+        EVERY,
+        "the time zone (`Europe/Berlin`); on Windows its own name",
+    ),
+    spec(
+        "packages",
+        Form::Lines,
+        "[]",
+        EVERY,
+        "packages to install besides the profile's own; on Windows capabilities",
+    ),
+    spec("base-packages", Form::Lines, "[]", EVERY, "the profile's own packages: the baseline"),
+    spec(
+        "late-commands",
+        Form::Lines,
+        "[]",
+        NOT_NOCLOUD,
+        "commands at the end of the installation, as root in the new system",
+    ),
+    spec(
+        "mirror",
+        Form::Url,
+        r#""""#,
+        EVERY,
+        "where packages come from instead of the medium or the public mirror",
+    ),
+    spec(
+        "security-mirror",
+        Form::Url,
+        r#""""#,
+        &[Kind::Preseed, Kind::Autoinstall, Kind::Nocloud],
+        "where security updates come from",
+    ),
+    spec(
+        "repositories",
+        Form::Lines,
+        "[]",
+        &[Kind::Kickstart, Kind::Autoyast],
+        "further repositories, `name=URL` each",
+    ),
+    spec("proxy", Form::Url, r#""""#, EVERY, "the proxy for downloads"),
+    spec("ntp", Form::Lines, "[]", LINUX, "time servers"),
+    spec("address", Form::Cidr4, r#""""#, EVERY, "a static IPv4 address with prefix; DHCP without"),
+    spec("gateway", Form::Address4, r#""""#, EVERY, "the IPv4 gateway of a static address"),
+    spec(
+        "address6",
+        Form::Cidr6,
+        r#""""#,
+        EVERY,
+        "a static IPv6 address with prefix; by router advertisement without",
+    ),
+    spec("gateway6", Form::Address6, r#""""#, EVERY, "the IPv6 gateway of a static address"),
+    spec("nameservers", Form::Addresses, "[]", EVERY, "name servers of a static address"),
+    spec("interface", Form::Device, r#""""#, LINUX, "the network adapter; the first with a link without"),
+    spec("disk", Form::Device, r#""""#, LINUX, "the disk to install on; the only one without"),
+    spec("layout", Form::Word(&["plain", "lvm", "custom"]), r#""plain""#, LINUX, "how the disk is divided"),
+    spec(
+        "partitions",
+        Form::Text,
+        r#""""#,
+        LINUX,
+        "for `layout = \"custom\"`: what the installer's own language says",
+    ),
+    spec(
+        "swap",
+        Form::Flag,
+        "false",
+        &[Kind::Kickstart, Kind::Preseed, Kind::Autoinstall],
+        "whether there is swap",
+    ),
+    spec("kernel-arguments", Form::Line, r#""""#, LINUX, "further arguments for the installed kernel"),
+    spec("fips", Form::Flag, "false", &[Kind::Kickstart], "installs in FIPS mode"),
+    spec(
+        "selinux",
+        Form::Word(&["enforcing", "permissive", "disabled"]),
+        r#""enforcing""#,
+        &[Kind::Kickstart],
+        "SELinux's mode",
+    ),
+    spec(
+        "password",
+        Form::Line,
+        r#""""#,
+        EVERY,
+        "a password for the build's user (give it by a secret variable); none without",
+    ),
+    spec("password-hash", Form::Word(&crate::crypt::Scheme::NAMES), r#""sha512""#, LINUX, "how it is hashed"),
+    spec(
+        "firmware",
+        Form::Word(&["bios", "uefi"]),
+        r#""bios""#,
+        NOT_NOCLOUD,
+        "the VM's firmware; forge takes it from `[vm]`",
+    ),
+    spec(
+        "source-id",
+        Form::Name,
+        r#""ubuntu-server-minimal""#,
+        &[Kind::Autoinstall],
+        "which of the medium's variants is installed",
+    ),
+    spec("image-name", Form::Line, r#""""#, WINDOWS, "the image's name in install.wim"),
+    spec("product-key", Form::Line, r#""""#, WINDOWS, "the product key; evaluation media need none"),
+    spec(
+        "drivers",
+        Form::Name,
+        r#""2k22""#,
+        WINDOWS,
+        "the folder of virtio-win's drivers: 2k19, 2k22, 2k25, w11",
+    ),
+    spec("organization", Form::Line, r#""forge""#, WINDOWS, "the registered organisation"),
+];
+
+/// What is wrong with a setting.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// The setting's name.
+    pub name: String,
+    /// What is wrong.
+    pub message: String,
+    /// What to do; may be empty.
+    pub help: String,
+}
+
+/// The settings of a seed, each with a value.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Settings {
+    values: Map<String, Value>,
+}
+
+impl Settings {
+    /// The names that a kind takes.
+    pub fn names(kind: Kind) -> impl Iterator<Item = &'static str> {
+        SPECS.iter().filter(move |spec| is_for(spec, kind)).map(|spec| spec.name)
+    }
+
+    /// Reads what a profile gives for a kind and fills in the defaults.
+    ///
+    /// # Errors
+    /// Everything that is wrong.
+    pub fn read(kind: Kind, given: &Map<String, Value>) -> Result<Self, Vec<Problem>> {
+        let mut problems = Vec::new();
+        let problem = |name: &str, message: String, help: &str| Problem {
+            name: name.to_owned(),
+            message,
+            help: help.to_owned(),
+        };
+        for name in given.keys() {
+            match SPECS.iter().find(|spec| spec.name == name) {
+                None => {
+                    let known: Vec<&str> = Self::names(kind).collect();
+                    let message = format!("there is no setting `{name}`");
+                    problems.push(problem(name, message, &format!("there are: {}", known.join(", "))));
+                }
+                Some(spec) if !is_for(spec, kind) => {
+                    let message = format!("a seed of kind `{}` takes no `{name}`", kind.name());
+                    problems.push(problem(name, message, ""));
+                }
+                Some(_) => {}
+            }
+        }
+        let mut values = Map::new();
+        for spec in &SPECS {
+            let default: Value = serde_json::from_str(spec.default).unwrap_or_default();
+            let value = match given.get(spec.name).filter(|_| is_for(spec, kind)) {
+                Some(value) if spec.form.fits(value) => value.clone(),
+                Some(value) => {
+                    // A password is not repeated.
+                    let shown =
+                        if spec.name == "password" { "what is given".into() } else { value.to_string() };
+                    let message = format!("expected {}, found {shown}", spec.form.expected());
+                    problems.push(problem(spec.name, message, spec.description));
+                    default
+                }
+                None => default,
+            };
+            values.insert(spec.name.replace('-', "_"), value);
+        }
+        let settings = Self { values };
+        settings.check_together(kind, &mut problems);
+        if problems.is_empty() { Ok(settings) } else { Err(problems) }
+    }
+
+    /// What only two settings together show.
+    fn check_together(&self, kind: Kind, problems: &mut Vec<Problem>) {
+        let mut wrong = |name: &str, message: String, help: &str| {
+            problems.push(Problem { name: name.to_owned(), message, help: help.to_owned() });
+        };
+        let text = |name: &str| self.text(name);
+        for (address, gateway) in [("address", "gateway"), ("address6", "gateway6")] {
+            let (own, via) = (text(address), text(gateway));
+            if own.is_empty() && !via.is_empty() {
+                wrong(gateway, format!("a gateway without a static `{address}`"), "give both, or neither");
+            }
+            let network: Option<crate::network::Network> = own.parse().ok();
+            let outside = via.parse().is_ok_and(|via: IpAddr| {
+                let link_local = matches!(via, IpAddr::V6(via) if via.is_unicast_link_local());
+                !link_local && network.is_some_and(|network| !network.contains(via))
+            });
+            if outside {
+                wrong(gateway, format!("the gateway {via} is not in the network of {own}"), "");
+            }
+        }
+        let custom = text("layout") == "custom";
+        if custom == text("partitions").is_empty() && kind != Kind::Nocloud && kind != Kind::Autounattend {
+            let message = if custom {
+                "`layout = \"custom\"` needs `partitions`"
+            } else {
+                "`partitions` is only read with `layout = \"custom\"`"
+            };
+            wrong("partitions", message.into(), "what the installer's own language says of the disk");
+        }
+        if kind == Kind::Autounattend && text("image_name").is_empty() {
+            wrong("image-name", "Windows Setup needs `image-name`".into(), "as install.wim names it");
+        }
+        if matches!(kind, Kind::Kickstart | Kind::Autoyast) {
+            let pairs = self.values.get("repositories").and_then(Value::as_array).into_iter().flatten();
+            for pair in pairs.filter_map(Value::as_str) {
+                let fits = pair.split_once('=').is_some_and(|(name, url)| !name.is_empty() && is_url(url));
+                if !fits {
+                    wrong("repositories", format!("`{pair}` is no repository"), "write name=URL");
+                }
+            }
+        }
+    }
+
+    /// A text, empty when there is none; the name as templates write it.
+    #[must_use]
+    pub fn text(&self, name: &str) -> &str {
+        self.values.get(name).and_then(Value::as_str).unwrap_or_default()
+    }
+
+    /// A list's items; the name as templates write it.
+    #[must_use]
+    pub fn items(&self, name: &str) -> Vec<&str> {
+        let items = self.values.get(name).and_then(Value::as_array);
+        items.into_iter().flatten().filter_map(Value::as_str).collect()
+    }
+
+    /// Whether a flag is set.
+    #[must_use]
+    pub fn flag(&self, name: &str) -> bool {
+        self.values.get(name).and_then(Value::as_bool).unwrap_or(false)
+    }
+
+    /// Takes the firmware of the VM.
+    pub fn set_firmware(&mut self, uefi: bool) {
+        self.values.insert("firmware".into(), Value::from(if uefi { "uefi" } else { "bios" }));
+    }
+
+    /// The values as a template sees them: nothing is `null`, not an empty text.
+    #[must_use]
+    pub fn context(&self) -> Map<String, Value> {
+        let mut out = self.values.clone();
+        for value in out.values_mut() {
+            if value.as_str() == Some("") {
+                *value = Value::Null;
+            }
+        }
+        for (name, address, gateway) in [("ipv4", "address", "gateway"), ("ipv6", "address6", "gateway6")] {
+            let value = match self.text(address).split_once('/') {
+                None => Value::Null,
+                Some((own, prefix)) => {
+                    let gateway = Some(self.text(gateway)).filter(|text| !text.is_empty());
+                    json!({ "address": own, "prefix": prefix, "netmask": netmask(prefix), "gateway": gateway })
+                }
+            };
+            out.insert(name.into(), value);
+        }
+        let named = |key: &str| {
+            let items = self.values.get(key).and_then(Value::as_array).into_iter().flatten();
+            let pairs = items.filter_map(|item| item.as_str()?.split_once('='));
+            pairs.map(|(name, url)| json!({ "name": name, "url": url })).collect::<Value>()
+        };
+        out.insert("repositories".into(), named("repositories"));
+        out.insert("mirror_parts".into(), url_parts(self.text("mirror")));
+        out.insert("security_mirror_parts".into(), url_parts(self.text("security_mirror")));
+        out.insert(
+            "lang".into(),
+            Value::from(self.text("locale").split(['.', '@']).next().unwrap_or_default()),
+        );
+        out
+    }
+}
+
+fn is_for(spec: &Spec, kind: Kind) -> bool {
+    spec.kinds.is_empty() || spec.kinds.contains(&kind)
+}
+
+fn is_url(text: &str) -> bool {
+    let rest = ["http://", "https://", "ftp://"].iter().find_map(|scheme| text.strip_prefix(scheme));
+    rest.is_some_and(|rest| {
+        !rest.is_empty()
+            && !rest.starts_with('/')
+            && rest.chars().all(|c| c.is_ascii_graphic() && !matches!(c, '"' | '\'' | '<' | '>' | '\\' | '`'))
+    })
+}
+
+fn cidr<A: std::str::FromStr>(text: &str, bits: u8) -> Option<A> {
+    let (address, prefix) = text.split_once('/')?;
+    let prefix_fits = prefix.bytes().all(|b| b.is_ascii_digit()) && prefix.parse::<u8>().ok()? <= bits;
+    address.parse().ok().filter(|_| prefix_fits)
+}
+
+/// `24` → `255.255.255.0`.
+fn netmask(prefix: &str) -> Option<String> {
+    let prefix: u32 = prefix.parse().ok().filter(|prefix| *prefix <= 32)?;
+    let mask = u32::MAX.checked_shl(32 - prefix).unwrap_or(0);
+    Some(Ipv4Addr::from(mask).to_string())
+}
+
+/// A URL as the Debian installer wants it: protocol, host with port, directory.
+fn url_parts(url: &str) -> Value {
+    let Some((protocol, rest)) = url.split_once("://") else {
+        return json!({ "protocol": null, "host": null, "directory": null });
+    };
+    let (host, directory) =
+        rest.split_once('/').map_or((rest, "/".to_owned()), |(h, d)| (h, format!("/{d}")));
+    json!({ "protocol": protocol, "host": host, "directory": directory })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(kind: Kind, given: &Value) -> Result<Settings, Vec<Problem>> {
+        Settings::read(kind, given.as_object().expect("an object"))
+    }
+
+    fn wrong(kind: Kind, given: &Value) -> String {
+        let problems = read(kind, given).expect_err("something is wrong");
+        problems.iter().map(|p| format!("{}: {}", p.name, p.message)).collect::<Vec<_>>().join("\n")
+    }
+
+    #[test]
+    fn every_default_fits_its_form_and_each_name_is_there_once() {
+        for (index, spec) in SPECS.iter().enumerate() {
+            let default: Value = serde_json::from_str(spec.default).expect("JSON");
+            assert!(spec.form.fits(&default), "{}", spec.name);
+            assert!(SPECS.iter().skip(index + 1).all(|other| other.name != spec.name), "{}", spec.name);
+        }
+    }
+
+    #[test]
+    fn everything_wrong_is_told_at_once() {
+        let given = json!({
+            "timezon": "UTC", "fips": true, "address": "192.0.2.10", "packages": ["a\nb"],
+            "layout": "zfs", "mirror": "mirror.example.org/debian", "nameservers": ["x"],
+            "locale": "-x", "disk": "/dev/sda",
+        });
+        insta::assert_snapshot!(wrong(Kind::Preseed, &given), @r#"
+        timezon: there is no setting `timezon`
+        fips: a seed of kind `preseed` takes no `fips`
+        locale: expected a name of letters, digits and `_-+./:@,`, found "-x"
+        packages: expected an array of strings without line breaks, found ["a\nb"]
+        mirror: expected a URL (http, https or ftp), found "mirror.example.org/debian"
+        address: expected an IPv4 address with its prefix (192.0.2.10/24), found "192.0.2.10"
+        nameservers: expected an array of IP addresses, found ["x"]
+        disk: expected the name of a device without /dev/ (sda), found "/dev/sda"
+        layout: expected one of plain, lvm, custom, found "zfs"
+        "#);
+    }
+
+    #[test]
+    fn a_gateway_lies_in_the_network_of_its_address() {
+        let out = json!({ "address": "192.0.2.10/24", "gateway": "198.51.100.1" });
+        assert_eq!(
+            wrong(Kind::Kickstart, &out),
+            "gateway: the gateway 198.51.100.1 is not in the network of 192.0.2.10/24"
+        );
+        let alone = json!({ "gateway6": "2001:db8::1" });
+        assert_eq!(wrong(Kind::Kickstart, &alone), "gateway6: a gateway without a static `address6`");
+        let link = json!({ "address6": "2001:db8::10/64", "gateway6": "fe80::1" });
+        assert!(read(Kind::Kickstart, &link).is_ok(), "a router's link-local address is its usual one");
+    }
+
+    #[test]
+    fn a_static_address_comes_with_its_netmask() {
+        let settings = read(
+            Kind::Preseed,
+            &json!({ "address": "192.0.2.10/23", "mirror": "http://m.example.org:8080/debian/x" }),
+        );
+        let context = settings.expect("sound").context();
+        assert_eq!(context["ipv4"]["netmask"], "255.255.254.0");
+        assert_eq!(context["ipv6"], Value::Null);
+        assert_eq!(context["mirror_parts"]["host"], "m.example.org:8080");
+        assert_eq!(context["mirror_parts"]["directory"], "/debian/x");
+        assert_eq!(
+            (netmask("0").as_deref(), netmask("32").as_deref()),
+            (Some("0.0.0.0"), Some("255.255.255.255"))
+        );
+    }
+
+    #[test]
+    fn a_custom_layout_and_its_partitions_go_together() {
+        assert!(wrong(Kind::Kickstart, &json!({ "layout": "custom" })).contains("needs `partitions`"));
+        assert!(wrong(Kind::Kickstart, &json!({ "partitions": "x" })).contains("only read with"));
+        assert!(wrong(Kind::Kickstart, &json!({ "repositories": ["x"] })).contains("is no repository"));
+        assert!(wrong(Kind::Autounattend, &json!({})).contains("image-name"));
+    }
+
+    #[test]
+    fn a_wrong_password_is_not_repeated() {
+        assert!(!wrong(Kind::Preseed, &json!({ "password": "hush\nhush" })).contains("hush"));
+    }
+}

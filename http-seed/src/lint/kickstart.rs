@@ -1,0 +1,191 @@
+//! Kickstart: commands and options by release, sections that are closed, and what an unattended install needs.
+
+use super::{Found, nearest};
+
+/// Commands with their options and releases; the file says where from.
+const TABLE: &str = include_str!("kickstart.txt");
+/// Sections (Kickstart documentation of pykickstart, "Chapters 3-10").
+const SECTIONS: &[&str] = &[
+    "%packages",
+    "%pre",
+    "%pre-install",
+    "%post",
+    "%onerror",
+    "%traceback",
+    "%addon",
+    "%anaconda",
+    "%certificate",
+    "%include",
+];
+/// Without one of these Anaconda stops and asks.
+const NEEDED: &[(&[&str], &str)] = &[
+    (&["lang"], "the language"),
+    (&["keyboard"], "the keyboard"),
+    (&["timezone"], "the time zone"),
+    (&["rootpw", "user"], "who may log in"),
+    (
+        &["autopart", "part", "partition", "logvol", "btrfs", "mount", "liveimg", "ostreesetup"],
+        "how to divide the disk",
+    ),
+];
+
+/// The release's name in the table.
+fn release(distribution: &str, version: &str) -> Result<&'static str, Found> {
+    let known = "forge knows kickstart of RHEL 9 and 10 and their kin, and of Fedora";
+    let unknown = |what: String| Err(Found::new(1, what, known));
+    match (distribution, version.split('.').next().unwrap_or_default()) {
+        ("fedora", _) => Ok("fedora"),
+        ("rhel" | "rocky" | "almalinux" | "centos" | "centos-stream", "9") => Ok("el9"),
+        ("rhel" | "rocky" | "almalinux" | "centos" | "centos-stream", "10") => Ok("el10"),
+        ("", _) => {
+            unknown("the profile does not say which distribution it installs (`os.distribution`)".into())
+        }
+        (name, version) => {
+            unknown(format!("unknown release: {name} {version} is not one that reads kickstart here"))
+        }
+    }
+}
+
+/// A word of the table: a name, and the releases that have it.
+fn has(word: &str, name: &str, release: &str) -> Option<bool> {
+    let (own, releases) = word.split_once('@').map_or((word, None), |(own, releases)| (own, Some(releases)));
+    (own == name).then(|| releases.is_none_or(|releases| releases.split(',').any(|each| each == release)))
+}
+
+fn commands() -> impl Iterator<Item = Vec<&'static str>> {
+    TABLE.lines().filter(|line| !line.starts_with('#')).map(|line| line.split_whitespace().collect())
+}
+
+pub(super) fn lint(text: &str, distribution: &str, version: &str) -> Vec<Found> {
+    let release = match release(distribution, version) {
+        Ok(release) => release,
+        Err(found) => return vec![found],
+    };
+    let mut found = Vec::new();
+    let mut section: Option<(usize, &str)> = None;
+    let mut seen: Vec<&str> = Vec::new();
+    let mut source = false;
+    for (index, line) in text.lines().enumerate() {
+        let number = index + 1;
+        let Some(word) = line.split_whitespace().next() else { continue };
+        if let Some((begun, name)) = section {
+            if word == "%end" {
+                section = None;
+            } else if word.starts_with('%') && SECTIONS.contains(&word) && word != "%include" {
+                found.push(Found::new(begun, format!("`{name}` has no `%end`"), ""));
+                section = Some((number, word));
+            }
+            continue;
+        }
+        if word.starts_with('#') {
+            continue;
+        }
+        if word.starts_with('%') {
+            if word == "%end" {
+                found.push(Found::new(number, "`%end` without a section", ""));
+            } else if !SECTIONS.contains(&word) {
+                found.push(Found::new(
+                    number,
+                    format!("there is no section `{word}`"),
+                    nearest(word, SECTIONS),
+                ));
+            }
+            section = (word != "%include" && word != "%end").then_some((number, word));
+            continue;
+        }
+        seen.push(word);
+        source |= [
+            "cdrom",
+            "url",
+            "nfs",
+            "harddrive",
+            "hmc",
+            "liveimg",
+            "ostreesetup",
+            "ostreecontainer",
+            "bootc",
+            "rhsm",
+        ]
+        .contains(&word);
+        command(line, word, number, release, &mut found);
+    }
+    if let Some((begun, name)) = section {
+        found.push(Found::new(begun, format!("`{name}` has no `%end`"), ""));
+    }
+    let last = text.lines().count().max(1);
+    for (words, what) in NEEDED {
+        if !words.iter().any(|word| seen.contains(word)) {
+            let message = format!("none of {} is there: Anaconda would ask {what}", words.join(", "));
+            found.push(Found::new(last, message, ""));
+        }
+    }
+    if !source {
+        found.push(Found::new(
+            last,
+            "no source of packages is named (cdrom, url, …): Anaconda would ask for it",
+            "",
+        ));
+    }
+    found
+}
+
+fn command(line: &str, word: &str, number: usize, release: &str, found: &mut Vec<Found>) {
+    let mut there = None;
+    for words in commands() {
+        if let Some(first) = words.first()
+            && let Some(here) = has(first, word, release)
+        {
+            there = Some((here, words));
+            break;
+        }
+    }
+    let Some((here, words)) = there else {
+        let names: Vec<&str> = commands().filter_map(|words| words.first()?.split('@').next()).collect();
+        found.push(Found::new(number, format!("kickstart has no command `{word}`"), nearest(word, &names)));
+        return;
+    };
+    if !here {
+        let message = format!("`{word}` is no command of this release's kickstart ({release})");
+        found.push(Found::new(number, message, "pykickstart's `ksvalidator` says since when"));
+        return;
+    }
+    for option in options(line) {
+        let name = option.split('=').next().unwrap_or(&option);
+        let known = words.iter().skip(1).find_map(|word| has(word, name, release));
+        if known != Some(true) {
+            let names: Vec<&str> = words.iter().skip(1).filter_map(|word| word.split('@').next()).collect();
+            let message = match known {
+                Some(_) => format!("`{word}` of this release ({release}) has no option `--{name}`"),
+                None => format!("`{word}` has no option `--{name}`"),
+            };
+            found.push(Found::new(number, message, nearest(name, &names)));
+        }
+    }
+}
+
+/// The options of a line, without their dashes; what stands in quotes is none.
+fn options(line: &str) -> Vec<String> {
+    let mut out = Vec::new();
+    let (mut word, mut quote, mut quoted_start) = (String::new(), None, false);
+    let mut finish = |word: &mut String, quoted: &mut bool| {
+        if let Some(option) = word.strip_prefix("--").filter(|_| !*quoted) {
+            out.push(option.to_owned());
+        }
+        word.clear();
+        *quoted = false;
+    };
+    for c in line.chars() {
+        match quote {
+            Some(open) if c == open => quote = None,
+            Some(_) => word.push(c),
+            None if matches!(c, '"' | '\'') => {
+                quoted_start |= word.is_empty();
+                quote = Some(c);
+            }
+            None if c.is_whitespace() => finish(&mut word, &mut quoted_start),
+            None => word.push(c),
+        }
+    }
+    finish(&mut word, &mut quoted_start);
+    out
+}
