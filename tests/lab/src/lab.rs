@@ -4,7 +4,7 @@ mod import;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -221,6 +221,24 @@ impl Lab {
         }
         files.sort();
         files
+    }
+
+    /// Puts a copy of an install medium on a storage of every node, as `STORAGE:iso/NAME`.
+    ///
+    /// # Errors
+    /// There is no such storage, or the file can't be copied.
+    pub fn import_iso(&self, storage: &str, name: &str, from: &Path) -> anyhow::Result<()> {
+        for node in &self.cluster.config.nodes {
+            let folder = self
+                .cluster
+                .storages
+                .content_folder(node, storage, "iso")
+                .map_err(|error| anyhow!(error.message))?;
+            std::fs::create_dir_all(&folder)?;
+            std::fs::copy(from, folder.join(name))
+                .with_context(|| format!("{} can't be copied", from.display()))?;
+        }
+        Ok(())
     }
 
     /// Puts a VM into the lab.

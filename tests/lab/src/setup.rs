@@ -29,7 +29,7 @@ const fn program(package: &'static str, name: &'static str, purpose: &'static st
 }
 
 /// Everything, in the order in which it is named to people.
-const NEEDS: [Need; 12] = [
+const NEEDS: [Need; 14] = [
     program("qemu-system-x86", "qemu-system-x86_64", "runs the guests"),
     program("qemu-utils", "qemu-img", "makes their disks"),
     Need {
@@ -37,6 +37,12 @@ const NEEDS: [Need; 12] = [
         proof: Proof::File("/usr/share/seabios/bios-256k.bin"),
         purpose: "is their firmware",
     },
+    Need {
+        package: "ovmf",
+        proof: Proof::File("/usr/share/OVMF/OVMF_CODE_4M.fd"),
+        purpose: "is their UEFI firmware",
+    },
+    program("swtpm", "swtpm", "is their TPM"),
     program("mmdebstrap", "mmdebstrap", "makes the guests from the distribution's packages"),
     program("e2fsprogs", "mke2fs", "makes their file systems"),
     program("grub-common", "grub-mkimage", "makes their boot loader"),
@@ -118,6 +124,11 @@ pub fn ensure(say: &mut dyn FnMut(&str)) -> anyhow::Result<()> {
         bail!("apt-get installed {}, yet their files are not there", left.join(", "));
     }
     Ok(())
+}
+
+/// Whether nothing is missing.
+pub fn is_complete() -> bool {
+    missing_from(&search_path()).is_empty()
 }
 
 impl Proof {

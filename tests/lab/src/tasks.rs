@@ -62,6 +62,12 @@ impl TaskLog {
     pub fn line(&self, text: impl Into<String>) {
         self.0.push(text.into());
     }
+
+    /// Adds a warning; a task that has one and ends well ends with `WARNINGS: n`.
+    pub fn warn(&self, text: &str) {
+        self.0.warnings.fetch_add(1, Ordering::SeqCst);
+        self.line(format!("WARN: {text}"));
+    }
 }
 
 /// A task about to be started.

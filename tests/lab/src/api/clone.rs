@@ -214,7 +214,7 @@ async fn copy_drive(
         let shown = Volume::parse(&copy.volume)?;
         log.line(format!("Formatting '{}', fmt={} size={size}", shown.display_path(), shown.format()));
         log.line(format!("allocated target volume '{}'", copy.volume));
-        transfer(plan, log, &from, &path, shown.format(), size).await?;
+        transfer(cluster, Some(log), &from, &path, shown.format(), size, plan.rate).await?;
     }
     if is_drive_key(key) {
         copy.options.insert("size".to_owned(), print_size(size));
@@ -222,34 +222,41 @@ async fn copy_drive(
     Ok(copy)
 }
 
-async fn transfer(
-    plan: &Plan,
-    log: &TaskLog,
+/// Copies an image with Proxmox's lines of progress.
+///
+/// # Errors
+/// `copy failed: …`.
+pub async fn transfer(
+    cluster: &Cluster,
+    log: Option<&TaskLog>,
     from: &std::path::Path,
     to: &std::path::Path,
     format: &str,
     size: u64,
+    rate: Option<u64>,
 ) -> Result<(), String> {
     let total = human(size as f64);
+    let say = |text: String| {
+        if let Some(log) = log {
+            log.line(text);
+        }
+    };
     let last = AtomicU64::new(0);
-    log.line(format!("transferred 0.0 B of {total} (0.00%)"));
+    say(format!("transferred 0.0 B of {total} (0.00%)"));
     let progress = |percent: f64| {
         // A line for each further percent, as Proxmox's own filter does.
         let whole = percent as u64;
         if whole > last.load(Ordering::Relaxed) && percent < 100.0 {
             last.store(whole, Ordering::Relaxed);
-            log.line(format!(
-                "transferred {} of {total} ({percent:.2}%)",
-                human(size as f64 * percent / 100.0)
-            ));
+            say(format!("transferred {} of {total} ({percent:.2}%)", human(size as f64 * percent / 100.0)));
         }
     };
-    plan.cluster
+    cluster
         .disks
-        .convert(from, to, format, plan.rate, &progress)
+        .convert(from, to, format, rate, &progress)
         .await
         .map_err(|error| format!("copy failed: {error}"))?;
-    log.line(format!("transferred {total} of {total} (100.00%)"));
+    say(format!("transferred {total} of {total} (100.00%)"));
     Ok(())
 }
 

@@ -7,7 +7,7 @@ use crate::cluster::Cluster;
 use crate::error::{ApiError, ApiResult};
 use crate::state::{Config, Drive, Volume, is_drive_key, print_size};
 use crate::tasks::TaskLog;
-use crate::vm::{CloudInit, Disks, write_drive};
+use crate::vm::{CloudInit, Disks, EfiKind, write_drive};
 
 /// For which VM drives are allocated.
 pub struct DriveInput<'a> {
@@ -78,33 +78,37 @@ async fn allocate_one(
         write_cloudinit(cluster, node, vmid, name, whole, &drive.volume).await?;
         return Ok(drive.print());
     }
+    if let Some(source) = drive.options.remove("import-from") {
+        return import(input, key, drive, &source, made, log).await;
+    }
     if let Ok(gigabytes) = rest.parse::<f64>() {
         let wanted = drive.options.remove("format");
-        let (bytes, format) = match key.trim_end_matches(|c: char| c.is_ascii_digit()) {
-            "efidisk" => (528 << 10, "raw".to_owned()),
-            "tpmstate" => (4 << 20, "raw".to_owned()),
-            _ => ((gigabytes * (1u64 << 30) as f64) as u64, wanted.unwrap_or_else(|| "raw".to_owned())),
+        let format = wanted.unwrap_or_else(|| "raw".to_owned());
+        let base = key.trim_end_matches(|c: char| c.is_ascii_digit());
+        let efi = (base == "efidisk").then(|| EfiKind::of(&drive.options));
+        let bytes = match base {
+            "efidisk" => efi.map_or(0, EfiKind::size),
+            "tpmstate" => 4 << 20,
+            _ => (gigabytes * (1u64 << 30) as f64) as u64,
         };
         let volid = cluster.storages.new_disk(node, &storage, vmid, &format, made)?;
         let path = cluster.storages.path(node, &volid)?;
         made.push(volid.clone());
-        let mut size = bytes;
-        match drive.options.remove("import-from") {
-            Some(source) => {
-                let from = cluster.storages.path(node, &source)?;
-                if !from.exists() {
-                    return Err(format!("volume '{source}' does not exist"));
+        match efi.filter(|_| cluster.disks == Disks::Real) {
+            Some(kind) => {
+                let template = kind.template();
+                if !template.is_file() {
+                    return Err(format!("EFI vars default image '{}' not found", template.display()));
                 }
-                cluster.disks.convert(&from, &path, &format, None, &|_| {}).await?;
-                size = cluster.disks.size(&path).await?;
+                cluster.disks.convert(&template, &path, &format, None, &|_| {}).await?;
             }
             None => cluster.disks.create(&path, &format, bytes).await?,
         }
         drive.volume = volid;
-        drive.options.insert("size".to_owned(), print_size(size));
+        drive.options.insert("size".to_owned(), print_size(bytes));
         if let Some(log) = log {
             let path = Volume::parse(&drive.volume)?.display_path();
-            log.line(format!("Formatting '{path}', fmt={format} size={size}"));
+            log.line(format!("Formatting '{path}', fmt={format} size={bytes}"));
             log.line(format!("{key}: successfully created disk '{}'", drive.print()));
         }
         return Ok(drive.print());
@@ -119,6 +123,47 @@ async fn allocate_one(
             _ => path.metadata().map_or(0, |metadata| metadata.len()),
         };
         drive.options.insert("size".to_owned(), print_size(size));
+    }
+    Ok(drive.print())
+}
+
+/// Copies an image of a storage, or of another VM, into a new disk (observed: download-import-pools-tasks.txt).
+async fn import(
+    input: &DriveInput<'_>,
+    key: &str,
+    mut drive: Drive,
+    source: &str,
+    made: &mut Vec<String>,
+    log: Option<&TaskLog>,
+) -> Result<String, String> {
+    let DriveInput { cluster, node, vmid, .. } = *input;
+    let from = if source.starts_with('/') { source.into() } else { cluster.storages.path(node, source)? };
+    if !from.exists() {
+        return Err(format!("volume '{source}' does not exist"));
+    }
+    let storage = drive.storage().unwrap_or_default().to_owned();
+    let format = match drive.options.remove("format") {
+        Some(format) => format,
+        None if key.starts_with("efidisk") || key.starts_with("tpmstate") => "raw".to_owned(),
+        None => match cluster.disks.format(&from).await?.as_str() {
+            known @ ("qcow2" | "vmdk") => known.to_owned(),
+            _ => "raw".to_owned(),
+        },
+    };
+    let volid = cluster.storages.new_disk(node, &storage, vmid, &format, made)?;
+    let path = cluster.storages.path(node, &volid)?;
+    made.push(volid.clone());
+    let size = cluster.disks.size(&from).await?;
+    if let Some(log) = log {
+        log.line(format!("create full clone of drive ({source})"));
+        log.line(format!("Formatting '{}', fmt={format} size={size}", Volume::parse(&volid)?.display_path()));
+        log.line(format!("allocated target volume '{volid}'"));
+    }
+    super::clone::transfer(cluster, log, &from, &path, &format, size, None).await?;
+    drive.volume = volid;
+    drive.options.insert("size".to_owned(), print_size(size));
+    if let Some(log) = log {
+        log.line(format!("{key}: successfully created disk '{}'", drive.print()));
     }
     Ok(drive.print())
 }

@@ -1,5 +1,6 @@
 //! Start, stop, shutdown and reset.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -9,9 +10,9 @@ use super::{Answer, Call, drives, not_running, rules};
 use crate::auth::Caller;
 use crate::cluster::Cluster;
 use crate::error::ApiResult;
-use crate::state::{Power, Vm};
+use crate::state::{Drive, Power, Vm};
 use crate::tasks::TaskLog;
-use crate::vm::{AgentFailure, DiskFile, Launch, RunningVm, arguments};
+use crate::vm::{AgentFailure, DiskFile, EfiKind, Launch, RunningVm, Tpm, Uefi, arguments, has_tpm};
 
 /// How long a shutdown waits when the caller names no time.
 const SHUTDOWN: u64 = 60;
@@ -69,7 +70,7 @@ pub async fn start_vm(
         cluster.state().vm_mut(node, vmid)?.power = Power::Flag { since: Instant::now(), pid };
         return Ok(());
     }
-    let process = Arc::new(launch(cluster, node, &vm).await?);
+    let process = Arc::new(launch(cluster, node, &vm, log).await?);
     let mut state = cluster.state();
     // The VM may be gone when the lock was not held for it; then the process goes with this value.
     state.vm_mut(node, vmid)?.power = Power::On(Arc::clone(&process));
@@ -97,32 +98,31 @@ fn check_bridges(cluster: &Cluster, vm: &Vm) -> Result<(), String> {
     Ok(())
 }
 
-async fn launch(cluster: &Cluster, node: &str, vm: &Vm) -> Result<RunningVm, String> {
-    if vm.get("bios") == Some("ovmf") {
-        return Err("the lab has no UEFI firmware yet".to_owned());
+async fn launch(cluster: &Cluster, node: &str, vm: &Vm, log: &TaskLog) -> Result<RunningVm, String> {
+    if let Some(key) = vm.config.keys().find(|key| key.starts_with("hostpci")) {
+        return Err(format!("{key}: no PCI device of the lab can be passed through"));
     }
     let folder = drives::vm_folder(cluster, vm.vmid)?;
     let mut disks = Vec::new();
-    for (key, drive) in vm.drives().filter(|(key, _)| !key.starts_with("efi") && !key.starts_with("tpm")) {
+    let firmware = |key: &str| key.starts_with("efidisk") || key.starts_with("tpmstate");
+    for (key, drive) in vm.drives().filter(|(key, _)| !firmware(key)) {
         let mut file = DiskFile {
             key: key.to_owned(),
-            path: None,
             format: "raw".to_owned(),
             cdrom: drive.is_cdrom(),
-            discard: drive.options.get("discard").is_some_and(|value| value == "on"),
-            ssd: drive.options.get("ssd").is_some_and(|value| value == "1"),
-            serial: drive.options.get("serial").cloned(),
+            options: drive.options.clone(),
+            ..DiskFile::default()
         };
         if drive.has_volume() {
-            let path = cluster.storages.path(node, &drive.volume)?;
-            if !path.exists() {
-                return Err(format!("volume '{}' does not exist", drive.volume));
-            }
+            let path = existing(cluster, node, &drive.volume)?;
             file.format = cluster.disks.format(&path).await?;
             file.path = Some(path);
         }
         disks.push(file);
     }
+    let uefi =
+        if vm.get("bios") == Some("ovmf") { Some(uefi(cluster, node, vm, &folder, log)?) } else { None };
+    let tpm = tpm(cluster, node, vm, &folder, log).await?;
     let ssh = vm.config.contains_key("net0").then(|| cluster.network.ssh_address(vm.slot));
     let name = vm.name();
     let launch = Launch {
@@ -133,8 +133,60 @@ async fn launch(cluster: &Cluster, node: &str, vm: &Vm) -> Result<RunningVm, Str
         accel: &cluster.config.accel,
         cpu: &cluster.config.cpu,
         ssh,
+        uefi,
+        tpm: tpm.as_ref().map(|tpm| tpm.socket.clone()),
+        state: None,
     };
-    RunningVm::start(&folder, arguments(&launch)).await
+    let process = RunningVm::start(&folder, arguments(&launch), tpm).await?;
+    for (key, value) in &vm.config {
+        let (_, _, options) = crate::state::parse_net(value);
+        if key.starts_with("net") && options.get("link_down").is_some_and(|down| down == "1") {
+            let link = json!({"name": format!("{key}-dev"), "up": false});
+            process.qmp.execute("set_link", link).await.map_err(|error| error.to_string())?;
+        }
+    }
+    Ok(process)
+}
+
+/// The file of a volume that must be there.
+fn existing(cluster: &Cluster, node: &str, volume: &str) -> Result<PathBuf, String> {
+    let path = cluster.storages.path(node, volume)?;
+    if path.exists() { Ok(path) } else { Err(format!("volume '{volume}' does not exist")) }
+}
+
+/// The firmware, with variables on the EFI disk, or on a temporary one that is as new at each start.
+fn uefi(cluster: &Cluster, node: &str, vm: &Vm, folder: &Path, log: &TaskLog) -> Result<Uefi, String> {
+    let q35 = vm.get("machine").is_some_and(|machine| machine.contains("q35"));
+    if let Some(value) = vm.get("efidisk0") {
+        let drive = Drive::parse(value);
+        let path = existing(cluster, node, &drive.volume)?;
+        let volume = crate::state::Volume::parse(&drive.volume)?;
+        return Uefi::find(EfiKind::of(&drive.options), q35, path, volume.format());
+    }
+    log.warn("no efidisk configured! Using temporary efivars disk.");
+    let kind = EfiKind { large: true, keys: false };
+    let path = folder.join("efivars.raw");
+    std::fs::copy(kind.template(), &path)
+        .map_err(|error| format!("EFI vars image '{}' not found: {error}", kind.template().display()))?;
+    Uefi::find(kind, q35, path, "raw")
+}
+
+async fn tpm(
+    cluster: &Cluster,
+    node: &str,
+    vm: &Vm,
+    folder: &Path,
+    log: &TaskLog,
+) -> Result<Option<Tpm>, String> {
+    let Some(value) = vm.get("tpmstate0") else { return Ok(None) };
+    if !has_tpm() {
+        log.warn("this machine has no swtpm: the VM starts without a TPM");
+        return Ok(None);
+    }
+    let drive = Drive::parse(value);
+    let path = existing(cluster, node, &drive.volume)?;
+    let version = drive.options.get("version").map_or("v1.2", String::as_str);
+    Tpm::start(folder, &path, version).await.map(Some)
 }
 
 /// `POST status/stop`: stopping what is stopped succeeds.

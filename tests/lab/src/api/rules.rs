@@ -5,7 +5,7 @@
 use super::Call;
 use crate::error::{ApiError, ApiResult};
 use crate::schema::{Param, Params, schema};
-use crate::state::{Config, Drive, is_drive_key, normalise_tags, parse_net, print_net};
+use crate::state::{Config, Drive, Volume, is_drive_key, normalise_tags, parse_net, print_net};
 
 /// Parameters of create and update that are no configuration.
 const NO_CONFIG: &[&str] = &[
@@ -65,14 +65,45 @@ pub fn check_values(call: &Call, set: &Config) -> ApiResult<()> {
             }
             _ if is_drive_key(key) => {
                 let drive = Drive::parse(value);
-                if drive.volume.starts_with('/') && !call.caller.is_root() {
-                    return Err(ApiError::die("Only root can pass arbitrary filesystem paths."));
+                let import = drive.options.get("import-from");
+                let path = drive.volume.starts_with('/') || import.is_some_and(|from| from.starts_with('/'));
+                if path && !call.caller.is_root() {
+                    return Err(ApiError::die(
+                        "Only root can pass arbitrary filesystem paths. at /usr/share/perl5/PVE/Storage.pm line 651.",
+                    ));
+                }
+                if drive.volume == "cdrom" {
+                    call.require("/", &["Sys.Console"])?;
+                }
+                if let Some(from) = import {
+                    check_import(call, key, &drive, from)?;
                 }
             }
             _ => {}
         }
     }
     Ok(())
+}
+
+/// An import takes the whole of an image into a disk whose size it brings along.
+fn check_import(call: &Call, key: &str, drive: &Drive, from: &str) -> ApiResult<()> {
+    let size = drive.volume.split_once(':').and_then(|(_, size)| size.parse::<f64>().ok());
+    if size != Some(0.0) {
+        let text = "'import-from' requires special syntax - use <storage ID>:0,import-from=<source>";
+        return Err(ApiError::parameter(key, text));
+    }
+    if from.starts_with('/') {
+        return Ok(());
+    }
+    let volume = Volume::parse(from)?;
+    if !matches!(volume.content.as_str(), "images" | "import") {
+        let text = format!("{from} has wrong type '{}' - needs to be 'images' or 'import'", volume.content);
+        return Err(ApiError::parameter(key, text));
+    }
+    if let Some(owner) = volume.vmid {
+        return call.require(&format!("/vms/{owner}"), &["VM.Clone"]);
+    }
+    call.require_any(&format!("/storage/{}", volume.storage), &["Datastore.AllocateSpace", "Datastore.Audit"])
 }
 
 fn check_ssh_keys(value: &str) -> ApiResult<()> {
@@ -110,7 +141,7 @@ pub fn check_storages(call: &Call, set: &Config) -> ApiResult<()> {
             call.require(&path, &["Datastore.AllocateSpace"])?;
             call.cluster.storages.check_images(storage)?;
         } else {
-            let volume = crate::state::Volume::parse(&drive.volume)?;
+            let volume = Volume::parse(&drive.volume)?;
             if volume.vmid != Some(call.vmid()) {
                 call.require_any(&path, &["Datastore.AllocateSpace", "Datastore.Audit"])?;
             }

@@ -1,7 +1,11 @@
 //! The argument list of a VM's QEMU, from its configuration.
 //!
 //! What a real server has and the lab leaves out: the USB tablet (it costs time under emulation), the boot menu's
-//! wait, hugepages, and passthrough of devices.
+//! wait, network boot, hugepages, sound, SPICE, and passthrough of devices. The processor is the lab's, whatever `cpu`
+//! says: under emulation there is no host to hand on.
+
+mod devices;
+mod drives;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -9,26 +13,10 @@ use std::path::{Path, PathBuf};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use crate::state::{Config, parse_net};
+use super::firmware::Uefi;
+use crate::state::Config;
 
-/// A drive with the file behind it.
-#[derive(Debug, Clone)]
-pub struct DiskFile {
-    /// Configuration key: `scsi0`.
-    pub key: String,
-    /// Image, `None` for an empty CD drive.
-    pub path: Option<PathBuf>,
-    /// Image format.
-    pub format: String,
-    /// Whether it is a CD drive.
-    pub cdrom: bool,
-    /// Whether discards reach the image.
-    pub discard: bool,
-    /// Whether the guest is told that it is a solid state disk.
-    pub ssd: bool,
-    /// Serial number.
-    pub serial: Option<String>,
-}
+pub use drives::DiskFile;
 
 /// Everything that makes a VM's command line.
 #[derive(Debug)]
@@ -37,7 +25,7 @@ pub struct Launch<'a> {
     pub name: &'a str,
     /// Its configuration.
     pub config: &'a Config,
-    /// Its drives.
+    /// Its drives, without the firmware's and the TPM's.
     pub disks: Vec<DiskFile>,
     /// Folder of the sockets.
     pub folder: &'a Path,
@@ -47,6 +35,19 @@ pub struct Launch<'a> {
     pub cpu: &'a str,
     /// Where the guest's port 22 is reached.
     pub ssh: Option<SocketAddr>,
+    /// UEFI firmware; BIOS without.
+    pub uefi: Option<Uefi>,
+    /// The control socket of its TPM.
+    pub tpm: Option<PathBuf>,
+    /// A saved state of memory and devices, from which it goes on.
+    pub state: Option<PathBuf>,
+}
+
+impl Launch<'_> {
+    /// A file in the VM's folder.
+    fn file(&self, name: &str) -> String {
+        self.folder.join(name).to_string_lossy().into_owned()
+    }
 }
 
 /// The arguments, without the program.
@@ -55,55 +56,44 @@ pub fn arguments(launch: &Launch<'_>) -> Vec<String> {
     let config = launch.config;
     let get = |key: &str| config.get(key).map(String::as_str);
     let number = |key: &str, otherwise: u32| get(key).and_then(|text| text.parse().ok()).unwrap_or(otherwise);
-    let file = |name: &str| launch.folder.join(name).to_string_lossy().into_owned();
 
     list.add("-name", escape(launch.name));
     list.flag("-no-user-config");
     list.flag("-nodefaults");
-    list.add("-machine", machine(get("machine")));
+    list.add("-machine", machine(launch));
     list.add("-accel", launch.accel);
     list.add("-cpu", launch.cpu);
-    list.add(
-        "-smp",
-        format!(
-            "{},sockets={},cores={}",
-            number("sockets", 1) * number("cores", 1),
-            number("sockets", 1),
-            number("cores", 1)
-        ),
-    );
+    let (sockets, cores) = (number("sockets", 1), number("cores", 1));
+    let processors = number("vcpus", sockets * cores).min(sockets * cores);
+    let most = sockets * cores;
+    list.add("-smp", format!("{processors},sockets={sockets},cores={cores},maxcpus={most}"));
     list.add("-m", format!("{}M", memory(get("memory"))));
     list.add("-boot", "menu=off,strict=on");
-    list.add("-qmp", format!("unix:{},server=on,wait=off", file("qmp.sock")));
-    list.add("-vnc", format!("unix:{},password=on", file("vnc.sock")));
+    list.add("-qmp", format!("unix:{},server=on,wait=off", launch.file("qmp.sock")));
+    list.add("-vnc", format!("unix:{},password=on", launch.file("vnc.sock")));
     list.add("-smbios", smbios(get("smbios1").unwrap_or_default()));
     if let Some(guid) = get("vmgenid").filter(|guid| guid.len() == 36) {
         list.add("-device", format!("vmgenid,guid={guid}"));
     }
-    video(&mut list, get("vga"));
-
-    list.add("-device", "virtio-serial-pci,id=virtio-serial0");
-    list.add("-chardev", format!("socket,path={},server=on,wait=off,id=qga0", file("qga.sock")));
-    list.add("-device", "virtserialport,chardev=qga0,name=org.qemu.guest_agent.0");
-    if get("serial0") == Some("socket") {
-        list.add(
-            "-chardev",
-            format!(
-                "socket,path={},server=on,wait=off,id=serial0,logfile={}",
-                file("serial0.sock"),
-                file("serial.log")
-            ),
-        );
-    } else {
-        list.add("-chardev", format!("file,id=serial0,path={}", file("serial.log")));
+    if get("localtime") == Some("1") {
+        list.add("-rtc", "base=localtime");
     }
-    list.add("-device", "isa-serial,chardev=serial0");
-    if get("rng0").is_some() {
-        list.add("-object", "rng-random,id=rng0,filename=/dev/urandom");
-        list.add("-device", "virtio-rng-pci,rng=rng0");
+    if get("freeze") == Some("1") {
+        list.flag("-S");
     }
-    disks(&mut list, launch);
-    networks(&mut list, launch);
+    if let Some(uefi) = &launch.uefi {
+        uefi.arguments(|name, value| list.add(name, value));
+    }
+    devices::video(&mut list, get("vga"));
+    devices::agent(&mut list, launch);
+    devices::serial_ports(&mut list, launch);
+    devices::others(&mut list, launch);
+    drives::disks(&mut list, launch);
+    devices::networks(&mut list, launch);
+    if let Some(state) = &launch.state {
+        list.add("-incoming", format!("file:{}", state.to_string_lossy()));
+    }
+    list.0.extend(get("args").map(shell_words).unwrap_or_default());
     list.0
 }
 
@@ -122,15 +112,53 @@ impl Arguments {
 }
 
 /// A comma separates options, so one in a value is doubled.
-fn escape(text: &str) -> String {
+pub(super) fn escape(text: &str) -> String {
     text.replace(',', ",,")
 }
 
-fn machine(value: Option<&str>) -> String {
-    match value {
-        Some(name) if name.starts_with("q35") || name.starts_with("pc-q35") => "q35,usb=off".to_owned(),
-        _ => "pc,usb=off".to_owned(),
+/// The words of `args` as a shell would split them.
+fn shell_words(text: &str) -> Vec<String> {
+    let mut words = Vec::new();
+    let mut word: Option<String> = None;
+    let mut quote = None;
+    let mut letters = text.chars();
+    while let Some(letter) = letters.next() {
+        match (quote, letter) {
+            (None, ' ' | '\t' | '\n') => words.extend(word.take()),
+            (None, '\'' | '"') => {
+                quote = Some(letter);
+                word.get_or_insert_default();
+            }
+            (Some(open), close) if open == close => quote = None,
+            (None | Some('"'), '\\') => word.get_or_insert_default().extend(letters.next()),
+            _ => word.get_or_insert_default().push(letter),
+        }
     }
+    words.extend(word);
+    words
+}
+
+/// The board's name without Proxmox's own suffix.
+fn board(config: &Config) -> String {
+    let value = config.get("machine").map_or("pc", String::as_str);
+    let parsed = crate::schema::parse_property_string("machine", value).unwrap_or_default();
+    let name = parsed.get("type").map_or("pc", String::as_str);
+    name.split('+').next().unwrap_or(name).trim_end_matches(".pxe").to_owned()
+}
+
+fn is_q35(config: &Config) -> bool {
+    board(config).contains("q35")
+}
+
+fn machine(launch: &Launch<'_>) -> String {
+    let mut machine = format!("{},usb=off", board(launch.config));
+    if launch.config.get("acpi").is_some_and(|acpi| acpi == "0") {
+        machine.push_str(",acpi=off");
+    }
+    if launch.uefi.as_ref().is_some_and(|uefi| uefi.secure) {
+        machine.push_str(",smm=on");
+    }
+    machine
 }
 
 fn memory(value: Option<&str>) -> u64 {
@@ -150,125 +178,6 @@ fn smbios(value: &str) -> String {
         text.push_str(&format!(",{key}={}", escape(&plain)));
     }
     text
-}
-
-fn video(list: &mut Arguments, vga: Option<&str>) {
-    let value = vga.unwrap_or("std");
-    let kind = value.split(',').next().unwrap_or("std");
-    match kind.strip_prefix("type=").unwrap_or(kind) {
-        "none" => {}
-        "virtio" | "virtio-gl" => list.add("-device", "virtio-vga"),
-        "cirrus" => list.add("-device", "cirrus-vga"),
-        serial if serial.starts_with("serial") => {}
-        _ => list.add("-device", "VGA,vgamem_mb=16"),
-    }
-}
-
-/// Position of a device in the boot order, from 100 as Proxmox counts.
-fn boot_index(config: &Config, key: &str) -> Option<usize> {
-    let order = config.get("boot").and_then(|boot| boot.strip_prefix("order="))?;
-    order.split(';').position(|device| device == key).map(|index| index + 100)
-}
-
-fn disks(list: &mut Arguments, launch: &Launch<'_>) {
-    let hardware = launch.config.get("scsihw").map_or("lsi", String::as_str);
-    let mut controllers: Vec<String> = Vec::new();
-    for disk in &launch.disks {
-        let base = disk.key.trim_end_matches(|c: char| c.is_ascii_digit());
-        let number: usize = disk.key[base.len()..].parse().unwrap_or(0);
-        if let Some(path) = &disk.path {
-            let mut drive = format!(
-                "if=none,id=drive-{},file={},format={}",
-                disk.key,
-                escape(&path.to_string_lossy()),
-                disk.format
-            );
-            if disk.cdrom {
-                drive.push_str(",media=cdrom,readonly=on");
-            } else {
-                // A lab's disks need to outlive its processes, not the machine's power.
-                drive.push_str(",cache=unsafe,detect-zeroes=unmap");
-                drive.push_str(if disk.discard { ",discard=unmap" } else { ",discard=ignore" });
-            }
-            list.add("-drive", drive);
-        }
-        let (controller, mut device) = device(base, number, hardware, disk.cdrom);
-        if let Some((id, arguments)) = controller
-            && !controllers.contains(&id)
-        {
-            list.add("-device", arguments);
-            controllers.push(id);
-        }
-        if disk.path.is_some() {
-            device.push_str(&format!(",drive=drive-{}", disk.key));
-        }
-        device.push_str(&format!(",id={}", disk.key));
-        if disk.ssd && !disk.cdrom && base != "virtio" {
-            device.push_str(",rotation_rate=1");
-        }
-        if let Some(serial) = &disk.serial {
-            device.push_str(&format!(",serial={}", escape(serial)));
-        }
-        if let Some(index) = boot_index(launch.config, &disk.key) {
-            device.push_str(&format!(",bootindex={index}"));
-        }
-        list.add("-device", device);
-    }
-}
-
-/// The controller a drive needs (identifier and arguments) and its device.
-fn device(base: &str, number: usize, hardware: &str, cdrom: bool) -> (Option<(String, String)>, String) {
-    match base {
-        "scsi" => {
-            let kind = if cdrom { "scsi-cd" } else { "scsi-hd" };
-            if hardware.starts_with("lsi") {
-                let controller = ("scsihw0".to_owned(), "lsi53c895a,id=scsihw0".to_owned());
-                return (Some(controller), format!("{kind},bus=scsihw0.0,scsi-id={}", number % 7));
-            }
-            let id = if hardware == "virtio-scsi-single" {
-                format!("virtioscsi{number}")
-            } else {
-                "scsihw0".to_owned()
-            };
-            let controller = (id.clone(), format!("virtio-scsi-pci,id={id}"));
-            let lun = if hardware == "virtio-scsi-single" { number } else { 0 };
-            let target = if hardware == "virtio-scsi-single" { 0 } else { number };
-            (Some(controller), format!("{kind},bus={id}.0,channel=0,scsi-id={target},lun={lun}"))
-        }
-        "virtio" => (None, "virtio-blk-pci".to_owned()),
-        "sata" => {
-            let kind = if cdrom { "ide-cd" } else { "ide-hd" };
-            (Some(("ahci0".to_owned(), "ahci,id=ahci0".to_owned())), format!("{kind},bus=ahci0.{number}"))
-        }
-        _ => {
-            let kind = if cdrom { "ide-cd" } else { "ide-hd" };
-            (None, format!("{kind},bus=ide.{},unit={}", number / 2, number % 2))
-        }
-    }
-}
-
-fn networks(list: &mut Arguments, launch: &Launch<'_>) {
-    let mut forward = launch.ssh;
-    for (key, value) in launch.config.iter().filter(|(key, _)| is_net(key)) {
-        let (model, mac, options) = parse_net(value);
-        let mut netdev = format!("user,id={key},ipv6=off");
-        if let Some(address) = forward.take() {
-            netdev.push_str(&format!(",hostfwd=tcp:{}:{}-:22", address.ip(), address.port()));
-        }
-        let device = match model.as_str() {
-            "virtio" => "virtio-net-pci",
-            other => other,
-        };
-        list.add("-netdev", netdev);
-        let mut device = format!("{device},netdev={key},id={key}-dev,romfile=");
-        if let Some(mac) = mac {
-            device.push_str(&format!(",mac={}", mac.to_lowercase()));
-        }
-        list.add("-device", device);
-        if options.get("link_down").is_some_and(|down| down == "1") {
-            tracing::debug!(key, "link_down is not simulated");
-        }
-    }
 }
 
 fn is_net(key: &str) -> bool {
@@ -291,31 +200,47 @@ mod tests {
     }
 
     #[test]
+    fn extra_arguments_are_split_as_a_shell_would() {
+        let words = shell_words(r#"-device 'a b',x=1 -fw_cfg name="opt \"x\"" c\ d"#);
+        assert_eq!(words, ["-device", "a b,x=1", "-fw_cfg", "name=opt \"x\"", "c d"]);
+        assert!(shell_words("  ").is_empty());
+    }
+
+    fn line(config: &Config, disks: Vec<DiskFile>) -> String {
+        let launch = Launch {
+            name: "a",
+            config,
+            disks,
+            folder: Path::new("/run"),
+            accel: "tcg,thread=multi",
+            cpu: "max",
+            ssh: Some("127.77.0.10:22".parse().expect("an address")),
+            uefi: None,
+            tpm: None,
+            state: None,
+        };
+        arguments(&launch).join(" ")
+    }
+
+    fn config(pairs: &[(&str, &str)]) -> Config {
+        pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+    }
+
+    #[test]
     fn disks_get_their_bus_and_place_in_the_boot_order() {
-        let config = Config::from([
-            ("boot".to_owned(), "order=scsi0;ide2".to_owned()),
-            ("scsihw".to_owned(), "virtio-scsi-pci".to_owned()),
-            ("net0".to_owned(), "virtio=BC:24:11:00:00:01,bridge=vmbr0".to_owned()),
+        let config = config(&[
+            ("boot", "order=scsi0;ide2"),
+            ("scsihw", "virtio-scsi-pci"),
+            ("net0", "virtio=BC:24:11:00:00:01,bridge=vmbr0"),
         ]);
         let disk = |key: &str, cdrom: bool| DiskFile {
             key: key.to_owned(),
             path: Some("/x/a.qcow2".into()),
             format: "qcow2".to_owned(),
             cdrom,
-            discard: true,
-            ssd: false,
-            serial: None,
+            ..DiskFile::default()
         };
-        let launch = Launch {
-            name: "a",
-            config: &config,
-            disks: vec![disk("ide2", true), disk("scsi0", false)],
-            folder: Path::new("/run"),
-            accel: "tcg,thread=multi",
-            cpu: "max",
-            ssh: Some("127.77.0.10:22".parse().expect("an address")),
-        };
-        let line = arguments(&launch).join(" ");
+        let line = line(&config, vec![disk("ide2", true), disk("scsi0", false)]);
         assert!(
             line.contains(
                 "scsi-hd,bus=scsihw0.0,channel=0,scsi-id=0,lun=0,drive=drive-scsi0,id=scsi0,bootindex=100"
@@ -324,5 +249,30 @@ mod tests {
         );
         assert!(line.contains("ide-cd,bus=ide.1,unit=0,drive=drive-ide2,id=ide2,bootindex=101"), "{line}");
         assert!(line.contains("hostfwd=tcp:127.77.0.10:22-:22"), "{line}");
+    }
+
+    #[test]
+    fn the_forms_of_the_schema_reach_qemu() {
+        let cases = [
+            (&[("machine", "pc-q35-9.2+pve1")][..], "-machine pc-q35-9.2,usb=off"),
+            (&[("machine", "q35"), ("acpi", "0")], "-machine q35,usb=off,acpi=off"),
+            (&[("vga", "type=cirrus")], "-device cirrus-vga"),
+            (&[("vga", "std,memory=32")], "-device VGA,vgamem_mb=32"),
+            (&[("serial1", "socket")], "isa-serial,chardev=serial1,index=1"),
+            (&[("agent", "1,type=isa")], "isa-serial,chardev=qga0"),
+            (
+                &[("rng0", "source=/dev/urandom,max_bytes=1024,period=500")],
+                "virtio-rng-pci,rng=rng0,max-bytes=1024,period=500",
+            ),
+            (&[("watchdog", "model=i6300esb,action=reset")], "-device i6300esb -watchdog-action reset"),
+            (&[("net0", "e1000=BC:24:11:00:00:01,bridge=vmbr0")], "e1000,netdev=net0"),
+            (&[("sockets", "2"), ("cores", "2"), ("vcpus", "3")], "-smp 3,sockets=2,cores=2,maxcpus=4"),
+            (&[("args", "-device usb-ehci")], "-device usb-ehci"),
+        ];
+        for (pairs, expected) in cases {
+            let line = line(&config(pairs), Vec::new());
+            assert!(line.contains(expected), "{pairs:?}: {line}");
+        }
+        assert!(!line(&config(&[("vga", "serial0")]), Vec::new()).contains("VGA"));
     }
 }

@@ -27,6 +27,8 @@ pub struct RunningVm {
     pub vnc_socket: PathBuf,
     agent: GuestAgent,
     process: QemuProcess,
+    // Ends with the process, and is killed with this value.
+    _tpm: Option<super::Tpm>,
 }
 
 /// What an agent command failed with, as Proxmox tells it apart.
@@ -45,7 +47,11 @@ impl RunningVm {
     ///
     /// # Errors
     /// What QEMU wrote before it gave up.
-    pub async fn start(folder: &Path, arguments: Vec<String>) -> Result<RunningVm, String> {
+    pub async fn start(
+        folder: &Path,
+        arguments: Vec<String>,
+        tpm: Option<super::Tpm>,
+    ) -> Result<RunningVm, String> {
         let launch = Launch::new("qemu-system-x86_64", folder.join("qemu.log")).arguments(arguments);
         let failed = |error: &dyn std::error::Error| format!("start failed: {error}");
         let process = QemuProcess::spawn(launch).await.map_err(|error| failed(&error))?;
@@ -58,6 +64,7 @@ impl RunningVm {
             vnc_socket: folder.join("vnc.sock"),
             agent: GuestAgent::new(&folder.join("qga.sock")),
             process,
+            _tpm: tpm,
         })
     }
 

@@ -4,6 +4,7 @@ mod client;
 mod config;
 mod faults;
 mod guest;
+mod hardware;
 mod lifecycle;
 mod protocol;
 mod tiny;
