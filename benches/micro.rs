@@ -8,13 +8,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, ensure};
 use forge::config::{load_given, load_profile};
 use forge::ui;
-use forge_console::Screen;
 use forge_console::frame::Frame;
+use forge_console::{Screen, font};
 
 /// How often each is run.
 const RUNS: usize = 50;
-/// The font of the text screens.
-const FONT: &[u8] = include_bytes!("../builders/console/src/fonts/vga-8x16.bin");
 
 fn main() -> anyhow::Result<()> {
     let rows = [
@@ -64,12 +62,15 @@ fn validate() -> anyhow::Result<Vec<Duration>> {
 fn text_grid(width: u32, height: u32, pitch: u32) -> anyhow::Result<Vec<Duration>> {
     let mut frame = Frame::new(width, height)?;
     let (columns, lines) = (width / pitch, height / 16);
+    let font = font::by_name("vga-8x16").context("the font")?;
+    let pictures: Vec<Vec<u16>> =
+        ('!'..='~').map(|character| font.picture(character).unwrap_or(&[0; 16]).to_vec()).collect();
     for line in 0..lines {
         for row in 0..16 {
             let pixels: Vec<u32> = (0..columns * pitch)
                 .map(|x| {
-                    let character = 0x21 + (x / pitch + line) % 0x5e;
-                    let bits = FONT.get((character * 16 + row) as usize).copied().unwrap_or(0);
+                    let picture = &pictures[((x / pitch + line) as usize) % pictures.len()];
+                    let bits = picture.get(row as usize).copied().unwrap_or(0);
                     let on = x % pitch < 8 && bits >> (7 - x % pitch) & 1 == 1;
                     if on { 0x00aa_aaaa } else { 0 }
                 })

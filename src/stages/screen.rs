@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use forge_console::Console;
-use forge_console::frame::Frame;
+use forge_console::frame::{Frame, Rect};
 use forge_machine::Machine;
 
 use crate::engine::Cx;
@@ -49,7 +49,9 @@ impl Watch {
         if let Some(text) = screen.text() {
             let secrets = cx.evidence.redactor().needles();
             for (row, columns) in secret_cells(&text.rows, &secrets) {
-                blacken(&mut frame, text.cols, row, columns);
+                for column in columns {
+                    blacken(&mut frame, text.cell_rect(row, column));
+                }
             }
         }
         let file = match frame.png() {
@@ -101,23 +103,14 @@ fn secret_cells(rows: &[String], secrets: &[String]) -> Vec<(usize, std::ops::Ra
     cells
 }
 
-/// Paints cells of a text screen black.
-fn blacken(frame: &mut Frame, cols: usize, row: usize, columns: std::ops::Range<usize>) {
-    let width = usize::try_from(frame.width()).unwrap_or(0);
-    let Some(pitch) = width.checked_div(cols) else { return };
-    let left = columns.start * pitch;
-    let black = vec![0_u32; (columns.len() * pitch).min(width.saturating_sub(left))];
-    for line in row * CELL_HEIGHT..(row + 1) * CELL_HEIGHT {
-        if let (Ok(x), Ok(y)) = (u32::try_from(left), u32::try_from(line))
-            && y < frame.height()
-        {
-            frame.put_row(x, y, &black);
-        }
+/// Paints one cell of a text screen black.
+fn blacken(frame: &mut Frame, cell: Rect) {
+    let width = cell.width.min(frame.width().saturating_sub(cell.x));
+    let black = vec![0_u32; usize::try_from(width).unwrap_or(0)];
+    for y in cell.y..cell.y.saturating_add(cell.height) {
+        frame.put_row(cell.x, y, &black);
     }
 }
-
-/// The height of a cell of a VGA text screen in pixels.
-const CELL_HEIGHT: usize = 16;
 
 #[cfg(test)]
 mod tests {

@@ -1,39 +1,13 @@
-//! Glyphs of a bitmap font: the exact lookup from a cell's pixels to its character.
+//! One cell of a text screen: its pixels, its two colours, and the character they are.
 //!
-//! A cell of a text screen has at most two colours, so its pixels are one 128-bit number under either choice of
-//! the foreground; the font is a table from that number to the character. A cell that is not in the table may
-//! hold the text cursor: full rows drawn over the glyph, which are then left out of the comparison.
+//! A cell of a text screen has at most two colours, so its pixels are a number per row under either choice of the
+//! foreground, and the table of the font size says which character looks so. Over a picture a cell has more colours:
+//! then the pixels of one ink must be a glyph. A cell that is no glyph may hold the text cursor: full rows drawn over
+//! it, which are left out of the comparison.
 
-use std::collections::HashMap;
-use std::sync::LazyLock;
-
+use crate::font::{MAX_HEIGHT, Rows, Table};
 use crate::frame::Frame;
-
-/// Height of a cell, in pixels.
-pub(crate) const CELL_HEIGHT: u32 = 16;
-/// A text cursor reaches at least down to this row of its cell.
-const LOWEST_CURSOR_ROW: u32 = 11;
-
-/// The VGA text font, 256 glyphs of 16 rows in code page 437 (its origin: `fonts/LICENSE.md`).
-static VGA: &[u8; 4096] = include_bytes!("fonts/vga-8x16.bin");
-
-/// Code page 437 as the VGA shows it: the control codes have pictures.
-const CODE_PAGE_437: &str = concat!(
-    " ☺☻♥♦♣♠•◘○◙♂♀♪♫☼►◄↕‼¶§▬↨↑↓→←∟↔▲▼",
-    " !\"#$%&'()*+,-./0123456789:;<=>?@ABCDEFGHIJKLMNOPQRSTUVWXYZ[\\]^_`abcdefghijklmnopqrstuvwxyz{|}~⌂",
-    "ÇüéâäàåçêëèïîìÄÅÉæÆôöòûùÿÖÜ¢£¥₧ƒáíóúñÑªº¿⌐¬½¼¡«»",
-    "░▒▓│┤╡╢╖╕╣║╗╝╜╛┐└┴┬├─┼╞╟╚╔╩╦╠═╬╧╨╤╥╙╘╒╓╫╪┘┌█▄▌▐▀",
-    "αßΓπΣσµτΦΘΩδ∞φε∩≡±≥≤⌠⌡÷≈°∙·√ⁿ²■ ",
-);
-
-static FONT: LazyLock<HashMap<u128, char>> = LazyLock::new(|| {
-    let mut by_pixels = HashMap::with_capacity(256);
-    for (rows, character) in VGA.chunks_exact(16).zip(CODE_PAGE_437.chars()) {
-        let pixels = rows.iter().fold(0_u128, |pixels, row| pixels << 8 | u128::from(*row));
-        by_pixels.entry(pixels).or_insert(character);
-    }
-    by_pixels
-});
+use crate::layout::Layout;
 
 /// One cell as read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,7 +16,7 @@ pub struct Cell {
     pub character: char,
     /// Foreground colour `0x00RRGGBB`; equal to the background in a blank cell.
     pub foreground: u32,
-    /// Background colour `0x00RRGGBB`.
+    /// Background colour `0x00RRGGBB`; over a picture the colour of the cell's first pixel that is no ink.
     pub background: u32,
 }
 
@@ -53,188 +27,306 @@ pub(crate) struct Reading {
     pub(crate) cursor: bool,
 }
 
-/// Reads the cell whose top left pixel is at `x`, `y`, `width` (8 or 9) pixels wide.
+/// The pixels of a cell under its two colours.
+pub(crate) struct Pixels {
+    /// Set where a pixel is not of the first colour; without the ninth column.
+    rows: Rows,
+    /// The ninth column, where there is one.
+    ninth: u32,
+    /// The colour of the first pixel.
+    first: u32,
+    /// The other colour, if there is one.
+    second: Option<u32>,
+    /// No third colour.
+    plain: bool,
+    ink: u32,
+}
+
+impl Pixels {
+    pub(crate) fn look(frame: &Frame, x: u32, y: u32, width: u32, pitch: u32, height: u32) -> Self {
+        let first = frame.row(x, y, 1).first().copied().unwrap_or(0);
+        let mut pixels = Self { rows: Rows::default(), ninth: 0, first, second: None, plain: true, ink: 0 };
+        for (line, row) in pixels.rows.iter_mut().enumerate().take(height as usize) {
+            let colours = frame.row(x, y + line as u32, pitch);
+            let mut bits = 0_u32;
+            let mut strange = 0_u32;
+            match pixels.second {
+                Some(second) => {
+                    for colour in colours {
+                        let other = *colour != first;
+                        bits = bits << 1 | u32::from(other);
+                        strange |= u32::from(other & (*colour != second));
+                    }
+                }
+                None => {
+                    for colour in colours {
+                        bits = bits << 1 | u32::from(*colour != first);
+                    }
+                    if bits != 0 {
+                        let second = colours.iter().copied().find(|colour| *colour != first);
+                        pixels.second = second;
+                        strange = u32::from(
+                            colours.iter().any(|colour| *colour != first && Some(*colour) != second),
+                        );
+                    }
+                }
+            }
+            if strange != 0 {
+                pixels.plain = false;
+                return pixels;
+            }
+            let extra = pitch - width;
+            if extra > 0 {
+                pixels.ninth = pixels.ninth << 1 | bits & 1;
+            }
+            *row = (bits >> extra) as u16;
+            pixels.ink += u32::from(*row).count_ones();
+        }
+        pixels
+    }
+
+    /// The pixels of one colour as ink, whatever the others are.
+    fn of_ink(frame: &Frame, x: u32, y: u32, layout: &Layout, ink: u32) -> Self {
+        let extra = layout.pitch - layout.width;
+        let mut pixels =
+            Self { rows: Rows::default(), ninth: 0, first: ink, second: Some(ink), plain: true, ink: 0 };
+        for (line, row) in pixels.rows.iter_mut().enumerate().take(layout.height as usize) {
+            let mut bits = 0_u32;
+            for colour in frame.row(x, y + line as u32, layout.pitch) {
+                bits = bits << 1 | u32::from(*colour == ink);
+                if *colour != ink && pixels.first == ink {
+                    pixels.first = *colour;
+                }
+            }
+            if extra > 0 {
+                pixels.ninth = pixels.ninth << 1 | bits & 1;
+            }
+            *row = (bits >> extra) as u16;
+            pixels.ink += u32::from(*row).count_ones();
+        }
+        pixels
+    }
+
+    /// Whether all pixels have one colour.
+    pub(crate) fn is_blank(&self) -> bool {
+        self.second.is_none()
+    }
+
+    /// Whether there are two colours.
+    pub(crate) fn is_plain(&self) -> bool {
+        self.plain
+    }
+
+    /// The same with the colours exchanged.
+    fn swapped(&self, width: u32, pitch: u32, height: u32) -> Self {
+        let full = full_row(width);
+        let mut rows = Rows::default();
+        for (row, old) in rows.iter_mut().zip(&self.rows).take(height as usize) {
+            *row = !old & full;
+        }
+        let ninth = if pitch > width { !self.ninth & column(height) } else { 0 };
+        Self {
+            rows,
+            ninth,
+            first: self.second.unwrap_or(self.first),
+            second: Some(self.first),
+            plain: self.plain,
+            ink: width * height - self.ink,
+        }
+    }
+
+    /// Both choices of the foreground, the likelier first: the background is the colour that covers more.
+    fn both(self, width: u32, pitch: u32, height: u32) -> [Self; 2] {
+        let swapped = self.swapped(width, pitch, height);
+        if self.ink > width * height / 2 { [swapped, self] } else { [self, swapped] }
+    }
+
+    fn rows(&self, height: u32) -> &[u16] {
+        self.rows.get(..height as usize).unwrap_or(&[])
+    }
+
+    /// Whether the ninth column is what the VGA draws for this character: nothing, or for line drawing the eighth again.
+    /// An underscore whose ninth column is set is no underscore: the text cursor spans all nine.
+    fn ninth_fits(&self, character: char, height: u32) -> bool {
+        if self.ninth == 0 {
+            return true;
+        }
+        let eighth = self.rows(height).iter().fold(0_u32, |column, row| column << 1 | u32::from(row & 1));
+        !character.is_ascii() && self.ninth == eighth
+    }
+}
+
+fn full_row(width: u32) -> u16 {
+    u16::MAX >> (16 - width.min(16))
+}
+
+fn column(height: u32) -> u32 {
+    u32::MAX >> (MAX_HEIGHT - height.min(MAX_HEIGHT))
+}
+
+/// Which fonts hold what a cell shows, for finding the font of a screen: called for each match, with the character.
+pub(crate) fn matches(
+    frame: &Frame,
+    table: &Table,
+    (x, y): (u32, u32),
+    (width, pitch): (u32, u32),
+    inks: &[u32],
+    mut found: impl FnMut(u8, char),
+) -> bool {
+    let height = table.height;
+    let pixels = Pixels::look(frame, x, y, width, pitch, height);
+    if pixels.is_blank() {
+        return false;
+    }
+    if pixels.is_plain() {
+        for pixels in pixels.both(width, pitch, height) {
+            let mut any = false;
+            for hit in table.find(pixels.rows(height)) {
+                if pixels.ninth_fits(hit.character, height) {
+                    any = true;
+                    found(hit.font, hit.character);
+                }
+            }
+            if any {
+                break;
+            }
+        }
+        return true;
+    }
+    let layout = Layout { width, height, pitch, ..Layout::default() };
+    for ink in inks {
+        let pixels = Pixels::of_ink(frame, x, y, &layout, *ink);
+        for hit in table.find(pixels.rows(height)) {
+            if pixels.ninth_fits(hit.character, height) {
+                found(hit.font, hit.character);
+            }
+        }
+    }
+    true
+}
+
+/// Reads the cell whose top left pixel is at `x`, `y`.
 ///
 /// `before` is what the cell held at the last look: where a cursor hides what tells two glyphs apart, it decides.
-pub(crate) fn read(frame: &Frame, x: u32, y: u32, width: u32, before: Option<char>) -> Reading {
-    let first = frame.row(x, y, 1).first().copied().unwrap_or(0);
-    let mut second = None;
-    let mut pixels = 0_u128;
-    let mut ninth = 0_u16;
-    let mut plain = true;
-    for row in 0..CELL_HEIGHT {
-        for (column, pixel) in frame.row(x, y + row, width).iter().enumerate() {
-            let other = *pixel != first;
-            if other {
-                plain &= *second.get_or_insert(*pixel) == *pixel;
-            }
-            if column < 8 {
-                pixels = pixels << 1 | u128::from(other);
-            } else {
-                ninth = ninth << 1 | u16::from(other);
-            }
-        }
-    }
-    let Some(second) = second else {
-        return Reading { cell: cell(' ', first, first), cursor: false };
+pub(crate) fn read(
+    frame: &Frame,
+    table: &Table,
+    layout: &Layout,
+    (x, y): (u32, u32),
+    before: Option<char>,
+) -> Reading {
+    let (width, pitch, height) = (layout.width, layout.pitch, layout.height);
+    let pixels = Pixels::look(frame, x, y, width, pitch, height);
+    let first = pixels.first;
+    let plain = |character, foreground, background, cursor| Reading {
+        cell: Cell { character, foreground, background },
+        cursor,
     };
-    if !plain {
-        return Reading { cell: cell(char::REPLACEMENT_CHARACTER, second, first), cursor: false };
+    let Some(second) = pixels.second else { return plain(' ', first, first, false) };
+    if !pixels.plain {
+        return over_picture(frame, table, layout, (x, y), first, second);
     }
-    // The background is the colour that covers more of the cell; the other way round is tried second.
-    let as_drawn = (pixels, ninth, second, first);
-    let swapped = (!pixels, !ninth, first, second);
-    let order = if pixels.count_ones() > 64 { [swapped, as_drawn] } else { [as_drawn, swapped] };
-    for (pixels, ninth, foreground, background) in order {
-        if let Some(character) = exact(pixels, ninth, width) {
-            return Reading { cell: cell(character, foreground, background), cursor: false };
+    let both = pixels.both(width, pitch, height);
+    for pixels in &both {
+        if let Some(character) = exact(table, layout, pixels) {
+            return plain(character, pixels.second.unwrap_or(first), pixels.first, false);
         }
     }
-    for (pixels, ninth, foreground, background) in order {
-        if let Some(character) = under_cursor(pixels, ninth, width, before) {
-            let foreground = if character == ' ' { background } else { foreground };
-            return Reading { cell: cell(character, foreground, background), cursor: true };
+    for pixels in &both {
+        if let Some(character) = under_cursor(table, layout, pixels, before) {
+            let foreground = if character == ' ' { pixels.first } else { pixels.second.unwrap_or(first) };
+            return plain(character, foreground, pixels.first, true);
         }
     }
-    Reading { cell: cell(char::REPLACEMENT_CHARACTER, second, first), cursor: false }
+    plain(char::REPLACEMENT_CHARACTER, second, first, false)
 }
 
-fn cell(character: char, foreground: u32, background: u32) -> Cell {
-    Cell { character, foreground, background }
-}
-
-fn exact(pixels: u128, ninth: u16, width: u32) -> Option<char> {
-    let character = *FONT.get(&pixels)?;
-    if width == 8 || ninth == 0 {
-        return Some(character);
+fn exact(table: &Table, layout: &Layout, pixels: &Pixels) -> Option<char> {
+    let mut related = None;
+    for hit in table.find(pixels.rows(layout.height)) {
+        if !pixels.ninth_fits(hit.character, layout.height) {
+            continue;
+        }
+        if hit.font == layout.font {
+            return Some(hit.character);
+        }
+        if related.is_none() && table.related(layout.font, hit.font) {
+            related = Some(hit.character);
+        }
     }
-    // Only the line-drawing characters C0..DF repeat their eighth column in the ninth. An underscore whose ninth
-    // column is set is no underscore: the text cursor spans all nine.
-    let eighth = (0..16).rev().fold(0_u16, |column, row| column << 1 | (pixels >> (row * 8) & 1) as u16);
-    (!character.is_ascii() && ninth == eighth).then_some(character)
+    related
+}
+
+/// A cell of more than two colours: the pixels of one ink are a glyph, or there is no ink in it and it is a picture's
+/// part, which is blank as text.
+fn over_picture(
+    frame: &Frame,
+    table: &Table,
+    layout: &Layout,
+    (x, y): (u32, u32),
+    first: u32,
+    second: u32,
+) -> Reading {
+    let mut inked = false;
+    for ink in &layout.inks {
+        let pixels = Pixels::of_ink(frame, x, y, layout, *ink);
+        if pixels.ink == 0 && pixels.ninth == 0 {
+            continue;
+        }
+        if let Some(character) = exact(table, layout, &pixels) {
+            return Reading {
+                cell: Cell { character, foreground: *ink, background: pixels.first },
+                cursor: false,
+            };
+        }
+        inked = true;
+    }
+    // Without an ink that is looked for every cell of more than two colours is no text at all.
+    let character = if inked || layout.inks.is_empty() { char::REPLACEMENT_CHARACTER } else { ' ' };
+    let (foreground, background) = if character == ' ' { (0, 0) } else { (second, first) };
+    Reading { cell: Cell { character, foreground, background }, cursor: false }
 }
 
 /// The character under a text cursor: a block of full rows in the lower half of the cell hides the glyph there.
 ///
 /// A blank is taken before anything else (the usual place of a cursor), then what was there before; a glyph that
 /// can't be told from another is not guessed.
-fn under_cursor(pixels: u128, ninth: u16, width: u32, before: Option<char>) -> Option<char> {
-    let full = |row: u32| {
-        (pixels >> ((15 - row) * 8)) & 0xff == 0xff && (width == 8 || ninth >> (15 - row) & 1 == 1)
+fn under_cursor(table: &Table, layout: &Layout, pixels: &Pixels, before: Option<char>) -> Option<char> {
+    let height = layout.height as usize;
+    let full = full_row(layout.width);
+    let rows = pixels.rows(layout.height);
+    let is_full = |row: usize| {
+        rows.get(row) == Some(&full)
+            && (layout.pitch == layout.width || pixels.ninth >> (height - 1 - row) & 1 == 1)
     };
-    let first = (8..CELL_HEIGHT).find(|row| full(*row))?;
-    let last = (first..CELL_HEIGHT).take_while(|row| full(*row)).last()?;
-    if last < LOWEST_CURSOR_ROW {
+    let first = (height / 2..height).find(|row| is_full(*row))?;
+    let last = (first..height).take_while(|row| is_full(*row)).last()?;
+    // A text cursor reaches at least down to here.
+    if last < height * 11 / 16 {
         return None;
     }
-    let hidden = (first..=last).fold(0_u128, |mask, row| mask | 0xff << ((15 - row) * 8));
-    let mut fitting = FONT.iter().filter(|(glyph, _)| *glyph & !hidden == pixels & !hidden);
-    if pixels & !hidden == 0 {
+    let seen = |glyph: &[u16]| {
+        glyph.iter().zip(rows).enumerate().all(|(row, (a, b))| (first..=last).contains(&row) || a == b)
+    };
+    if seen(&[0; MAX_HEIGHT as usize][..height]) {
         return Some(' ');
     }
-    let (_, character) = fitting.next()?;
-    match fitting.next() {
-        None => Some(*character),
-        Some((_, second)) => {
-            let mut others = [*character, *second].into_iter().chain(fitting.map(|(_, other)| *other));
-            Some(others.find(|other| Some(*other) == before).unwrap_or(char::REPLACEMENT_CHARACTER))
-        }
+    let fitting: Vec<char> = table
+        .of_font(layout.font)
+        .filter(|(_, glyph)| seen(glyph.get(..height).unwrap_or(&[])))
+        .map(|(character, _)| character)
+        .collect();
+    if let [only] = fitting[..] {
+        return Some(only);
+    }
+    // A cedilla or an ogonek may be hidden, but hardly is where ASCII fits as well.
+    let mut ascii = fitting.iter().filter(|character| character.is_ascii());
+    match (fitting.iter().find(|character| Some(**character) == before), ascii.next(), ascii.next()) {
+        (Some(character), ..) | (None, Some(character), None) => Some(*character),
+        _ if fitting.is_empty() => None,
+        _ => Some(char::REPLACEMENT_CHARACTER),
     }
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
-    use super::*;
-
-    /// The glyph of a character, for painting test screens.
-    pub(crate) fn rows_of(character: char) -> [u8; 16] {
-        let index = CODE_PAGE_437.chars().position(|other| other == character).unwrap();
-        VGA[index * 16..index * 16 + 16].try_into().unwrap()
-    }
-
-    #[test]
-    fn code_page_437_has_its_256_characters_in_place() {
-        let table: Vec<char> = CODE_PAGE_437.chars().collect();
-        assert_eq!(table.len(), 256);
-        for code in 0x20..0x7f_u8 {
-            assert_eq!(table[usize::from(code)], char::from(code));
-        }
-        for (code, character) in
-            [(0x80, 'Ç'), (0xb0, '░'), (0xc4, '─'), (0xdb, '█'), (0xe1, 'ß'), (0xfe, '■')]
-        {
-            assert_eq!(table[code], character);
-        }
-    }
-
-    #[test]
-    fn the_font_is_the_one_of_the_installed_vga_bios() {
-        let path = "/usr/share/seabios/vgabios-stdvga.bin";
-        let Ok(bios) = std::fs::read(path) else {
-            println!("skipped: {path} (package seabios) is not installed");
-            return;
-        };
-        assert!(bios.windows(VGA.len()).any(|window| window == VGA));
-    }
-
-    #[test]
-    fn every_glyph_reads_back_in_both_polarities_and_widths() {
-        for width in [8, 9] {
-            for (ink, paper) in [(0x00aa_aaaa, 0), (0, 0x00aa_aaaa)] {
-                for character in CODE_PAGE_437.chars().filter(|character| !" ▀▄▌▐█◘◙•○".contains(*character))
-                {
-                    let frame = paint(character, width, ink, paper, None);
-                    let reading = read(&frame, 0, 0, width, None);
-                    assert_eq!(reading.cell.character, character, "width {width}");
-                    assert!(!reading.cursor, "{character:?}");
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn a_cursor_over_a_glyph_is_seen_through() {
-        for width in [8, 9] {
-            for character in " Aa$/:=".chars() {
-                let frame = paint(character, width, 0x00aa_aaaa, 0, Some(13));
-                let reading = read(&frame, 0, 0, width, None);
-                assert_eq!(reading.cell.character, character, "width {width}");
-                assert!(reading.cursor);
-            }
-        }
-    }
-
-    #[test]
-    fn glyphs_that_differ_only_under_the_cursor_are_not_guessed() {
-        let frame = paint('q', 9, 0x00aa_aaaa, 0, Some(13));
-        let reading = |before| read(&frame, 0, 0, 9, before).cell.character;
-        assert_eq!(reading(None), char::REPLACEMENT_CHARACTER);
-        assert_eq!(reading(Some('q')), 'q');
-        assert_eq!(reading(Some('x')), char::REPLACEMENT_CHARACTER);
-    }
-
-    #[test]
-    fn what_is_no_glyph_is_told_as_such() {
-        let mut frame = Frame::new(9, 16).unwrap();
-        frame.put_row(0, 0, &[1, 0, 1, 0, 1, 0, 1, 0, 0]);
-        assert_eq!(read(&frame, 0, 0, 9, None).cell.character, char::REPLACEMENT_CHARACTER);
-        frame.put_row(0, 1, &[2, 3]);
-        assert_eq!(read(&frame, 0, 0, 9, None).cell.character, char::REPLACEMENT_CHARACTER);
-    }
-
-    fn paint(character: char, width: u32, ink: u32, paper: u32, cursor: Option<u32>) -> Frame {
-        let mut frame = Frame::new(width, 16).unwrap();
-        let line_drawing = ('─'..='▟').contains(&character);
-        for (row, bits) in rows_of(character).into_iter().enumerate() {
-            let mut line: Vec<u32> =
-                (0..8).map(|bit| if bits >> (7 - bit) & 1 == 1 { ink } else { paper }).collect();
-            if width == 9 {
-                line.push(if line_drawing { line[7] } else { paper });
-            }
-            if cursor.is_some_and(|first| (first..first + 2).contains(&(row as u32))) {
-                line.fill(ink);
-            }
-            frame.put_row(0, row as u32, &line);
-        }
-        frame
-    }
-}
+pub(crate) mod tests;

@@ -4,7 +4,9 @@
 //! |---|---|
 //! | [`rfb`] | the RFB (VNC) client protocol, without any input or output of its own |
 //! | [`frame`] | the picture a display shows, what changed of it, and its PNG |
+//! | [`font`] | what characters look like |
 //! | [`screen`] | that picture read as text, glyph by glyph |
+//! | [`known`] | screens that mean something, by name, with what to do |
 //! | [`keymap`] | keys by name and by character, for RFB and for Proxmox's `sendkey` |
 //! | [`keys`] | where key presses go: the display's own connection, or the hypervisor's `sendkey` |
 //! | [`console`] | the live console: a task owns the connection, handles look, wait and press |
@@ -20,10 +22,13 @@
 
 pub mod boot_command;
 pub mod console;
+pub mod font;
 pub mod frame;
 mod glyph;
 pub mod keymap;
 pub mod keys;
+pub mod known;
+mod layout;
 pub mod player;
 pub mod rfb;
 pub mod screen;
@@ -35,6 +40,7 @@ pub use boot_command::BootAction;
 pub use console::{Console, ConsoleError, WaitError};
 pub use keymap::KeyStroke;
 pub use keys::{KeyError, KeySink, SendKeys};
+pub use known::{KnownScreen, Sighting};
 pub use player::{PlayError, PlayOptions, PlayReport, play};
 pub use screen::{NoText, Screen, ScreenText};
 pub use typist::{Echo, TypeError, TypeOptions, TypeReport, type_text, type_text_with};

@@ -1,21 +1,26 @@
 //! The picture read as text.
 //!
-//! VGA text mode is read exactly: 720x400 is 80x25 cells of 9x16 pixels, and every picture whose sides are
-//! multiples of 8 and 16 is tried with cells of 8x16 (VGA text with 8-dot cells, QEMU's own messages, a Linux
-//! framebuffer console in the kernel's VGA font). A picture counts as text when at least 90 % of its cells that
-//! are not blank are glyphs of the font; everything else is [`NoText`], with mode, size and reason.
+//! Size, pitch and offset of the cells and their font are found from the picture: VGA's text modes, Linux
+//! framebuffer consoles, GRUB's graphical terminal, EDK2's consoles. What was found is kept until it does not fit any
+//! more. A picture counts as text when at least 90 % of its cells that are not blank are glyphs of one font, or when
+//! whole words stand on it; everything else is [`NoText`], with mode, size and reason. Each line has its own confidence.
 
 use std::fmt;
 use std::ops::Range;
+use std::sync::Arc;
 
+use crate::font::Table;
 use crate::frame::{Frame, Rect};
+use crate::glyph;
 pub use crate::glyph::Cell;
-use crate::glyph::{self, CELL_HEIGHT};
+use crate::layout::{self, Layout};
 
 /// The share of readable cells from which on a picture counts as text.
 const ENOUGH: f64 = 0.9;
 /// Few cells prove little: a picture with unreadable cells needs this many readable ones.
 const FEW: usize = 8;
+/// This many cells in words of at least three letters or digits are text, whatever else there is.
+const WORDS: usize = 12;
 
 /// What a display shows, as far as it can be read.
 #[derive(Clone, Debug, PartialEq)]
@@ -38,7 +43,7 @@ pub struct NoText {
 }
 
 /// A text screen.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct ScreenText {
     /// The lines from top to bottom, without trailing blanks.
     pub rows: Vec<String>,
@@ -49,6 +54,23 @@ pub struct ScreenText {
     /// Where the text cursor is drawn, as line and column: absent in the dark half of its blinking.
     pub cursor: Option<(usize, usize)>,
     cells: Vec<Cell>,
+    layout: Layout,
+    table: Arc<Table>,
+    /// Of the picture, in pixels.
+    size: (u32, u32),
+}
+
+/// What was read decides, not how.
+impl PartialEq for ScreenText {
+    fn eq(&self, other: &Self) -> bool {
+        self.layout == other.layout && self.cursor == other.cursor && self.cells == other.cells
+    }
+}
+
+fn share_read(cells: &[Cell]) -> f64 {
+    let unread = cells.iter().filter(|cell| cell.character == char::REPLACEMENT_CHARACTER).count();
+    let filled = cells.iter().filter(|cell| cell.character != ' ').count();
+    if filled == 0 { 1.0 } else { (filled - unread) as f64 / filled as f64 }
 }
 
 impl Screen {
@@ -58,7 +80,7 @@ impl Screen {
         Self::read_after(frame, None, None)
     }
 
-    /// Reads a picture again: only the cells touched by `dirty`, where the last reading was of the same text mode.
+    /// Reads a picture again: only the cells touched by `dirty`, where the last reading was of the same layout.
     ///
     /// The last reading also tells glyphs apart that differ only where a text cursor hides them. `dirty` absent
     /// means everything.
@@ -69,21 +91,29 @@ impl Screen {
         if width == 0 || height == 0 {
             return no_text("the display has no size yet");
         }
-        let pitch = match (width, height) {
-            (720, 400) => 9,
-            (_, _) if width % 8 == 0 && height % CELL_HEIGHT == 0 => 8,
-            _ => return no_text("not a text mode"),
-        };
-        let text = ScreenText::read(frame, pitch, before.and_then(Self::text), dirty);
-        let unread = text.count(|cell| cell.character == char::REPLACEMENT_CHARACTER);
-        let filled = text.count(|cell| cell.character != ' ');
-        if filled == 0 && pitch == 8 && (width, height) != (640, 400) {
+        let before = before.and_then(Self::text).filter(|text| text.size == (width, height));
+        if let Some(before) = before
+            && let Some(text) = ScreenText::read(frame, &before.layout, Some(before), dirty)
+            && (text.is_text() || text.is_blank())
+        {
+            return Self::Text(text);
+        }
+        // A text mode is read with its usual font first: most of its screens are nothing else.
+        let usual =
+            layout::text_mode(frame).and_then(|layout| ScreenText::read(frame, &layout, before, None));
+        if let Some(text) = &usual
+            && (text.is_blank() || text.confidence >= ENOUGH && text.is_text())
+        {
+            return usual.map_or_else(|| no_text("not a text mode"), Self::Text);
+        }
+        if is_uniform(frame) {
             return no_text("nothing is drawn on it");
         }
-        if text.confidence < ENOUGH || (unread > 0 && filled - unread < FEW) {
-            return no_text("its pixels are no characters of the VGA font");
+        let found = layout::find(frame).and_then(|layout| ScreenText::read(frame, &layout, None, None));
+        match found.filter(ScreenText::is_text) {
+            Some(text) => Self::Text(text),
+            None => no_text("its pixels are no characters of a known font"),
         }
-        Self::Text(text)
     }
 
     /// The text, when there is some.
@@ -112,19 +142,28 @@ impl Screen {
     }
 }
 
+/// Whether every pixel has the same colour.
+fn is_uniform(frame: &Frame) -> bool {
+    let first = frame.row(0, 0, 1).first().copied();
+    (0..frame.height()).all(|y| frame.row(0, y, frame.width()).iter().all(|pixel| Some(*pixel) == first))
+}
+
 impl ScreenText {
-    fn read(frame: &Frame, pitch: u32, before: Option<&Self>, dirty: Option<Rect>) -> Self {
-        let (cols, lines) = ((frame.width() / pitch) as usize, (frame.height() / CELL_HEIGHT) as usize);
-        let before = before.filter(|text| text.cols == cols && text.rows.len() == lines);
+    fn read(frame: &Frame, layout: &Layout, before: Option<&Self>, dirty: Option<Rect>) -> Option<Self> {
+        let table = layout.table()?;
+        let (cols, lines) = layout.grid(frame);
+        let before =
+            before.filter(|text| text.layout == *layout && text.cols == cols && text.lines() == lines);
         let mut cells = Vec::with_capacity(cols * lines);
         let mut cursor = None;
         for line in 0..lines {
+            let y = layout.y + line as u32 * layout.height;
             for column in 0..cols {
-                let (x, y) = (column as u32 * pitch, line as u32 * CELL_HEIGHT);
+                let x = layout.x + column as u32 * layout.pitch;
                 let old = before.and_then(|text| text.cell(line, column));
                 let untouched = dirty.is_some_and(|dirty| {
-                    x + pitch <= dirty.x
-                        || y + CELL_HEIGHT <= dirty.y
+                    x + layout.pitch <= dirty.x
+                        || y + layout.height <= dirty.y
                         || x >= dirty.x + dirty.width
                         || y >= dirty.y + dirty.height
                 });
@@ -135,7 +174,7 @@ impl ScreenText {
                     cells.push(old);
                     continue;
                 }
-                let reading = glyph::read(frame, x, y, pitch, old.map(|cell| cell.character));
+                let reading = glyph::read(frame, &table, layout, (x, y), old.map(|cell| cell.character));
                 if reading.cursor {
                     cursor = Some((line, column));
                 }
@@ -146,13 +185,54 @@ impl ScreenText {
             .chunks(cols.max(1))
             .map(|row| row.iter().map(|cell| cell.character).collect::<String>().trim_end().to_owned())
             .collect();
-        let mut text = Self { rows, cols, confidence: 1.0, cursor, cells };
-        let unread = text.count(|cell| cell.character == char::REPLACEMENT_CHARACTER);
-        let filled = text.count(|cell| cell.character != ' ');
-        if filled > 0 {
-            text.confidence = (filled - unread) as f64 / filled as f64;
+        let size = (frame.width(), frame.height());
+        let mut text =
+            Self { rows, cols, confidence: 1.0, cursor, cells, layout: layout.clone(), table, size };
+        text.confidence = share_read(&text.cells);
+        Some(text)
+    }
+
+    fn lines(&self) -> usize {
+        self.rows.len()
+    }
+
+    fn is_blank(&self) -> bool {
+        self.cells.iter().all(|cell| cell.character == ' ')
+    }
+
+    /// Whether what was read is text rather than a picture that looks like some glyphs.
+    fn is_text(&self) -> bool {
+        let unread = self.count(|cell| cell.character == char::REPLACEMENT_CHARACTER);
+        let filled = self.count(|cell| cell.character != ' ');
+        if filled > 0 && self.confidence >= ENOUGH && (unread == 0 || filled - unread >= FEW) {
+            return true;
         }
-        text
+        let words = self.rows.iter().flat_map(|row| row.split(|c: char| !c.is_ascii_alphanumeric()));
+        words.map(str::len).filter(|length| *length >= 3).sum::<usize>() >= WORDS
+    }
+
+    /// The font that the screen was read with, by its name in `fonts/LICENSE.md`.
+    #[must_use]
+    pub fn font(&self) -> &str {
+        self.table.names.get(usize::from(self.layout.font)).map_or("", String::as_str)
+    }
+
+    /// The pixels of a cell.
+    #[must_use]
+    pub fn cell_rect(&self, row: usize, column: usize) -> Rect {
+        let layout = &self.layout;
+        Rect {
+            x: layout.x + column as u32 * layout.pitch,
+            y: layout.y + row as u32 * layout.height,
+            width: layout.pitch,
+            height: layout.height,
+        }
+    }
+
+    /// The share of a line's cells, among those not blank, that were read (0 to 1; 1 also when all are blank).
+    #[must_use]
+    pub fn line_confidence(&self, row: usize) -> f64 {
+        share_read(self.cells.get(row * self.cols..(row + 1) * self.cols).unwrap_or(&[]))
     }
 
     fn count(&self, wanted: impl Fn(&Cell) -> bool) -> usize {
@@ -323,7 +403,7 @@ pub(crate) mod tests {
             ),
             (
                 Frame::new(1366, 768).unwrap(),
-                "a picture of 1366x768 pixels without readable text (not a text mode)",
+                "a picture of 1366x768 pixels without readable text (nothing is drawn on it)",
             ),
             (
                 Frame::new(1280, 800).unwrap(),
@@ -331,7 +411,7 @@ pub(crate) mod tests {
             ),
             (
                 noise,
-                "a picture of 1024x768 pixels without readable text (its pixels are no characters of the VGA font)",
+                "a picture of 1024x768 pixels without readable text (its pixels are no characters of a known font)",
             ),
         ];
         for (frame, message) in cases {

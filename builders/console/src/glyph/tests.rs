@@ -1,0 +1,109 @@
+use super::*;
+use crate::font;
+
+/// The glyph of a character in the VGA font, for painting test screens.
+pub(crate) fn rows_of(character: char) -> [u8; 16] {
+    static FONT: std::sync::LazyLock<font::Font> =
+        std::sync::LazyLock::new(|| font::by_name("vga-8x16").unwrap());
+    if character == ' ' {
+        return [0; 16];
+    }
+    let picture = FONT.picture(character).unwrap();
+    core::array::from_fn(|row| picture[row] as u8)
+}
+
+fn vga(pitch: u32) -> Layout {
+    Layout { width: 8, height: 16, pitch, ..Layout::default() }
+}
+
+fn reading(frame: &Frame, pitch: u32, before: Option<char>) -> Reading {
+    let layout = vga(pitch);
+    read(frame, &layout.table().unwrap(), &layout, (0, 0), before)
+}
+
+#[test]
+fn every_glyph_reads_back_in_both_polarities_and_widths() {
+    let font = font::by_name("vga-8x16").unwrap();
+    assert_eq!(font.len(), 253, "256 without the three blanks");
+    for width in [8, 9] {
+        for (ink, paper) in [(0x00aa_aaaa, 0), (0, 0x00aa_aaaa)] {
+            for character in font.characters().filter(|character| !"▀▄▌▐█◘◙•○".contains(*character))
+            {
+                let frame = paint(character, width, ink, paper, None);
+                let reading = reading(&frame, width, None);
+                assert_eq!(reading.cell.character, character, "width {width}");
+                assert!(!reading.cursor, "{character:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_cursor_over_a_glyph_is_seen_through() {
+    for width in [8, 9] {
+        for character in " Aa$/:=".chars() {
+            let frame = paint(character, width, 0x00aa_aaaa, 0, Some(13));
+            let reading = reading(&frame, width, None);
+            assert_eq!(reading.cell.character, character, "width {width}");
+            assert!(reading.cursor);
+        }
+    }
+}
+
+#[test]
+fn glyphs_that_differ_only_under_the_cursor_are_not_guessed() {
+    let character =
+        |shown, before| reading(&paint(shown, 9, 0x00aa_aaaa, 0, Some(13)), 9, before).cell.character;
+    assert_eq!(character('q', None), char::REPLACEMENT_CHARACTER, "q and g");
+    assert_eq!(character('q', Some('q')), 'q');
+    assert_eq!(character('q', Some('x')), char::REPLACEMENT_CHARACTER);
+    assert_eq!(character('c', None), 'c', "rather than a c with a cedilla");
+    assert_eq!(character('ç', Some('ç')), 'ç');
+}
+
+#[test]
+fn what_is_no_glyph_is_told_as_such() {
+    let mut frame = Frame::new(9, 16).unwrap();
+    frame.put_row(0, 0, &[1, 0, 1, 0, 1, 0, 1, 0, 0]);
+    assert_eq!(reading(&frame, 9, None).cell.character, char::REPLACEMENT_CHARACTER);
+    frame.put_row(0, 1, &[2, 3]);
+    assert_eq!(reading(&frame, 9, None).cell.character, char::REPLACEMENT_CHARACTER);
+}
+
+#[test]
+fn an_ink_over_a_picture_is_read_and_the_picture_is_blank() {
+    let mut layout = vga(8);
+    layout.inks = vec![0x00ff_ffff];
+    let table = layout.table().unwrap();
+    let mut frame = paint('R', 8, 0x00ff_ffff, 0, None);
+    for y in 0..16 {
+        let row: Vec<u32> = frame
+            .row(0, y, 8)
+            .iter()
+            .enumerate()
+            .map(|(x, pixel)| if *pixel == 0 { x as u32 * 31 + y } else { *pixel })
+            .collect();
+        frame.put_row(0, y, &row);
+    }
+    let cell = read(&frame, &table, &layout, (0, 0), None).cell;
+    assert_eq!((cell.character, cell.foreground), ('R', 0x00ff_ffff));
+    layout.inks = vec![0x00ab_cdef];
+    assert_eq!(read(&frame, &table, &layout, (0, 0), None).cell.character, ' ');
+}
+
+fn paint(character: char, width: u32, ink: u32, paper: u32, cursor: Option<u32>) -> Frame {
+    let mut frame = Frame::new(width, 16).unwrap();
+    let line_drawing = ('─'..='▟').contains(&character);
+    for (row, bits) in rows_of(character).into_iter().enumerate() {
+        let mut line: Vec<u32> =
+            (0..8).map(|bit| if bits >> (7 - bit) & 1 == 1 { ink } else { paper }).collect();
+        if width == 9 {
+            line.push(if line_drawing { line[7] } else { paper });
+        }
+        if cursor.is_some_and(|first| (first..first + 2).contains(&(row as u32))) {
+            line.fill(ink);
+        }
+        frame.put_row(0, row as u32, &line);
+    }
+    frame
+}

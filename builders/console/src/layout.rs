@@ -1,0 +1,244 @@
+//! Where the cells of a text screen are: the size of a cell, the pitch, the offset and the font, found from the picture.
+//!
+//! Points at the edges of what is drawn are taken as samples. Under the right layout the cell around each of them is a
+//! glyph; under a wrong one hardly any is. The likely layouts (no offset, centred, VGA's text modes) are tried first,
+//! then every offset of every size.
+
+use std::sync::Arc;
+
+use crate::font::{self, RARE_SIZES, SIZES, Table};
+use crate::frame::Frame;
+use crate::glyph;
+
+/// How many points are tried.
+const SAMPLES: usize = 96;
+/// How many of them decide whether an offset is worth the others.
+const FIRST_SAMPLES: usize = 12;
+/// How many colours may be inks on a picture.
+const INKS: usize = 4;
+/// How much ink differs from what it stands on at the least: pictures have many softer edges.
+const CONTRAST: u8 = 48;
+/// The share of samples from which on a layout is taken at once.
+const SURE: f64 = 0.93;
+/// Below this share there is no text.
+const LEAST: f64 = 0.35;
+
+/// Where the cells are, and what they are compared with.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Layout {
+    /// Width of a glyph.
+    pub(crate) width: u32,
+    /// Height of a cell.
+    pub(crate) height: u32,
+    /// From one cell to the next: the width, or one more in VGA's text modes.
+    pub(crate) pitch: u32,
+    /// Left of the first cell.
+    pub(crate) x: u32,
+    /// Top of the first cell.
+    pub(crate) y: u32,
+    /// The font's index in the table of its size.
+    pub(crate) font: u8,
+    /// The colours that text over a picture is looked for in.
+    pub(crate) inks: Vec<u32>,
+}
+
+impl Layout {
+    /// Cells in a line, and lines.
+    pub(crate) fn grid(&self, frame: &Frame) -> (usize, usize) {
+        let cols = frame.width().saturating_sub(self.x) / self.pitch.max(1);
+        let lines = frame.height().saturating_sub(self.y) / self.height.max(1);
+        (cols as usize, lines as usize)
+    }
+
+    pub(crate) fn table(&self) -> Option<Arc<Table>> {
+        font::table((self.width, self.height))
+    }
+}
+
+/// The layout of VGA's text modes with their usual font, for a screen that shows nothing yet.
+pub(crate) fn text_mode(frame: &Frame) -> Option<Layout> {
+    let pitch = match (frame.width(), frame.height()) {
+        (720, 400) => 9,
+        (640, 400) => 8,
+        _ => return None,
+    };
+    Some(Layout { width: 8, height: 16, pitch, ..Layout::default() })
+}
+
+/// What is drawn on a picture, as far as it matters for finding text.
+struct Samples {
+    points: Vec<(u32, u32)>,
+    inks: Vec<u32>,
+}
+
+/// One place where cells may be.
+#[derive(Clone, Copy)]
+struct Place {
+    size: (u32, u32),
+    pitch: u32,
+    x: u32,
+    y: u32,
+}
+
+/// Finds the layout under which the most of what is drawn is text.
+pub(crate) fn find(frame: &Frame) -> Option<Layout> {
+    let samples = Samples::take(frame);
+    if samples.points.is_empty() {
+        return None;
+    }
+    let mut best: Option<(f64, Place)> = None;
+    let mut better = |score: f64, place: Place| {
+        if score > best.map_or(LEAST, |(best, _)| best) {
+            best = Some((score, place));
+        }
+        score >= SURE
+    };
+    let sizes = || SIZES.iter().chain(&RARE_SIZES);
+    let sure = sizes().any(|size| {
+        let Some(table) = font::table(*size) else { return false };
+        likely(frame, *size).any(|place| better(samples.score(frame, &table, place), place))
+    });
+    if !sure {
+        // A size whose right offset is found makes the others unlikely.
+        for size in sizes() {
+            let Some(table) = font::table(*size) else { continue };
+            let mut sure = false;
+            for pitch in pitches(frame, *size) {
+                for (x, y) in (0..size.1).flat_map(|y| (0..pitch).map(move |x| (x, y))) {
+                    let place = Place { size: *size, pitch, x, y };
+                    sure |= better(samples.score(frame, &table, place), place);
+                }
+            }
+            if sure {
+                break;
+            }
+        }
+    }
+    let (_, place) = best?;
+    let mut layout = Layout {
+        width: place.size.0,
+        height: place.size.1,
+        pitch: place.pitch,
+        x: place.x,
+        y: place.y,
+        font: 0,
+        inks: samples.inks,
+    };
+    layout.font = font_of(frame, &layout)?;
+    Some(layout)
+}
+
+fn pitches(frame: &Frame, (width, _): (u32, u32)) -> impl Iterator<Item = u32> + use<> {
+    let nine = width == 8 && frame.width().is_multiple_of(9) && frame.height() <= 480;
+    [Some(width), nine.then_some(9)].into_iter().flatten()
+}
+
+/// Without an offset, and centred as EDK2 does it.
+fn likely(frame: &Frame, size: (u32, u32)) -> impl Iterator<Item = Place> + use<> {
+    let (width, height) = (frame.width(), frame.height());
+    pitches(frame, size).flat_map(move |pitch| {
+        let centred = (width % pitch / 2, height % size.1 / 2);
+        let text_80x25 =
+            (width.saturating_sub(80 * pitch) / 2 % pitch, height.saturating_sub(25 * size.1) / 2 % size.1);
+        [(0, 0), (0, centred.1), centred, text_80x25].map(|(x, y)| Place { size, pitch, x, y })
+    })
+}
+
+impl Samples {
+    /// Takes points at the edges of the commonest colours.
+    fn take(frame: &Frame) -> Self {
+        let mut edges: Vec<(u32, u32, u32)> = Vec::new();
+        let width = frame.width();
+        // Every third row passes through every line of text, as through pictures; few points are needed.
+        for y in (1..frame.height()).step_by(3) {
+            let row = frame.row(0, y, width);
+            for (x, pair) in row.windows(2).enumerate() {
+                if let [left, right] = *pair
+                    && contrast(left, right) >= CONTRAST
+                {
+                    edges.push((x as u32 + 1, y, right));
+                }
+            }
+        }
+        let mut counts = std::collections::HashMap::<u32, usize>::new();
+        for (_, _, colour) in edges.iter().step_by(1 + edges.len() / 4096) {
+            *counts.entry(*colour).or_default() += 1;
+        }
+        let mut inks: Vec<(u32, usize)> = counts.into_iter().collect();
+        inks.sort_by_key(|(colour, count)| (std::cmp::Reverse(*count), *colour));
+        let inks: Vec<u32> = inks.into_iter().take(INKS).map(|(colour, _)| colour).collect();
+        edges.retain(|(_, _, colour)| inks.contains(colour));
+        // A step that is no divisor of a width, so that not all points come from one column.
+        let step = (edges.len() / SAMPLES).max(1);
+        let points = edges.iter().step_by(step).take(SAMPLES).map(|(x, y, _)| (*x, *y)).collect();
+        Self { points, inks }
+    }
+
+    /// The share of samples that lie in a glyph, where line drawing counts little: it looks the same in many places.
+    fn score(&self, frame: &Frame, table: &Table, place: Place) -> f64 {
+        let (mut hits, mut tried) = (0.0, 0_usize);
+        // The first samples are taken from all over the screen.
+        let stride = (self.points.len() / FIRST_SAMPLES).max(1);
+        let first = self.points.iter().step_by(stride);
+        let rest = self.points.iter().enumerate().filter(|(index, _)| index % stride != 0);
+        for (x, y) in first.chain(rest.map(|(_, point)| point)) {
+            if *x < place.x || *y < place.y {
+                continue;
+            }
+            let left = *x - (*x - place.x) % place.pitch;
+            let top = *y - (*y - place.y) % place.size.1;
+            if left + place.pitch > frame.width() || top + place.size.1 > frame.height() {
+                continue;
+            }
+            let mut hit = 0.0_f64;
+            let cell = (left, top);
+            let widths = (place.size.0, place.pitch);
+            let inked = glyph::matches(frame, table, cell, widths, &self.inks, |_, character| {
+                hit = hit.max(if tells(character) { 1.0 } else { 0.3 });
+            });
+            if inked {
+                hits += hit;
+                tried += 1;
+            }
+            if tried == FIRST_SAMPLES && hits < 1.0 {
+                return 0.0;
+            }
+        }
+        if tried == 0 { 0.0 } else { hits / tried as f64 }
+    }
+}
+
+/// The largest difference of two colours in red, green or blue.
+fn contrast(one: u32, two: u32) -> u8 {
+    let channels = one.to_le_bytes().into_iter().zip(two.to_le_bytes());
+    channels.map(|(one, two)| one.abs_diff(two)).max().unwrap_or(0)
+}
+
+/// Whether a character's picture tells where its cell is.
+fn tells(character: char) -> bool {
+    !('\u{2500}'..'\u{25a0}').contains(&character) && !"|_-¯·.'`".contains(character)
+}
+
+/// The font of which the most cells are.
+pub(crate) fn font_of(frame: &Frame, layout: &Layout) -> Option<u8> {
+    let table = layout.table()?;
+    let (cols, lines) = layout.grid(frame);
+    let mut counts = vec![0_u32; table.names.len()];
+    for line in 0..lines as u32 {
+        for column in 0..cols as u32 {
+            let cell = (layout.x + column * layout.pitch, layout.y + line * layout.height);
+            let mut last = None;
+            glyph::matches(frame, &table, cell, (layout.width, layout.pitch), &layout.inks, |font, _| {
+                if last != Some(font)
+                    && let Some(count) = counts.get_mut(usize::from(font))
+                {
+                    *count += 1;
+                    last = Some(font);
+                }
+            });
+        }
+    }
+    // Of equals the first: the likelier font.
+    let most = counts.iter().copied().max().filter(|most| *most > 0)?;
+    counts.iter().position(|count| *count == most).map(|index| index as u8)
+}

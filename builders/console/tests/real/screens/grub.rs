@@ -1,0 +1,164 @@
+//! GRUB 2 in text mode and on its graphical terminal, plain, over a picture and with a theme.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context as _, Result, ensure};
+use forge_console::frame::Frame;
+use forge_console::{PlayOptions, boot_command, play};
+
+use super::machine::Machine;
+use super::truth;
+use crate::QEMU;
+use crate::vm::missing;
+
+const FONT: &str = "/usr/share/grub/unicode.pf2";
+
+/// Each entry shows the menu again on another terminal.
+const CONFIGURATION: &str = r#"
+set timeout=-1
+set default=0
+loadfont (cd)/unicode.pf2
+set gfxmode=1024x768
+menuentry "Debian GNU/Linux, with Linux 6.1.0-37-amd64" { linux /vmlinuz root=UUID=7c0d9a5e-5c0a-4b5e ro quiet }
+menuentry "Graphical terminal" --hotkey=g { terminal_output gfxterm }
+menuentry "Over a picture" --hotkey=p { terminal_output gfxterm; background_image (cd)/picture.png; set color_normal=white/black; set color_highlight=black/light-gray }
+menuentry "With a theme" --hotkey=t { terminal_output gfxterm; set theme=(cd)/theme.txt; export theme }
+menuentry 'Text mode {} (~!@#%^&*) 0O1lI' --hotkey=x { terminal_output console }
+"#;
+
+/// A theme as distributions have them: a picture, a title, a menu somewhere, all in Unifont.
+const THEME: &str = r##"
+desktop-image: "picture.png"
+title-text: "Boot menu of a test"
+title-color: "#ffff00"
+title-font: "Unifont Regular 16"
+terminal-font: "Unifont Regular 16"
++ boot_menu {
+    left = 15%
+    top = 30%
+    width = 70%
+    height = 50%
+    item_font = "Unifont Regular 16"
+    item_color = "#cccccc"
+    selected_item_color = "#ffffff"
+    item_height = 23
+    item_spacing = 6
+    item_padding = 3
+}
++ label {
+    left = 13
+    top = 97%
+    text = "Enter: boot, e: edit, c: command line"
+    font = "Unifont Regular 16"
+    color = "#00ff00"
+}
+"##;
+
+const ENTRIES: [&str; 5] = [
+    "Debian GNU/Linux, with Linux 6.1.0-37-amd64",
+    "Graphical terminal",
+    "Over a picture",
+    "With a theme",
+    "Text mode {} (~!@#%^&*) 0O1lI",
+];
+
+const EDITED: [&str; 2] = [
+    "setparams 'Debian GNU/Linux, with Linux 6.1.0-37-amd64'",
+    " linux /vmlinuz root=UUID=7c0d9a5e-5c0a-4b5e ro quiet",
+];
+
+/// Waits until the graphical terminal has taken the display.
+async fn graphical(machine: &Machine) -> Result<()> {
+    let began = std::time::Instant::now();
+    while machine.console.size() != (1024, 768) {
+        ensure!(began.elapsed() < super::PATIENCE, "no graphical terminal: {:?}", machine.console.size());
+        tokio::time::sleep(super::STILL / 4).await;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn grub_is_read_in_text_mode_and_on_its_graphical_terminal() -> Result<()> {
+    if missing(&[QEMU, "grub-mkimage", "genisoimage", "/usr/lib/grub/i386-pc/cdboot.img", FONT]) {
+        return Ok(());
+    }
+    let folder = tempfile::tempdir()?;
+    let disc = disc(folder.path())?.display().to_string();
+    let machine = Machine::start(folder, &["-m", "256", "-cdrom", &disc]).await?;
+    let console = &machine.console;
+    let play = async |command: &str| -> Result<()> {
+        let actions = boot_command::parse(command).map_err(|error| anyhow::anyhow!("{error:?}"))?;
+        play(console, console, &actions, &PlayOptions::default()).await?;
+        Ok(())
+    };
+    truth::text_memory(&machine, "GRUB menu, text mode", ENTRIES[3], 80, 25).await?;
+    play("g").await?;
+    graphical(&machine).await?;
+    truth::lines(&machine, "GRUB menu, gfxterm", &ENTRIES).await?;
+    play("e").await?;
+    truth::lines(&machine, "GRUB editor, gfxterm", &EDITED).await?;
+    play("<esc><waitFor \"With a theme\"><waitStill 500ms>p<waitStill 1s>").await?;
+    truth::lines(&machine, "GRUB menu, gfxterm over a picture", &ENTRIES).await?;
+    play("c<waitFor \"grub>\"><waitStill 500ms>").await?;
+    truth::lines(&machine, "GRUB command line over a picture", &["grub>"]).await?;
+    play("<esc><waitFor \"With a theme\"><waitStill 500ms>t<waitStill 1s>").await?;
+    machine.keep("GRUB theme")?;
+    println!("{}", console.screen());
+    for entry in ENTRIES {
+        truth::lines(&machine, "GRUB theme", &[entry]).await?;
+    }
+    Ok(())
+}
+
+/// A disc that boots GRUB, with configuration, font, picture and theme on it.
+fn disc(folder: &Path) -> Result<std::path::PathBuf> {
+    let tree = folder.join("tree");
+    fs::create_dir(&tree)?;
+    fs::write(tree.join("grub.cfg"), CONFIGURATION)?;
+    fs::write(tree.join("theme.txt"), THEME)?;
+    fs::write(tree.join("picture.png"), picture()?)?;
+    fs::copy(FONT, tree.join("unicode.pf2"))?;
+    let early = folder.join("early.cfg");
+    fs::write(&early, "configfile (cd)/grub.cfg\n")?;
+    run(Command::new("grub-mkimage")
+        .args(["-O", "i386-pc-eltorito", "-p", "(cd)/", "-c"])
+        .arg(&early)
+        .arg("-o")
+        .arg(tree.join("core.img"))
+        .args(["iso9660", "biosdisk", "normal", "configfile", "linux", "echo", "test", "minicmd"])
+        .args(["gfxterm", "gfxterm_background", "gfxmenu", "font", "png", "vbe", "video", "video_bochs"]))?;
+    let path = folder.join("grub.iso");
+    run(Command::new("genisoimage")
+        .args(["-quiet", "-R", "-b", "core.img", "-no-emul-boot", "-boot-load-size", "4", "-boot-info-table"])
+        .arg("-o")
+        .arg(&path)
+        .arg(&tree))?;
+    Ok(path)
+}
+
+/// A picture with many colours, dark enough for white text: a gradient with some noise.
+fn picture() -> Result<Vec<u8>> {
+    let (width, height) = (1024_u32, 768_u32);
+    let mut frame = Frame::new(width, height)?;
+    let mut noise = 12_345_u32;
+    for y in 0..height {
+        let row: Vec<u32> = (0..width)
+            .map(|x| {
+                noise = noise.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                let grain = noise >> 29;
+                let (red, green, blue) = (x / 10 + grain, y / 8 + grain, (x + y) / 18 + grain);
+                red << 16 | green << 8 | blue
+            })
+            .collect();
+        frame.put_row(0, y, &row);
+    }
+    frame.png().context("the picture")
+}
+
+fn run(command: &mut Command) -> Result<()> {
+    let output = command.output().with_context(|| format!("running {command:?}"))?;
+    ensure!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+    Ok(())
+}
