@@ -14,7 +14,7 @@ use crate::layout::Layout;
 pub struct Cell {
     /// The character; `U+FFFD` when the pixels are no glyph of the font.
     pub character: char,
-    /// Foreground colour `0x00RRGGBB`; equal to the background in a blank cell.
+    /// Foreground colour `0x00RRGGBB`; equal to the background in a blank cell, unless that shows a part of a picture.
     pub foreground: u32,
     /// Background colour `0x00RRGGBB`; over a picture the colour of the cell's first pixel that is no ink.
     pub background: u32,
@@ -40,6 +40,13 @@ pub(crate) struct Pixels {
     /// No third colour.
     plain: bool,
     ink: u32,
+}
+
+impl Cell {
+    /// Whether it shows a part of a picture and no character.
+    pub(crate) fn is_picture(&self) -> bool {
+        self.character == ' ' && self.foreground != self.background
+    }
 }
 
 impl Pixels {
@@ -283,8 +290,7 @@ fn over_picture(
     }
     // Without an ink that is looked for every cell of more than two colours is no text at all.
     let character = if inked || layout.inks.is_empty() { char::REPLACEMENT_CHARACTER } else { ' ' };
-    let (foreground, background) = if character == ' ' { (0, 0) } else { (second, first) };
-    Reading { cell: Cell { character, foreground, background }, cursor: false }
+    Reading { cell: Cell { character, foreground: second, background: first }, cursor: false }
 }
 
 /// The character under a text cursor: a block of full rows in the lower half of the cell hides the glyph there.

@@ -95,6 +95,8 @@ impl Screen {
         if let Some(before) = before
             && let Some(text) = ScreenText::read(frame, &before.layout, Some(before), dirty)
             && (text.is_text() || text.is_blank())
+            // A new picture may have text in colours that the old one had not.
+            && text.count(Cell::is_picture) <= before.count(Cell::is_picture)
         {
             return Self::Text(text);
         }

@@ -2,7 +2,7 @@
 
 use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixStream as Monitor;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -53,11 +53,6 @@ impl Machine {
         let console = Console::open(stream, None).await?;
         let child = guard.0.take().context("the child is there")?;
         Ok(Self { child, folder, console })
-    }
-
-    /// Its folder.
-    pub fn folder(&self) -> &Path {
-        self.folder.path()
     }
 
     /// Runs commands of the human monitor while the guest stands still; gives what they print.
