@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
-"""Makes pve-9.2.json, the lab's compact copy of Proxmox VE's API schema.
+"""Makes pve-9.2.json and pve-8.4.json, the lab's compact copies of Proxmox VE's API schema.
 
 Usage: compact.py FULL.json > pve-9.2.json
 
-FULL.json holds `paths[PATH][METHOD]` with parameters, permissions and allowtoken as `pvesh` describes them.
+FULL.json holds `paths[PATH][METHOD]` with parameters, returns, permissions, protected and allowtoken as `pvesh`
+describes them.
 Kept are the families an image builder touches; property schemas used more than once move to `defs`, and a
 property that is a number refers to them.
 """
@@ -15,10 +16,11 @@ FAMILIES = (
     "/version", "/cluster", "/cluster/nextid", "/cluster/resources", "/cluster/status", "/cluster/tasks",
     "/access", "/nodes", "/nodes/{node}", "/nodes/{node}/qemu", "/nodes/{node}/storage", "/nodes/{node}/tasks",
     "/nodes/{node}/status", "/nodes/{node}/network", "/nodes/{node}/version",
-    "/nodes/{node}/query-url-metadata", "/pools", "/storage",
+    "/nodes/{node}/query-url-metadata", "/nodes/{node}/capabilities", "/nodes/{node}/time", "/pools", "/storage",
+    "/cluster/options", "/access/domains",
 )
-EXACT = {"/cluster", "/nodes", "/nodes/{node}"}
-LEFT_OUT = ("firewall", "rrd", "openid", "tfa", "domains", "mtunnel", "remote_migrate", "oci-registry")
+EXACT = {"/cluster", "/nodes", "/nodes/{node}", "/access/domains"}
+LEFT_OUT = ("firewall", "rrd", "openid", "tfa", "mtunnel", "remote_migrate", "oci-registry")
 
 
 def kept(path):
@@ -28,6 +30,8 @@ def kept(path):
 
 
 def without_defaults(schema):
+    if isinstance(schema, list):
+        return [without_defaults(entry) for entry in schema]
     if not isinstance(schema, dict):
         return schema
     return {k: without_defaults(v) for k, v in schema.items() if not (k == "default" and not isinstance(v, dict))}
@@ -42,7 +46,8 @@ for path, methods in sorted(full["paths"].items()):
     for method, entry in sorted(methods.items()):
         params = entry.get("parameters", {})
         properties = {k: without_defaults(v) for k, v in params.get("properties", {}).items()}
-        for schema in properties.values():
+        returns = without_defaults(entry.get("returns") or {"type": "null"})
+        for schema in [*properties.values(), returns]:
             counts[json.dumps(schema, sort_keys=True)] += 1
         routes.setdefault(path, {})[method] = (properties, params.get("additionalProperties", 1), entry)
 
@@ -51,13 +56,17 @@ number = {text: i for i, text in enumerate(defs)}
 paths = {}
 for path, methods in routes.items():
     for method, (properties, additional, entry) in methods.items():
+        returns = without_defaults(entry.get("returns") or {"type": "null"})
         compact = {
             "properties": {k: number.get(json.dumps(v, sort_keys=True), v) for k, v in properties.items()},
+            "returns": number.get(json.dumps(returns, sort_keys=True), returns),
         }
         if additional:
             compact["additional"] = 1
         if entry.get("allowtoken"):
             compact["token"] = 1
+        if entry.get("protected"):
+            compact["protected"] = 1
         if entry.get("permissions"):
             compact["permissions"] = entry["permissions"]
         paths.setdefault(path, {})[method] = compact

@@ -10,6 +10,7 @@ mod destroy;
 mod drives;
 mod keys;
 mod nodes;
+mod pools;
 mod power;
 mod qemu;
 mod qemu_config;
@@ -33,6 +34,7 @@ use crate::auth::Caller;
 use crate::cluster::Cluster;
 use crate::error::{ApiError, ApiResult};
 use crate::faults::Fault;
+use crate::http::upload::Spooled;
 use crate::schema::{Param, Params};
 use crate::tasks::{Spawn, TaskLog, TaskResult};
 
@@ -53,6 +55,8 @@ pub struct Call {
     pub headers: http::HeaderMap,
     /// The connection, when the client asks to upgrade it.
     pub upgrade: Option<hyper::upgrade::OnUpgrade>,
+    /// The file of an upload.
+    pub upload: Option<Spooled>,
 }
 
 /// What a task works on: a VM, or a volume.
@@ -76,6 +80,8 @@ pub enum Answer {
     Data(Value),
     /// `{"data":…,"total":…}`.
     Page(Value, usize),
+    /// Bytes as they are, not JSON.
+    File(Bytes),
     /// A switch to another protocol.
     Upgrade(Box<Response<Full<Bytes>>>),
 }
@@ -122,6 +128,24 @@ impl Call {
     /// Whether the caller has one of the privileges at a path.
     pub fn may(&self, path: &str, privileges: &[&str]) -> bool {
         self.require_any(path, privileges).is_ok()
+    }
+
+    /// The answer of a call that started a task and may wait for it: null when it ended well in time, its error when it
+    /// failed, else the UPID.
+    ///
+    /// # Errors
+    /// The task failed in time.
+    pub async fn wait_for(&self, answer: Answer, seconds: Option<u64>) -> ApiResult<Answer> {
+        let (Some(seconds), Answer::Data(Value::String(upid))) = (seconds, &answer) else {
+            return Ok(answer);
+        };
+        let Some(task) = self.cluster.tasks.find(upid) else { return Ok(answer) };
+        let time = std::time::Duration::from_secs(seconds);
+        match self.cluster.clock.timeout(time, task.ended()).await {
+            Some(exit) if exit == "OK" || exit.starts_with("WARNINGS: ") => Ok(Value::Null.into()),
+            Some(exit) => Err(ApiError::die(exit)),
+            None => Ok(answer),
+        }
     }
 
     /// Starts a task on the node of the path and returns its UPID.
@@ -176,23 +200,40 @@ pub async fn dispatch(method: &str, template: &str, call: Call) -> Option<ApiRes
     if let Some(below) = template.strip_prefix("/nodes/{node}/qemu/{vmid}") {
         return vm(method, below, call).await;
     }
+    if let Some(below) = template.strip_prefix("/nodes/{node}/storage") {
+        return storage::dispatch(method, below, call).await;
+    }
+    if let Some(below) = template.strip_prefix("/access") {
+        return access::dispatch(method, below, &call);
+    }
+    if let Some(below) = template.strip_prefix("/nodes/{node}/capabilities") {
+        return nodes::capabilities(below);
+    }
     Some(match (method, template) {
-        ("GET", "/version" | "/nodes/{node}/version") => cluster::version(),
-        ("GET", "/access/permissions") => access::permissions(&call),
-        ("GET", "/access/users") => access::users(&call),
+        ("GET", "/version" | "/nodes/{node}/version") => cluster::version(&call),
+        ("GET", "/cluster") => cluster::index(),
         ("GET", "/cluster/nextid") => cluster::next_id(&call),
+        ("GET", "/cluster/options") => cluster::options(&call),
+        ("PUT", "/cluster/options") => cluster::set_options(&call),
         ("GET", "/cluster/resources") => cluster::resources(&call),
         ("GET", "/cluster/status") => cluster::status(&call),
         ("GET", "/cluster/tasks") => tasks::cluster_list(&call),
+        ("GET", "/pools") => pools::list(&call),
+        ("POST", "/pools") => pools::create(&call),
+        ("PUT", "/pools" | "/pools/{poolid}") => pools::update(&call),
+        ("DELETE", "/pools" | "/pools/{poolid}") => pools::remove(&call),
+        ("GET", "/pools/{poolid}") => pools::read(&call),
+        ("GET", "/storage") => storage::configurations(&call),
+        ("GET", "/storage/{storage}") => storage::read_configuration(&call),
         ("GET", "/nodes") => nodes::list(&call),
+        ("GET", "/nodes/{node}") => nodes::index(),
         ("GET", "/nodes/{node}/status") => nodes::status(&call),
+        ("GET", "/nodes/{node}/time") => nodes::time(&call),
         ("GET", "/nodes/{node}/network") => nodes::networks(&call),
-        ("GET", "/nodes/{node}/storage") => storage::list(&call),
-        ("GET", "/nodes/{node}/storage/{storage}/status") => storage::status(&call),
-        ("GET", "/nodes/{node}/storage/{storage}/content") => storage::content(&call).await,
-        ("GET", "/nodes/{node}/storage/{storage}/content/{volume}") => storage::volume(&call).await,
-        ("DELETE", "/nodes/{node}/storage/{storage}/content/{volume}") => storage::delete(&call),
+        ("GET", "/nodes/{node}/network/{iface}") => nodes::network(&call),
+        ("GET", "/nodes/{node}/query-url-metadata") => storage::query_url_metadata(&call).await,
         ("GET", "/nodes/{node}/tasks") => tasks::list(&call),
+        ("GET", "/nodes/{node}/tasks/{upid}") => tasks::index(&call),
         ("GET", "/nodes/{node}/tasks/{upid}/status") => tasks::status(&call),
         ("GET", "/nodes/{node}/tasks/{upid}/log") => tasks::log(&call),
         ("DELETE", "/nodes/{node}/tasks/{upid}") => tasks::stop(&call),

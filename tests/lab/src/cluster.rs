@@ -1,16 +1,19 @@
 //! Everything the handlers share.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::{OwnedMutexGuard, OwnedRwLockReadGuard, OwnedRwLockWriteGuard};
 
 use crate::api::Consoles;
 use crate::auth::Auth;
+use crate::clock::LabClock;
 use crate::config::LabConfig;
 use crate::error::{ApiError, ApiResult};
 use crate::faults::Faults;
+use crate::schema::Schema;
 use crate::state::{Power, State, Storages, Vm};
 use crate::tasks::Tasks;
 use crate::tls::Identity;
@@ -31,6 +34,10 @@ pub struct RequestRecord {
     pub status: Option<u16>,
     /// User or token, when the call was authenticated.
     pub caller: Option<String>,
+    /// The route in the schema's form, once it is known: `/nodes/{node}/qemu`.
+    pub route: Option<String>,
+    /// `User-Agent` of the client.
+    pub agent: String,
 }
 
 /// A running lab's inside.
@@ -60,8 +67,12 @@ pub struct Cluster {
     pub run_dir: PathBuf,
     /// VNC proxies that wait for their client.
     pub consoles: Consoles,
-    /// When the lab was started.
-    pub started: Instant,
+    /// The lab's time.
+    pub clock: Arc<LabClock>,
+    /// Nodes that are down.
+    pub offline: Mutex<BTreeSet<String>>,
+    /// What `PUT /cluster/options` has set.
+    pub options: Mutex<serde_json::Map<String, serde_json::Value>>,
 }
 
 impl Cluster {
@@ -73,6 +84,16 @@ impl Cluster {
     /// Users and tokens. Never held across an await.
     pub fn auth(&self) -> MutexGuard<'_, Auth> {
         self.auth.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The API's schema in the release that the lab answers as.
+    pub fn schema(&self) -> &'static Schema {
+        crate::schema::schema_of(self.config.version)
+    }
+
+    /// Whether a node is up.
+    pub fn is_online(&self, node: &str) -> bool {
+        !self.offline.lock().unwrap_or_else(PoisonError::into_inner).contains(node)
     }
 
     /// A copy of a VM.
@@ -100,9 +121,10 @@ impl Cluster {
     /// 500 `can't lock file '…' - got timeout`.
     pub async fn lock_config(&self, vmid: u32) -> ApiResult<OwnedMutexGuard<()>> {
         let lock = self.state().locks(vmid).config;
-        tokio::time::timeout(self.config.lock_timeout, lock.lock_owned())
+        self.clock
+            .timeout(self.config.lock_timeout, lock.lock_owned())
             .await
-            .map_err(|_| lock_timeout(vmid))
+            .ok_or_else(|| lock_timeout(vmid))
     }
 
     /// Takes the lock file of a new VM, which nobody can hold yet.
@@ -116,9 +138,10 @@ impl Cluster {
     /// As [`Cluster::lock_config`].
     pub async fn share_volumes(&self, vmid: u32) -> ApiResult<OwnedRwLockReadGuard<()>> {
         let lock = self.state().locks(vmid).volumes;
-        tokio::time::timeout(self.config.lock_timeout, lock.read_owned())
+        self.clock
+            .timeout(self.config.lock_timeout, lock.read_owned())
             .await
-            .map_err(|_| lock_timeout(vmid))
+            .ok_or_else(|| lock_timeout(vmid))
     }
 
     /// Takes a VM's disks for oneself.
@@ -127,9 +150,10 @@ impl Cluster {
     /// As [`Cluster::lock_config`].
     pub async fn own_volumes(&self, vmid: u32) -> ApiResult<OwnedRwLockWriteGuard<()>> {
         let lock = self.state().locks(vmid).volumes;
-        tokio::time::timeout(self.config.lock_timeout, lock.write_owned())
+        self.clock
+            .timeout(self.config.lock_timeout, lock.write_owned())
             .await
-            .map_err(|_| lock_timeout(vmid))
+            .ok_or_else(|| lock_timeout(vmid))
     }
 
     /// Notes that a VM's process has ended: pending changes become real.

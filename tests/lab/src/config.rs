@@ -4,12 +4,25 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::clock::Clock;
 use crate::state::StorageConfig;
 use crate::vm::SshForward;
+
+/// The release whose API a lab answers with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum PveVersion {
+    /// Proxmox VE 8.4: privilege `VM.Monitor`, the schema of 8.4.
+    V8,
+    /// Proxmox VE 9.2: privileges `VM.GuestAgent.*`, the schema of 9.2.
+    #[default]
+    V9,
+}
 
 /// The settings of a lab; `LabConfig { run_guests: false, ..LabConfig::default() }`.
 #[derive(Debug, Clone)]
 pub struct LabConfig {
+    /// The release it answers as.
+    pub version: PveVersion,
     /// Where it listens; port 0 takes a free one.
     pub listen: SocketAddr,
     /// Names of the cluster's nodes; the first is the one that is contacted.
@@ -37,11 +50,23 @@ pub struct LabConfig {
     pub agent_ping: Duration,
     /// How long a busy configuration lock is waited for.
     pub lock_timeout: Duration,
+    /// After which time pveproxy gives up on a call that pvedaemon or another node works on.
+    pub proxy_timeout: Duration,
+    /// How the time goes.
+    pub clock: Clock,
+    /// How long a task of a lab without guests takes, in lab time.
+    pub task_time: Duration,
+    /// Bytes that `/var/tmp` of the contacted node can hold, where uploads are kept until they are copied.
+    pub spool_size: Option<u64>,
+    /// Whether an answer that breaks Proxmox's schema becomes an error that names what is wrong, instead of a warning
+    /// in the lab's log.
+    pub strict_answers: bool,
 }
 
 impl Default for LabConfig {
     fn default() -> Self {
         LabConfig {
+            version: PveVersion::default(),
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
             nodes: vec!["pve".to_owned()],
             storages: vec![StorageConfig::everything("local")],
@@ -55,6 +80,11 @@ impl Default for LabConfig {
             auth_delay: Duration::from_secs(3),
             agent_ping: Duration::from_secs(3),
             lock_timeout: Duration::from_secs(10),
+            proxy_timeout: Duration::from_secs(30),
+            clock: Clock::default(),
+            task_time: Duration::ZERO,
+            spool_size: None,
+            strict_answers: true,
         }
     }
 }

@@ -1,8 +1,8 @@
 //! Scripted faults: what a route does at its n-th call.
 //!
-//! A rule counts the calls that match it from the moment it was added, and fires at one of them or at all. Faults
-//! come after authentication and before anything else. A held request goes on even when its client hung up, as a
-//! real pvedaemon does.
+//! A rule counts the calls that match it from the moment it was added, and fires at one of them, from one on, or at
+//! all. Faults come after authentication and before the body is read. A held request goes on even when its client hung
+//! up, as a real pvedaemon does.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,7 +13,7 @@ use tokio::sync::watch;
 /// What happens to a call.
 #[derive(Debug, Clone)]
 pub enum Fault {
-    /// Answers with an error and does nothing.
+    /// Answers with an error without reading the body, and does nothing.
     Refuse {
         /// HTTP status.
         status: u16,
@@ -49,6 +49,41 @@ pub enum Fault {
     TaskHoldAfter(Gate),
     /// Waits, then does the work.
     Delay(Duration),
+    /// Does the work, then waits before answering.
+    DelayAfter(Duration),
+    /// Does the work and answers, but cuts the connection after that many bytes of the answer's body.
+    Truncate {
+        /// Bytes that still come.
+        bytes: usize,
+    },
+    /// The task of the call never ends; it can be stopped.
+    TaskHang,
+    /// The task of the call fails when its work is that far. Work that says nothing of its progress fails at its end.
+    TaskFailAt {
+        /// How far, in percent.
+        percent: f64,
+        /// The exit status of the task.
+        text: String,
+    },
+    /// The worker of the call's task dies without a last line: `unexpected status`.
+    TaskDie,
+    /// The body of the call is read no faster than this.
+    SlowUpload {
+        /// Bytes a second.
+        bytes_per_second: u64,
+    },
+    /// The websocket of the call is cut after that many bytes to the client.
+    LoseWebsocket {
+        /// Bytes that still come.
+        after_bytes: u64,
+    },
+    /// The guest agent does not answer the call.
+    AgentGone,
+    /// From this call on the nodes' clocks are wrong.
+    ClockSkew {
+        /// By how many seconds, ahead when positive.
+        seconds: i64,
+    },
 }
 
 /// A gate at which something waits until a test lets it go on. Clones are the same gate.
@@ -95,11 +130,27 @@ impl Gate {
     }
 }
 
+/// At which calls a rule fires.
+#[derive(Debug, Clone, Copy)]
+enum Calls {
+    Only(usize),
+    From(usize),
+}
+
+impl Calls {
+    fn hold(self, number: usize) -> bool {
+        match self {
+            Calls::Only(call) => number == call,
+            Calls::From(call) => number >= call,
+        }
+    }
+}
+
 #[derive(Debug)]
 struct Rule {
     method: String,
     pattern: Vec<String>,
-    call: Option<usize>,
+    calls: Calls,
     seen: usize,
     fired: Arc<AtomicUsize>,
     fault: Fault,
@@ -117,7 +168,7 @@ pub struct FaultBuilder {
     faults: Faults,
     method: String,
     pattern: Vec<String>,
-    call: Option<usize>,
+    calls: Calls,
 }
 
 /// A rule that was added.
@@ -134,13 +185,13 @@ impl FaultHandle {
 }
 
 impl Faults {
-    /// Begins a rule for a method and a path, `*` standing for one segment and a last `**` for any number.
+    /// Begins a rule for a method (`*` for any) and a path, `*` standing for one segment and a last `**` for any number.
     pub fn on(&self, method: &str, path: &str) -> FaultBuilder {
         FaultBuilder {
             faults: self.clone(),
             method: method.to_owned(),
             pattern: path.split('/').skip(1).map(str::to_owned).collect(),
-            call: Some(1),
+            calls: Calls::Only(1),
         }
     }
 
@@ -153,9 +204,12 @@ impl Faults {
     pub(crate) fn take(&self, method: &str, path: &[String]) -> Vec<Fault> {
         let mut rules = self.rules.lock().unwrap_or_else(PoisonError::into_inner);
         let mut firing = Vec::new();
-        for rule in rules.iter_mut().filter(|rule| rule.method == method && matches(&rule.pattern, path)) {
+        for rule in rules
+            .iter_mut()
+            .filter(|rule| (rule.method == "*" || rule.method == method) && matches(&rule.pattern, path))
+        {
             rule.seen += 1;
-            if rule.call.is_none_or(|call| call == rule.seen) {
+            if rule.calls.hold(rule.seen) {
                 rule.fired.fetch_add(1, Ordering::SeqCst);
                 firing.push(rule.fault.clone());
             }
@@ -168,14 +222,21 @@ impl FaultBuilder {
     /// Fires at the n-th call from now on (the first is 1, and the default).
     #[must_use]
     pub fn call(mut self, number: usize) -> Self {
-        self.call = Some(number);
+        self.calls = Calls::Only(number);
+        self
+    }
+
+    /// Fires at the n-th call and at every later one.
+    #[must_use]
+    pub fn from(mut self, number: usize) -> Self {
+        self.calls = Calls::From(number);
         self
     }
 
     /// Fires at every call.
     #[must_use]
     pub fn always(mut self) -> Self {
-        self.call = None;
+        self.calls = Calls::From(1);
         self
     }
 
@@ -185,7 +246,7 @@ impl FaultBuilder {
         let rule = Rule {
             method: self.method,
             pattern: self.pattern,
-            call: self.call,
+            calls: self.calls,
             seen: 0,
             fired: Arc::clone(&fired),
             fault,

@@ -1,20 +1,22 @@
 //! The HTTP layer with pveproxy's rules (proxmox.md §1).
 //!
-//! Invariant: a call, once read, runs to its end in its own tokio task, whether or not the client waits for it.
+//! Invariants: a call, once read, runs to its end in its own tokio task, whether or not the client waits for it; what the
+//! lab answers is checked against the schema.
 
 mod body;
+mod plain;
+mod read;
+mod respond;
+pub mod upload;
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Response, StatusCode, header};
-use http_body_util::Full;
+use http::{Request, Response, header};
 use hyper::body::Incoming;
-use hyper::ext::ReasonPhrase;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use serde_json::{Map, Value, json};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
@@ -24,9 +26,10 @@ use crate::auth::Caller;
 use crate::cluster::{Cluster, RequestRecord};
 use crate::error::{ApiError, ApiResult, ErrorBody};
 use crate::faults::Fault;
-use crate::schema::schema;
+use read::{Read, Stop};
+use respond::{Form, LabBody};
 
-/// The connection is to be cut without an answer.
+/// The connection is to be cut without an answer, or in its midst.
 #[derive(Debug)]
 struct Cut;
 
@@ -38,8 +41,12 @@ impl std::fmt::Display for Cut {
 
 impl std::error::Error for Cut {}
 
-/// Idle connections are closed after this, as pveproxy does.
+/// Idle connections, and bodies that stall, are cut off after this, as pveproxy does.
 const IDLE: Duration = Duration::from_secs(5);
+/// Requests that one connection may make.
+const REQUESTS: usize = 100;
+/// The first byte of a TLS connection.
+const TLS_HANDSHAKE: u8 = 0x16;
 
 /// Serves until `stop` is cancelled.
 pub async fn serve(cluster: Arc<Cluster>, listener: TcpListener, stop: CancellationToken) {
@@ -62,8 +69,18 @@ pub async fn serve(cluster: Arc<Cluster>, listener: TcpListener, stop: Cancellat
 
 async fn connection(cluster: Arc<Cluster>, acceptor: TlsAcceptor, stream: TcpStream) {
     let _ = stream.set_nodelay(true);
+    let mut first = [0];
+    match tokio::time::timeout(IDLE, stream.peek(&mut first)).await {
+        Ok(Ok(1)) if first[0] == TLS_HANDSHAKE => {}
+        Ok(Ok(1)) => return plain::redirect(stream).await,
+        _ => return,
+    }
     let Ok(stream) = acceptor.accept(stream).await else { return };
-    let service = service_fn(move |request| answer(Arc::clone(&cluster), request));
+    let count = Arc::new(AtomicUsize::new(0));
+    let service = service_fn(move |request| {
+        let last = count.fetch_add(1, Ordering::SeqCst) + 1 >= REQUESTS;
+        answer(Arc::clone(&cluster), request, last)
+    });
     let result = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(IDLE)
@@ -76,164 +93,141 @@ async fn connection(cluster: Arc<Cluster>, acceptor: TlsAcceptor, stream: TcpStr
     }
 }
 
-/// A request that has been read.
-struct Read {
-    method: String,
-    path: Vec<String>,
-    shown: String,
-    caller: Caller,
-    parameters: Map<String, Value>,
-    headers: http::HeaderMap,
-    upgrade: Option<hyper::upgrade::OnUpgrade>,
-}
-
-async fn answer(cluster: Arc<Cluster>, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Cut> {
+async fn answer(
+    cluster: Arc<Cluster>,
+    request: Request<Incoming>,
+    last: bool,
+) -> Result<Response<LabBody>, Cut> {
     let index = note(&cluster, &request);
-    let read = match read(&cluster, request).await {
-        Ok(read) => read,
-        Err(error) => {
-            if error.status == 401 {
-                tokio::time::sleep(cluster.config.auth_delay).await;
-            }
-            finish(&cluster, index, Some(error.status), None);
-            return Ok(error_response(&error));
-        }
+    let mut form = Form {
+        extjs: request.uri().path().starts_with("/api2/extjs"),
+        gzip: read::header_text(request.headers(), header::ACCEPT_ENCODING)
+            .is_some_and(|kinds| kinds.contains("gzip")),
+        protected: false,
+        last,
     };
-    let caller = read.caller.0.clone();
+    let mut known = None;
+    let read = read::read(&cluster, request, &mut known).await;
+    let mut log = Log { cluster: &cluster, index, known };
+    let read = match read {
+        Ok(read) => read,
+        Err(Stop::Cut) => {
+            log.finish(None);
+            return Err(Cut);
+        }
+        Err(Stop::Error(error)) => return Ok(log.fail(&error, form).await),
+    };
+    form.protected = read.found.as_ref().is_some_and(|(_, method, _)| method.protected);
+    let faults = read.faults.clone();
     let worker = tokio::spawn({
         let cluster = Arc::clone(&cluster);
         async move { handle(cluster, read).await }
     });
-    let outcome = match worker.await {
-        Ok(outcome) => outcome,
-        Err(error) => Ok(Err(ApiError::die(format!("the handler died: {error}")))),
+    // pvedaemon goes on with its work when pveproxy has given up on it.
+    let outcome = match form.protected {
+        true => cluster.clock.timeout(cluster.config.proxy_timeout, worker).await,
+        false => Some(worker.await),
+    };
+    let outcome = match outcome {
+        Some(Ok(outcome)) => outcome,
+        Some(Err(error)) => Ok(Err(ApiError::die(format!("the handler died: {error}")))),
+        None => {
+            let mut error = ApiError::status(596, "Connection timed out");
+            error.body = ErrorBody::Empty;
+            Ok(Err(error))
+        }
     };
     match outcome {
         Err(Cut) => {
-            finish(&cluster, index, None, Some(caller));
+            log.finish(None);
             Err(Cut)
         }
         Ok(Ok(answer)) => {
-            let response = success_response(answer);
-            finish(&cluster, index, Some(response.status().as_u16()), Some(caller));
+            let mut response = respond::success(answer, form);
+            for fault in &faults {
+                if let Fault::Truncate { bytes } = fault {
+                    response.body_mut().truncate(*bytes);
+                }
+            }
+            log.finish(Some(response.status().as_u16()));
             Ok(response)
         }
-        Ok(Err(error)) => {
-            if error.status == 401 {
-                tokio::time::sleep(cluster.config.auth_delay).await;
-            }
-            finish(&cluster, index, Some(error.status), Some(caller));
-            Ok(error_response(&error))
-        }
+        Ok(Err(error)) => Ok(log.fail(&error, form).await),
     }
 }
 
 fn note(cluster: &Cluster, request: &Request<Incoming>) -> usize {
     let decoded = percent_encoding::percent_decode_str(request.uri().path()).decode_utf8_lossy();
     let record = RequestRecord {
-        at: cluster.started.elapsed(),
+        at: cluster.clock.elapsed(),
         method: request.method().to_string(),
         path: decoded.strip_prefix("/api2/json").unwrap_or(&decoded).to_owned(),
         query: request.uri().query().unwrap_or_default().to_owned(),
         status: None,
         caller: None,
+        route: None,
+        agent: read::header_text(request.headers(), header::USER_AGENT).unwrap_or_default(),
     };
     let mut requests = cluster.requests.lock().unwrap_or_else(PoisonError::into_inner);
     requests.push(record);
     requests.len() - 1
 }
 
-fn finish(cluster: &Cluster, index: usize, status: Option<u16>, caller: Option<String>) {
-    let mut requests = cluster.requests.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(record) = requests.get_mut(index) {
-        record.status = status;
-        record.caller = caller;
-    }
+/// The entry of a call in the lab's log.
+struct Log<'a> {
+    cluster: &'a Cluster,
+    index: usize,
+    known: Option<(String, Caller)>,
 }
 
-/// Checks what pveproxy checks before it looks at the path, and reads the parameters.
-async fn read(cluster: &Cluster, mut request: Request<Incoming>) -> ApiResult<Read> {
-    let method = request.method().clone();
-    if ![Method::GET, Method::POST, Method::PUT, Method::DELETE].contains(&method) {
-        return Err(ApiError::plain(501, format!("method '{method}' not available")));
-    }
-    if request.headers().contains_key(header::TRANSFER_ENCODING) {
-        return Err(ApiError::plain(501, "chunked transfer encoding not supported"));
-    }
-    let length: usize =
-        header_text(&request, header::CONTENT_LENGTH).and_then(|text| text.parse().ok()).unwrap_or(0);
-    if length > 0 && (method == Method::GET || method == Method::DELETE) {
-        return Err(ApiError::plain(501, format!("Unexpected content for method '{method}'")));
-    }
-    if length > body::LIMIT {
-        return Err(ApiError::plain(501, "for data too large"));
-    }
-    let raw_path = request.uri().path().to_owned();
-    let Some(below) = raw_path.strip_prefix("/api2/json").or_else(|| raw_path.strip_prefix("/api2/extjs"))
-    else {
-        return Err(ApiError::plain(404, format!("no such file '{raw_path}'")));
-    };
-    let path: Vec<String> = below
-        .split('/')
-        .filter(|segment| !segment.is_empty())
-        .map(|segment| percent_encoding::percent_decode_str(segment).decode_utf8_lossy().into_owned())
-        .collect();
-    let shown = format!("/{}", path.join("/"));
-    let caller = cluster.auth().authenticate(header_text(&request, header::AUTHORIZATION).as_deref())?;
-    let query = body::decode_urlencoded(request.uri().query().unwrap_or_default().as_bytes())?;
-    let upgrade = request.headers().contains_key(header::UPGRADE).then(|| hyper::upgrade::on(&mut request));
-    let headers = request.headers().clone();
-    let mut parameters = if length > 0 { body::read(request).await? } else { Map::new() };
-    for (name, value) in query {
-        match parameters.get(&name) {
-            Some(other) if *other != value => {
-                let text = "duplicate parameter (already defined in URI) with conflicting values";
-                return Err(ApiError::parameter(&name, text));
+impl Log<'_> {
+    fn finish(&mut self, status: Option<u16>) {
+        let mut requests = self.cluster.requests.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(record) = requests.get_mut(self.index) {
+            record.status = status;
+            if let Some((route, caller)) = self.known.take() {
+                record.caller = (!caller.is_nobody()).then_some(caller.0);
+                record.route = (!route.is_empty()).then_some(route);
             }
-            _ => drop(parameters.insert(name, value)),
         }
     }
-    Ok(Read { method: method.to_string(), path, shown, caller, parameters, headers, upgrade })
-}
 
-fn header_text(request: &Request<Incoming>, name: header::HeaderName) -> Option<String> {
-    request.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned)
+    /// The response of an error; a 401 comes late.
+    async fn fail(&mut self, error: &ApiError, form: Form) -> Response<LabBody> {
+        if error.status == 401 {
+            self.cluster.clock.sleep(self.cluster.config.auth_delay).await;
+        }
+        self.finish(Some(error.status));
+        respond::failure(error, form)
+    }
 }
 
 /// Faults, route, permissions, parameters, then the work.
 async fn handle(cluster: Arc<Cluster>, read: Read) -> Result<ApiResult<Answer>, Cut> {
-    let faults = cluster.faults.take(&read.method, &read.path);
+    let faults = read.faults.clone();
     for fault in &faults {
         match fault {
-            Fault::DropBefore => return Err(Cut),
-            Fault::Refuse { status, reason } => {
-                let mut error = ApiError::status(*status, reason.clone());
-                if matches!(*status, 401 | 595..=599) {
-                    error.body = ErrorBody::Empty;
-                }
-                return Ok(Err(error));
-            }
             Fault::Hold(gate) => gate.pass().await,
-            Fault::Delay(time) => tokio::time::sleep(*time).await,
+            Fault::Delay(time) => cluster.clock.sleep(*time).await,
             _ => {}
         }
     }
-    let outcome = route(&cluster, read, faults.clone()).await;
+    let outcome = route(&cluster, read).await;
     for fault in &faults {
         match fault {
             Fault::DoThenDrop => return Err(Cut),
             Fault::HoldAfter(gate) => gate.pass().await,
+            Fault::DelayAfter(time) => cluster.clock.sleep(*time).await,
             _ => {}
         }
     }
     Ok(outcome)
 }
 
-async fn route(cluster: &Arc<Cluster>, read: Read, faults: Vec<Fault>) -> ApiResult<Answer> {
-    let not_there =
-        || ApiError::status(501, format!("Method '{} {}' not implemented", read.method, read.shown));
-    let (route, method, captured) = schema().find(&read.method, &read.path).ok_or_else(not_there)?;
-    let mut parameters = read.parameters.clone();
+async fn route(cluster: &Arc<Cluster>, read: Read) -> ApiResult<Answer> {
+    let not_there = ApiError::status(501, format!("Method '{} {}' not implemented", read.method, read.shown));
+    let Some((route, method, captured)) = read.found else { return Err(not_there) };
+    let mut parameters = read.parameters;
     for (name, value) in captured {
         parameters.insert(name, value.into());
     }
@@ -252,70 +246,34 @@ async fn route(cluster: &Arc<Cluster>, read: Read, faults: Vec<Fault>) -> ApiRes
             return Err(ApiError::die(format!(
                 "hostname lookup '{node}' failed - failed to get address info for: {node}: Temporary failure in name resolution"
             )));
+        } else if !cluster.is_online(node) {
+            let mut error = ApiError::status(595, "No route to host");
+            error.body = ErrorBody::Empty;
+            return Err(error);
         }
     }
-    let params = schema().verify(method, parameters).map_err(ApiError::parameters)?;
+    let params = cluster.schema().verify(method, parameters).map_err(ApiError::parameters)?;
     let call = Call {
         cluster: Arc::clone(cluster),
-        caller: read.caller.clone(),
+        caller: read.caller,
         params,
-        faults,
-        headers: read.headers.clone(),
+        faults: read.faults,
+        headers: read.headers,
         upgrade: read.upgrade,
+        upload: read.upload,
     };
-    match api::dispatch(&read.method, &route.template, call).await {
-        Some(outcome) => outcome,
-        None => {
-            Err(ApiError::status(501, format!("Method '{} {}' not implemented", read.method, read.shown)))
-        }
-    }
-}
-
-fn success_response(answer: Answer) -> Response<Full<Bytes>> {
-    let body = match answer {
-        Answer::Data(data) => json!({"data": data}),
-        Answer::Page(data, total) => json!({"data": data, "total": total}),
-        Answer::Upgrade(response) => return *response,
-    };
-    with_headers(StatusCode::OK, body.to_string(), "application/json;charset=UTF-8")
-}
-
-fn error_response(error: &ApiError) -> Response<Full<Bytes>> {
-    // A carriage return in the text spoils the status line; pveproxy then says only this.
-    if error.message.contains('\r') {
-        let mut response = with_headers(StatusCode::BAD_REQUEST, String::new(), "text/plain");
-        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-        return response;
-    }
-    let status = StatusCode::from_u16(error.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let (body, kind) = match error.body {
-        ErrorBody::Empty => (String::new(), "text/plain"),
-        ErrorBody::Text => (error.message.clone(), "text/plain"),
-        ErrorBody::Json => {
-            let end = if error.status == 501 { "" } else { "\n" };
-            let mut document = json!({"data": null, "message": format!("{}{end}", error.message)});
-            if let Some(errors) = &error.errors {
-                document["errors"] = Value::Object(errors.clone());
+    let answer = api::dispatch(&read.method, &route.template, call).await.unwrap_or(Err(not_there))?;
+    let (Answer::Data(data) | Answer::Page(data, _)) = &answer else { return Ok(answer) };
+    match cluster.schema().check_answer(method, data) {
+        Ok(()) => Ok(answer),
+        Err(wrong) => {
+            let text =
+                format!("the lab's answer to {} {} breaks the schema: {wrong}", read.method, route.template);
+            if cluster.config.strict_answers {
+                return Err(ApiError::die(text));
             }
-            (document.to_string(), "application/json;charset=UTF-8")
+            tracing::warn!("{text}");
+            Ok(answer)
         }
-    };
-    let mut response = with_headers(status, body, kind);
-    let reason = error.message.lines().next().unwrap_or_default();
-    if let Ok(reason) = ReasonPhrase::try_from(reason.as_bytes()) {
-        response.extensions_mut().insert(reason);
     }
-    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-    response
-}
-
-fn with_headers(status: StatusCode, body: String, kind: &'static str) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(Bytes::from(body)));
-    *response.status_mut() = status;
-    let headers = response.headers_mut();
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("max-age=0"));
-    headers.insert(header::PRAGMA, HeaderValue::from_static("no-cache"));
-    headers.insert(header::SERVER, HeaderValue::from_static("pve-api-daemon/3.0"));
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
-    response
 }

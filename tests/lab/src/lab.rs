@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail};
 use tokio::net::TcpListener;
@@ -16,7 +16,8 @@ use tokio_util::sync::CancellationToken;
 pub use import::ImportVm;
 
 use crate::api::Consoles;
-use crate::auth::{ALL_PRIVILEGES_PVE9, Auth};
+use crate::auth::Auth;
+use crate::clock::LabClock;
 use crate::cluster::{Cluster, RequestRecord};
 use crate::config::LabConfig;
 use crate::faults::Faults;
@@ -88,11 +89,12 @@ impl Lab {
         }
         let run_dir = root.join("run");
         std::fs::create_dir_all(&run_dir)?;
+        let clock = Arc::new(LabClock::new(config.clock));
         let cluster = Arc::new(Cluster {
             state: Mutex::new(State::default()),
-            tasks: Tasks::default(),
+            tasks: Tasks::new(Arc::clone(&clock), (!config.run_guests).then_some(config.task_time)),
             faults: Faults::default(),
-            auth: Mutex::new(Auth::default()),
+            auth: Mutex::new(Auth::new(config.version)),
             requests: Mutex::default(),
             identity: Identity::generate(&config.nodes)?,
             storages,
@@ -100,7 +102,9 @@ impl Lab {
             network: GuestNetwork::claim(config.ssh)?,
             run_dir,
             consoles: Consoles::default(),
-            started: Instant::now(),
+            clock,
+            offline: Mutex::default(),
+            options: Mutex::default(),
             config,
         });
         let stop = CancellationToken::new();
@@ -143,7 +147,38 @@ impl Lab {
 
     /// Adds an API token that may do everything, and returns its secret.
     pub fn add_full_token(&self, id: &str) -> String {
-        self.add_token(id, &[("/", ALL_PRIVILEGES_PVE9)])
+        let all = self.cluster.auth().known_privileges();
+        self.add_token(id, &[("/", all)])
+    }
+
+    /// Sets the password of a user, and makes the user if it is not there: `set_password("root@pam", "secret")`.
+    pub fn set_password(&self, user: &str, password: &str) {
+        self.cluster.auth().set_password(user, password);
+    }
+
+    /// Replaces what a user may do, and makes the user if it is not there.
+    pub fn set_user_access(&self, user: &str, access: &[(&str, &[&str])]) {
+        self.cluster.auth().set_user_access(user, access);
+    }
+
+    /// Moves the time of a lab whose clock is explicit.
+    pub fn advance(&self, time: Duration) {
+        self.cluster.clock.advance(time);
+    }
+
+    /// Sets the nodes' clocks wrong by that many seconds.
+    pub fn set_clock_skew(&self, seconds: i64) {
+        self.cluster.clock.set_skew(seconds);
+    }
+
+    /// Takes a node down or brings it back: while it is down, calls to it end with 595.
+    pub fn set_online(&self, node: &str, online: bool) {
+        let mut offline = self.cluster.offline.lock().unwrap_or_else(PoisonError::into_inner);
+        if online {
+            offline.remove(node);
+        } else {
+            offline.insert(node.to_owned());
+        }
     }
 
     /// Replaces what a token may do.
@@ -315,6 +350,12 @@ impl Lab {
         }
     }
 
+    /// Its inside, for tests of this crate.
+    #[cfg(test)]
+    pub(crate) fn cluster(&self) -> &Arc<Cluster> {
+        &self.cluster
+    }
+
     fn running(&self) -> Vec<Vm> {
         self.cluster.state().vms.values().filter(|vm| vm.is_running()).cloned().collect()
     }
@@ -322,6 +363,7 @@ impl Lab {
 
 impl Drop for Lab {
     fn drop(&mut self) {
+        crate::coverage::record(&self.requests());
         self.stop.cancel();
         self.cluster.tasks.stop_all();
         for vm in self.running() {

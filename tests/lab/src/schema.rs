@@ -1,8 +1,9 @@
 //! Proxmox's API schema as data: finds the route of a path and checks parameters in Proxmox's wording.
 //!
 //! Invariants: a parameter the schema does not name is refused; values that pass are strings (booleans `1`/`0`)
-//! or lists of strings. The data is `schema/pve-9.2.json`, made by `schema/compact.py`.
+//! or lists of strings. The data are `schema/pve-9.2.json` and `schema/pve-8.4.json`, made by `schema/compact.py`.
 
+mod answer;
 mod format;
 mod property;
 
@@ -11,10 +12,13 @@ use std::sync::LazyLock;
 
 use serde_json::{Map, Value};
 
-pub use format::split_list;
+use crate::config::PveVersion;
+
+pub use format::{cpu_models, split_list};
 pub use property::{parse_property_string, parse_with};
 
-static SCHEMA: LazyLock<Schema> = LazyLock::new(|| Schema::parse(include_str!("../schema/pve-9.2.json")));
+static PVE9: LazyLock<Schema> = LazyLock::new(|| Schema::parse(include_str!("../schema/pve-9.2.json")));
+static PVE8: LazyLock<Schema> = LazyLock::new(|| Schema::parse(include_str!("../schema/pve-8.4.json")));
 
 /// The routes of the API.
 #[derive(Debug)]
@@ -37,6 +41,9 @@ pub struct Route {
 pub struct Method {
     properties: Map<String, Value>,
     additional: bool,
+    returns: Value,
+    /// Whether pveproxy hands it to pvedaemon, which takes the connection and the 30 s limit with it.
+    pub protected: bool,
     /// Whether an API token may call it.
     pub allow_token: bool,
     /// The permission check as the schema has it.
@@ -99,9 +106,17 @@ impl Params {
     }
 }
 
-/// The embedded schema of PVE 9.2.
+/// The embedded schema of PVE 9.2, by which configurations are read whatever the release.
 pub fn schema() -> &'static Schema {
-    &SCHEMA
+    &PVE9
+}
+
+/// The embedded schema of a release.
+pub fn schema_of(version: PveVersion) -> &'static Schema {
+    match version {
+        PveVersion::V8 => &PVE8,
+        PveVersion::V9 => &PVE9,
+    }
 }
 
 impl Schema {
@@ -117,6 +132,8 @@ impl Schema {
                 let method = Method {
                     properties: entry["properties"].as_object().cloned().unwrap_or_default(),
                     additional: entry.get("additional").is_some(),
+                    returns: entry["returns"].clone(),
+                    protected: entry.get("protected").is_some(),
                     allow_token: entry.get("token").is_some(),
                     permissions: entry.get("permissions").cloned(),
                 };
@@ -142,6 +159,14 @@ impl Schema {
         }
         let (_, route, captured) = best?;
         Some((route, route.methods.get(method)?, captured))
+    }
+
+    /// All routes: method and template.
+    #[cfg(test)]
+    pub fn routes(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.routes
+            .iter()
+            .flat_map(|route| route.methods.keys().map(|method| (method.as_str(), route.template.as_str())))
     }
 
     /// The schema of a VM's configuration key, by which its JSON type is chosen.
@@ -182,6 +207,12 @@ impl Schema {
             let Some(property) = self.property(method, name) else { continue };
             if !name.ends_with("[n]") && !is_optional(property) && !given.contains_key(name) {
                 errors.insert(name.clone(), "property is missing and it is not optional".into());
+            }
+        }
+        for name in given.keys() {
+            let needed = self.property(method, name).and_then(|property| property["requires"].as_str());
+            if let Some(needed) = needed.filter(|needed| !given.contains_key(*needed)) {
+                errors.insert(needed.to_owned(), format!("missing property required by '{name}'").into());
             }
         }
         for (name, value) in given {

@@ -92,11 +92,6 @@ impl State {
         self.vms.get_mut(&vmid).filter(|vm| vm.node == node).ok_or_else(|| ApiError::no_such_vm(node, vmid))
     }
 
-    /// The lowest VMID that is free.
-    pub fn next_id(&self) -> u32 {
-        (100..).find(|vmid| !self.vms.contains_key(vmid)).unwrap_or(100)
-    }
-
     /// The lowest address slot that no VM has and nothing listens at.
     pub fn free_slot(&self, network: &GuestNetwork) -> u8 {
         let free = |slot: &u8| self.vms.values().all(|vm| vm.slot != *slot) && network.is_free(*slot);

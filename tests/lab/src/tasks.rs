@@ -8,13 +8,14 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::auth::Caller;
+use crate::clock::LabClock;
 use crate::faults::Fault;
 
 /// What a task's work returns: the text of its error.
@@ -27,7 +28,9 @@ type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 pub struct Tasks {
     all: Mutex<BTreeMap<u64, Arc<Task>>>,
     next: AtomicU32,
-    started: Instant,
+    clock: Arc<LabClock>,
+    /// How long a task of a lab without guests takes; `None` where the work itself takes time.
+    pace: Option<Duration>,
 }
 
 /// One task.
@@ -50,6 +53,8 @@ pub struct Task {
     log: Mutex<Vec<String>>,
     warnings: AtomicU32,
     exit: watch::Sender<Option<String>>,
+    /// How far the work is, in percent.
+    progress: watch::Sender<f64>,
     stop: CancellationToken,
 }
 
@@ -65,8 +70,17 @@ impl TaskLog {
 
     /// Adds a warning; a task that has one and ends well ends with `WARNINGS: n`.
     pub fn warn(&self, text: &str) {
-        self.0.warnings.fetch_add(1, Ordering::SeqCst);
-        self.line(format!("WARN: {text}"));
+        self.0.warn(text);
+    }
+
+    /// Says how far the work is, in percent.
+    pub fn progress(&self, percent: f64) {
+        self.0.progress.send_replace(percent);
+    }
+
+    /// The number of the task's process.
+    pub fn pid(&self) -> u32 {
+        self.0.pid
     }
 }
 
@@ -84,13 +98,12 @@ pub struct Spawn<'a> {
     pub faults: Vec<Fault>,
 }
 
-impl Default for Tasks {
-    fn default() -> Self {
-        Tasks { all: Mutex::default(), next: AtomicU32::new(0x400), started: Instant::now() }
-    }
-}
-
 impl Tasks {
+    /// No tasks yet. `pace` is how long one takes whose work takes no time of its own.
+    pub fn new(clock: Arc<LabClock>, pace: Option<Duration>) -> Self {
+        Tasks { all: Mutex::default(), next: AtomicU32::new(0x400), clock, pace }
+    }
+
     /// Starts a task and returns its UPID; `undo` runs when the work fails or is stopped.
     pub fn spawn_with_undo<W, U>(&self, spawn: Spawn<'_>, work: impl FnOnce(TaskLog) -> W, undo: U) -> String
     where
@@ -98,8 +111,8 @@ impl Tasks {
         U: Future<Output = ()> + Send + 'static,
     {
         let number = self.next.fetch_add(7, Ordering::SeqCst);
-        let start = crate::ids::now();
-        let ticks = 0x4_0000 + u32::try_from(self.started.elapsed().as_millis() / 10).unwrap_or(0);
+        let start = self.clock.now();
+        let ticks = 0x4_0000 + u32::try_from(self.clock.elapsed().as_millis() / 10).unwrap_or(0);
         let Spawn { node, kind, id, caller, faults } = spawn;
         let upid = format!("UPID:{node}:{number:08X}:{ticks:08X}:{start:08X}:{kind}:{id}:{}:", caller.0);
         let task = Arc::new(Task {
@@ -115,11 +128,13 @@ impl Tasks {
             log: Mutex::default(),
             warnings: AtomicU32::new(0),
             exit: watch::Sender::new(None),
+            progress: watch::Sender::new(0.0),
             stop: CancellationToken::new(),
         });
         self.lock().insert(u64::from(number), Arc::clone(&task));
         let work: BoxFuture<TaskResult> = Box::pin(work(TaskLog(Arc::clone(&task))));
-        tokio::spawn(run(task, faults, work, Box::pin(undo)));
+        let pace = Pace { clock: Arc::clone(&self.clock), time: self.pace };
+        tokio::spawn(run(task, faults, pace, work, Box::pin(undo)));
         upid
     }
 
@@ -145,24 +160,63 @@ impl Tasks {
     }
 }
 
-async fn run(task: Arc<Task>, faults: Vec<Fault>, work: BoxFuture<TaskResult>, undo: BoxFuture<()>) {
+/// How the time of a task goes.
+struct Pace {
+    clock: Arc<LabClock>,
+    time: Option<Duration>,
+}
+
+impl Pace {
+    /// Lets the task of a lab without guests take its time, percent by percent.
+    async fn walk(&self, task: &Task) {
+        let Some(time) = self.time else { return };
+        for percent in 1..=100_u32 {
+            if !time.is_zero() {
+                self.clock.sleep(time / 100).await;
+            }
+            task.progress.send_replace(f64::from(percent));
+            // A fault may wait for this very percent.
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+/// Ends when a fault lets the task fail on its way, with the text of the failure; else never.
+async fn fails_on_its_way(task: &Task, faults: &[Fault]) -> String {
+    for fault in faults {
+        if let Fault::TaskFailAt { percent, text } = fault {
+            let mut progress = task.progress.subscribe();
+            // The sender lives in the task, so waiting can't fail.
+            let _ = progress.wait_for(|now| now >= percent).await;
+            return text.clone();
+        }
+    }
+    std::future::pending().await
+}
+
+async fn run(
+    task: Arc<Task>,
+    faults: Vec<Fault>,
+    pace: Pace,
+    work: BoxFuture<TaskResult>,
+    undo: BoxFuture<()>,
+) {
     let whole = async {
         for fault in &faults {
             match fault {
                 Fault::TaskHold(gate) => gate.pass().await,
+                Fault::TaskHang => std::future::pending().await,
                 Fault::TaskFail { text } => return Err(text.clone()),
-                Fault::TaskWarn { text } => {
-                    task.warnings.fetch_add(1, Ordering::SeqCst);
-                    task.push(format!("WARN: {text}"));
-                }
+                Fault::TaskWarn { text } => task.warn(text),
                 _ => {}
             }
         }
+        pace.walk(&task).await;
         work.await?;
         for fault in &faults {
             match fault {
                 Fault::TaskHoldAfter(gate) => gate.pass().await,
-                Fault::TaskFailAfter { text } => return Err(text.clone()),
+                Fault::TaskFailAfter { text } | Fault::TaskFailAt { text, .. } => return Err(text.clone()),
                 _ => {}
             }
         }
@@ -170,13 +224,15 @@ async fn run(task: Arc<Task>, faults: Vec<Fault>, work: BoxFuture<TaskResult>, u
     };
     let result = tokio::select! {
         biased;
-        result = whole => result,
         () = task.stop.cancelled() => Err("received interrupt".to_owned()),
+        text = fails_on_its_way(&task, &faults) => Err(text),
+        result = whole => result,
     };
     if result.is_err() {
         undo.await;
     }
-    task.finish(result);
+    let died = faults.iter().any(|fault| matches!(fault, Fault::TaskDie));
+    task.finish(if died { None } else { Some(result) }, pace.clock.now());
 }
 
 impl Task {
@@ -184,23 +240,30 @@ impl Task {
         self.log.lock().unwrap_or_else(PoisonError::into_inner).push(line);
     }
 
-    fn finish(&self, result: TaskResult) {
+    fn warn(&self, text: &str) {
+        self.warnings.fetch_add(1, Ordering::SeqCst);
+        self.push(format!("WARN: {text}"));
+    }
+
+    /// Writes the last line; a worker that died writes none.
+    fn finish(&self, result: Option<TaskResult>, now: i64) {
         let warnings = self.warnings.load(Ordering::SeqCst);
         let exit = match result {
-            Ok(()) if warnings > 0 => {
+            None => "unexpected status".to_owned(),
+            Some(Ok(())) if warnings > 0 => {
                 self.push(format!("TASK WARNINGS: {warnings}"));
                 format!("WARNINGS: {warnings}")
             }
-            Ok(()) => {
+            Some(Ok(())) => {
                 self.push("TASK OK".to_owned());
                 "OK".to_owned()
             }
-            Err(text) => {
+            Some(Err(text)) => {
                 self.push(format!("TASK ERROR: {text}"));
                 text
             }
         };
-        *self.end.lock().unwrap_or_else(PoisonError::into_inner) = Some(crate::ids::now());
+        *self.end.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
         self.exit.send_replace(Some(exit));
     }
 
@@ -256,6 +319,11 @@ impl Task {
             answer.insert("endtime".to_owned(), end.into());
         }
         Value::Object(answer)
+    }
+
+    /// When it was started, in seconds since 1970.
+    pub fn start(&self) -> i64 {
+        self.start
     }
 
     fn fields(&self) -> Map<String, Value> {

@@ -12,6 +12,7 @@ use serde_json::{Map, Value, json};
 
 use super::{Answer, Call};
 use crate::error::{ApiError, ApiResult};
+use crate::faults::Fault;
 use crate::vm::{AgentFailure, RunningVm};
 
 /// How long the agent may take for a command.
@@ -105,8 +106,10 @@ fn guest(call: &Call) -> ApiResult<Option<Arc<RunningVm>>> {
 }
 
 async fn run(call: &Call, command: &str, arguments: Value) -> ApiResult<Value> {
-    let Some(process) = guest(call)? else {
-        tokio::time::sleep(call.cluster.config.agent_ping).await;
+    let process = guest(call)?;
+    let gone = call.faults.iter().any(|fault| matches!(fault, Fault::AgentGone));
+    let Some(process) = process.filter(|_| !gone) else {
+        call.cluster.clock.sleep(call.cluster.config.agent_ping).await;
         return Err(not_there());
     };
     let result = process.ask_agent(command, arguments, call.cluster.config.agent_ping, COMMAND).await;

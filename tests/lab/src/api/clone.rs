@@ -91,6 +91,11 @@ pub async fn clone(call: Call) -> ApiResult<Answer> {
         name: call.params.get("name").map(str::to_owned),
         description: call.params.get("description").map(str::to_owned),
     };
+    let pool = call.params.get("pool").map(str::to_owned);
+    if let Some(pool) = pool.as_deref().filter(|pool| !cluster.auth().pools.contains_key(*pool)) {
+        drives::forget_vm(&cluster, &target_node, newid);
+        return Err(ApiError::forbidden(&format!("pool '{pool}' does not exist")));
+    }
     let undo = async move { drives::forget_vm(&cluster, &target_node, newid) };
     call.spawn_with_undo(
         "qmclone",
@@ -99,6 +104,9 @@ pub async fn clone(call: Call) -> ApiResult<Answer> {
             let lock = lock;
             let made = copy(&plan, &log).await;
             drop(lock);
+            if made.is_ok() {
+                plan.cluster.auth().add_to_pool(pool.as_deref(), newid);
+            }
             made
         },
         undo,
@@ -244,6 +252,9 @@ pub async fn transfer(
     let last = AtomicU64::new(0);
     say(format!("transferred 0.0 B of {total} (0.00%)"));
     let progress = |percent: f64| {
+        if let Some(log) = log {
+            log.progress(percent);
+        }
         // A line for each further percent, as Proxmox's own filter does.
         let whole = percent as u64;
         if whole > last.load(Ordering::Relaxed) && percent < 100.0 {

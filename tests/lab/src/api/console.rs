@@ -21,6 +21,7 @@ use tokio::sync::oneshot;
 
 use super::{Answer, Call, websocket};
 use crate::error::{ApiError, ApiResult};
+use crate::faults::Fault;
 
 /// How long a proxy waits for its client.
 const WAIT: Duration = Duration::from_secs(10);
@@ -158,6 +159,10 @@ pub async fn websocket(call: Call) -> ApiResult<Answer> {
     let on_upgrade = call.upgrade.ok_or_else(|| ApiError::die("unable to upgrade connection"))?;
     let process = call.cluster.process(call.params.text("node"), vmid)?;
     let turn = consoles.take(port);
+    let limit = call.faults.iter().find_map(|fault| match fault {
+        Fault::LoseWebsocket { after_bytes } => Some(*after_bytes),
+        _ => None,
+    });
     tokio::spawn(async move {
         let Ok(upgraded) = on_upgrade.await else { return };
         // A port that nobody waits at, or a VM without a screen: the connection closes without an answer.
@@ -167,7 +172,7 @@ pub async fn websocket(call: Call) -> ApiResult<Answer> {
             return;
         }
         if let Ok(vnc) = UnixStream::connect(&process.vnc_socket).await {
-            websocket::bridge(TokioIo::new(upgraded), vnc).await;
+            websocket::bridge(TokioIo::new(upgraded), vnc, limit).await;
         }
         let _ = ended.send(());
     });

@@ -212,6 +212,7 @@ pub fn remove_volume(cluster: &Cluster, node: &str, volid: &str) {
 /// Removes a VM that came to nothing: its configuration and every image in its folders.
 pub fn forget_vm(cluster: &Cluster, node: &str, vmid: u32) {
     cluster.state().vms.remove(&vmid);
+    cluster.auth().forget_vm(vmid);
     for storage in cluster.storages.all() {
         if let Ok(folder) = cluster.storages.content_folder(node, &storage.name, "images") {
             let _ = std::fs::remove_dir_all(folder.join(vmid.to_string()));

@@ -73,8 +73,11 @@ pub fn create(call: &Call) -> ApiResult<Answer> {
     let cluster = Arc::clone(&call.cluster);
     let (node, vmid) = (call.node().to_owned(), call.vmid());
     let path = format!("/vms/{vmid}");
-    let in_pool =
-        call.params.get("pool").is_some_and(|pool| call.may(&format!("/pool/{pool}"), &["VM.Allocate"]));
+    let pool = call.params.get("pool").map(str::to_owned);
+    if let Some(pool) = pool.as_deref().filter(|pool| !cluster.auth().pools.contains_key(*pool)) {
+        return Err(ApiError::forbidden(&format!("pool '{pool}' does not exist")));
+    }
+    let in_pool = pool.as_ref().is_some_and(|pool| call.may(&format!("/pool/{pool}"), &["VM.Allocate"]));
     if !in_pool && !call.may(&path, &["VM.Allocate"]) {
         return Err(ApiError::forbidden_unnamed());
     }
@@ -88,7 +91,13 @@ pub fn create(call: &Call) -> ApiResult<Answer> {
     let mut set = rules::config_values(&call.params);
     rules::check_values(call, &set)?;
     rules::check_storages(call, &set)?;
-    rules::check_privileges(call, &path, &set, &[], true)?;
+    // What the pool's entry allows needs none of the VM's own.
+    let by_pool = pool
+        .as_ref()
+        .is_some_and(|pool| rules::check_privileges(call, &format!("/pool/{pool}"), &set, &[], true).is_ok());
+    if !by_pool {
+        rules::check_privileges(call, &path, &set, &[], true)?;
+    }
     rules::check_bridges(call, &set)?;
     rules::normalise(&mut set);
 
@@ -123,6 +132,7 @@ pub fn create(call: &Call) -> ApiResult<Answer> {
             set.extend(made);
             cluster.state().vm_mut(&node, vmid)?.config = set;
             drop(lock);
+            cluster.auth().add_to_pool(pool.as_deref(), vmid);
             if start {
                 super::power::start_vm(&cluster, &node, vmid, &caller, &log).await?;
             }

@@ -17,7 +17,7 @@ fn find(call: &Call) -> ApiResult<Arc<Task>> {
     let upid = call.params.text("upid");
     let parts: Vec<&str> = upid.split(':').collect();
     if parts.len() < 9 || parts[0] != "UPID" {
-        return Err(ApiError::parameter("upid", format!("unable to parse worker upid '{upid}'")));
+        return Err(ApiError::parameter("upid", "unable to parse worker upid"));
     }
     let task = call.cluster.tasks.find(upid).ok_or_else(|| ApiError::parameter("upid", "no such task"))?;
     if task.node != call.node() {
@@ -43,6 +43,11 @@ pub fn log(call: &Call) -> ApiResult<Answer> {
     }
     let start = call.params.number("start").unwrap_or(0);
     let limit = call.params.number("limit").unwrap_or(50);
+    if call.params.flag("download") {
+        let (lines, _) = task.log(0, 0);
+        let text = lines.as_array().into_iter().flatten().filter_map(|line| line["t"].as_str());
+        return Ok(Answer::File(text.fold(String::new(), |all, line| all + line + "\n").into()));
+    }
     let (lines, total) = task.log(start, limit);
     Ok(Answer::Page(lines, total))
 }
@@ -57,20 +62,43 @@ pub fn stop(call: &Call) -> ApiResult<Answer> {
     Ok(Value::Null.into())
 }
 
+/// `GET /nodes/{node}/tasks/{upid}`.
+pub fn index(call: &Call) -> ApiResult<Answer> {
+    find(call)?;
+    Ok(serde_json::json!([{"name": "log"}, {"name": "status"}]).into())
+}
+
 /// `GET /nodes/{node}/tasks`.
 pub fn list(call: &Call) -> ApiResult<Answer> {
     let all = call.may(&format!("/nodes/{}", call.node()), &["Sys.Audit"]);
     let source = call.params.get("source").unwrap_or("archive");
+    let text = |name: &str| call.params.get(name);
+    let since = call.params.number::<i64>("since");
+    let until = call.params.number::<i64>("until");
     let wanted = |task: &&Arc<Task>| {
-        let running = task.exit_status().is_none();
+        let exit = task.exit_status();
+        let failed = exit.as_deref().is_some_and(|exit| exit != "OK" && !exit.starts_with("WARNINGS: "));
         task.node == call.node()
             && (all || owns(call, task))
-            && call.params.get("vmid").is_none_or(|vmid| vmid == task.id)
-            && call.params.get("typefilter").is_none_or(|kind| kind == task.kind)
+            && text("vmid").is_none_or(|vmid| vmid == task.id)
+            && text("typefilter").is_none_or(|kind| kind == task.kind)
+            && text("userfilter").is_none_or(|user| task.caller.0.contains(user))
+            && since.is_none_or(|since| task.start() >= since)
+            && until.is_none_or(|until| task.start() <= until)
+            && (!call.params.flag("errors") || failed)
+            && text("statusfilter").is_none_or(|list| {
+                let own = match exit.as_deref() {
+                    Some("OK") => "ok",
+                    Some(exit) if exit.starts_with("WARNINGS: ") => "warning",
+                    Some("unexpected status") | None => "unknown",
+                    Some(_) => "error",
+                };
+                crate::schema::split_list(list).any(|wanted| wanted == own)
+            })
             && match source {
-                "active" => running,
+                "active" => exit.is_none(),
                 "all" => true,
-                _ => !running,
+                _ => exit.is_some(),
             }
     };
     let tasks = call.cluster.tasks.all();

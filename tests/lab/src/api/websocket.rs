@@ -13,8 +13,10 @@ const CLOSE: u8 = 8;
 const PING: u8 = 9;
 const PONG: u8 = 10;
 
-/// Carries bytes both ways until either side ends or breaks a rule.
-pub async fn bridge(client: impl AsyncRead + AsyncWrite + Send, vnc: UnixStream) {
+/// Carries bytes both ways until either side ends or breaks a rule, or, by a fault, until so many bytes have gone to the
+/// client.
+pub async fn bridge(client: impl AsyncRead + AsyncWrite + Send, vnc: UnixStream, limit: Option<u64>) {
+    let mut left = limit.unwrap_or(u64::MAX);
     let (mut from_client, mut to_client) = tokio::io::split(client);
     let (mut from_vnc, mut to_vnc) = vnc.into_split();
     let (pongs, mut ponged) = mpsc::channel::<(u8, Vec<u8>)>(16);
@@ -44,7 +46,13 @@ pub async fn bridge(client: impl AsyncRead + AsyncWrite + Send, vnc: UnixStream)
                         let _ = write_frame(&mut to_client, CLOSE, &[0x03, 0xe8]).await;
                         break;
                     }
-                    Ok(length) => write_frame(&mut to_client, BINARY, &buffer[..length]).await,
+                    Ok(length) => match left.checked_sub(length as u64) {
+                        Some(rest) => {
+                            left = rest;
+                            write_frame(&mut to_client, BINARY, &buffer[..length]).await
+                        }
+                        None => break,
+                    },
                 },
                 Some((opcode, data)) = ponged.recv() => {
                     let sent = write_frame(&mut to_client, opcode, &data).await;

@@ -7,6 +7,7 @@ mod demo;
 mod images;
 mod output;
 mod programs;
+mod routes;
 mod serve;
 mod site;
 mod test;
@@ -34,6 +35,8 @@ enum Command {
     Serve(serve::ServeArguments),
     /// Makes the guests' disks that the cache lacks and prints their paths
     Images(images::ImagesArguments),
+    /// Prints what each route is like, and who called it in the last `cargo lab test`
+    Routes(routes::RoutesArguments),
     /// Installs the system packages that the lab needs
     Setup,
 }
@@ -65,6 +68,7 @@ pub fn main() -> ExitCode {
         Command::Test(arguments) => test::run(&arguments),
         Command::Serve(arguments) => serve::run(&arguments),
         Command::Images(arguments) => images::run(&arguments),
+        Command::Routes(arguments) => routes::run(&arguments),
         Command::Setup => crate::setup::ensure(&mut output::say).map(|()| ExitCode::SUCCESS),
     };
     result.unwrap_or_else(|error| {

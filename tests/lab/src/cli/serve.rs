@@ -10,7 +10,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::site::{self, BOOT_VM, BOOT_VM_NAME, SECRET_VARIABLE, TOKEN_ID};
 use super::{Guest, images, output, runtime};
-use crate::{Lab, LabConfig, SshForward};
+use crate::{Lab, LabConfig, Scenario, SshForward};
 
 /// The arguments of `cargo lab serve`.
 #[derive(Debug, Args)]
@@ -27,6 +27,9 @@ pub struct ServeArguments {
     /// Gives the boot VM a cloud-init drive
     #[arg(long)]
     cloud_init_drive: bool,
+    /// Sets the lab up and lets it fail as a file says (examples in tests/lab/scenarios)
+    #[arg(long, value_name = "FILE")]
+    scenario: Option<PathBuf>,
     /// Where disks and sockets are kept; without, a temporary folder
     #[arg(long)]
     state: Option<PathBuf>,
@@ -45,22 +48,40 @@ async fn serve(arguments: &ServeArguments, disk: Option<PathBuf>) -> anyhow::Res
         1 => vec!["pve".to_owned()],
         count => (1..=count).map(|number| format!("pve{number}")).collect(),
     };
-    let lab = Lab::start(LabConfig {
+    let scenario = match &arguments.scenario {
+        Some(file) => {
+            let text =
+                std::fs::read_to_string(file).with_context(|| format!("{} can't be read", file.display()))?;
+            Scenario::parse(&text).with_context(|| format!("{} is no scenario", file.display()))?
+        }
+        None => Scenario::default(),
+    };
+    let mut config = LabConfig {
         listen: arguments.listen,
         nodes: nodes.clone(),
         run_guests: arguments.guest != Guest::None,
         // Addresses of their own where port 22 is free there, as in the namespace; else ports from 22000.
         ssh: SshForward::Auto,
         state_dir: arguments.state.clone(),
+        // A person's client is not to fail by what is the lab's own fault; the log names it.
+        strict_answers: false,
         ..LabConfig::default()
-    })
-    .await
-    .with_context(|| format!("the lab can't start on {}", arguments.listen))?;
+    };
+    scenario.configure(&mut config)?;
+    let nodes = config.nodes.clone();
+    let lab =
+        Lab::start(config).await.with_context(|| format!("the lab can't start on {}", arguments.listen))?;
     let secret = lab.add_full_token(TOKEN_ID);
-    lab.import_vm(site::boot_vm(disk, arguments.cloud_init_drive)).await?;
+    let password = crate::ids::uuid();
+    lab.set_password("root@pam", &password);
+    scenario.fill(&lab).await?;
+    if lab.vm(BOOT_VM).is_none() {
+        lab.import_vm(site::boot_vm(disk, arguments.cloud_init_drive)).await?;
+    }
     for line in [
         format!("url          {}", lab.url()),
         format!("token        {TOKEN_ID}={secret}"),
+        format!("root@pam     {password}"),
         format!("fingerprint  {}", lab.fingerprint()),
         format!("boot VM      {BOOT_VM} ({BOOT_VM_NAME})"),
         format!("\nforge.toml, with the secret in the environment (export {SECRET_VARIABLE}={secret}):\n"),

@@ -7,6 +7,7 @@ use clap::Args;
 
 use super::programs::{build_forge, cargo, succeeded};
 use super::{Guest, images, output};
+use crate::coverage;
 use crate::images::default_cache_root;
 use crate::netns::{self, Network};
 
@@ -34,8 +35,15 @@ pub fn run(arguments: &TestArguments) -> anyhow::Result<ExitCode> {
         output::say("running the tests in a network namespace of their own");
     }
     let mut tests = runner(nextest, arguments);
+    let calls = coverage::folder();
+    // What the run before has called does not count.
+    let _ = std::fs::remove_dir_all(&calls);
+    tests.env(coverage::VARIABLE, &calls);
     tests.env("FORGE_LAB", "1").env("FORGE_LAB_CACHE", default_cache_root());
     let status = tests.status().context("cargo can't be run")?;
+    if let Ok(calls) = coverage::read(&calls) {
+        output::print(&coverage::table(&calls));
+    }
     Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 

@@ -1,8 +1,5 @@
 //! Request bodies: forms with Proxmox's separators, and JSON.
 
-use http::{Request, header};
-use http_body_util::{BodyExt as _, Limited};
-use hyper::body::Incoming;
 use serde_json::{Map, Value};
 
 use crate::error::{ApiError, ApiResult};
@@ -11,18 +8,10 @@ use crate::error::{ApiError, ApiResult};
 pub(super) const LIMIT: usize = 512 * 1024;
 
 /// Reads a body by its content type.
-pub(super) async fn read(request: Request<Incoming>) -> ApiResult<Map<String, Value>> {
-    let kind = request
-        .headers()
-        .get(header::CONTENT_TYPE)
-        .and_then(|value| value.to_str().ok())
-        .unwrap_or_default()
-        .to_owned();
-    let body = Limited::new(request.into_body(), LIMIT).collect().await;
-    let bytes = body.map_err(|error| ApiError::plain(500, error.to_string()))?.to_bytes();
+pub(super) fn parse(kind: &str, bytes: &[u8]) -> ApiResult<Map<String, Value>> {
     match kind.split(';').next().unwrap_or_default().trim() {
-        "application/x-www-form-urlencoded" | "" => decode_urlencoded(&bytes),
-        "application/json" => decode_json(&bytes),
+        "application/x-www-form-urlencoded" | "" => decode_urlencoded(bytes),
+        "application/json" => decode_json(bytes),
         _ => Err(ApiError::plain(506, format!("upload 'Content-Type '{kind}' not implemented"))),
     }
 }

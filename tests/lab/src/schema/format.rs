@@ -146,6 +146,11 @@ const CPU_MODELS: &[&str] = &[
     "x86-64-v4",
 ];
 
+/// Built-in CPU models, for `capabilities`.
+pub fn cpu_models() -> &'static [&'static str] {
+    CPU_MODELS
+}
+
 fn cpu(value: &str) -> Result<(), String> {
     let first = value.split(',').next().unwrap_or_default();
     let model = first.strip_prefix("cputype=").unwrap_or(first);

@@ -16,6 +16,10 @@ pub struct StorageConfig {
     pub content: Vec<String>,
     /// Whether all nodes see the same files.
     pub shared: bool,
+    /// Bytes it can hold; `None` is as much as the machine has.
+    pub size: Option<u64>,
+    /// The nodes that have it; `None` is all.
+    pub nodes: Option<Vec<String>>,
 }
 
 impl StorageConfig {
@@ -27,7 +31,36 @@ impl StorageConfig {
     /// A storage of these content types.
     pub fn of(name: &str, content: &[&str]) -> Self {
         let content = content.iter().map(|kind| (*kind).to_owned()).collect();
-        StorageConfig { name: name.to_owned(), content, shared: false }
+        StorageConfig { name: name.to_owned(), content, shared: false, size: None, nodes: None }
+    }
+
+    /// The same storage, seen by all nodes.
+    #[must_use]
+    pub fn shared(mut self) -> Self {
+        self.shared = true;
+        self
+    }
+
+    /// The same storage, which can hold only so many bytes.
+    #[must_use]
+    pub fn with_size(mut self, bytes: u64) -> Self {
+        self.size = Some(bytes);
+        self
+    }
+
+    /// The type it is shown as.
+    pub fn kind(&self) -> &'static str {
+        if self.shared { "nfs" } else { "dir" }
+    }
+
+    /// Whether it takes a content type.
+    pub fn takes(&self, content: &str) -> bool {
+        self.content.iter().any(|kind| kind == content)
+    }
+
+    /// Whether a node has it.
+    pub fn is_on(&self, node: &str) -> bool {
+        self.nodes.as_ref().is_none_or(|nodes| nodes.iter().any(|name| name == node))
     }
 
     /// The content types as Proxmox prints them.
@@ -109,7 +142,7 @@ impl Volume {
         };
         match self.vmid {
             Some(vmid) => format!("{folder}/images/{vmid}/{}", self.file),
-            None => format!("{folder}/template/{}/{}", self.content, self.file),
+            None => format!("{folder}/{}/{}", folder_of(&self.content), self.file),
         }
     }
 }
@@ -123,6 +156,52 @@ impl Storages {
     /// All of them.
     pub fn all(&self) -> &[StorageConfig] {
         &self.list
+    }
+
+    /// Those of one node.
+    pub fn on(&self, node: &str) -> impl Iterator<Item = &StorageConfig> {
+        self.list.iter().filter(move |storage| storage.is_on(node))
+    }
+
+    /// One by name that a node must have.
+    ///
+    /// # Errors
+    /// The 500 of a storage that is not there, or not on the node.
+    pub fn get_on(&self, node: &str, name: &str) -> ApiResult<&StorageConfig> {
+        let storage = self.get(name)?;
+        if storage.is_on(node) {
+            return Ok(storage);
+        }
+        Err(ApiError::die(format!("storage '{name}' is not available on node '{node}'")))
+    }
+
+    /// Bytes in all, and bytes in use: of the storage's own limit, or of the machine's file system.
+    ///
+    /// # Errors
+    /// As [`Storages::get`].
+    pub fn usage(&self, node: &str, storage: &StorageConfig) -> ApiResult<(u64, u64)> {
+        let folder = self.folder(node, &storage.name)?;
+        if let Some(size) = storage.size {
+            return Ok((size, bytes_below(&folder).min(size)));
+        }
+        Ok(match nix::sys::statvfs::statvfs(&folder) {
+            Ok(stat) => {
+                let block = stat.fragment_size();
+                let total = stat.blocks() * block;
+                (total, total.saturating_sub(stat.blocks_available() * block))
+            }
+            Err(_) => (0, 0),
+        })
+    }
+
+    /// Whether that many bytes more fit on a storage.
+    ///
+    /// # Errors
+    /// As [`Storages::get`].
+    pub fn has_room(&self, node: &str, name: &str, bytes: u64) -> ApiResult<bool> {
+        let storage = self.get(name)?;
+        let (total, used) = self.usage(node, storage)?;
+        Ok(storage.size.is_none() || used.saturating_add(bytes) <= total)
     }
 
     /// One by name.
@@ -164,6 +243,7 @@ impl Storages {
         let below = match content {
             "iso" => Path::new("template").join("iso"),
             "vztmpl" => Path::new("template").join("cache"),
+            "backup" => PathBuf::from("dump"),
             other => PathBuf::from(other),
         };
         Ok(self.folder(node, name)?.join(below))
@@ -210,6 +290,31 @@ impl Storages {
         }
         Err(ApiError::die("unable to allocate an image name"))
     }
+}
+
+/// Where a storage of type `dir` keeps a content type.
+fn folder_of(content: &str) -> &str {
+    match content {
+        "iso" => "template/iso",
+        "vztmpl" => "template/cache",
+        "backup" => "dump",
+        other => other,
+    }
+}
+
+/// The bytes of all files below a folder, as they count on the disk: holes take no room.
+fn bytes_below(folder: &Path) -> u64 {
+    use std::os::unix::fs::MetadataExt as _;
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let bytes = entries.filter_map(|entry| {
+        let metadata = entry.metadata().ok()?;
+        Some(if metadata.is_dir() {
+            bytes_below(&entry.path())
+        } else {
+            metadata.len().min(metadata.blocks() * 512)
+        })
+    });
+    bytes.sum()
 }
 
 #[cfg(test)]

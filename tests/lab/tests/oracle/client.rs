@@ -22,6 +22,8 @@ pub struct Client {
     pub address: std::net::SocketAddr,
     pub tls: Arc<ClientConfig>,
     pub token: Option<String>,
+    /// Ticket and the token against forgery that goes with it.
+    pub cookie: Option<(String, String)>,
 }
 
 /// An answer as it came.
@@ -59,7 +61,7 @@ impl Client {
             .with_root_certificates(roots)
             .with_no_client_auth();
         let token = Some(format!("PVEAPIToken={id}={secret}"));
-        Ok(Client { address: lab.address(), tls: Arc::new(tls), token })
+        Ok(Client { address: lab.address(), tls: Arc::new(tls), token, cookie: None })
     }
 
     pub async fn connect(&self) -> anyhow::Result<TlsStream<TcpStream>> {
@@ -72,7 +74,11 @@ impl Client {
     pub fn head(&self, method: &str, path: &str, more: &str) -> String {
         let token =
             self.token.as_ref().map(|token| format!("Authorization: {token}\r\n")).unwrap_or_default();
-        format!("{method} /api2/json{path} HTTP/1.1\r\nHost: {}\r\n{token}{more}\r\n", self.address)
+        let cookie = self.cookie.as_ref().map(|(ticket, csrf)| {
+            format!("Cookie: PVEAuthCookie={ticket}\r\nCSRFPreventionToken: {csrf}\r\n")
+        });
+        let cookie = cookie.unwrap_or_default();
+        format!("{method} /api2/json{path} HTTP/1.1\r\nHost: {}\r\n{token}{cookie}{more}\r\n", self.address)
     }
 
     /// Sends bytes on a connection of their own and reads one answer.

@@ -1,5 +1,6 @@
 //! The lab's answers against those of a real Proxmox VE 9.2, and its own promises.
 
+mod access;
 mod client;
 mod config;
 mod faults;
@@ -7,6 +8,7 @@ mod guest;
 mod hardware;
 mod lifecycle;
 mod protocol;
+mod storage;
 mod tiny;
 
 use forge_lab::{ALL_PRIVILEGES_PVE9, Lab, LabConfig};

@@ -96,7 +96,7 @@ async fn the_http_layer_refuses_what_pveproxy_refuses() -> anyhow::Result<()> {
         (
             post("Content-Type: application/json\r\nContent-Length: 12\r\n", "{\"vmid\":9000"),
             "500 , or } expected while parsing object/hash, at character offset 12 (before \"(end of string)\") at /usr/share/perl5/PVE/APIServer/AnyEvent.pm line 934.",
-            ", or } expected while parsing object/hash, at character offset 12 (before \"(end of string)\") at /usr/share/perl5/PVE/APIServer/AnyEvent.pm line 934.",
+            ", or } expected while parsing object/hash, at character offset 12 (before \"(end of string)\") at /usr/share/perl5/PVE/APIServer/AnyEvent.pm line 934.\n",
         ),
     ];
     for (request, line, body) in cases {

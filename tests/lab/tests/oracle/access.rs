@@ -1,0 +1,243 @@
+//! Logging in, users, tokens, roles, the access list and pools (pveum-cli.txt, pvesh-pvesm-cli.txt).
+
+use std::time::Duration;
+
+use forge_lab::{Clock, ImportVm, Lab, LabConfig, PveVersion};
+use serde_json::json;
+
+use super::client::{Client, Reply};
+use super::{fast_lab, lab_with};
+
+/// Root's password in these tests.
+const PASSWORD: &str = "lab-secret-1";
+
+/// A client of root@pam with a ticket.
+async fn root(lab: &Lab, client: &Client) -> anyhow::Result<Client> {
+    lab.set_password("root@pam", PASSWORD);
+    log_in(client, "root@pam", PASSWORD).await
+}
+
+async fn log_in(client: &Client, user: &str, password: &str) -> anyhow::Result<Client> {
+    let nobody = Client { token: None, cookie: None, ..client.clone() };
+    let form = format!("username={user}&password={password}");
+    let data = nobody.call("POST", "/access/ticket", &form).await?.data();
+    let text = |name: &str| data[name].as_str().unwrap_or_default().to_owned();
+    Ok(Client { cookie: Some((text("ticket"), text("CSRFPreventionToken"))), ..nobody })
+}
+
+async fn ok(client: &Client, method: &str, path: &str, form: &str) -> anyhow::Result<Reply> {
+    let reply = client.call(method, path, form).await?;
+    anyhow::ensure!(reply.status == 200, "{method} {path} {form}: {} {}", reply.line(), reply.body);
+    Ok(reply)
+}
+
+#[tokio::test]
+async fn a_ticket_opens_the_api_for_two_hours_and_its_writes_need_the_csrf_token() -> anyhow::Result<()> {
+    let config = LabConfig {
+        run_guests: false,
+        clock: Clock::Explicit,
+        auth_delay: Duration::ZERO,
+        ..LabConfig::default()
+    };
+    let (lab, client) = lab_with(config).await?;
+    let root = root(&lab, &client).await?;
+    assert_eq!(root.get("/version").await?.line(), "200 OK");
+    assert_eq!(root.call("POST", "/pools", "poolid=forge").await?.line(), "200 OK");
+    let forged =
+        Client { cookie: root.cookie.clone().map(|(ticket, _)| (ticket, String::new())), ..root.clone() };
+    assert_eq!(forged.get("/version").await?.status, 200, "reading needs no such token");
+    let refused = forged.call("POST", "/pools", "poolid=other").await?;
+    assert_eq!(
+        (refused.line().as_str(), refused.body.as_str()),
+        ("401 Permission denied - invalid csrf token", "")
+    );
+
+    lab.advance(Duration::from_secs(2 * 3600 - 60));
+    assert_eq!(root.get("/version").await?.status, 200);
+    let ticket = root.cookie.clone().map(|(ticket, _)| ticket).unwrap_or_default();
+    let renewed = log_in(&client, "root@pam", &ticket.replace('+', "%2B")).await?;
+    lab.advance(Duration::from_secs(120));
+    let old = root.get("/version").await?;
+    assert_eq!((old.line().as_str(), old.body.as_str()), ("401 Authentication failed!", ""));
+    assert_eq!(renewed.get("/version").await?.status, 200, "a ticket renews itself");
+
+    let wrong = Client { token: None, ..client.clone() };
+    let wrong = wrong.call("POST", "/access/ticket", "username=root@pam&password=nonsense").await?;
+    assert_eq!(wrong.line(), "401 authentication failure");
+    assert_eq!(wrong.json(), json!({"data": null, "message": "authentication failure\n"}));
+    lab.stop().await;
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_bootstrap_of_a_site_makes_a_token_that_may_do_what_it_was_given() -> anyhow::Result<()> {
+    let (lab, client) = fast_lab().await?;
+    let root = root(&lab, &client).await?;
+    ok(&root, "POST", "/access/users", "userid=build@pve&comment=image+builds").await?;
+    ok(&root, "POST", "/access/roles", "roleid=ForgeBuild&privs=VM.Audit+VM.Clone").await?;
+    let made = ok(&root, "POST", "/access/users/build@pve/token/forge", "privsep=1").await?.data();
+    assert_eq!(made["full-tokenid"], "build@pve!forge");
+    assert_eq!(made["info"], json!({"privsep": "1"}));
+    let secret = made["value"].as_str().unwrap_or_default();
+    let token = Client::new(&lab, "build@pve!forge", secret)?;
+    lab.import_vm(ImportVm { vmid: 100, ..ImportVm::default() }).await?;
+    let config = "/nodes/pve/qemu/100/config";
+    let missing = "403 Permission check failed (/vms/100, VM.Audit)";
+    assert_eq!(token.get(config).await?.line(), missing, "no entry at all");
+    ok(&root, "PUT", "/access/acl", "path=/&roles=ForgeBuild&tokens=build@pve!forge").await?;
+    assert_eq!(token.get(config).await?.line(), missing, "the user has none");
+    ok(&root, "PUT", "/access/acl", "path=/&roles=ForgeBuild&users=build@pve").await?;
+    assert_eq!(token.get(config).await?.status, 200);
+    let acl = ok(&root, "GET", "/access/acl", "").await?.data();
+    let entry = json!({"path": "/", "type": "token", "ugid": "build@pve!forge", "roleid": "ForgeBuild", "propagate": 1});
+    assert!(acl.as_array().into_iter().flatten().any(|other| *other == entry), "{acl}");
+    let user = ok(&root, "GET", "/access/users/build@pve", "").await?.data();
+    assert_eq!(user["tokens"], json!({"forge": {"expire": 0, "privsep": 1}}));
+
+    // A token that is made anew has lost its entries.
+    ok(&root, "DELETE", "/access/users/build@pve/token/forge", "").await?;
+    let made = ok(&root, "POST", "/access/users/build@pve/token/forge", "").await?.data();
+    let again = Client::new(&lab, "build@pve!forge", made["value"].as_str().unwrap_or_default())?;
+    assert_eq!(again.get(config).await?.line(), missing);
+
+    let bad = "400 Parameter verification failed.";
+    let cases = [
+        (
+            "POST",
+            "/access/users",
+            "userid=build@pve",
+            "500 create user failed: user 'build@pve' already exists",
+            json!(null),
+        ),
+        (
+            "POST",
+            "/access/roles",
+            "roleid=ForgeBuild",
+            "500 create role failed: role 'ForgeBuild' already exists",
+            json!(null),
+        ),
+        (
+            "POST",
+            "/access/roles",
+            "roleid=R&privs=VM.Monitor",
+            bad,
+            json!({"privs": "invalid format - invalid privilege 'VM.Monitor'\n"}),
+        ),
+        ("POST", "/access/users/build@pve/token/forge", "", bad, json!({"tokenid": "Token already exists."})),
+        (
+            "DELETE",
+            "/access/users/build@pve/token/nope",
+            "",
+            "500 no such token 'nope' for user 'build@pve'",
+            json!(null),
+        ),
+        (
+            "PUT",
+            "/access/acl",
+            "path=/&roles=ForgeBuild&tokens=build@pve!nosuch",
+            "500 ACL update failed: no such token 'nosuch' for user 'build@pve'",
+            json!(null),
+        ),
+        (
+            "PUT",
+            "/access/acl",
+            "path=/&roles=ForgeBuild&users=nobody@pve",
+            "500 ACL update failed: user 'nobody@pve' does not exist",
+            json!(null),
+        ),
+        (
+            "PUT",
+            "/access/acl",
+            "path=/&roles=NoRole&users=build@pve",
+            "500 ACL update failed: role 'NoRole' does not exist",
+            json!(null),
+        ),
+        (
+            "PUT",
+            "/access/acl",
+            "path=/bad/path&roles=ForgeBuild&users=build@pve",
+            bad,
+            json!({"path": "invalid ACL path '/bad/path'"}),
+        ),
+        (
+            "PUT",
+            "/access/roles/Administrator",
+            "privs=VM.Audit",
+            "500 auto-generated role 'Administrator' cannot be modified",
+            json!(null),
+        ),
+    ];
+    for (method, path, form, line, errors) in cases {
+        let reply = root.call(method, path, form).await?;
+        assert_eq!(
+            (reply.line().as_str(), reply.json()["errors"].clone()),
+            (line, errors),
+            "{method} {path} {form}"
+        );
+    }
+    let refused = again.call("POST", "/access/users", "userid=foo@pve").await?;
+    assert_eq!(refused.line(), "403 Permission check failed (/access/realm/pve, Realm.AllocateUser)");
+    ok(&root, "DELETE", "/access/users/build@pve", "").await?;
+    lab.stop().await;
+    Ok(())
+}
+
+#[tokio::test]
+async fn groups_passwords_and_rights_over_a_pool() -> anyhow::Result<()> {
+    let config = LabConfig { run_guests: false, auth_delay: Duration::ZERO, ..LabConfig::default() };
+    let (lab, client) = lab_with(config).await?;
+    let root = root(&lab, &client).await?;
+    ok(&root, "POST", "/access/groups", "groupid=builders").await?;
+    ok(&root, "POST", "/access/users", "userid=ann@pve&groups=builders&password=first-secret").await?;
+    ok(&root, "POST", "/pools", "poolid=forge&comment=x").await?;
+    for path in ["/pool/forge", "/storage/local"] {
+        ok(&root, "PUT", "/access/acl", &format!("path={path}&roles=PVEAdmin&groups=builders")).await?;
+    }
+    let ann = log_in(&client, "ann@pve", "first-secret").await?;
+    ok(
+        &ann,
+        "PUT",
+        "/access/password",
+        "userid=ann@pve&password=second-secret&confirmation-password=first-secret",
+    )
+    .await?;
+    assert_eq!(log_in(&client, "ann@pve", "first-secret").await?.get("/version").await?.status, 401);
+    let ann = log_in(&client, "ann@pve", "second-secret").await?;
+
+    let outside = ann.call("POST", "/nodes/pve/qemu", "vmid=9000").await?;
+    assert_eq!(outside.line(), "403 Permission check failed");
+    let nowhere = root.call("POST", "/nodes/pve/qemu", "vmid=9302&pool=nopool").await?;
+    assert_eq!(nowhere.line(), "403 Permission check failed (pool 'nopool' does not exist)");
+    assert_eq!(
+        ann.done("POST", "/nodes/pve/qemu", "vmid=9000&pool=forge&scsi0=local:1&cores=2").await?,
+        "OK"
+    );
+    assert_eq!(ann.get("/nodes/pve/qemu/9000/config").await?.data()["cores"], 2);
+    let members = ok(&ann, "GET", "/pools/forge", "").await?.data()["members"].clone();
+    assert_eq!((&members[0]["vmid"], &members[0]["id"]), (&json!(9000), &json!("qemu/9000")));
+    let busy = root.call("DELETE", "/pools/forge", "").await?;
+    assert_eq!(busy.line(), "500 delete pool failed: pool 'forge' is not empty (contains VMs)");
+    assert_eq!(ann.done("DELETE", "/nodes/pve/qemu/9000", "").await?, "OK");
+    ok(&root, "DELETE", "/pools/forge", "").await?;
+    lab.stop().await;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_lab_of_pve_8_has_its_privileges_and_its_schema() -> anyhow::Result<()> {
+    let config = LabConfig { run_guests: false, version: PveVersion::V8, ..LabConfig::default() };
+    let lab = Lab::start(config).await?;
+    let secret = lab.add_full_token("root8@pve!t1");
+    let client = Client::new(&lab, "root8@pve!t1", &secret)?;
+    assert_eq!(client.get("/version").await?.data()["release"], "8.4");
+    assert_eq!(client.get("/access/permissions").await?.data()["/"]["VM.Monitor"], 1);
+    lab.import_vm(ImportVm { vmid: 100, ..ImportVm::default() }).await?;
+    lab.set_token_access("root8@pve!t1", &[("/", &["VM.Audit", "Sys.Modify"])]);
+    let ping = client.call("POST", "/nodes/pve/qemu/100/agent/ping", "").await?;
+    assert_eq!(ping.line(), "403 Permission check failed (/vms/100, VM.Monitor)");
+    let nine = client.call("POST", "/access/roles", "roleid=R&privs=VM.GuestAgent.Audit").await?;
+    let text = "invalid format - invalid privilege 'VM.GuestAgent.Audit'\n";
+    assert_eq!((nine.status, &nine.json()["errors"]["privs"]), (400, &json!(text)));
+    lab.stop().await;
+    Ok(())
+}
