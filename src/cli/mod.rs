@@ -4,6 +4,7 @@
 //! exists but a later step failed, 130 interrupted.
 
 pub mod build;
+pub mod evidence;
 pub mod finish;
 pub mod gc;
 pub mod options;
@@ -72,6 +73,27 @@ enum Command {
     Finish(finish::FinishArgs),
     /// Removes what dead builds left
     Gc(gc::GcArgs),
+    /// Works on the folders that builds leave
+    #[command(subcommand)]
+    Evidence(evidence::EvidenceCommand),
+    /// Shows a folder of evidence as one HTML page that needs nothing else
+    Report(evidence::ReportArgs),
+    /// Prints the completions for a shell
+    Completions(CompletionsArgs),
+}
+
+/// Options of `forge completions`.
+#[derive(Clone, Debug, clap::Args)]
+struct CompletionsArgs {
+    /// The shell
+    shell: clap_complete::Shell,
+}
+
+fn completions(shell: clap_complete::Shell) -> u8 {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut <Cli as clap::CommandFactory>::command(), "forge", &mut script);
+    crate::ui::data(&String::from_utf8_lossy(&script));
+    0
 }
 
 /// Runs the program.
@@ -96,6 +118,9 @@ pub fn main() -> ExitCode {
             Command::Validate(args) => validate::validate(&cli.global, &args),
             Command::Finish(args) => finish::finish(&cli.global, &args).await,
             Command::Gc(args) => gc::gc(&cli.global, &args).await,
+            Command::Evidence(command) => evidence::evidence(&cli.global, &command),
+            Command::Report(args) => evidence::report(&cli.global, &args),
+            Command::Completions(args) => completions(args.shell),
         }
     });
     ExitCode::from(code)

@@ -9,9 +9,9 @@ use thiserror::Error;
 
 use crate::event::Redactor;
 
-/// A file or folder of the evidence could not be written.
+/// A file or folder of the evidence could not be read or written.
 #[derive(Debug, Error)]
-#[error("can't write {}", path.display())]
+#[error("{} can't be read or written", path.display())]
 pub struct EvidenceError {
     /// The file or folder.
     pub path: PathBuf,

@@ -16,7 +16,9 @@
 
 pub mod folder;
 pub mod proof;
+pub mod report;
 pub mod sink;
+pub mod verify;
 
 pub use folder::{EvidenceError, Folder};
 pub use sink::EvidenceSink;

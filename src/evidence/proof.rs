@@ -3,30 +3,30 @@
 use std::fmt::Write as _;
 
 use forge_machine::Artefact;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::event::view::StageStatus;
 use crate::event::{BuildView, Ending};
 use crate::plan::Plan;
 
 /// The form of `proof.json`.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub struct Proof<'a> {
+pub struct Proof {
     /// The version of this form: 1.
     pub version: u32,
     /// The build.
-    pub chain_id: &'a str,
+    pub chain_id: String,
     /// The profile's name.
-    pub profile: &'a str,
-    /// The profile's files with their SHA-256.
-    pub profile_files: Vec<(String, &'a str)>,
+    pub profile: String,
+    /// The profile's files, the profile itself first.
+    pub profile_files: Vec<ProfileFile>,
     /// The target's name.
-    pub target: &'a str,
+    pub target: String,
     /// The target's product and version.
-    pub product: &'a str,
+    pub product: String,
     /// forge's version.
-    pub forge: &'static str,
+    pub forge: String,
     /// When the build was planned.
     pub started: String,
     /// How long it took, in milliseconds.
@@ -34,47 +34,67 @@ pub struct Proof<'a> {
     /// SHA-256 of the plan.
     pub plan: String,
     /// What was made.
-    pub artefact: Option<&'a Artefact>,
-    /// Each stage with its time, in milliseconds, and its result.
-    pub stages: Vec<(&'static str, u64, &'a str)>,
+    pub artefact: Option<Artefact>,
+    /// Each stage, in its order.
+    pub stages: Vec<StageProof>,
     /// The warnings.
-    pub warnings: &'a [String],
+    pub warnings: Vec<String>,
+}
+
+/// A file of the profile.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct ProfileFile {
+    /// Its path, as it was named.
+    pub path: String,
+    /// Its SHA-256, in hexadecimal digits.
+    pub sha256: String,
+}
+
+/// A stage that ended well.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct StageProof {
+    /// Its name.
+    pub name: String,
+    /// How long it took, in milliseconds.
+    pub took_ms: u64,
+    /// What came out, in words.
+    pub result: String,
 }
 
 /// The proof of a build that succeeded.
 #[must_use]
-pub fn proof<'a>(plan: &'a Plan, view: &'a BuildView) -> Proof<'a> {
+pub fn proof(plan: &Plan, view: &BuildView) -> Proof {
     let artefact = match &view.ending {
-        Some(Ending::Done { artefact }) => Some(artefact),
-        Some(Ending::DoneWithFailure { artefact, .. }) => artefact.as_ref(),
+        Some(Ending::Done { artefact }) => Some(artefact.clone()),
+        Some(Ending::DoneWithFailure { artefact, .. }) => artefact.clone(),
         _ => None,
     };
-    let stages = view
-        .stages
-        .iter()
-        .filter_map(|(stage, status)| match status {
-            StageStatus::Done { took_ms, result } => Some((stage.name(), *took_ms, result.as_str())),
-            _ => None,
-        })
-        .collect();
+    let stage = |(stage, status): &(crate::event::Stage, StageStatus)| match status {
+        StageStatus::Done { took_ms, result } => {
+            Some(StageProof { name: stage.name().into(), took_ms: *took_ms, result: result.clone() })
+        }
+        _ => None,
+    };
+    let file = |(path, sha256): &(std::path::PathBuf, String)| ProfileFile {
+        path: path.display().to_string(),
+        sha256: sha256.clone(),
+    };
     Proof {
         version: 1,
-        chain_id: plan.chain_id.as_str(),
-        profile: &plan.profile,
-        profile_files: plan
-            .profile_files
-            .iter()
-            .map(|(path, sha)| (path.display().to_string(), sha.as_str()))
-            .collect(),
-        target: &plan.target,
-        product: &plan.product,
-        forge: env!("CARGO_PKG_VERSION"),
+        chain_id: plan.chain_id.to_string(),
+        profile: plan.profile.clone(),
+        profile_files: plan.profile_files.iter().map(file).collect(),
+        target: plan.target.clone(),
+        product: plan.product.clone(),
+        forge: env!("CARGO_PKG_VERSION").into(),
         started: plan.planned.to_string(),
         took_ms: view.took_ms,
         plan: plan.digest(),
         artefact,
-        stages,
-        warnings: &view.warnings,
+        stages: view.stages.iter().filter_map(stage).collect(),
+        warnings: view.warnings.clone(),
     }
 }
 
@@ -111,7 +131,11 @@ pub fn readme(plan: &Plan, view: &BuildView) -> String {
         "| | |\n|---|---|\n| profile | {} |\n| target | {} ({}) |",
         plan.profile, plan.target, plan.product
     ));
-    line(format!("| planned | {} |\n| took | {} |", plan.planned, crate::event::phrase::time(view.took_ms)));
+    line(format!(
+        "| planned | {} |\n| took | {} |",
+        plan.planned.strftime("%Y-%m-%d %H:%M:%S UTC"),
+        crate::event::phrase::time(view.took_ms)
+    ));
     line(format!("| forge | {} |\n| plan | sha256:{} |", env!("CARGO_PKG_VERSION"), plan.digest()));
     for (path, sha) in &plan.profile_files {
         line(format!("| {} | sha256:{sha} |", path.display()));

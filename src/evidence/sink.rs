@@ -103,11 +103,8 @@ impl Sink for EvidenceSink {
 
 /// Writes `SHA256SUMS` over every other file of the folder, in the form that `sha256sum --check` reads.
 fn checksums(folder: &Path) -> Result<(), EvidenceError> {
-    let mut names = Vec::new();
-    walk(folder, Path::new(""), &mut names)?;
-    names.sort();
     let mut sums = String::new();
-    for name in names {
+    for name in files_of(folder)? {
         let path = folder.join(&name);
         let bytes = std::fs::read(&path).map_err(|source| EvidenceError { path, source })?;
         let digest: String = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
@@ -115,6 +112,17 @@ fn checksums(folder: &Path) -> Result<(), EvidenceError> {
     }
     let path = folder.join("SHA256SUMS");
     std::fs::write(&path, sums).map_err(|source| EvidenceError { path, source })
+}
+
+/// Every file of a folder but `SHA256SUMS`, by its path from there, sorted.
+///
+/// # Errors
+/// When a folder can't be read.
+pub fn files_of(folder: &Path) -> Result<Vec<PathBuf>, EvidenceError> {
+    let mut names = Vec::new();
+    walk(folder, Path::new(""), &mut names)?;
+    names.sort();
+    Ok(names)
 }
 
 fn walk(folder: &Path, below: &Path, names: &mut Vec<PathBuf>) -> Result<(), EvidenceError> {

@@ -152,6 +152,20 @@ async fn a_tiny_guest_becomes_a_template_with_evidence_and_without_a_secret_anyw
     assert_eq!(proof["chain-id"], chain_id.as_str());
     assert_eq!(proof["stages"].as_array().map(Vec::len), Some(Stage::ALL.len()));
     assert_no_secret(&site, &done);
+    let done = site.run(&["evidence", "verify", "output/tiny/latest"]).await;
+    assert_eq!(done.code, Some(0), "{}", done.stderr);
+    assert!(done.stdout.contains(&format!("{chain_id}: template tpl-tiny is VM 9001")), "{}", done.stdout);
+    let done = site.run(&["report", "output/tiny/latest", "-o", "-"]).await;
+    assert_eq!(done.code, Some(0), "{}", done.stderr);
+    for words in
+        [&chain_id, "template tpl-tiny", "hello from ", "data:image/png;base64,", "files have the checksums"]
+    {
+        assert!(done.stdout.contains(words), "`{words}` is not in the report");
+    }
+    std::fs::write(evidence.join("build.log"), "forged")?;
+    let done = site.run(&["evidence", "verify", "output/tiny/latest"]).await;
+    assert_eq!(done.code, Some(3), "{}", done.stdout);
+    assert!(done.stderr.contains("build.log was changed"), "{}", done.stderr);
 
     // The template carries the chain id, and nothing of the build.
     let template = site.lab.vm(FIRST_ID).expect("it is there");
