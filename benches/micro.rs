@@ -9,7 +9,8 @@ use anyhow::{Context as _, ensure};
 use forge::config::{load_given, load_profile};
 use forge::ui;
 use forge_console::frame::Frame;
-use forge_console::{Screen, font};
+use forge_console::needle::DEFAULT_TOLERANCE;
+use forge_console::{Needle, Screen, font};
 
 /// How often each is run.
 const RUNS: usize = 50;
@@ -19,6 +20,8 @@ fn main() -> anyhow::Result<()> {
         ("validate 20 profiles", 50, validate()?),
         ("text grid of a 1280x800 frame", 2, text_grid(1280, 800, 8)?),
         ("text grid of a 720x400 frame", 2, text_grid(720, 400, 9)?),
+        ("the same grid read again", 2, text_grid_again()?),
+        ("needle search on 1280x800", 30, needle()?),
     ];
     let rows: Vec<Vec<String>> = rows
         .into_iter()
@@ -58,8 +61,57 @@ fn validate() -> anyhow::Result<Vec<Duration>> {
     })
 }
 
-/// Reads a whole screen of text, as after a change of everything.
+/// Reads a whole screen of text, layout and font to be found, as after a change of everything.
 fn text_grid(width: u32, height: u32, pitch: u32) -> anyhow::Result<Vec<Duration>> {
+    let frame = text_frame(width, height, pitch)?;
+    timed(|| {
+        black_box(Screen::read(black_box(&frame)));
+        Ok(())
+    })
+}
+
+/// Reads a whole screen again, every cell of it, where layout and font are known from the last time.
+fn text_grid_again() -> anyhow::Result<Vec<Duration>> {
+    let frame = text_frame(1280, 800, 8)?;
+    let before = Screen::read(&frame);
+    timed(|| {
+        black_box(Screen::read_after(black_box(&frame), Some(&before), None));
+        Ok(())
+    })
+}
+
+/// Looks for a button on a desktop that has it, and for one that it has not.
+fn needle() -> anyhow::Result<Vec<Duration>> {
+    let mut frame = Frame::new(1280, 800)?;
+    for y in 0..800 {
+        let row: Vec<u32> = (0..1280_u32)
+            .map(|x| (((x / 17 * 31 + y / 13 * 57) % 7 * 30) << 16) | ((x / 6) << 8) | (y / 4))
+            .collect();
+        frame.put_row(0, y, &row);
+    }
+    let mut button = Frame::new(120, 40)?;
+    for y in 0..40 {
+        button.put_row(0, y, frame.row(1003, 611 + y, 120));
+    }
+    let there = Needle::from_frame(&button, &[])?;
+    for y in 10..30 {
+        button.put_row(10, y, &[0x00ff_ffff; 90]);
+    }
+    let missing = Needle::from_frame(&button, &[])?;
+    timed(|| {
+        ensure!(
+            there.find(&frame, DEFAULT_TOLERANCE).is_some_and(|found| found.place.x == 1003),
+            "not found"
+        );
+        ensure!(black_box(missing.find(&frame, DEFAULT_TOLERANCE)).is_none(), "found what is not there");
+        Ok(())
+    })
+    // Two searches a run.
+    .map(|times| times.into_iter().map(|time| time / 2).collect())
+}
+
+/// A screen full of text.
+fn text_frame(width: u32, height: u32, pitch: u32) -> anyhow::Result<Frame> {
     let mut frame = Frame::new(width, height)?;
     let (columns, lines) = (width / pitch, height / 16);
     let font = font::by_name("vga-8x16").context("the font")?;
@@ -80,8 +132,5 @@ fn text_grid(width: u32, height: u32, pitch: u32) -> anyhow::Result<Vec<Duration
     }
     let read = Screen::read(&frame);
     ensure!(read.contains("!\"#$%&'()*+,-./0123456789:;<=>?@ABCDEF"), "the screen can't be read");
-    timed(|| {
-        black_box(Screen::read(black_box(&frame)));
-        Ok(())
-    })
+    Ok(frame)
 }

@@ -48,7 +48,8 @@ const STATE_EVERY: Duration = Duration::from_secs(2);
 /// Waits for the guest and logs in.
 ///
 /// # Errors
-/// When the guest does not answer in time, stops, or its screen stands still for too long.
+/// When the guest does not answer in time, stops, shows a screen that is known for a dead end (a kernel panic, a rescue
+/// shell), or its screen stands still for too long.
 pub async fn connect(cx: &mut Cx, running: Running, seeded: &Seeded) -> Result<Connected, StageError> {
     let limit = cx.plan.deadlines.connect;
     let login = Login {
@@ -104,7 +105,8 @@ pub async fn connect(cx: &mut Cx, running: Running, seeded: &Seeded) -> Result<C
     Ok(Connected { machine: running.machine, watch: running.watch, guest })
 }
 
-/// Ends when waiting on makes no sense: the VM stopped, or its screen stands still for longer than the boot may.
+/// Ends when waiting on makes no sense: the VM stopped, its screen says that the guest is dead, or stands still for
+/// longer than the boot may.
 async fn fails_early(cx: &Cx, running: &Running) -> StageError {
     let began = Instant::now();
     let limit = cx.plan.deadlines.boot;
@@ -121,6 +123,11 @@ async fn fails_early(cx: &Cx, running: &Running) -> StageError {
             Ok(_) => {}
             // An answer that does not come says nothing about the guest.
             Err(error) => tracing::debug!(%error, "the VM's state is not known"),
+        }
+        if let Some(sighting) = running.watch.dead_end() {
+            return StageError::new(format!("the guest will not come up: {}", sighting.known.name))
+                .seen(format!("the screen: {}", sighting.line))
+                .hint(sighting.known.advice);
         }
         if let Some(still) = running.watch.unchanged_for()
             && still.min(began.elapsed()) >= limit

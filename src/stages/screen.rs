@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use forge_console::Console;
 use forge_console::frame::{Frame, Rect};
+use forge_console::{Console, Sighting, known};
 use forge_machine::Machine;
 
 use crate::engine::Cx;
@@ -38,6 +38,13 @@ impl Watch {
     #[must_use]
     pub fn unchanged_for(&self) -> Option<Duration> {
         self.console.as_ref().filter(|console| console.failure().is_none()).map(Console::unchanged_for)
+    }
+
+    /// The screen that says that this guest will not come up any more, when it shows one and stands still.
+    #[must_use]
+    pub fn dead_end(&self) -> Option<Sighting> {
+        let console = self.console.as_ref().filter(|console| console.failure().is_none())?;
+        known::fatal_now(&console.screen(), console.unchanged_for())
     }
 
     /// Takes a picture for the evidence. A failure is told, and no more: no build ends for a picture.

@@ -9,6 +9,9 @@ use crate::font::{MAX_HEIGHT, Rows, Table};
 use crate::frame::Frame;
 use crate::layout::Layout;
 
+/// Fewer pixels of an ink than this are a picture's: a full stop has four.
+const LEAST_INK: u32 = 3;
+
 /// One cell as read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cell {
@@ -277,7 +280,7 @@ fn over_picture(
     let mut inked = false;
     for ink in &layout.inks {
         let pixels = Pixels::of_ink(frame, x, y, layout, *ink);
-        if pixels.ink == 0 && pixels.ninth == 0 {
+        if pixels.ink < LEAST_INK {
             continue;
         }
         if let Some(character) = exact(table, layout, &pixels) {

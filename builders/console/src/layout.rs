@@ -40,14 +40,25 @@ pub(crate) struct Layout {
     pub(crate) font: u8,
     /// The colours that text over a picture is looked for in.
     pub(crate) inks: Vec<u32>,
+    /// Left and top of each line, where the lines stand in no grid (a boot menu's theme).
+    pub(crate) lines: Vec<(u32, u32)>,
 }
 
 impl Layout {
     /// Cells in a line, and lines.
     pub(crate) fn grid(&self, frame: &Frame) -> (usize, usize) {
+        if let Some(most) = self.lines.iter().map(|(x, _)| *x).max() {
+            return ((frame.width().saturating_sub(most) / self.pitch.max(1)) as usize, self.lines.len());
+        }
         let cols = frame.width().saturating_sub(self.x) / self.pitch.max(1);
         let lines = frame.height().saturating_sub(self.y) / self.height.max(1);
         (cols as usize, lines as usize)
+    }
+
+    /// Left and top of a cell.
+    pub(crate) fn cell(&self, line: usize, column: usize) -> (u32, u32) {
+        let (x, y) = self.lines.get(line).copied().unwrap_or((self.x, self.y + line as u32 * self.height));
+        (x + column as u32 * self.pitch, y)
     }
 
     pub(crate) fn table(&self) -> Option<Arc<Table>> {
@@ -123,9 +134,81 @@ pub(crate) fn find(frame: &Frame) -> Option<Layout> {
         y: place.y,
         font: 0,
         inks: samples.inks,
+        lines: Vec::new(),
     };
     layout.font = font_of(frame, &layout)?;
+    layout.keep_used_inks(frame);
     Some(layout)
+}
+
+/// Finds lines of 8x16 text that stand in no grid, as on a boot menu with a theme.
+///
+/// Each point votes for every place of a cell around it that holds a letter or digit; a line is where enough agree.
+pub(crate) fn find_lines(frame: &Frame) -> Option<Layout> {
+    const POINTS: usize = 2_000;
+    const VOTES: usize = 6;
+    let size = (8_u32, 16_u32);
+    let samples = Samples::take_many(frame, POINTS);
+    let table = font::table(size)?;
+    let mut votes = std::collections::HashMap::<(u32, u32), std::collections::HashSet<u32>>::new();
+    for (x, y) in &samples.points {
+        for top in y.saturating_sub(size.1 - 1)..=(*y).min(frame.height().saturating_sub(size.1)) {
+            for left in x.saturating_sub(size.0 - 1)..=(*x).min(frame.width().saturating_sub(size.0)) {
+                let mut letter = false;
+                glyph::matches(frame, &table, (left, top), (8, 8), &samples.inks, |_, character| {
+                    letter |= character.is_ascii_alphanumeric();
+                });
+                if letter {
+                    votes.entry((top, left % size.0)).or_default().insert(left / size.0);
+                }
+            }
+        }
+    }
+    let mut votes: Vec<((u32, u32), usize)> =
+        votes.into_iter().map(|(place, cells)| (place, cells.len())).collect();
+    votes.sort_by_key(|(place, count)| (std::cmp::Reverse(*count), *place));
+    let mut lines: Vec<(u32, u32)> = Vec::new();
+    for ((top, left), count) in votes {
+        if count >= VOTES && lines.iter().all(|(_, other)| other.abs_diff(top) >= size.1) {
+            lines.push((left, top));
+        }
+    }
+    lines.sort_by_key(|(_, top)| *top);
+    if lines.is_empty() {
+        return None;
+    }
+    let mut layout = Layout {
+        width: size.0,
+        height: size.1,
+        pitch: size.0,
+        inks: samples.inks,
+        lines,
+        ..Layout::default()
+    };
+    layout.font = font_of(frame, &layout)?;
+    layout.keep_used_inks(frame);
+    Some(layout)
+}
+
+impl Layout {
+    /// Leaves out the colours that nothing is written in: a picture may have them by chance.
+    fn keep_used_inks(&mut self, frame: &Frame) {
+        const USED: usize = 3;
+        let Some(table) = self.table() else { return };
+        let (cols, lines) = self.grid(frame);
+        let mut used = vec![0_usize; self.inks.len()];
+        for (line, column) in (0..lines).flat_map(|line| (0..cols).map(move |column| (line, column))) {
+            let cell = glyph::read(frame, &table, self, self.cell(line, column), None).cell;
+            if cell.character.is_ascii_alphanumeric()
+                && let Some(index) = self.inks.iter().position(|ink| *ink == cell.foreground)
+                && let Some(count) = used.get_mut(index)
+            {
+                *count += 1;
+            }
+        }
+        let mut counts = used.into_iter();
+        self.inks.retain(|_| counts.next().is_some_and(|count| count >= USED));
+    }
 }
 
 fn pitches(frame: &Frame, (width, _): (u32, u32)) -> impl Iterator<Item = u32> + use<> {
@@ -147,6 +230,10 @@ fn likely(frame: &Frame, size: (u32, u32)) -> impl Iterator<Item = Place> + use<
 impl Samples {
     /// Takes points at the edges of the commonest colours.
     fn take(frame: &Frame) -> Self {
+        Self::take_many(frame, SAMPLES)
+    }
+
+    fn take_many(frame: &Frame, many: usize) -> Self {
         let mut edges: Vec<(u32, u32, u32)> = Vec::new();
         let width = frame.width();
         // Every third row passes through every line of text, as through pictures; few points are needed.
@@ -169,8 +256,8 @@ impl Samples {
         let inks: Vec<u32> = inks.into_iter().take(INKS).map(|(colour, _)| colour).collect();
         edges.retain(|(_, _, colour)| inks.contains(colour));
         // A step that is no divisor of a width, so that not all points come from one column.
-        let step = (edges.len() / SAMPLES).max(1);
-        let points = edges.iter().step_by(step).take(SAMPLES).map(|(x, y, _)| (*x, *y)).collect();
+        let step = (edges.len() / many).max(1);
+        let points = edges.iter().step_by(step).take(many).map(|(x, y, _)| (*x, *y)).collect();
         Self { points, inks }
     }
 
@@ -224,9 +311,9 @@ pub(crate) fn font_of(frame: &Frame, layout: &Layout) -> Option<u8> {
     let table = layout.table()?;
     let (cols, lines) = layout.grid(frame);
     let mut counts = vec![0_u32; table.names.len()];
-    for line in 0..lines as u32 {
-        for column in 0..cols as u32 {
-            let cell = (layout.x + column * layout.pitch, layout.y + line * layout.height);
+    for line in 0..lines {
+        for column in 0..cols {
+            let cell = layout.cell(line, column);
             let mut last = None;
             glyph::matches(frame, &table, cell, (layout.width, layout.pitch), &layout.inks, |font, _| {
                 if last != Some(font)

@@ -7,6 +7,7 @@
 //! | [`font`] | what characters look like |
 //! | [`screen`] | that picture read as text, glyph by glyph |
 //! | [`known`] | screens that mean something, by name, with what to do |
+//! | [`needle`] | a piece of a picture, looked for on a screen that is no text |
 //! | [`keymap`] | keys by name and by character, for RFB and for Proxmox's `sendkey` |
 //! | [`keys`] | where key presses go: the display's own connection, or the hypervisor's `sendkey` |
 //! | [`console`] | the live console: a task owns the connection, handles look, wait and press |
@@ -29,6 +30,7 @@ pub mod keymap;
 pub mod keys;
 pub mod known;
 mod layout;
+pub mod needle;
 pub mod player;
 pub mod rfb;
 pub mod screen;
@@ -41,6 +43,7 @@ pub use console::{Console, ConsoleError, WaitError};
 pub use keymap::KeyStroke;
 pub use keys::{KeyError, KeySink, SendKeys};
 pub use known::{KnownScreen, Sighting};
+pub use needle::Needle;
 pub use player::{PlayError, PlayOptions, PlayReport, play};
 pub use screen::{NoText, Screen, ScreenText};
 pub use typist::{Echo, TypeError, TypeOptions, TypeReport, type_text, type_text_with};

@@ -67,6 +67,23 @@ impl PartialEq for ScreenText {
     }
 }
 
+/// Beside a line that stands in no grid there are pictures: what can't be read there is none of its characters.
+fn blank_pictures(line: &mut [Cell]) {
+    let written: Vec<bool> = line
+        .iter()
+        .map(|cell| cell.character != ' ' && cell.character != char::REPLACEMENT_CHARACTER)
+        .collect();
+    for (column, cell) in line.iter_mut().enumerate() {
+        let beside = |other: Option<usize>| other.and_then(|other| written.get(other)) == Some(&true);
+        if cell.character == char::REPLACEMENT_CHARACTER
+            && !beside(column.checked_sub(1))
+            && !beside(Some(column + 1))
+        {
+            cell.character = ' ';
+        }
+    }
+}
+
 fn share_read(cells: &[Cell]) -> f64 {
     let unread = cells.iter().filter(|cell| cell.character == char::REPLACEMENT_CHARACTER).count();
     let filled = cells.iter().filter(|cell| cell.character != ' ').count();
@@ -112,10 +129,20 @@ impl Screen {
             return no_text("nothing is drawn on it");
         }
         let found = layout::find(frame).and_then(|layout| ScreenText::read(frame, &layout, None, None));
-        match found.filter(ScreenText::is_text) {
+        let found = found.filter(ScreenText::is_text);
+        let whole =
+            found.as_ref().is_some_and(|text| text.confidence >= ENOUGH && text.count(Cell::is_picture) == 0);
+        let found = if whole { found } else { ScreenText::better(found, Self::free_lines(frame)) };
+        match found {
             Some(text) => Self::Text(text),
             None => no_text("its pixels are no characters of a known font"),
         }
+    }
+
+    /// Text in lines that stand in no grid.
+    fn free_lines(frame: &Frame) -> Option<ScreenText> {
+        let text = ScreenText::read(frame, &layout::find_lines(frame)?, None, None)?;
+        text.is_text().then_some(text)
     }
 
     /// The text, when there is some.
@@ -159,9 +186,8 @@ impl ScreenText {
         let mut cells = Vec::with_capacity(cols * lines);
         let mut cursor = None;
         for line in 0..lines {
-            let y = layout.y + line as u32 * layout.height;
             for column in 0..cols {
-                let x = layout.x + column as u32 * layout.pitch;
+                let (x, y) = layout.cell(line, column);
                 let old = before.and_then(|text| text.cell(line, column));
                 let untouched = dirty.is_some_and(|dirty| {
                     x + layout.pitch <= dirty.x
@@ -183,6 +209,9 @@ impl ScreenText {
                 cells.push(reading.cell);
             }
         }
+        if !layout.lines.is_empty() {
+            cells.chunks_mut(cols.max(1)).for_each(blank_pictures);
+        }
         let rows = cells
             .chunks(cols.max(1))
             .map(|row| row.iter().map(|cell| cell.character).collect::<String>().trim_end().to_owned())
@@ -192,6 +221,15 @@ impl ScreenText {
             Self { rows, cols, confidence: 1.0, cursor, cells, layout: layout.clone(), table, size };
         text.confidence = share_read(&text.cells);
         Some(text)
+    }
+
+    /// Of two readings the one that has clearly more letters, else the first.
+    fn better(one: Option<Self>, two: Option<Self>) -> Option<Self> {
+        let letters = |text: &Self| text.count(|cell| cell.character.is_ascii_alphanumeric());
+        match (one, two) {
+            (Some(one), Some(two)) if letters(&one) * 6 / 5 >= letters(&two) => Some(one),
+            (one, two) => two.or(one),
+        }
     }
 
     fn lines(&self) -> usize {
@@ -222,13 +260,8 @@ impl ScreenText {
     /// The pixels of a cell.
     #[must_use]
     pub fn cell_rect(&self, row: usize, column: usize) -> Rect {
-        let layout = &self.layout;
-        Rect {
-            x: layout.x + column as u32 * layout.pitch,
-            y: layout.y + row as u32 * layout.height,
-            width: layout.pitch,
-            height: layout.height,
-        }
+        let (x, y) = self.layout.cell(row, column);
+        Rect { x, y, width: self.layout.pitch, height: self.layout.height }
     }
 
     /// The share of a line's cells, among those not blank, that were read (0 to 1; 1 also when all are blank).
