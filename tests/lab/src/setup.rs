@@ -29,7 +29,7 @@ const fn program(package: &'static str, name: &'static str, purpose: &'static st
 }
 
 /// Everything, in the order in which it is named to people.
-const NEEDS: [Need; 14] = [
+const NEEDS: [Need; 17] = [
     program("qemu-system-x86", "qemu-system-x86_64", "runs the guests"),
     program("qemu-utils", "qemu-img", "makes their disks"),
     Need {
@@ -51,6 +51,13 @@ const NEEDS: [Need; 14] = [
         proof: Proof::File("/usr/lib/grub/i386-pc/boot.img"),
         purpose: "is their boot loader",
     },
+    Need {
+        package: "grub-efi-amd64-bin",
+        proof: Proof::File("/usr/lib/grub/x86_64-efi/kernel.img"),
+        purpose: "is the boot loader of the install medium",
+    },
+    program("mtools", "mcopy", "makes the UEFI part of the install medium"),
+    program("packer", "packer", "is a client that was written for the real Proxmox"),
     program("cpio", "cpio", "makes their initrd"),
     program("genisoimage", "genisoimage", "makes cloud-init drives"),
     program("iproute2", "ip", "sets up the network namespace"),

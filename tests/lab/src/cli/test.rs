@@ -30,6 +30,7 @@ pub fn run(arguments: &TestArguments) -> anyhow::Result<ExitCode> {
         succeeded(status.context("cargo can't be run")?, "building the tests")?;
         images::disk(Guest::Tiny)?;
         images::disk(Guest::Debian)?;
+        crate::images::install(&default_cache_root())?;
     }
     if netns::enter(&mut output::say)? == Network::Own {
         output::say("running the tests in a network namespace of their own");

@@ -4,6 +4,7 @@
 //!   guest agent.
 //! - [`tiny`] is a kernel, busybox, dropbear and the guest agent with a NoCloud reader written in shell: it
 //!   answers on SSH within seconds under emulation, for matrices of faults and races.
+//! - [`install`] is a CD that installs the tiny guest without questions, for builds from an ISO.
 //!
 //! Invariants: an image in the cache is complete (it is made under another name and renamed) and belongs to its
 //! recipe (the folder's name holds the recipe's hash); two processes never make the same image at once (a file
@@ -14,11 +15,13 @@ mod boot_disk;
 mod cache;
 pub(crate) mod command;
 mod debian;
+mod install;
 mod tiny;
 
 use std::path::{Path, PathBuf};
 
 pub use debian::DebianImage;
+pub use install::InstallMedium;
 pub use tiny::TinyImage;
 
 /// Returns the Debian 12 guest, making it when the cache lacks it: about a minute, as root.
@@ -39,6 +42,16 @@ pub fn debian(cache_root: &Path) -> anyhow::Result<DebianImage> {
 /// As [`debian`].
 pub fn tiny(cache_root: &Path) -> anyhow::Result<TinyImage> {
     tiny::image(cache_root)
+}
+
+/// Returns the install medium, making it (and the tiny guest it installs) when the cache lacks it: a few seconds.
+///
+/// Blocks: call it outside an async runtime or through `spawn_blocking`.
+///
+/// # Errors
+/// As [`debian`].
+pub fn install(cache_root: &Path) -> anyhow::Result<InstallMedium> {
+    install::image(cache_root, &tiny(cache_root)?)
 }
 
 /// Where images are kept: `$FORGE_LAB_CACHE`, else `lab-cache` in cargo's target folder.

@@ -6,6 +6,7 @@ mod config;
 mod faults;
 mod guest;
 mod hardware;
+mod install;
 mod lifecycle;
 mod protocol;
 mod storage;

@@ -178,10 +178,13 @@ fn place(base: &str, number: usize, hardware: &str, cdrom: bool, q35: bool) -> P
         }
         _ => {
             let kind = if cdrom { "ide-cd" } else { "ide-hd" };
-            // A q35 board has no IDE of its own; its `ide.N` are SATA ports.
-            let controller = q35.then(|| ("ide-pci".to_owned(), "piix3-ide,id=ide-pci".to_owned()));
-            let bus = if q35 { "ide-pci" } else { "ide" };
-            Place { controller, device: format!("{kind},bus={bus}.{},unit={}", number / 2, number % 2) }
+            // A q35 board has no IDE: its `ide.N` are the SATA ports of its own chip, one drive each, and such a guest
+            // needs a driver for AHCI.
+            let device = match q35 {
+                true => format!("{kind},bus=ide.{number},unit=0"),
+                false => format!("{kind},bus=ide.{},unit={}", number / 2, number % 2),
+            };
+            Place { controller: None, device }
         }
     }
 }
@@ -262,7 +265,7 @@ mod tests {
             "scsi-hd,bus=virtioscsi1.0,channel=0,scsi-id=0,lun=1"
         );
         assert_eq!(device("ide3", "", false), "ide-hd,bus=ide.1,unit=1");
-        assert_eq!(device("ide3", "", true), "ide-hd,bus=ide-pci.1,unit=1");
+        assert_eq!(device("ide3", "", true), "ide-hd,bus=ide.3,unit=0");
         assert_eq!(device("sata5", "", true), "ide-hd,bus=ahci0.5");
     }
 }
