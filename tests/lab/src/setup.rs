@@ -3,6 +3,8 @@
 //! Whether something is there is judged by the file that is used, not by the package manager's word, so that any
 //! distribution will do; installing is for Debian and what derives from it. Nothing is said when nothing is missing.
 
+pub mod python;
+
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};

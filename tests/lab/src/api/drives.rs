@@ -120,7 +120,8 @@ async fn allocate_one(
     if !drive.is_cloudinit() {
         let size = match Volume::parse(&drive.volume)?.content.as_str() {
             "images" => cluster.disks.size(&path).await?,
-            _ => path.metadata().map_or(0, |metadata| metadata.len()),
+            // What qemu-img sees: whole sectors.
+            _ => path.metadata().map_or(0, |metadata| metadata.len().next_multiple_of(512)),
         };
         drive.options.insert("size".to_owned(), print_size(size));
     }

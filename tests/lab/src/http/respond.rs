@@ -3,6 +3,7 @@
 use std::io::Write as _;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use flate2::Compression;
@@ -20,6 +21,9 @@ use crate::error::{ApiError, ErrorBody};
 
 /// A body of at least this size is compressed for clients that ask for it.
 const COMPRESS_FROM: usize = 1024;
+
+/// How long a connection that breaks off in the midst of a body stays open.
+const CUT_PAUSE: Duration = Duration::from_millis(20);
 
 /// How an answer is wrapped.
 #[derive(Debug, Clone, Copy)]
@@ -39,12 +43,13 @@ pub(super) struct Form {
 pub(super) struct LabBody {
     bytes: Option<Bytes>,
     length: u64,
-    cut: bool,
+    /// The pause before it breaks off, in which what was sent goes out.
+    cut: Option<Pin<Box<tokio::time::Sleep>>>,
 }
 
 impl LabBody {
     fn whole(bytes: Bytes) -> Self {
-        LabBody { length: bytes.len() as u64, bytes: Some(bytes), cut: false }
+        LabBody { length: bytes.len() as u64, bytes: Some(bytes), cut: None }
     }
 
     /// Breaks off after that many bytes.
@@ -53,7 +58,7 @@ impl LabBody {
             && at < bytes.len()
         {
             bytes.truncate(at);
-            self.cut = true;
+            self.cut = Some(Box::pin(tokio::time::sleep(CUT_PAUSE)));
         }
     }
 }
@@ -62,16 +67,19 @@ impl hyper::body::Body for LabBody {
     type Data = Bytes;
     type Error = Cut;
 
-    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
-        match self.bytes.take() {
-            Some(bytes) if !bytes.is_empty() => Poll::Ready(Some(Ok(Frame::data(bytes)))),
-            _ if self.cut => Poll::Ready(Some(Err(Cut))),
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
+        match (self.bytes.take(), &mut self.cut) {
+            (Some(bytes), _) if !bytes.is_empty() => Poll::Ready(Some(Ok(Frame::data(bytes)))),
+            (_, Some(pause)) => pause.as_mut().poll(context).map(|()| Some(Err(Cut))),
             _ => Poll::Ready(None),
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        !self.cut && self.bytes.as_ref().is_none_or(Bytes::is_empty)
+        self.cut.is_none() && self.bytes.as_ref().is_none_or(Bytes::is_empty)
     }
 
     fn size_hint(&self) -> SizeHint {

@@ -10,7 +10,9 @@ mod install;
 mod lifecycle;
 mod protocol;
 mod storage;
+mod strangers;
 mod tiny;
+mod trouble;
 
 use forge_lab::{ALL_PRIVILEGES_PVE9, Lab, LabConfig};
 

@@ -197,7 +197,7 @@ async fn a_full_storage_and_a_full_spool_refuse_uploads() -> anyhow::Result<()> 
 }
 
 /// A web server for one test: `/d.iso`, `/e.iso.gz`, `/moved`, and nothing else.
-async fn web_server(iso: &'static str, gz: Vec<u8>) -> anyhow::Result<SocketAddr> {
+pub async fn web_server(iso: &'static str, gz: Vec<u8>) -> anyhow::Result<SocketAddr> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?;
     tokio::spawn(async move {
