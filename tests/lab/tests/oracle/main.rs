@@ -9,6 +9,7 @@ mod hardware;
 mod install;
 mod lifecycle;
 mod protocol;
+mod replay;
 mod storage;
 mod strangers;
 mod tiny;

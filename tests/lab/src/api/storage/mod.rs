@@ -127,7 +127,8 @@ async fn content(call: &Call) -> ApiResult<Answer> {
         let folder = call.cluster.storages.content_folder(call.node(), name, kind)?;
         for (file, size, ctime) in files(&folder) {
             let vmid = (kind == "backup").then(|| prune::owner(&file)).flatten();
-            if owner.is_some_and(|owner| vmid.as_deref() != Some(owner)) {
+            // Observed: what is to be imported is listed whatever VM is asked for.
+            if kind != "import" && owner.is_some_and(|owner| vmid.as_deref() != Some(owner)) {
                 continue;
             }
             let format = match kind {
