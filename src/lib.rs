@@ -12,4 +12,5 @@ pub mod provision;
 pub mod remote;
 pub mod seal;
 pub mod stages;
+pub mod trial;
 pub mod ui;

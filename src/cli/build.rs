@@ -23,7 +23,7 @@ use crate::stages::connect::SshConnector;
 use crate::ui::{self, Style};
 
 /// How long the journals of dead builds may hold a new build up.
-const REPLAY_LIMIT: Duration = Duration::from_secs(30);
+pub(super) const REPLAY_LIMIT: Duration = Duration::from_secs(30);
 
 /// Options of `forge build`.
 #[derive(Clone, Debug, Args)]
@@ -104,7 +104,11 @@ fn refuse_existing(prepared: &[Prepared], args: &BuildArgs) -> Option<u8> {
     Some(REFUSED)
 }
 
-async fn one(
+/// Runs what is planned, with a folder of evidence of its own.
+///
+/// # Errors
+/// The exit code, when it could not even begin.
+pub(super) async fn one(
     prepared: Prepared,
     global: &Global,
     output: &std::path::Path,

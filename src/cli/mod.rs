@@ -11,6 +11,7 @@ pub mod options;
 pub mod plan;
 pub mod prepare;
 pub mod signals;
+pub mod test;
 pub mod validate;
 
 use std::process::ExitCode;
@@ -69,6 +70,8 @@ enum Command {
     Plan(plan::PlanArgs),
     /// Checks profiles and the site file without asking anybody
     Validate(validate::ValidateArgs),
+    /// Tries a template: clones it, boots the clone, checks it, starts it anew, and removes it
+    Test(test::TestArgs),
     /// Goes on with a build that failed after its provisioners had succeeded
     Finish(finish::FinishArgs),
     /// Removes what dead builds left
@@ -116,6 +119,7 @@ pub fn main() -> ExitCode {
             Command::Build(args) => build::build(&cli.global, &args).await,
             Command::Plan(args) => plan::plan(&cli.global, &args).await,
             Command::Validate(args) => validate::validate(&cli.global, &args),
+            Command::Test(args) => test::test(&cli.global, &args).await,
             Command::Finish(args) => finish::finish(&cli.global, &args).await,
             Command::Gc(args) => gc::gc(&cli.global, &args).await,
             Command::Evidence(command) => evidence::evidence(&cli.global, &command),

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use forge_machine::{Hypervisor, Nonce, PortError};
+use forge_machine::{Facts, FactsQuery, Hypervisor, Nonce, PortError};
 use jiff::Timestamp;
 use rand::RngExt as _;
 
@@ -194,17 +194,7 @@ async fn plan_one(
     evidence_root: &Path,
 ) -> Result<Planned, Vec<Finding>> {
     let query = make::query(profile, target).map_err(|finding| vec![finding])?;
-    let (facts, wrong) = hypervisor.facts(&query).await.map_err(|error| {
-        let words = match &error {
-            // These name the target and their innermost cause themselves.
-            PortError::Unreachable { .. } | PortError::Untrusted { .. } | PortError::Unauthorized { .. } => {
-                error.to_string()
-            }
-            other => format!("target `{}` can't be used: {}", target.name, chain(other)),
-        };
-        let finding = Finding::general(words);
-        vec![hint(&error).map_or_else(|| finding.clone(), |hint| finding.clone().help(hint))]
-    })?;
+    let (facts, wrong) = facts(hypervisor, &query).await.map_err(|finding| vec![finding])?;
     let moment = moment(evidence_root);
     let capabilities = hypervisor.capabilities();
     let input =
@@ -220,6 +210,27 @@ async fn plan_one(
     }
     let fatal = findings.iter().any(|finding| finding.fatal);
     Ok((plan.filter(|_| !fatal), moment, findings))
+}
+
+/// Asks a target.
+///
+/// # Errors
+/// A finding, when it can't be asked.
+pub async fn facts(
+    hypervisor: &Arc<dyn Hypervisor>,
+    query: &FactsQuery,
+) -> Result<(Facts, Vec<forge_machine::Finding>), Finding> {
+    hypervisor.facts(query).await.map_err(|error| {
+        let words = match &error {
+            // These name the target and their innermost cause themselves.
+            PortError::Unreachable { .. } | PortError::Untrusted { .. } | PortError::Unauthorized { .. } => {
+                error.to_string()
+            }
+            other => format!("target `{}` can't be used: {}", hypervisor.target(), chain(other)),
+        };
+        let finding = Finding::general(words);
+        hint(&error).map_or_else(|| finding.clone(), |hint| finding.clone().help(hint))
+    })
 }
 
 /// This moment: the only place where time, randomness and the names of the CI come in.

@@ -17,13 +17,13 @@ use super::cx::Cx;
 use super::effect::Faults;
 use super::error::StageError;
 use super::journal::{Journal, JournalDir, KeptBuild, OpenUndo, Record, UndoAction, UndoKind};
-use crate::event::{Ending, Event, Events, Failure, Region, Stage};
+use crate::event::{CheckResult, Ending, Event, Events, Failure, Region, Stage};
 use crate::evidence::Folder;
-use crate::plan::Plan;
+use crate::plan::{Plan, Purpose};
 use crate::remote::BuildKey;
 use crate::stages::connect::Connector;
 use crate::stages::finish::Committed;
-use crate::stages::{self, Connected, Created, Provisioned, Sealed, Stopped};
+use crate::stages::{self, Connected, Created, Provisioned, Sealed, Seeded, Stopped};
 
 /// Everything a build needs to run.
 #[derive(Debug)]
@@ -147,7 +147,7 @@ impl Progress {
 type StageResult<T> = Result<T, (Stage, StageError)>;
 
 /// Runs the stages, turning a panic into a failure and the build's own deadline into an interruption.
-async fn limited(cx: &mut Cx, progress: &mut Progress) -> Result<Committed, Failure> {
+async fn limited(cx: &mut Cx, progress: &mut Progress) -> Result<Outcome, Failure> {
     let limit = cx.plan.deadlines.build;
     let cancel = cx.cancel.clone();
     let events = cx.events.clone();
@@ -166,7 +166,7 @@ async fn limited(cx: &mut Cx, progress: &mut Progress) -> Result<Committed, Fail
         }
     };
     match result {
-        Ok(Ok(committed)) => Ok(committed),
+        Ok(Ok(outcome)) => Ok(outcome),
         Ok(Err((stage, error))) if overdue && error.is_interruption() => {
             let limit = limit.unwrap_or_default();
             let error = StageError::new(format!("the build was not done within {} s", limit.as_secs()))
@@ -194,7 +194,31 @@ async fn sleep_for(limit: Option<Duration>) {
     }
 }
 
-async fn pipeline(cx: &mut Cx, progress: &mut Progress) -> StageResult<Committed> {
+/// What the stages came to.
+#[derive(Debug)]
+enum Outcome {
+    /// The commit point is passed.
+    Committed(Committed),
+    /// The template was tried.
+    Tested(Vec<CheckResult>),
+}
+
+async fn pipeline(cx: &mut Cx, progress: &mut Progress) -> StageResult<Outcome> {
+    match cx.plan.purpose {
+        Purpose::Build => build(cx, progress).await.map(Outcome::Committed),
+        Purpose::Test => test(cx, progress).await.map(Outcome::Tested),
+    }
+}
+
+/// Tries a template: up to the login as a build, then the checks.
+async fn test(cx: &mut Cx, progress: &mut Progress) -> StageResult<Vec<CheckResult>> {
+    let (connected, _seeded) = up_to_login(cx, progress).await?;
+    let clock = cx.begin(Stage::Provision);
+    let result = stages::check::check(cx, &connected).await;
+    cx.end(clock, result, |checks| format!("{} checks", checks.len()))
+}
+
+async fn build(cx: &mut Cx, progress: &mut Progress) -> StageResult<Committed> {
     let sealed = match progress.kept.clone() {
         None => {
             let provisioned = up_to_keep_point(cx, progress).await?;
@@ -221,7 +245,8 @@ async fn pipeline(cx: &mut Cx, progress: &mut Progress) -> StageResult<Committed
     cx.end(clock, result, |_| makes)
 }
 
-async fn up_to_keep_point(cx: &mut Cx, progress: &mut Progress) -> StageResult<Provisioned> {
+/// Makes the VM, starts it and logs in.
+async fn up_to_login(cx: &mut Cx, progress: &mut Progress) -> StageResult<(Connected, Seeded)> {
     let clock = cx.begin(Stage::Seed);
     let result = match BuildKey::generate() {
         Ok(key) => stages::seed::seed(cx, Arc::new(key)).await,
@@ -248,7 +273,11 @@ async fn up_to_keep_point(cx: &mut Cx, progress: &mut Progress) -> StageResult<P
     let clock = cx.begin(Stage::Connect);
     let result = stages::connect::connect(cx, running, &seeded).await;
     let connected: Connected = cx.end(clock, result, |connected: &Connected| connected.guest.describe())?;
+    Ok((connected, seeded))
+}
 
+async fn up_to_keep_point(cx: &mut Cx, progress: &mut Progress) -> StageResult<Provisioned> {
+    let (connected, seeded) = up_to_login(cx, progress).await?;
     let clock = cx.begin(Stage::Provision);
     let result = stages::provision::provision(cx, connected).await;
     let result = match result {
@@ -317,11 +346,20 @@ async fn seal(cx: &mut Cx, progress: &mut Progress, provisioned: Provisioned) ->
     cx.end(clock, result, |_| format!("{count} operations"))
 }
 
-async fn conclude(mut cx: Cx, progress: Progress, result: Result<Committed, Failure>) -> Ending {
+async fn conclude(mut cx: Cx, progress: Progress, result: Result<Outcome, Failure>) -> Ending {
     let hypervisor = cx.hypervisor.clone();
     let events = cx.events.clone();
     match result {
-        Ok(committed) => {
+        Ok(Outcome::Tested(checks)) => {
+            let left_behind = cx.cleanup.unwind(&hypervisor, &events, true).await;
+            if left_behind.is_empty()
+                && let Err(error) = cx.cleanup.close()
+            {
+                tracing::warn!(%error, "the clone is removed, but the journal stays");
+            }
+            Ending::Tested { checks, left_behind }
+        }
+        Ok(Outcome::Committed(committed)) => {
             let mut left = cx.cleanup.unwind(&hypervisor, &events, false).await;
             if left.is_empty()
                 && let Err(error) = cx.cleanup.close()

@@ -5,6 +5,7 @@
 //! engine up.
 
 pub mod bus;
+pub mod check;
 pub mod phrase;
 pub mod redact;
 pub mod view;
@@ -15,6 +16,7 @@ use forge_machine::{Artefact, ChainId, VmRef};
 use serde::{Deserialize, Serialize};
 
 pub use bus::{Bus, Events, Sink};
+pub use check::{CheckResult, Verdict};
 pub use redact::Redactor;
 pub use view::BuildView;
 
@@ -136,6 +138,14 @@ pub enum Ending {
         /// What could not be cleaned up.
         left_behind: Vec<String>,
     },
+    /// A template was tried, whatever the checks say, and its clone removed, but for what is listed.
+    #[serde(rename_all = "kebab-case")]
+    Tested {
+        /// What came of each check.
+        checks: Vec<CheckResult>,
+        /// What could not be removed.
+        left_behind: Vec<String>,
+    },
     /// It failed and everything it had made was removed, but for what is listed.
     #[serde(rename_all = "kebab-case")]
     Failed {
@@ -154,7 +164,16 @@ impl Ending {
         match self {
             Self::Done { .. } => 0,
             Self::DoneWithFailure { .. } => 5,
-            Self::Kept { left_behind, .. } | Self::Failed { left_behind, .. } if !left_behind.is_empty() => 4,
+            Self::Kept { left_behind, .. }
+            | Self::Failed { left_behind, .. }
+            | Self::Tested { left_behind, .. }
+                if !left_behind.is_empty() =>
+            {
+                4
+            }
+            Self::Tested { checks, .. } => {
+                u8::from(checks.iter().any(|check| check.verdict == Verdict::Failed))
+            }
             Self::Kept { failure, .. } | Self::Failed { failure, .. } if failure.interrupted => 130,
             Self::Kept { .. } | Self::Failed { .. } => 1,
         }
@@ -164,7 +183,7 @@ impl Ending {
     #[must_use]
     pub fn failure(&self) -> Option<&Failure> {
         match self {
-            Self::Done { .. } => None,
+            Self::Done { .. } | Self::Tested { .. } => None,
             Self::DoneWithFailure { failure, .. }
             | Self::Kept { failure, .. }
             | Self::Failed { failure, .. } => Some(failure),

@@ -2,7 +2,7 @@
 
 use forge_machine::Artefact;
 
-use super::{Ending, Envelope, Event};
+use super::{CheckResult, Ending, Envelope, Event, Verdict};
 
 /// What a phrase is about, which decides its colour and whether `--quiet` shows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +27,19 @@ pub fn time(ms: u64) -> String {
     } else {
         format!("{} min {:02} s", ms / 60_000, ms % 60_000 / 1000)
     }
+}
+
+/// What came of a trial, in words.
+fn tested(checks: &[CheckResult], left_behind: &[String], took: &str) -> String {
+    let count = |verdict| checks.iter().filter(|check| check.verdict == verdict).count();
+    let (passed, failed, skipped) = (count(Verdict::Passed), count(Verdict::Failed), count(Verdict::Skipped));
+    let skipped = if skipped == 0 { String::new() } else { format!(", {skipped} skipped") };
+    let left = if left_behind.is_empty() {
+        "the clone is removed".to_owned()
+    } else {
+        format!("left behind: {}; `forge gc` tries again", left_behind.join("; "))
+    };
+    format!("{passed} checks passed, {failed} failed{skipped} in {took}; {left}")
 }
 
 /// What was made, in words.
@@ -102,6 +115,7 @@ pub fn phrase(envelope: &Envelope) -> Option<(Tone, &'static str, String)> {
                 Ending::Kept { vm, .. } => {
                     format!("failed after {took}; {vm} is kept: `forge finish {}`", vm.id)
                 }
+                Ending::Tested { checks, left_behind } => tested(checks, left_behind, &took),
                 Ending::Failed { left_behind, .. } if left_behind.is_empty() => {
                     format!("failed after {took}; nothing is left on the target")
                 }
@@ -112,7 +126,7 @@ pub fn phrase(envelope: &Envelope) -> Option<(Tone, &'static str, String)> {
                     )
                 }
             };
-            let tone = if matches!(ending, Ending::Done { .. }) { Tone::Good } else { Tone::Bad };
+            let tone = if ending.exit_code() == 0 { Tone::Good } else { Tone::Bad };
             (tone, "=", format!("{words}\n    evidence: {}", evidence.display()))
         }
         Event::StageStarted { .. }

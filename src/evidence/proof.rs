@@ -6,7 +6,7 @@ use forge_machine::Artefact;
 use serde::{Deserialize, Serialize};
 
 use crate::event::view::StageStatus;
-use crate::event::{BuildView, Ending};
+use crate::event::{BuildView, CheckResult, Ending, Verdict};
 use crate::plan::Plan;
 
 /// The form of `proof.json`.
@@ -117,6 +117,10 @@ pub fn readme(plan: &Plan, view: &BuildView) -> String {
         Some(Ending::Kept { vm, failure, .. }) => {
             (format!("Failed late; {vm} is kept. `forge finish {}` goes on with it.", vm.id), Some(failure))
         }
+        Some(Ending::Tested { checks, .. }) => {
+            let failed = checks.iter().filter(|check| check.verdict == Verdict::Failed).count();
+            (format!("Tried: {} checks, {failed} of them failed.", checks.len()), None)
+        }
         Some(Ending::Failed { failure, left_behind }) if left_behind.is_empty() => {
             ("Failed; nothing was left on the target.".into(), Some(failure))
         }
@@ -153,6 +157,13 @@ pub fn readme(plan: &Plan, view: &BuildView) -> String {
             StageStatus::Running { .. } | StageStatus::Pending => {
                 line(format!("| {stage} | | not reached |"));
             }
+        }
+    }
+    if let Some(Ending::Tested { checks, .. }) = &view.ending {
+        line("\n## Checks\n\n| check | verdict | time | what it said |\n|---|---|---|---|".into());
+        for CheckResult { name, verdict, took_ms, detail } in checks {
+            let time = crate::event::phrase::time(*took_ms);
+            line(format!("| {name} | {} | {time} | {} |", verdict.word(), detail.replace('|', "\\|")));
         }
     }
     if let Some(failure) = failure {

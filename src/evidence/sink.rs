@@ -13,6 +13,7 @@ use super::proof::{proof, readme};
 use crate::event::phrase::phrase;
 use crate::event::{BuildView, Ending, Envelope, Event, Sink};
 use crate::plan::Plan;
+use crate::trial::junit::junit;
 
 /// The sink of one build.
 #[derive(Debug)]
@@ -79,6 +80,11 @@ impl EvidenceSink {
         if made {
             let json = serde_json::to_string_pretty(&proof(&self.plan, view)).unwrap_or_default();
             self.folder.write_text("proof.json", &format!("{json}\n"))?;
+        }
+        if let Ending::Tested { checks, .. } = ending {
+            let json = serde_json::to_string_pretty(checks).unwrap_or_default();
+            self.folder.write_text("checks.json", &format!("{json}\n"))?;
+            self.folder.write_text("junit.xml", &junit(self.plan.artefact_name(), checks))?;
         }
         checksums(self.folder.path())?;
         if matches!(ending, Ending::Done { .. }) {

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use forge_machine::{Finish, SourceSpec};
 
-use super::{BootStep, Delivery, Plan};
+use super::{BootStep, Delivery, Plan, Purpose};
 use crate::remote::Become;
 
 /// The plan as text for people: what will be done, in order, and why.
@@ -39,6 +39,7 @@ pub fn explain(plan: &Plan) -> String {
     }
     row("seal", plan.seal.join(", "));
     match &plan.finish {
+        _ if plan.purpose == Purpose::Test => row("makes", "nothing: the clone is removed".into()),
         Finish::Template { name, tags, .. } => {
             row("makes", format!("template {name}, tags {}", tags.join(", ")));
         }

@@ -8,7 +8,7 @@ use forge_machine::{
 };
 
 use super::late::LateName;
-use super::{AccessPlan, BootStep, Deadlines, Delivery, Moment, Plan, SeedPlan, VERSION};
+use super::{AccessPlan, BootStep, Deadlines, Delivery, Moment, Plan, Purpose, SeedPlan, VERSION};
 use crate::config::profile::{self, BootStep as ConfigStep, CloudInit, Profile};
 use crate::config::template::PlanName;
 use crate::config::{Finding, Target, TargetKind};
@@ -150,6 +150,7 @@ pub fn make(profile: &Profile, input: &Input<'_>) -> (Option<Plan>, Vec<Finding>
     };
     let plan = Plan {
         version: VERSION,
+        purpose: Purpose::Build,
         profile: profile.name.clone(),
         profile_files: profile.files.clone(),
         target: input.target.name.clone(),

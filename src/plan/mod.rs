@@ -139,12 +139,38 @@ pub struct Deadlines {
     pub build: Option<Duration>,
 }
 
+impl Default for Deadlines {
+    /// Those of a profile that sets none.
+    fn default() -> Self {
+        Self {
+            boot: Duration::from_secs(600),
+            connect: Duration::from_secs(1800),
+            shutdown: Duration::from_secs(300),
+            build: None,
+        }
+    }
+}
+
+/// What a VM is made for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Purpose {
+    /// It becomes the artefact.
+    #[default]
+    Build,
+    /// It is a clone of a template that is tried and removed; the provisioners are the checks.
+    Test,
+}
+
 /// Everything a build will do.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Plan {
     /// The version of this form.
     pub version: u32,
+    /// What the VM is made for.
+    #[serde(default)]
+    pub purpose: Purpose,
     /// The build.
     pub chain_id: ChainId,
     /// The profile's name.
@@ -197,6 +223,9 @@ impl Plan {
     /// What the build makes, in words.
     #[must_use]
     pub fn makes(&self) -> String {
+        if self.purpose == Purpose::Test {
+            return format!("a trial of {}", self.artefact_name());
+        }
         match &self.finish {
             Finish::Template { name, .. } => format!("template {name}"),
             Finish::Files { directory, name, .. } => format!("image {}", directory.join(name).display()),

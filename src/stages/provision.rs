@@ -10,10 +10,10 @@ use crate::plan::late::LateName;
 use crate::provision::{OutputObserver, run};
 
 /// Tells output lines as events and keeps them in a file per step.
-struct Tell {
-    step: String,
-    events: Events,
-    log: String,
+pub(super) struct Tell {
+    pub(super) step: String,
+    pub(super) events: Events,
+    pub(super) log: String,
 }
 
 impl OutputObserver for Tell {
@@ -75,7 +75,7 @@ pub async fn provision(cx: &mut Cx, connected: Connected) -> Result<Provisioned,
 }
 
 /// The variables that every provisioner gets: forge's names, and Packer's for scripts that come from there.
-fn environment(cx: &Cx) -> BTreeMap<String, String> {
+pub(super) fn environment(cx: &Cx) -> BTreeMap<String, String> {
     let plan = &cx.plan;
     let late = |name| cx.bindings.get(name).unwrap_or_default().to_owned();
     let (address, port) = (late(LateName::SeedAddress), late(LateName::SeedPort));
@@ -99,7 +99,7 @@ fn environment(cx: &Cx) -> BTreeMap<String, String> {
     .collect()
 }
 
-fn slug(name: &str) -> String {
+pub(super) fn slug(name: &str) -> String {
     let text: String = name
         .chars()
         .map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' })

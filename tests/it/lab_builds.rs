@@ -389,3 +389,65 @@ async fn a_debian_guest_is_seeded_by_proxmox_s_cloud_init_drive_and_keeps_it_as_
     site.close().await;
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_template_of_a_tiny_guest_is_tried_and_its_clone_removed_whatever_the_checks_say()
+-> anyhow::Result<()> {
+    let Some(site) = LabSite::with_tiny_guest(true).await? else { return Ok(()) };
+    let done = site.run(&["build", "tiny.toml"]).await;
+    assert_eq!(done.code, Some(0), "{}", done.stderr);
+    let built = site.others();
+    site.write(
+        "checks.toml",
+        "[[check]]\nname = \"good\"\nshell = [\"echo fine\"]\n\n[[check]]\nname = \"bad\"\nshell = [\"echo it is not so\", \"exit 1\"]\n\n\
+         [[check]]\nname = \"none\"\nshell = [\"echo nothing here\", \"exit 75\"]\n",
+    );
+    let done = site.run(&["test", "tpl-tiny", "--checks", "checks.toml", "--junit", "junit.xml"]).await;
+    assert_eq!(done.code, Some(1), "{}{}", done.stdout, done.stderr);
+    let verdict = |name: &str| {
+        let line = done.stdout.lines().find(|line| line.starts_with(&format!("{name} "))).unwrap_or_default();
+        line[name.len()..].split_whitespace().next().unwrap_or_default().to_owned()
+    };
+    for name in [
+        "host name",
+        "user",
+        "guest agent",
+        "second boot",
+        "guest agent again",
+        "the same machine again",
+        "good",
+    ] {
+        assert_eq!(verdict(name), "passed", "{name}:\n{}{}", done.stdout, done.stderr);
+    }
+    assert_eq!((verdict("bad").as_str(), verdict("none").as_str()), ("failed", "skipped"), "{}", done.stdout);
+    assert!(done.stdout.contains("it is not so"), "{}", done.stdout);
+    assert!(done.stderr.contains("1 failed"), "{}", done.stderr);
+    let junit = std::fs::read_to_string(site.path().join("junit.xml"))?;
+    assert!(
+        junit.contains("failures=\"1\"") && junit.contains("<failure message=\"it is not so\"/>"),
+        "{junit}"
+    );
+    assert_eq!(site.others(), built, "the template is as it was, and the clone is gone");
+    assert_eq!(site.journals(), Vec::<String>::new());
+    let latest = site
+        .run(&["report", &format!("output/test-tpl-tiny/{}", only_folder(&site, "test-tpl-tiny")), "-o", "-"])
+        .await;
+    assert!(latest.stdout.contains("it is not so"), "{}", latest.stderr);
+
+    for (template, words) in [("boot-vm", "is no template"), ("nosuch", "nosuch")] {
+        let done = site.run(&["test", template]).await;
+        assert_eq!(done.code, Some(3), "{template}: {}", done.stderr);
+        assert!(done.stderr.contains(words), "{template}: {}", done.stderr);
+    }
+    site.close().await;
+    Ok(())
+}
+
+/// The name of the only folder of evidence of a profile.
+fn only_folder(site: &LabSite, profile: &str) -> String {
+    let entries = std::fs::read_dir(site.path().join("output").join(profile)).expect("there is evidence");
+    let names: Vec<String> =
+        entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+    assert_eq!(names.len(), 1, "{names:?}");
+    names[0].clone()
+}

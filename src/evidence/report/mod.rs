@@ -12,7 +12,7 @@ use thiserror::Error;
 use super::verify::{Verdict, verify};
 use crate::event::phrase::{artefact, time};
 use crate::event::view::StageStatus;
-use crate::event::{BuildView, Ending, Envelope, Event, Failure};
+use crate::event::{BuildView, CheckResult, Ending, Envelope, Event, Failure, Verdict as CheckVerdict};
 use trend::Past;
 
 /// The page. Everything that goes into it is escaped: the name ends in `.html`.
@@ -59,6 +59,7 @@ struct Page {
     plan: Option<String>,
     stages: Vec<Row>,
     marks: Vec<Mark>,
+    checks: Vec<CheckResult>,
     failure: Option<Failure>,
     warnings: Vec<String>,
     screens: Vec<Picture>,
@@ -146,6 +147,10 @@ fn page(folder: &Path, events: &[Envelope], view: &BuildView) -> Page {
         plan: proof.as_ref().map(|proof| proof.plan.clone()),
         stages: rows(events, view, end),
         marks: marks(events, end),
+        checks: match &view.ending {
+            Some(Ending::Tested { checks, .. }) => checks.clone(),
+            _ => Vec::new(),
+        },
         failure: view.ending.as_ref().and_then(Ending::failure).cloned(),
         warnings: view.warnings.clone(),
         screens: pictures(folder, events),
@@ -164,6 +169,11 @@ fn headline(view: &BuildView) -> (&'static str, String) {
             ("done, then failed", format!("{made}, and something after it failed"))
         }
         Some(Ending::Kept { vm, .. }) => ("kept", format!("{vm} is kept: `forge finish {}` goes on", vm.id)),
+        Some(ending @ Ending::Tested { checks, .. }) => {
+            let failed = checks.iter().filter(|check| check.verdict == CheckVerdict::Failed).count();
+            let verdict = if ending.exit_code() == 0 { "done" } else { "failed" };
+            (verdict, format!("tried: {} checks, {failed} of them failed", checks.len()))
+        }
         Some(Ending::Failed { failure, left_behind }) if left_behind.is_empty() => {
             let verdict = if failure.interrupted { "interrupted" } else { "failed" };
             (verdict, "nothing was left on the target".into())

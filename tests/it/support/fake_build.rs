@@ -121,6 +121,7 @@ impl Sink for Collect {
 pub fn plan() -> Plan {
     Plan {
         version: forge::plan::VERSION,
+        purpose: forge::plan::Purpose::Build,
         chain_id: ChainId::new("CHAIN-20261121T040506Z-fake"),
         profile: "fake".into(),
         profile_files: Vec::new(),

@@ -1,0 +1,79 @@
+//! Runs the checks of a trial: all of them, whatever the others say.
+
+use std::time::Instant;
+
+use super::Connected;
+use super::provision::{Tell, environment, slug};
+use crate::engine::error::chain;
+use crate::engine::{Cx, Effect, StageError};
+use crate::event::{CheckResult, Event, Stage, Verdict};
+use crate::plan::late::LateName;
+use crate::provision::{ShellStep, run};
+use crate::trial::SKIPPED;
+
+/// Runs the checks and gives what came of each.
+///
+/// # Errors
+/// Only an interruption: a check that fails, or the guest that is lost under it, is a result.
+pub async fn check(cx: &mut Cx, connected: &Connected) -> Result<Vec<CheckResult>, StageError> {
+    let plan = cx.plan.clone();
+    let mut env = environment(cx);
+    env.insert("FORGE_HOSTNAME".into(), plan.seed.hostname.clone().unwrap_or_default());
+    let key = cx.bindings.get(LateName::AccessPublicKey).unwrap_or_default();
+    env.insert("FORGE_PUBLIC_KEY".into(), key.split_whitespace().nth(1).unwrap_or_default().to_owned());
+    let size = plan.machine.disks.first().and_then(|disk| disk.size);
+    env.insert("FORGE_DISK_SIZE".into(), size.map_or_else(String::new, |size| size.to_string()));
+    let of = plan.provision.len();
+    let results = cx
+        .cancellable_effect(Effect::Provision, async {
+            let mut results = Vec::new();
+            for (index, step) in plan.provision.iter().enumerate() {
+                let number = index + 1;
+                cx.events.emit(Event::ProvisionerStarted { number, of, name: step.name.clone() });
+                let result = one(cx, connected, step, number, &env).await;
+                cx.events.emit(Event::ProvisionerFinished {
+                    name: step.name.clone(),
+                    exit: i32::from(result.verdict == Verdict::Failed),
+                    took_ms: result.took_ms,
+                });
+                results.push(result);
+            }
+            Ok(results)
+        })
+        .await?;
+    if results.iter().any(|result| result.verdict == Verdict::Failed) {
+        connected.watch.picture(cx, &format!("{} failed", Stage::Provision));
+    }
+    Ok(results)
+}
+
+async fn one(
+    cx: &Cx,
+    connected: &Connected,
+    step: &ShellStep,
+    number: usize,
+    env: &std::collections::BTreeMap<String, String>,
+) -> CheckResult {
+    let began = Instant::now();
+    let mut tell = Tell { step: step.name.clone(), events: cx.events.clone(), log: String::new() };
+    let running = run(connected.guest.as_ref(), step, env, &mut tell);
+    let outcome = cx.alive(connected.machine.as_ref(), running).await;
+    let file = format!("checks/{number:02}-{}.log", slug(&step.name));
+    if let Err(error) = cx.evidence.write_text(&file, &tell.log) {
+        cx.warn(chain(&error), "");
+    }
+    let said = tell.log.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or_default().to_owned();
+    let (verdict, detail) = match outcome {
+        Ok(outcome) if outcome.exit == SKIPPED => (Verdict::Skipped, said),
+        Ok(outcome) if step.expect_disconnect && !outcome.rebooted => {
+            (Verdict::Failed, "the guest did not start anew".into())
+        }
+        Ok(outcome) if outcome.rebooted => (Verdict::Passed, "it is back".into()),
+        Ok(_) => (Verdict::Passed, said),
+        // What the check said is worth more than the status it ended with.
+        Err(_) if !said.is_empty() => (Verdict::Failed, said),
+        Err(error) => (Verdict::Failed, chain(&error).lines().next().unwrap_or_default().to_owned()),
+    };
+    let took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+    CheckResult { name: step.name.clone(), verdict, detail, took_ms }
+}

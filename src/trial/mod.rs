@@ -1,0 +1,132 @@
+//! `forge test`: tries a template as its users will. A linked clone with settings of its own for cloud-init is booted,
+//! checked, started anew, checked again, and removed.
+//!
+//! The trial is a build whose [`Purpose`] is to be tested: the same stages up to the login, with the same journal, so
+//! that a clone is removed whatever happens. The checks are shell steps in the place of provisioners; all of them run,
+//! whatever the others say. [`plan`] is pure.
+
+mod checks;
+pub mod junit;
+
+use crate::config::site::{Target, TargetKind};
+use crate::plan::{AccessPlan, Deadlines, Delivery, Moment, Plan, Purpose, SeedPlan, VERSION};
+use crate::provision::ShellStep;
+pub(crate) use checks::SKIPPED;
+pub use checks::{ChecksError, built_in, from_file};
+use forge_machine::{
+    Capabilities, CloudInitDrive, DiskSpec, Facts, FactsQuery, Finish, MachineSpec, SourceSelector,
+    SourceSpec,
+};
+
+/// The user that the clone gets.
+pub const USER: &str = "forge-test";
+
+/// By how much the clone's first disk is larger than the template's, in bytes: the guest must take it.
+pub const GROWTH: u64 = 1 << 30;
+
+/// What must be asked of the target to plan a trial.
+#[must_use]
+pub fn query(template: SourceSelector, target: &Target) -> FactsQuery {
+    let pool = match &target.kind {
+        TargetKind::Proxmox(proxmox) => proxmox.pool.clone(),
+        TargetKind::Qemu(_) => None,
+    };
+    FactsQuery {
+        source: template,
+        storages: Vec::new(),
+        bridges: Vec::new(),
+        node: None,
+        pool,
+        needs_console: false,
+    }
+}
+
+/// The plan of a trial.
+///
+/// # Errors
+/// When the template can't be tried, in words.
+pub fn plan(
+    target: &Target,
+    capabilities: &Capabilities,
+    facts: &Facts,
+    moment: &Moment,
+    checks: Vec<ShellStep>,
+) -> Result<Plan, String> {
+    let TargetKind::Proxmox(proxmox) = &target.kind else {
+        return Err(format!("templates are tried on Proxmox VE, and the target `{}` is QEMU", target.name));
+    };
+    let source = facts.source.as_ref().ok_or("the template was not found")?;
+    if !source.template {
+        return Err(format!("{} ({}) is no template", source.name, source.vm));
+    }
+    let (delivery, why) = match &source.cloud_init {
+        Some((slot, _)) => (Delivery::CloudInitDrive, format!("its own cloud-init drive on {slot}")),
+        None if capabilities.smbios_serial => {
+            (Delivery::Smbios, "the template has no cloud-init drive".to_owned())
+        }
+        None => return Err(format!("{} has no cloud-init drive, so nobody could log in", source.name)),
+    };
+    let grown = source.disks.first().filter(|disk| disk.size > 0).map(|disk| DiskSpec {
+        slot: disk.slot.clone(),
+        size: Some(disk.size + GROWTH),
+        discard: None,
+    });
+    let profile = format!("test-{}", source.name);
+    Ok(Plan {
+        version: VERSION,
+        purpose: Purpose::Test,
+        chain_id: moment.chain_id(&profile),
+        profile,
+        profile_files: Vec::new(),
+        target: target.name.clone(),
+        product: facts.product.clone(),
+        notes: facts.notes.clone(),
+        planned: moment.now,
+        machine: MachineSpec {
+            source: SourceSpec::Clone {
+                vm: source.vm.clone(),
+                name: source.name.clone(),
+                full: false,
+                storage: None,
+            },
+            node: source.vm.node.clone(),
+            ids: proxmox.vmids,
+            pool: proxmox.pool.clone(),
+            cores: None,
+            sockets: None,
+            cpu: None,
+            memory_mib: None,
+            disks: grown.into_iter().collect(),
+            networks: Vec::new(),
+            agent: None,
+            cloud_init: source.cloud_init.clone().map(|(slot, storage)| CloudInitDrive {
+                slot,
+                storage,
+                inherited: true,
+            }),
+            extra: std::collections::BTreeMap::new(),
+        },
+        seed: SeedPlan {
+            delivery,
+            why,
+            bind: target.seed.bind.clone(),
+            ports: target.seed.ports,
+            address: target
+                .seed
+                .address
+                .clone()
+                .or_else(|| capabilities.host_address.map(|address| address.to_string())),
+            endpoint: facts.endpoint.clone(),
+            hostname: Some(format!("forge-{}", moment.nonce)),
+            user_data: None,
+            network_config: None,
+        },
+        boot: Vec::new(),
+        access: AccessPlan { user: USER.into(), create: true },
+        provision: checks,
+        seal: Vec::new(),
+        // Never carried out: a trial ends with the removal of its clone.
+        finish: Finish::Template { name: source.name.clone(), tags: Vec::new(), notes: String::new() },
+        deadlines: Deadlines { build: None, ..Deadlines::default() },
+    })
+}
