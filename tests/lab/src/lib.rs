@@ -1,6 +1,6 @@
 //! A Proxmox-compatible server over real QEMU, for the tests and demos of forge.
 //!
-//! The lab answers as a Proxmox VE 9.2 cluster over TLS and holds each VM in a real `qemu-system-x86_64`. It is an
+//! The lab answers as a Proxmox VE 9.2 (or 8.4) cluster over TLS and holds each VM in a real `qemu-system-x86_64`. It is an
 //! independent oracle: it is checked against Proxmox's own schema and the answers of a real server, and imports
 //! nothing of forge's client.
 //!

@@ -89,8 +89,9 @@ pub fn resources(call: &Call) -> ApiResult<Answer> {
         }
     }
     if wanted.is_none() {
-        for id in call.cluster.auth().pools.keys() {
-            if call.cluster.auth().has(&call.caller, &format!("/pool/{id}"), "Pool.Audit") {
+        let pools: Vec<String> = call.cluster.auth().pools.keys().cloned().collect();
+        for id in pools {
+            if call.may(&format!("/pool/{id}"), &["Pool.Audit"]) {
                 list.push(json!({"type": "pool", "id": format!("/pool/{id}"), "pool": id}));
             }
         }

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
-use forge_lab::{ImportVm, LabConfig};
+use forge_lab::{Fault, ImportVm, LabConfig};
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -106,6 +106,15 @@ async fn a_vm_is_a_real_qemu_with_a_real_screen() -> anyhow::Result<()> {
     let (_, mut second, _) = websocket(&client, &port, &ticket).await?;
     let mut byte = [0];
     assert!(matches!(second.read(&mut byte).await, Ok(0) | Err(_)), "a used port closes without a word");
+
+    // A fault cuts it after the greeting.
+    lab.faults().on("GET", "/nodes/*/qemu/*/vncwebsocket").then(Fault::LoseWebsocket { after_bytes: 12 });
+    let proxy = client.call("POST", &format!("{VM}/vncproxy"), "websocket=1").await?.data();
+    let text = |key: &str| proxy[key].as_str().unwrap_or_default().to_owned();
+    let (_, mut lost, mut rest) = websocket(&client, &text("port"), &text("ticket")).await?;
+    assert_eq!(frame(&mut lost, &mut rest).await?, b"RFB 003.008\n");
+    lost.write_all(&masked(b"RFB 003.008\n")).await?;
+    assert!(frame(&mut lost, &mut rest).await.is_err(), "the connection is lost");
 
     let shutdown = client.call("POST", &format!("{VM}/status/shutdown"), "timeout=1").await?;
     let (exit, log) = client.task(&shutdown).await?;

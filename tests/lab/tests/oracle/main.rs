@@ -1,6 +1,7 @@
 //! The lab's answers against those of a real Proxmox VE 9.2, and its own promises.
 
 mod access;
+mod answers;
 mod client;
 mod config;
 mod faults;

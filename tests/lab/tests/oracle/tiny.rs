@@ -4,7 +4,7 @@ use std::io::ErrorKind;
 use std::time::Duration;
 
 use anyhow::bail;
-use forge_lab::{ImportVm, LabConfig, images};
+use forge_lab::{Fault, ImportVm, LabConfig, images};
 use serde_json::{Value, json};
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
@@ -60,6 +60,14 @@ async fn a_tiny_guest_is_reached_through_agent_and_network() -> anyhow::Result<(
     assert_eq!(client.call("PUT", &format!("{VM}/config"), &form).await?.line(), "200 OK");
     assert_eq!(client.done("POST", &format!("{VM}/status/start"), "").await?, "OK");
     until_the_agent_answers(&client).await?;
+
+    let ping = format!("{VM}/agent/ping");
+    lab.faults().on("POST", "/nodes/*/qemu/*/agent/ping").from(2).then(Fault::AgentGone);
+    assert_eq!(client.call("POST", &ping, "").await?.line(), "200 OK");
+    for _ in 0..2 {
+        assert_eq!(client.call("POST", &ping, "").await?.line(), "500 QEMU guest agent is not running");
+    }
+    lab.faults().clear();
 
     let os = client.get(&format!("{VM}/agent/get-osinfo")).await?.data();
     assert_eq!(os["result"]["id"], "tiny");
