@@ -10,6 +10,7 @@ pub mod gc;
 pub mod options;
 pub mod plan;
 pub mod prepare;
+pub mod screen;
 pub mod signals;
 pub mod test;
 pub mod validate;
@@ -81,6 +82,9 @@ enum Command {
     Evidence(evidence::EvidenceCommand),
     /// Shows a folder of evidence as one HTML page that needs nothing else
     Report(evidence::ReportArgs),
+    /// Works on pictures of guests' screens
+    #[command(subcommand)]
+    Screen(screen::ScreenCommand),
     /// Prints the completions for a shell
     Completions(CompletionsArgs),
 }
@@ -105,6 +109,7 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse();
     crate::ui::settle_colours();
     cli.global.start_tracing();
+    screen::use_learnt_fonts(&cli.global);
     // One provider of cryptography for everything; already installed only when called twice.
     let _installed_before = rustls::crypto::ring::default_provider().install_default();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
@@ -124,6 +129,7 @@ pub fn main() -> ExitCode {
             Command::Gc(args) => gc::gc(&cli.global, &args).await,
             Command::Evidence(command) => evidence::evidence(&cli.global, &command),
             Command::Report(args) => evidence::report(&cli.global, &args),
+            Command::Screen(command) => screen::screen(&cli.global, &command),
             Command::Completions(args) => completions(args.shell),
         }
     });

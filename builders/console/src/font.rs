@@ -11,6 +11,9 @@ use std::sync::{Arc, LazyLock, Mutex, OnceLock, PoisonError};
 
 use thiserror::Error;
 
+use crate::frame::Frame;
+use crate::glyph;
+
 /// The widest cell, in pixels.
 pub const MAX_WIDTH: u32 = 16;
 /// The highest cell, in pixels.
@@ -102,6 +105,24 @@ impl Font {
         true
     }
 
+    /// Learns characters from a picture of a text screen: the lines stand from `at` (left, top) on, one cell below the
+    /// other, `pitch` pixels from one character to the next. Gives how many were new.
+    ///
+    /// Blanks, and cells that have not exactly two colours, are passed over.
+    pub fn learn(&mut self, frame: &Frame, (left, top): (u32, u32), pitch: u32, lines: &[&str]) -> usize {
+        let mut new = 0;
+        for (line, y) in lines.iter().zip((top..).step_by(self.height as usize)) {
+            for (character, x) in line.chars().zip((left..).step_by(pitch.max(1) as usize)) {
+                if character != ' '
+                    && let Some(picture) = glyph::picture(frame, (x, y), self.width, self.height)
+                {
+                    new += usize::from(self.add(character, &picture));
+                }
+            }
+        }
+        new
+    }
+
     /// Reads a font from its packed form: zlib over width, height, count (16 bits), then code point and rows of each.
     ///
     /// # Errors
@@ -167,6 +188,7 @@ static BUILT_IN: &[(&str, u32, u32, &[u8])] = &[
     ("uni-8x16", 8, 16, include_bytes!("fonts/uni-8x16.font")),
     ("fixed-8x16", 8, 16, include_bytes!("fonts/fixed-8x16.font")),
     ("uvga-8x16", 8, 16, include_bytes!("fonts/uvga-8x16.font")),
+    ("lvga-8x16", 8, 16, include_bytes!("fonts/lvga-8x16.font")),
     ("ter-n-8x16", 8, 16, include_bytes!("fonts/ter-n-8x16.font")),
     ("ter-b-8x16", 8, 16, include_bytes!("fonts/ter-b-8x16.font")),
     ("ter-v-8x16", 8, 16, include_bytes!("fonts/ter-v-8x16.font")),
@@ -219,6 +241,12 @@ pub(crate) static SIZES: [(u32, u32); 14] = [
 
 /// Sizes that are tried after all others: only a part of the font's cells tells them from the sizes above.
 pub(crate) static RARE_SIZES: [(u32, u32); 1] = [(16, 28)];
+
+/// The sizes of cells, width and height in pixels, that are looked for on screens.
+#[must_use]
+pub fn sizes() -> Vec<(u32, u32)> {
+    SIZES.iter().chain(&RARE_SIZES).copied().collect()
+}
 
 /// The names of the built-in fonts.
 pub fn built_in() -> impl Iterator<Item = &'static str> {
@@ -315,13 +343,14 @@ impl Table {
             .map(|(found, rows)| (found.character, rows))
     }
 
-    /// Whether two fonts complete each other on one screen: VGA's in the two forms here, and what was learnt.
+    /// Whether two fonts complete each other on one screen: VGA's in the forms here, and what was learnt.
     pub(crate) fn related(&self, one: u8, other: u8) -> bool {
-        let family = |font: u8| {
+        let is = |font: u8, families: &[&str]| {
             let name = self.names.get(usize::from(font)).map_or("", String::as_str);
-            name.trim_start_matches('u').split('-').next().unwrap_or("").to_owned()
+            families.iter().any(|family| name.starts_with(family))
         };
-        one == other || family(one) == family(other) || family(other) == LEARNT || family(one) == LEARNT
+        const VGA: [&str; 3] = ["vga-", "uvga-", "lvga-"];
+        one == other || is(one, &VGA) && is(other, &VGA) || is(one, &[LEARNT]) || is(other, &[LEARNT])
     }
 }
 

@@ -50,6 +50,12 @@ pub enum FrameError {
     /// The PNG encoder failed.
     #[error("the picture can't be written as PNG")]
     Png(#[source] png::EncodingError),
+    /// It is no PNG.
+    #[error("the picture is no readable PNG")]
+    NoPng(#[source] png::DecodingError),
+    /// It is of a kind that screens are not.
+    #[error("the picture is no PNG of 8 bits a colour")]
+    Kind,
 }
 
 /// The picture a display shows, one `0x00RRGGBB` per pixel.
@@ -77,6 +83,31 @@ impl Frame {
             }),
             _ => Err(FrameError::Size { width, height }),
         }
+    }
+
+    /// Reads a PNG. Transparency is left out.
+    ///
+    /// # Errors
+    /// When it is no PNG, or larger than a display.
+    pub fn from_png(file: &[u8]) -> Result<Self, FrameError> {
+        let mut decoder = png::Decoder::new(std::io::Cursor::new(file));
+        decoder.set_transformations(png::Transformations::normalize_to_color8());
+        let mut reader = decoder.read_info().map_err(FrameError::NoPng)?;
+        let mut frame = Self::new(reader.info().width, reader.info().height)?;
+        let mut bytes = vec![0; reader.output_buffer_size().ok_or(FrameError::Kind)?];
+        let info = reader.next_frame(&mut bytes).map_err(FrameError::NoPng)?;
+        for (row, y) in bytes.chunks_exact(info.line_size.max(1)).zip(0..frame.height) {
+            let pixels: Vec<u32> = row
+                .chunks_exact(info.color_type.samples())
+                .map(|pixel| match *pixel {
+                    [red, green, blue, ..] => u32::from_be_bytes([0, red, green, blue]),
+                    [grey, ..] => u32::from_be_bytes([0, grey, grey, grey]),
+                    [] => 0,
+                })
+                .collect();
+            frame.put_row(0, y, &pixels);
+        }
+        Ok(frame)
     }
 
     /// Width in pixels.
@@ -211,6 +242,7 @@ mod tests {
         let mut frame = Frame::new(2, 1).unwrap();
         frame.put_row(0, 0, &[0x0012_3456, 0x00ff_ffff]);
         let file = frame.png().unwrap();
+        assert_eq!(Frame::from_png(&file).unwrap().row(0, 0, 2), frame.row(0, 0, 2));
         let mut reader = png::Decoder::new(std::io::Cursor::new(file)).read_info().unwrap();
         let mut pixels = vec![0; reader.output_buffer_size().unwrap()];
         reader.next_frame(&mut pixels).unwrap();

@@ -174,6 +174,19 @@ fn column(height: u32) -> u32 {
     u32::MAX >> (MAX_HEIGHT - height.min(MAX_HEIGHT))
 }
 
+/// What a cell of exactly two colours shows, the colour that covers less taken for the ink.
+pub(crate) fn picture(frame: &Frame, (x, y): (u32, u32), width: u32, height: u32) -> Option<Vec<u16>> {
+    if !frame.holds(crate::frame::Rect { x, y, width, height }) {
+        return None;
+    }
+    let pixels = Pixels::look(frame, x, y, width, width, height);
+    if pixels.is_blank() || !pixels.is_plain() {
+        return None;
+    }
+    let [pixels, _] = pixels.both(width, width, height);
+    Some(pixels.rows(height).to_vec())
+}
+
 /// Which fonts hold what a cell shows, for finding the font of a screen: called for each match, with the character.
 pub(crate) fn matches(
     frame: &Frame,
@@ -218,12 +231,14 @@ pub(crate) fn matches(
 /// Reads the cell whose top left pixel is at `x`, `y`.
 ///
 /// `before` is what the cell held at the last look: where a cursor hides what tells two glyphs apart, it decides.
+/// `paper` is the background of the last character before it.
 pub(crate) fn read(
     frame: &Frame,
     table: &Table,
     layout: &Layout,
     (x, y): (u32, u32),
     before: Option<char>,
+    paper: Option<u32>,
 ) -> Reading {
     let (width, pitch, height) = (layout.width, layout.pitch, layout.height);
     let pixels = Pixels::look(frame, x, y, width, pitch, height);
@@ -237,7 +252,17 @@ pub(crate) fn read(
         return over_picture(frame, table, layout, (x, y), first, second);
     }
     let both = pixels.both(width, pitch, height);
-    for pixels in &both {
+    // The lower half in one colour is the upper half in the other: the paper of the character before decides.
+    let block = |pixels: &Pixels| {
+        exact(table, layout, pixels).is_some_and(|character| ('▀'..='▟').contains(&character))
+    };
+    let [likely, other] = &both;
+    let order = if Some(other.first) == paper && block(likely) && block(other) {
+        [other, likely]
+    } else {
+        [likely, other]
+    };
+    for pixels in order {
         if let Some(character) = exact(table, layout, pixels) {
             return plain(character, pixels.second.unwrap_or(first), pixels.first, false);
         }

@@ -198,7 +198,7 @@ impl Layout {
         let (cols, lines) = self.grid(frame);
         let mut used = vec![0_usize; self.inks.len()];
         for (line, column) in (0..lines).flat_map(|line| (0..cols).map(move |column| (line, column))) {
-            let cell = glyph::read(frame, &table, self, self.cell(line, column), None).cell;
+            let cell = glyph::read(frame, &table, self, self.cell(line, column), None, None).cell;
             if cell.character.is_ascii_alphanumeric()
                 && let Some(index) = self.inks.iter().position(|ink| *ink == cell.foreground)
                 && let Some(count) = used.get_mut(index)
@@ -315,14 +315,22 @@ pub(crate) fn font_of(frame: &Frame, layout: &Layout) -> Option<u8> {
         for column in 0..cols {
             let cell = layout.cell(line, column);
             let mut last = None;
-            glyph::matches(frame, &table, cell, (layout.width, layout.pitch), &layout.inks, |font, _| {
-                if last != Some(font)
-                    && let Some(count) = counts.get_mut(usize::from(font))
-                {
-                    *count += 1;
-                    last = Some(font);
-                }
-            });
+            glyph::matches(
+                frame,
+                &table,
+                cell,
+                (layout.width, layout.pitch),
+                &layout.inks,
+                |font, character| {
+                    if last != Some(font)
+                        && let Some(count) = counts.get_mut(usize::from(font))
+                    {
+                        // One font's dash may look like another's hyphen: ASCII is the likelier.
+                        *count += if character.is_ascii() { 4 } else { 3 };
+                        last = Some(font);
+                    }
+                },
+            );
         }
     }
     // Of equals the first: the likelier font.

@@ -7,12 +7,10 @@
 
 use thiserror::Error;
 
-use crate::frame::{Frame, Rect};
+use crate::frame::{Frame, FrameError, Rect};
 
 /// How much an area may differ when nothing else is asked for.
 pub const DEFAULT_TOLERANCE: f64 = 0.02;
-/// The largest needle, in pixels.
-const MAX_PIXELS: u32 = 4_194_304;
 /// How many places are looked at more closely.
 const CANDIDATES: usize = 48;
 
@@ -20,12 +18,9 @@ const CANDIDATES: usize = 48;
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum NeedleError {
-    /// It is no PNG.
-    #[error("the needle is no readable PNG")]
-    Png(#[source] png::DecodingError),
-    /// It is too large, or of a kind that screens are not.
-    #[error("the needle is no 8-bit picture of at most {MAX_PIXELS} pixels")]
-    Kind,
+    /// It is no picture of a screen.
+    #[error("the needle can't be read")]
+    Picture(#[source] FrameError),
     /// An area lies outside the picture, or has nothing in it.
     #[error("the area {}x{} at {},{} does not lie inside the needle", .0.width, .0.height, .0.x, .0.y)]
     Area(Rect),
@@ -66,32 +61,9 @@ impl Needle {
     /// Reads a needle from a PNG; without areas all of it counts.
     ///
     /// # Errors
-    /// When it is no 8-bit PNG of a sensible size, or an area lies outside of it.
+    /// When it is no PNG of a screen's size, or an area has no pixels or lies outside of it.
     pub fn from_png(png: &[u8], areas: &[Rect]) -> Result<Self, NeedleError> {
-        let mut decoder = png::Decoder::new(std::io::Cursor::new(png));
-        decoder.set_transformations(png::Transformations::normalize_to_color8());
-        let mut reader = decoder.read_info().map_err(NeedleError::Png)?;
-        let (width, height) = (reader.info().width, reader.info().height);
-        if width.checked_mul(height).is_none_or(|area| area == 0 || area > MAX_PIXELS) {
-            return Err(NeedleError::Kind);
-        }
-        let size = reader.output_buffer_size().ok_or(NeedleError::Kind)?;
-        let mut bytes = vec![0; size];
-        let info = reader.next_frame(&mut bytes).map_err(NeedleError::Png)?;
-        let samples = info.color_type.samples();
-        let mut frame = Frame::new(width, height).map_err(|_| NeedleError::Kind)?;
-        let rows = bytes.chunks_exact(info.line_size.max(1)).zip(0..height);
-        for (row, y) in rows {
-            let pixels: Vec<u32> = row
-                .chunks_exact(samples)
-                .map(|pixel| match *pixel {
-                    [red, green, blue, ..] => u32::from_be_bytes([0, red, green, blue]),
-                    [grey, ..] => u32::from_be_bytes([0, grey, grey, grey]),
-                    [] => 0,
-                })
-                .collect();
-            frame.put_row(0, y, &pixels);
-        }
+        let frame = Frame::from_png(png).map_err(NeedleError::Picture)?;
         Self::from_frame(&frame, areas)
     }
 

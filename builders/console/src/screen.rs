@@ -109,13 +109,14 @@ impl Screen {
             return no_text("the display has no size yet");
         }
         let before = before.and_then(Self::text).filter(|text| text.size == (width, height));
-        if let Some(before) = before
-            && let Some(text) = ScreenText::read(frame, &before.layout, Some(before), dirty)
-            && (text.is_text() || text.is_blank())
-            // A new picture may have text in colours that the old one had not.
-            && text.count(Cell::is_picture) <= before.count(Cell::is_picture)
+        let kept = before.and_then(|before| ScreenText::read(frame, &before.layout, Some(before), dirty));
+        let kept = kept.filter(|text| text.is_text() || text.is_blank());
+        if let (Some(text), Some(before)) = (&kept, before)
+            && text.count(is_unread) <= before.count(is_unread)
+            // What changed on a picture may be text in a colour that was not written in before.
+            && !text.shows_picture(dirty)
         {
-            return Self::Text(text);
+            return kept.map_or_else(|| no_text("not a text mode"), Self::Text);
         }
         // A text mode is read with its usual font first: most of its screens are nothing else.
         let usual =
@@ -129,7 +130,7 @@ impl Screen {
             return no_text("nothing is drawn on it");
         }
         let found = layout::find(frame).and_then(|layout| ScreenText::read(frame, &layout, None, None));
-        let found = found.filter(ScreenText::is_text);
+        let found = ScreenText::better(kept, found.filter(ScreenText::is_text));
         let whole =
             found.as_ref().is_some_and(|text| text.confidence >= ENOUGH && text.count(Cell::is_picture) == 0);
         let found = if whole { found } else { ScreenText::better(found, Self::free_lines(frame)) };
@@ -171,6 +172,10 @@ impl Screen {
     }
 }
 
+fn is_unread(cell: &Cell) -> bool {
+    cell.character == char::REPLACEMENT_CHARACTER
+}
+
 /// Whether every pixel has the same colour.
 fn is_uniform(frame: &Frame) -> bool {
     let first = frame.row(0, 0, 1).first().copied();
@@ -185,6 +190,7 @@ impl ScreenText {
             before.filter(|text| text.layout == *layout && text.cols == cols && text.lines() == lines);
         let mut cells = Vec::with_capacity(cols * lines);
         let mut cursor = None;
+        let mut paper = None;
         for line in 0..lines {
             for column in 0..cols {
                 let (x, y) = layout.cell(line, column);
@@ -202,7 +208,11 @@ impl ScreenText {
                     cells.push(old);
                     continue;
                 }
-                let reading = glyph::read(frame, &table, layout, (x, y), old.map(|cell| cell.character));
+                let before = old.map(|cell| cell.character);
+                let reading = glyph::read(frame, &table, layout, (x, y), before, paper);
+                if !matches!(reading.cell.character, ' ' | char::REPLACEMENT_CHARACTER) {
+                    paper = Some(reading.cell.background);
+                }
                 if reading.cursor {
                     cursor = Some((line, column));
                 }
@@ -223,13 +233,29 @@ impl ScreenText {
         Some(text)
     }
 
-    /// Of two readings the one that has clearly more letters, else the first.
+    /// Of two readings the one that has more letters, or as many and fewer cells unread; of equals the first.
     fn better(one: Option<Self>, two: Option<Self>) -> Option<Self> {
         let letters = |text: &Self| text.count(|cell| cell.character.is_ascii_alphanumeric());
+        let unread = |text: &Self| std::cmp::Reverse(text.count(is_unread));
         match (one, two) {
-            (Some(one), Some(two)) if letters(&one) * 6 / 5 >= letters(&two) => Some(one),
+            (Some(one), Some(two)) if (letters(&one), unread(&one)) >= (letters(&two), unread(&two)) => {
+                Some(one)
+            }
             (one, two) => two.or(one),
         }
+    }
+
+    /// Whether a part of a picture lies in this rectangle; absent, anywhere.
+    fn shows_picture(&self, within: Option<Rect>) -> bool {
+        self.cells.iter().enumerate().filter(|(_, cell)| cell.is_picture()).any(|(index, _)| {
+            let cell = self.cell_rect(index / self.cols, index % self.cols);
+            within.is_none_or(|within| {
+                cell.x < within.x + within.width
+                    && within.x < cell.x + cell.width
+                    && cell.y < within.y + within.height
+                    && within.y < cell.y + cell.height
+            })
+        })
     }
 
     fn lines(&self) -> usize {
@@ -242,7 +268,7 @@ impl ScreenText {
 
     /// Whether what was read is text rather than a picture that looks like some glyphs.
     fn is_text(&self) -> bool {
-        let unread = self.count(|cell| cell.character == char::REPLACEMENT_CHARACTER);
+        let unread = self.count(is_unread);
         let filled = self.count(|cell| cell.character != ' ');
         if filled > 0 && self.confidence >= ENOUGH && (unread == 0 || filled - unread >= FEW) {
             return true;

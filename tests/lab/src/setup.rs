@@ -31,7 +31,7 @@ const fn program(package: &'static str, name: &'static str, purpose: &'static st
 }
 
 /// Everything, in the order in which it is named to people.
-const NEEDS: [Need; 17] = [
+const NEEDS: [Need; 24] = [
     program("qemu-system-x86", "qemu-system-x86_64", "runs the guests"),
     program("qemu-utils", "qemu-img", "makes their disks"),
     Need {
@@ -64,6 +64,29 @@ const NEEDS: [Need; 17] = [
     program("genisoimage", "genisoimage", "makes cloud-init drives"),
     program("iproute2", "ip", "sets up the network namespace"),
     program("util-linux", "unshare", "enters the network namespace"),
+    Need {
+        package: "memtest86+",
+        proof: Proof::File("/boot/memtest86+x64.bin"),
+        purpose: "is a screen to read",
+    },
+    Need { package: "ipxe", proof: Proof::File("/usr/lib/ipxe/ipxe.lkrn"), purpose: "is a screen to read" },
+    Need {
+        package: "isolinux",
+        proof: Proof::File("/usr/lib/ISOLINUX/isolinux.bin"),
+        purpose: "is a screen to read",
+    },
+    Need {
+        package: "syslinux-common",
+        proof: Proof::File("/usr/lib/syslinux/modules/bios/vesamenu.c32"),
+        purpose: "is a screen to read",
+    },
+    Need {
+        package: "console-setup-linux",
+        proof: Proof::File("/usr/share/consolefonts/Lat15-Fixed16.psf.gz"),
+        purpose: "holds the fonts of screens to read",
+    },
+    program("kbd", "setfont", "sets the fonts of screens to read"),
+    program("whiptail", "whiptail", "is a screen to read"),
     program("openssh-client", "ssh", "tries the template as a user would"),
 ];
 

@@ -184,7 +184,7 @@ impl Shared {
                         (one, two) => one.or(two),
                     };
                 }
-                Event::ExtendedKeys | Event::Bell => {}
+                Event::ExtendedKeys | Event::Leds(_) | Event::Bell => {}
             }
         }
         if updated {

@@ -18,7 +18,7 @@ fn vga(pitch: u32) -> Layout {
 
 fn reading(frame: &Frame, pitch: u32, before: Option<char>) -> Reading {
     let layout = vga(pitch);
-    read(frame, &layout.table().unwrap(), &layout, (0, 0), before)
+    read(frame, &layout.table().unwrap(), &layout, (0, 0), before, None)
 }
 
 #[test]
@@ -85,10 +85,10 @@ fn an_ink_over_a_picture_is_read_and_the_picture_is_blank() {
             .collect();
         frame.put_row(0, y, &row);
     }
-    let cell = read(&frame, &table, &layout, (0, 0), None).cell;
+    let cell = read(&frame, &table, &layout, (0, 0), None, None).cell;
     assert_eq!((cell.character, cell.foreground), ('R', 0x00ff_ffff));
     layout.inks = vec![0x00ab_cdef];
-    assert_eq!(read(&frame, &table, &layout, (0, 0), None).cell.character, ' ');
+    assert_eq!(read(&frame, &table, &layout, (0, 0), None, None).cell.character, ' ');
 }
 
 fn paint(character: char, width: u32, ink: u32, paper: u32, cursor: Option<u32>) -> Frame {

@@ -1,7 +1,7 @@
 //! The steps of the state machine: each takes one whole piece of input, or says that more is needed.
 
 use super::wire::{SET_PIXEL_FORMAT, encoding, set_encodings};
-use super::{Event, RfbClient, RfbError, State, auth};
+use super::{Event, Leds, RfbClient, RfbError, State, auth};
 use crate::frame::{Frame, Rect};
 
 /// The longest reason text or display name, in bytes.
@@ -288,6 +288,14 @@ impl RfbClient {
                 self.events.push(Event::ExtendedKeys);
                 Ok(self.goto(next))
             }
+            encoding::QEMU_LED_STATE => {
+                let Some([leds]) = self.peek::<1>(12) else { return Ok(self.wait_in(here)) };
+                self.taken += 13;
+                let leds = Leds { scroll: leds & 1 != 0, num: leds & 2 != 0, caps: leds & 4 != 0 };
+                self.leds = Some(leds);
+                self.events.push(Event::Leds(leds));
+                Ok(self.goto(next))
+            }
             other => self.ignored_rect(other, rect, here, next),
         }
     }
@@ -301,7 +309,6 @@ impl RfbClient {
             encoding::X_CURSOR if area == 0 => 0,
             encoding::X_CURSOR => 6 + 2 * mask,
             encoding::QEMU_POINTER_MODE => 0,
-            encoding::QEMU_LED_STATE => 1,
             encoding::DESKTOP_NAME => {
                 let Some(length) = self.peek::<4>(12).map(u32::from_be_bytes) else {
                     return Ok(self.wait_in(here));

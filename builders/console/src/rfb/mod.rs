@@ -5,7 +5,7 @@
 //! ```
 //!
 //! RFB 3.3, 3.7 and 3.8; security None and VncAuth; encodings Raw, CopyRect, ZRLE; DesktopSize,
-//! ExtendedDesktopSize, LastRect; QEMU's extended key event (-258).
+//! ExtendedDesktopSize, LastRect, the pointer's picture (skipped); QEMU's extended key event (-258) and LED state (-261).
 //!
 //! Invariants: no byte sequence makes it panic; at most one message's bounded part is buffered (raw pixels are
 //! taken row by row, what is skipped is not stored); how the bytes are cut into pieces changes nothing; after an
@@ -41,8 +41,21 @@ pub enum Event {
     Updated(Option<Rect>),
     /// The server takes scancodes (QEMU's extended key event).
     ExtendedKeys,
+    /// The lights of the guest's keyboard (QEMU's LED state).
+    Leds(Leds),
     /// The bell rang.
     Bell,
+}
+
+/// The lights of the guest's keyboard: what the guest itself thinks of its lock keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Leds {
+    /// Scroll lock.
+    pub scroll: bool,
+    /// Num lock.
+    pub num: bool,
+    /// Caps lock: letters would be typed in the other case.
+    pub caps: bool,
 }
 
 #[derive(Debug)]
@@ -72,6 +85,7 @@ pub struct RfbClient {
     frame: Frame,
     inflater: zrle::Inflater,
     extended_keys: bool,
+    leds: Option<Leds>,
     resized: bool,
     events: Vec<Event>,
 }
@@ -92,6 +106,7 @@ impl RfbClient {
             frame: Frame::new(0, 0)?,
             inflater: zrle::Inflater::new(),
             extended_keys: false,
+            leds: None,
             resized: false,
             events: Vec::new(),
         })
@@ -136,6 +151,12 @@ impl RfbClient {
     #[must_use]
     pub fn extended_keys(&self) -> bool {
         self.extended_keys
+    }
+
+    /// The lights of the guest's keyboard, when the server tells them.
+    #[must_use]
+    pub fn leds(&self) -> Option<Leds> {
+        self.leds
     }
 
     /// Whether the handshake is over.

@@ -140,7 +140,9 @@ fn last_rect_extended_keys_and_unasked_pseudo_encodings_are_understood() {
     bytes.push(2);
     bytes.extend_from_slice(b"\x03\0\0\0\0\0\0\x02hi");
     let events = client.receive(&bytes).unwrap();
-    assert_eq!(events, [Event::ExtendedKeys, Event::Updated(Some(whole())), Event::Bell]);
+    let leds = Leds { scroll: true, num: true, caps: true };
+    assert_eq!(events, [Event::ExtendedKeys, Event::Leds(leds), Event::Updated(Some(whole())), Event::Bell]);
+    assert_eq!(client.leds(), Some(leds));
     client.take_output();
     client.key(false, 0xff52, 0xc8);
     assert_eq!(client.take_output(), [255, 0, 0, 0, 0, 0, 0xff, 0x52, 0, 0, 0, 0xc8]);

@@ -15,9 +15,19 @@ pub(super) mod encoding {
     pub const DESKTOP_NAME: i32 = -307;
     pub const EXTENDED_DESKTOP_SIZE: i32 = -308;
 
-    /// What this client asks for, best first. JPEG never is: text must arrive exactly.
-    pub const WANTED: [i32; 7] =
-        [ZRLE, COPY_RECT, RAW, DESKTOP_SIZE, EXTENDED_DESKTOP_SIZE, LAST_RECT, QEMU_EXTENDED_KEYS];
+    /// What this client asks for, best first. JPEG never is: text must arrive exactly. The pointer's picture is asked
+    /// for so that the server does not paint it over the text.
+    pub const WANTED: [i32; 9] = [
+        ZRLE,
+        COPY_RECT,
+        RAW,
+        DESKTOP_SIZE,
+        EXTENDED_DESKTOP_SIZE,
+        LAST_RECT,
+        QEMU_EXTENDED_KEYS,
+        CURSOR,
+        QEMU_LED_STATE,
+    ];
 }
 
 /// `SetPixelFormat`: 32 bits a pixel, depth 24, little endian, bytes blue, green, red, unused.

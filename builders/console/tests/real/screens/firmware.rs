@@ -95,6 +95,7 @@ async fn isolinux_is_read_as_its_text_memory_says_and_its_graphical_menu_as_conf
     play("menu<enter>").await?;
     truth::text_memory(&machine, "isolinux menu.c32", "Automated install", 80, 25).await?;
     play("<esc><waitFor \"boot:\">vesa<enter>").await?;
+    truth::size(&machine, (640, 480)).await?;
     truth::lines(
         &machine,
         "isolinux vesamenu.c32",

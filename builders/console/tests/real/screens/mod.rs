@@ -15,6 +15,6 @@ mod truth;
 use std::time::Duration;
 
 /// TCG on a loaded machine is slow; a test that passes never waits that long.
-const PATIENCE: Duration = Duration::from_secs(25);
+const PATIENCE: Duration = Duration::from_secs(180);
 /// A screen is taken when it has not changed for so long.
 const STILL: Duration = Duration::from_millis(400);

@@ -127,6 +127,16 @@ fn compare_memory(grid: &ScreenText, memory: &[[u8; 2]]) -> Score {
     score
 }
 
+/// Waits until the display has this size.
+pub async fn size(machine: &Machine, size: (u32, u32)) -> Result<()> {
+    let began = std::time::Instant::now();
+    while machine.console.size() != size {
+        ensure!(began.elapsed() < PATIENCE, "the display has {:?}, not {size:?}", machine.console.size());
+        tokio::time::sleep(STILL / 4).await;
+    }
+    Ok(())
+}
+
 /// Compares lines that stand somewhere on the screen, one below the other from the first one's place on.
 pub async fn lines(machine: &Machine, name: &str, expected: &[&str]) -> Result<()> {
     let first = expected.iter().find(|line| !line.trim().is_empty()).context("a line that is not blank")?;
