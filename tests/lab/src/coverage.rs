@@ -39,7 +39,9 @@ pub fn record(requests: &[RequestRecord]) {
     static NUMBER: AtomicU32 = AtomicU32::new(0);
     let Some(folder) = std::env::var_os(VARIABLE) else { return };
     let mut counts: BTreeMap<(String, &str), usize> = BTreeMap::new();
-    for request in requests.iter().filter(|request| request.status.is_some()) {
+    // 501 is a route that the lab does not have.
+    let answered = |request: &&RequestRecord| request.status.is_some_and(|status| status != 501);
+    for request in requests.iter().filter(answered) {
         if let Some(route) = &request.route {
             *counts.entry((format!("{} {route}", request.method), client(&request.agent))).or_default() += 1;
         }

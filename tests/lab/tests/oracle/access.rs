@@ -241,3 +241,62 @@ async fn a_lab_of_pve_8_has_its_privileges_and_its_schema() -> anyhow::Result<()
     lab.stop().await;
     Ok(())
 }
+
+#[tokio::test]
+async fn what_was_made_can_be_changed_and_removed() -> anyhow::Result<()> {
+    let (lab, client) = fast_lab().await?;
+    let root = root(&lab, &client).await?;
+    for (method, path, form) in [
+        ("GET", "/access/ticket", ""),
+        ("POST", "/access/groups", "groupid=g1"),
+        ("PUT", "/access/groups/g1", "comment=changed"),
+        ("POST", "/access/users", "userid=u1@pve&groups=g1"),
+        ("PUT", "/access/users/u1@pve", "enable=0&comment=off&groups="),
+        ("POST", "/access/users/u1@pve/token/t1", "privsep=1&comment=x"),
+        ("PUT", "/access/users/u1@pve/token/t1", "privsep=0&delete=comment"),
+        ("POST", "/access/roles", "roleid=R1&privs=VM.Audit"),
+        ("PUT", "/access/acl", "path=/vms&roles=R1&users=u1@pve&propagate=0"),
+        ("POST", "/pools", "poolid=p1"),
+        ("PUT", "/pools", "poolid=p1&storage=local"),
+        ("PUT", "/pools/p1", "storage=local&delete=1&comment=empty"),
+    ] {
+        ok(&root, method, path, form).await?;
+    }
+    let user = ok(&root, "GET", "/access/users/u1@pve", "").await?.data();
+    assert_eq!((&user["enable"], &user["comment"], &user["groups"]), (&json!(0), &json!("off"), &json!([])));
+    let token = ok(&root, "PUT", "/access/users/u1@pve/token/t1", "regenerate=1").await?.data();
+    assert_eq!((&token["privsep"], token["comment"].is_null()), (&json!(0), true));
+    let secret = token["value"].as_str().unwrap_or_default();
+    let disabled = Client::new(&lab, "u1@pve!t1", secret)?;
+    assert_eq!(disabled.get("/version").await?.line(), "401 Authentication failed!", "its user is disabled");
+    ok(&root, "PUT", "/access/users/u1@pve", "enable=1").await?;
+    assert_eq!(disabled.get("/access/permissions?path=/vms").await?.data(), json!({"/vms": {"VM.Audit": 0}}));
+    assert_eq!(
+        ok(&root, "GET", "/access/groups/g1", "").await?.data(),
+        json!({"members": [], "comment": "changed"})
+    );
+    assert_eq!(ok(&root, "GET", "/pools/p1", "").await?.data(), json!({"members": [], "comment": "empty"}));
+    ok(&root, "DELETE", "/access/roles/R1", "").await?;
+    assert_eq!(
+        ok(&root, "GET", "/access/acl", "").await?.data().as_array().map(Vec::len),
+        Some(2),
+        "the test's own two"
+    );
+    for path in ["/access/groups/g1", "/pools?poolid=p1"] {
+        ok(&root, "DELETE", path, "").await?;
+    }
+    let volume = ok(
+        &root,
+        "POST",
+        "/nodes/pve/storage/local/content",
+        "vmid=300&filename=vm-300-disk-0.qcow2&size=1G&format=qcow2",
+    )
+    .await?;
+    assert_eq!(volume.data(), "local:300/vm-300-disk-0.qcow2");
+    let foreign = root
+        .call("POST", "/nodes/pve/storage/local/content", "vmid=300&filename=vm-301-disk-0.raw&size=1G")
+        .await?;
+    assert_eq!(foreign.line(), "500 illegal name 'vm-301-disk-0.raw' - should be 'vm-300-*'");
+    lab.stop().await;
+    Ok(())
+}

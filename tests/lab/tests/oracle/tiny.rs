@@ -69,6 +69,32 @@ async fn a_tiny_guest_is_reached_through_agent_and_network() -> anyhow::Result<(
     }
     lab.faults().clear();
 
+    for call in [
+        "GET /agent",
+        "GET /agent/get-fsinfo",
+        "GET /agent/get-host-name",
+        "GET /agent/get-memory-block-info",
+        "GET /agent/get-memory-blocks",
+        "GET /agent/get-time",
+        "GET /agent/get-timezone",
+        "GET /agent/get-users",
+        "GET /agent/get-vcpus",
+        "GET /agent/info",
+        "POST /agent/fsfreeze-status",
+        "POST /agent/fstrim",
+    ] {
+        let (method, path) = call.split_once(' ').expect("two words");
+        let reply = client.call(method, &format!("{VM}{path}"), "").await?;
+        // What this guest's agent can't do, it says itself.
+        assert!(
+            reply.status == 200 || reply.line().starts_with("500 Agent error: "),
+            "{call}: {}",
+            reply.line()
+        );
+    }
+    let command = client.call("POST", &format!("{VM}/agent"), "command=ping").await?;
+    assert_eq!(command.line(), "200 OK");
+
     let os = client.get(&format!("{VM}/agent/get-osinfo")).await?.data();
     assert_eq!(os["result"]["id"], "tiny");
     let address = lab.ssh_address(9200).expect("the VM is there");
