@@ -9,6 +9,8 @@ mod console;
 mod destroy;
 mod drives;
 mod keys;
+mod monitor;
+mod move_disk;
 mod nodes;
 mod pools;
 mod power;
@@ -17,7 +19,9 @@ mod qemu_config;
 mod resize;
 mod rules;
 mod sendkey;
+mod snapshot;
 mod storage;
+mod suspend;
 mod tasks;
 mod template;
 mod websocket;
@@ -256,7 +260,20 @@ async fn vm(method: &str, below: &str, call: Call) -> Option<ApiResult<Answer>> 
         ("POST", "/config") => qemu_config::post(call).await,
         ("PUT", "/resize") => resize::resize(&call),
         ("PUT", "/unlink") => qemu_config::unlink(call).await,
-        ("GET", "/status/current") => qemu::current(&call),
+        ("GET", "/status/current") => qemu::current(&call).await,
+        ("POST", "/status/reboot") => suspend::reboot(&call),
+        ("POST", "/status/suspend") => suspend::suspend(&call),
+        ("POST", "/status/resume") => suspend::resume(&call),
+        ("GET", "/snapshot") => snapshot::list(&call),
+        ("POST", "/snapshot") => snapshot::create(&call),
+        ("GET", "/snapshot/{snapname}") => snapshot::index(&call),
+        ("DELETE", "/snapshot/{snapname}") => snapshot::delete(&call),
+        ("GET", "/snapshot/{snapname}/config") => snapshot::config(&call),
+        ("PUT", "/snapshot/{snapname}/config") => snapshot::describe(&call),
+        ("POST", "/snapshot/{snapname}/rollback") => snapshot::rollback(&call),
+        ("GET", "/feature") => snapshot::feature(&call),
+        ("POST", "/monitor") => monitor::monitor(call).await,
+        ("POST", "/move_disk") => move_disk::move_disk(&call),
         ("POST", "/status/start") => power::start(&call),
         ("POST", "/status/stop") => power::stop(&call),
         ("POST", "/status/shutdown") => power::shutdown(&call),

@@ -330,7 +330,18 @@ impl Lab {
         config.extend(import.extra);
         let mut state = cluster.state();
         let slot = state.free_slot(&cluster.network);
-        state.vms.insert(vmid, Vm { vmid, node, config, pending: BTreeMap::new(), power: Power::Off, slot });
+        state.vms.insert(
+            vmid,
+            Vm {
+                vmid,
+                node,
+                config,
+                pending: BTreeMap::new(),
+                power: Power::Off,
+                slot,
+                snapshots: BTreeMap::new(),
+            },
+        );
         Ok(())
     }
 

@@ -40,6 +40,14 @@ pub fn enter(say: &mut dyn FnMut(&str)) -> anyhow::Result<Network> {
     if is_inside() {
         run(command("ip").args(["link", "set", "lo", "up"]))
             .context("the namespace's loopback interface can't be set up")?;
+        // Addresses that are no loopback addresses: one for clients that tell their guests where they are, and a network
+        // for the guests. A second run of this finds them there.
+        for words in [
+            ["address", "replace", "192.0.2.1/32", "dev", "lo"].as_slice(),
+            &["route", "replace", "local", "198.18.0.0/16", "dev", "lo"],
+        ] {
+            run(command("ip").args(words)).context("the namespace's addresses can't be set up")?;
+        }
         return Ok(Network::Own);
     }
     for way in WAYS {

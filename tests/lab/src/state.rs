@@ -31,6 +31,8 @@ pub enum Power {
         since: Instant,
         /// The process number shown.
         pid: u32,
+        /// Whether it is suspended.
+        paused: bool,
     },
     /// Running in a QEMU process.
     On(Arc<RunningVm>),
@@ -51,6 +53,21 @@ pub struct Vm {
     pub power: Power,
     /// Last number of its guest's address.
     pub slot: u8,
+    /// Its snapshots by name.
+    pub snapshots: BTreeMap<String, Snapshot>,
+}
+
+/// A section of a VM's configuration file.
+#[derive(Debug, Clone)]
+pub struct Snapshot {
+    /// The configuration at that time, `parent` included.
+    pub config: Config,
+    /// Its own description.
+    pub description: Option<String>,
+    /// When it was made, in seconds since 1970.
+    pub time: i64,
+    /// The volume with the memory's contents.
+    pub state: Option<String>,
 }
 
 /// The locks of one VMID; they exist whether or not the VM does, as lock files do.

@@ -73,7 +73,15 @@ pub async fn clone(call: Call) -> ApiResult<Answer> {
         let node = target_node.clone();
         state.vms.insert(
             newid,
-            Vm { vmid: newid, node, config, pending: BTreeMap::new(), power: Power::Off, slot },
+            Vm {
+                vmid: newid,
+                node,
+                config,
+                pending: BTreeMap::new(),
+                power: Power::Off,
+                slot,
+                snapshots: BTreeMap::new(),
+            },
         );
         state.locks(newid).config.try_lock_owned().ok()
     };

@@ -48,14 +48,34 @@ pub async fn start_vm(
     caller: &Caller,
     log: &TaskLog,
 ) -> Result<(), String> {
+    start_from(cluster, node, vmid, caller, log, None).await
+}
+
+/// As [`start_vm`], going on from a saved state of the memory when there is one.
+///
+/// # Errors
+/// The text of the task.
+pub async fn start_from(
+    cluster: &Arc<Cluster>,
+    node: &str,
+    vmid: u32,
+    caller: &Caller,
+    log: &TaskLog,
+    state: Option<&str>,
+) -> Result<(), String> {
     let vm = cluster.vm(node, vmid)?;
     if vm.is_template() {
         return Err("you can't start a vm if it's a template".to_owned());
     }
-    vm.check_lock()?;
+    let suspended = vm.get("lock") == Some("suspended");
+    if !suspended {
+        vm.check_lock()?;
+    }
     if vm.is_running() {
         return Err(format!("VM {vmid} already running"));
     }
+    let kept = vm.get("vmstate").filter(|_| suspended).map(str::to_owned);
+    let state = state.map(str::to_owned).or_else(|| kept.clone());
     tracing::debug!(vmid, caller = %caller.0, "start");
     check_bridges(cluster, &vm)?;
     cluster.state().vm_mut(node, vmid)?.apply_pending();
@@ -67,14 +87,20 @@ pub async fn start_vm(
     }
     if !cluster.config.run_guests {
         let pid = 0x1_0000 + vmid % 0x8000;
-        cluster.state().vm_mut(node, vmid)?.power = Power::Flag { since: Instant::now(), pid };
+        cluster.state().vm_mut(node, vmid)?.power = Power::Flag { since: Instant::now(), pid, paused: false };
+        forget_state(cluster, node, vmid, kept.as_deref())?;
         return Ok(());
     }
-    let process = Arc::new(launch(cluster, node, &vm, log).await?);
+    let state = match &state {
+        Some(volume) => Some(existing(cluster, node, volume)?),
+        None => None,
+    };
+    let process = Arc::new(launch(cluster, node, &vm, log, state).await?);
     let mut state = cluster.state();
     // The VM may be gone when the lock was not held for it; then the process goes with this value.
     state.vm_mut(node, vmid)?.power = Power::On(Arc::clone(&process));
     drop(state);
+    forget_state(cluster, node, vmid, kept.as_deref())?;
     let (cluster, watched) = (Arc::downgrade(cluster), process);
     tokio::spawn(async move {
         watched.ended().await;
@@ -82,6 +108,18 @@ pub async fn start_vm(
             cluster.mark_stopped(vmid, watched.pid);
         }
     });
+    Ok(())
+}
+
+/// Removes the state from which a suspended VM has gone on.
+fn forget_state(cluster: &Cluster, node: &str, vmid: u32, volume: Option<&str>) -> Result<(), String> {
+    let Some(volume) = volume else { return Ok(()) };
+    drives::remove_volume(cluster, node, volume);
+    let mut state = cluster.state();
+    let config = &mut state.vm_mut(node, vmid)?.config;
+    for key in ["lock", "vmstate"] {
+        config.remove(key);
+    }
     Ok(())
 }
 
@@ -98,7 +136,13 @@ fn check_bridges(cluster: &Cluster, vm: &Vm) -> Result<(), String> {
     Ok(())
 }
 
-async fn launch(cluster: &Cluster, node: &str, vm: &Vm, log: &TaskLog) -> Result<RunningVm, String> {
+async fn launch(
+    cluster: &Cluster,
+    node: &str,
+    vm: &Vm,
+    log: &TaskLog,
+    state: Option<PathBuf>,
+) -> Result<RunningVm, String> {
     if let Some(key) = vm.config.keys().find(|key| key.starts_with("hostpci")) {
         return Err(format!("{key}: no PCI device of the lab can be passed through"));
     }
@@ -135,7 +179,7 @@ async fn launch(cluster: &Cluster, node: &str, vm: &Vm, log: &TaskLog) -> Result
         ssh,
         uefi,
         tpm: tpm.as_ref().map(|tpm| tpm.socket.clone()),
-        state: None,
+        state,
     };
     let process = RunningVm::start(&folder, arguments(&launch), tpm).await?;
     for (key, value) in &vm.config {
@@ -222,22 +266,35 @@ pub fn shutdown(call: &Call) -> ApiResult<Answer> {
         let _lock = cluster.lock_config(vmid).await?;
         let vm = cluster.vm(&node, vmid)?;
         vm.check_lock()?;
-        let Power::On(process) = &vm.power else {
-            halt(&cluster, &vm).await;
-            return Ok(());
-        };
-        ask_to_shut_down(&cluster, &vm, process, &log).await?;
-        let ended = tokio::time::timeout(limit, process.ended()).await;
-        match ended {
-            Ok(()) => cluster.mark_stopped(vmid, process.pid),
-            Err(_) if force => {
-                log.line("VM quit/powerdown failed - terminating now with SIGTERM");
-                halt(&cluster, &vm).await;
-            }
-            Err(_) => return Err("VM quit/powerdown failed - got timeout".to_owned()),
-        }
-        Ok(())
+        shut_down(&cluster, &vm, limit, force, &log).await
     })
+}
+
+/// Shuts a VM down whose lock the caller holds.
+///
+/// # Errors
+/// It did not end in time.
+pub async fn shut_down(
+    cluster: &Cluster,
+    vm: &Vm,
+    limit: Duration,
+    force: bool,
+    log: &TaskLog,
+) -> Result<(), String> {
+    let Power::On(process) = &vm.power else {
+        halt(cluster, vm).await;
+        return Ok(());
+    };
+    ask_to_shut_down(cluster, vm, process, log).await?;
+    match tokio::time::timeout(limit, process.ended()).await {
+        Ok(()) => cluster.mark_stopped(vm.vmid, process.pid),
+        Err(_) if force => {
+            log.line("VM quit/powerdown failed - terminating now with SIGTERM");
+            halt(cluster, vm).await;
+        }
+        Err(_) => return Err("VM quit/powerdown failed - got timeout".to_owned()),
+    }
+    Ok(())
 }
 
 async fn ask_to_shut_down(

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value, json};
 
 use super::drives::DriveInput;
-use super::{Answer, Call, drives, rules};
+use super::{Answer, Call, drives, rules, suspend};
 use crate::error::{ApiError, ApiResult};
 use crate::state::{Power, Vm};
 
@@ -14,7 +14,7 @@ use crate::state::{Power, Vm};
 pub fn summary(vm: &Vm) -> (Map<String, Value>, bool) {
     let (running, uptime, pid) = match &vm.power {
         Power::Off => (false, 0, None),
-        Power::Flag { since, pid } => (true, since.elapsed().as_secs(), Some(*pid)),
+        Power::Flag { since, pid, .. } => (true, since.elapsed().as_secs(), Some(*pid)),
         Power::On(process) => (!process.has_ended(), process.since.elapsed().as_secs(), Some(process.pid)),
     };
     let number = |key: &str| vm.get(key).and_then(|text| text.parse::<u64>().ok());
@@ -56,10 +56,13 @@ pub fn list(call: &Call) -> ApiResult<Answer> {
 }
 
 /// `GET status/current`.
-pub fn current(call: &Call) -> ApiResult<Answer> {
+pub async fn current(call: &Call) -> ApiResult<Answer> {
     let vm = call.cluster.vm(call.node(), call.vmid())?;
     let (mut entry, running) = summary(&vm);
-    entry.insert("qmpstatus".to_owned(), if running { "running" } else { "stopped" }.into());
+    entry.insert(
+        "qmpstatus".to_owned(),
+        if running { suspend::qmp_status(&vm).await } else { "stopped".to_owned() }.into(),
+    );
     entry.insert("ha".to_owned(), json!({"managed": 0}));
     entry.insert("clipboard".to_owned(), Value::Null);
     if vm.agent_enabled() {
@@ -111,7 +114,15 @@ pub fn create(call: &Call) -> ApiResult<Answer> {
         }
         let slot = state.free_slot(&cluster.network);
         let config = BTreeMap::from([("lock".to_owned(), "create".to_owned())]);
-        let vm = Vm { vmid, node: node.clone(), config, pending: BTreeMap::new(), power: Power::Off, slot };
+        let vm = Vm {
+            vmid,
+            node: node.clone(),
+            config,
+            pending: BTreeMap::new(),
+            power: Power::Off,
+            slot,
+            snapshots: BTreeMap::new(),
+        };
         state.vms.insert(vmid, vm);
         state.locks(vmid).config.try_lock_owned().ok()
     };

@@ -17,6 +17,9 @@ pub fn template(call: &Call) -> ApiResult<Answer> {
     if vm.is_running() {
         return Err(ApiError::die("you can't convert a VM to template if VM is running"));
     }
+    if !vm.snapshots.is_empty() {
+        return Err(ApiError::die("unable to create template, because VM contains snapshots"));
+    }
     let only = call.params.get("disk").map(str::to_owned);
     call.spawn("qmtemplate", vmid, |_log| async move {
         let _lock = cluster.lock_config(vmid).await?;

@@ -1,4 +1,6 @@
-//! The addresses of guests on the host: `127.77.X.N` for the guest in slot N of a lab, X being the lab's own.
+//! The addresses of guests on the host: `127.77.X.N` for the guest in slot N of a lab, X being the lab's own; or
+//! `198.18.X.N`, where the lab's network namespace has made those its own, for clients that look for an address which is
+//! no loopback address (Packer's Proxmox builders do).
 //!
 //! Each lab on a machine claims its X by listening on a port of `127.77.X.1`, so that labs of tests that run at the
 //! same time never take each other's ports.
@@ -20,11 +22,14 @@ pub enum SshForward {
     Addresses,
     /// `127.0.0.1:22000+N`; taken ports are passed over.
     Ports,
+    /// `198.18.X.N:22`; only in the network namespace of `cargo lab`.
+    Outer,
 }
 
 /// The network of one lab's guests.
 #[derive(Debug)]
 pub struct GuestNetwork {
+    first: [u8; 2],
     octet: u8,
     forward: SshForward,
     _claim: TcpListener,
@@ -34,14 +39,16 @@ impl GuestNetwork {
     /// Claims a network.
     ///
     /// # Errors
-    /// All 256 are taken.
+    /// All 256 are taken, or the machine has none of that kind.
     pub fn claim(forward: SshForward) -> anyhow::Result<Self> {
+        let first = if forward == SshForward::Outer { [198, 18] } else { [127, 77] };
+        let [a, b] = first;
         let (octet, claim) = (0..=u8::MAX)
             .find_map(|octet| {
-                let address = (Ipv4Addr::new(127, 77, octet, 1), CLAIM_PORT);
+                let address = (Ipv4Addr::new(a, b, octet, 1), CLAIM_PORT);
                 TcpListener::bind(address).ok().map(|claim| (octet, claim))
             })
-            .context("all guest networks 127.77.0.0 to 127.77.255.0 are taken")?;
+            .with_context(|| format!("no guest network of {a}.{b}.0.0 to {a}.{b}.255.0 is free"))?;
         let forward = match forward {
             SshForward::Auto if TcpListener::bind((Ipv4Addr::new(127, 77, octet, 1), 22)).is_ok() => {
                 SshForward::Addresses
@@ -49,19 +56,19 @@ impl GuestNetwork {
             SshForward::Auto => SshForward::Ports,
             chosen => chosen,
         };
-        Ok(GuestNetwork { octet, forward, _claim: claim })
+        Ok(GuestNetwork { first, octet, forward, _claim: claim })
     }
 
     /// The address that the guest agent's answers show.
     pub fn shown_address(&self, slot: u8) -> Ipv4Addr {
-        Ipv4Addr::new(127, 77, self.octet, slot)
+        Ipv4Addr::new(self.first[0], self.first[1], self.octet, slot)
     }
 
     /// Where the guest's port 22 is reached.
     pub fn ssh_address(&self, slot: u8) -> SocketAddr {
         match self.forward {
             SshForward::Ports => SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 22000 + u16::from(slot)),
-            SshForward::Auto | SshForward::Addresses => {
+            SshForward::Auto | SshForward::Addresses | SshForward::Outer => {
                 SocketAddr::new(IpAddr::V4(self.shown_address(slot)), 22)
             }
         }

@@ -11,6 +11,7 @@ mod install;
 mod lifecycle;
 mod protocol;
 mod replay;
+mod snapshots;
 mod storage;
 mod strangers;
 mod tiny;
