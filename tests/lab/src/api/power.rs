@@ -181,7 +181,11 @@ async fn launch(
         tpm: tpm.as_ref().map(|tpm| tpm.socket.clone()),
         state,
     };
+    let goes_on = launch.state.is_some();
     let process = RunningVm::start(&folder, arguments(&launch), tpm).await?;
+    if goes_on {
+        resume_saved(&process).await?;
+    }
     for (key, value) in &vm.config {
         let (_, _, options) = crate::state::parse_net(value);
         if key.starts_with("net") && options.get("link_down").is_some_and(|down| down == "1") {
@@ -190,6 +194,17 @@ async fn launch(
         }
     }
     Ok(process)
+}
+
+/// Lets a VM go on once its saved memory is read: it was saved while it was paused, and comes back so.
+async fn resume_saved(process: &RunningVm) -> Result<(), String> {
+    let ask = async |command: &str| {
+        process.qmp.execute(command, json!({})).await.map_err(|error| format!("start failed: {error}"))
+    };
+    while ask("query-status").await?["status"] == "inmigrate" {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    ask("cont").await.map(drop)
 }
 
 /// The file of a volume that must be there.

@@ -1,9 +1,13 @@
 //! Snapshots with and without memory, suspending, rebooting, the monitor and moving disks (cloudinit-snapshot.txt).
 
-use forge_lab::ImportVm;
-use serde_json::json;
+use std::time::{Duration, Instant};
 
-use super::fast_lab;
+use anyhow::{Context as _, bail};
+use forge_lab::{ImportVm, LabConfig, StorageConfig, images};
+use serde_json::{Value, json};
+
+use super::client::Client;
+use super::{fast_lab, lab_with};
 
 const VM: &str = "/nodes/pve/qemu/9000";
 
@@ -74,6 +78,70 @@ async fn a_vm_is_suspended_to_memory_and_to_disk_and_resumed() -> anyhow::Result
     );
     assert_eq!(done("resume", "").await?, "OK");
     assert_eq!((&status().await?["status"], lab.image_files().len()), (&json!("running"), 1));
+    lab.stop().await;
+    Ok(())
+}
+
+/// Runs a command in the guest by its agent, and returns what it wrote.
+async fn run(client: &Client, command: &str) -> anyhow::Result<String> {
+    let body = json!({"command": ["sh", "-c", command]}).to_string();
+    let started = Instant::now();
+    loop {
+        let reply = client.call("POST", &format!("{VM}/agent/exec"), &body).await?;
+        if reply.status == 200 {
+            let pid = reply.data()["pid"].clone();
+            loop {
+                let status = client.get(&format!("{VM}/agent/exec-status?pid={pid}")).await?.data();
+                if status["exited"] == 1 {
+                    return Ok(status["out-data"].as_str().unwrap_or_default().trim().to_owned());
+                }
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+        if started.elapsed() > Duration::from_secs(180) {
+            bail!("{}", reply.line());
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tiny_guest_goes_back_in_time_with_its_memory_and_its_disk() -> anyhow::Result<()> {
+    let cache = images::default_cache_root();
+    let image = match tokio::task::spawn_blocking(move || images::tiny(&cache)).await? {
+        Ok(image) => image,
+        Err(error) => {
+            println!("skipped: there is no tiny guest: {error:#}");
+            return Ok(());
+        }
+    };
+    let storages = vec![StorageConfig::everything("local"), StorageConfig::everything("second")];
+    let config = LabConfig { agent_ping: Duration::from_secs(1), storages, ..LabConfig::default() };
+    let (lab, client) = lab_with(config).await?;
+    lab.import_vm(ImportVm { vmid: 9000, disk: Some(image.disk), ..ImportVm::default() }).await?;
+    let done = async |path: &str, form: &str| client.done("POST", &format!("{VM}/{path}"), form).await;
+    assert_eq!(done("status/start", "").await?, "OK");
+    // One word on the disk and one in memory alone.
+    run(&client, "echo old >/root/word; echo old >/run/word; sync").await?;
+    assert_eq!(done("snapshot", "snapname=warm&vmstate=1").await?, "OK");
+    run(&client, "echo new >/root/word; echo new >/run/word; sync").await?;
+    assert_eq!(run(&client, "cat /root/word /run/word").await?, "new\nnew");
+    assert_eq!(done("snapshot/warm/rollback", "").await?, "OK");
+    assert_eq!(run(&client, "cat /root/word /run/word").await?, "old\nold");
+    assert!(client.get(&format!("{VM}/status/current")).await?.data()["status"] == "running");
+
+    // While it runs, its disk moves away under it.
+    assert_eq!(client.done("DELETE", &format!("{VM}/snapshot/warm"), "").await?, "OK");
+    assert_eq!(done("move_disk", "disk=scsi0&storage=second&delete=1").await?, "OK");
+    let disk = lab.vm(9000).context("there")?.config["scsi0"].clone();
+    assert_eq!(disk, "second:9000/vm-9000-disk-0.qcow2,size=256M");
+    assert_eq!(run(&client, "echo moved >/root/word; sync; cat /root/word").await?, "moved");
+
+    let info = client.call("POST", &format!("{VM}/monitor"), "command=info+status").await?.data();
+    assert_eq!(info, Value::from("VM status: running\r\n"));
+    let before = lab.qemu_pids();
+    assert_eq!(done("status/reboot", "timeout=120").await?, "OK");
+    assert_eq!(run(&client, "cat /root/word; ls /run/word 2>/dev/null").await?, "moved");
+    assert_ne!(lab.qemu_pids(), before, "another process: pending changes would be in effect");
     lab.stop().await;
     Ok(())
 }
