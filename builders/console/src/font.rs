@@ -108,13 +108,18 @@ impl Font {
     /// Learns characters from a picture of a text screen: the lines stand from `at` (left, top) on, one cell below the
     /// other, `pitch` pixels from one character to the next. Gives how many were new.
     ///
-    /// Blanks, and cells that have not exactly two colours, are passed over.
+    /// Blanks, cells that have not exactly two colours, and what is read as that character already are passed over.
     pub fn learn(&mut self, frame: &Frame, (left, top): (u32, u32), pitch: u32, lines: &[&str]) -> usize {
         let mut new = 0;
+        let table = table((self.width, self.height));
+        let is_known = |picture: &[u16], character: char| {
+            table.as_ref().is_some_and(|table| table.find(picture).any(|hit| hit.character == character))
+        };
         for (line, y) in lines.iter().zip((top..).step_by(self.height as usize)) {
             for (character, x) in line.chars().zip((left..).step_by(pitch.max(1) as usize)) {
                 if character != ' '
                     && let Some(picture) = glyph::picture(frame, (x, y), self.width, self.height)
+                    && !is_known(&picture, character)
                 {
                     new += usize::from(self.add(character, &picture));
                 }

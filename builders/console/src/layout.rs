@@ -19,7 +19,7 @@ const INKS: usize = 4;
 /// How much ink differs from what it stands on at the least: pictures have many softer edges.
 const CONTRAST: u8 = 48;
 /// The share of samples from which on a layout is taken at once.
-const SURE: f64 = 0.93;
+const SURE: f64 = 0.85;
 /// Below this share there is no text.
 const LEAST: f64 = 0.35;
 
