@@ -1,6 +1,7 @@
 #![doc = include_str!("ARCHITECTURE.md")]
 
 pub mod backends;
+pub mod catalogue;
 pub mod cli;
 pub mod config;
 pub mod engine;

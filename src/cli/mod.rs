@@ -7,6 +7,7 @@ pub mod build;
 pub mod evidence;
 pub mod finish;
 pub mod gc;
+pub mod list;
 pub mod options;
 pub mod plan;
 pub mod prepare;
@@ -73,6 +74,10 @@ enum Command {
     Validate(validate::ValidateArgs),
     /// Tries a template: clones it, boots the clone, checks it, starts it anew, and removes it
     Test(test::TestArgs),
+    /// Lists the templates of a target, newest first
+    List(list::ListArgs),
+    /// Prints the newest template, for scripts and Terraform
+    Latest(list::LatestArgs),
     /// Goes on with a build that failed after its provisioners had succeeded
     Finish(finish::FinishArgs),
     /// Removes what dead builds left
@@ -125,6 +130,8 @@ pub fn main() -> ExitCode {
             Command::Plan(args) => plan::plan(&cli.global, &args).await,
             Command::Validate(args) => validate::validate(&cli.global, &args),
             Command::Test(args) => test::test(&cli.global, &args).await,
+            Command::List(args) => list::list(&cli.global, &args).await,
+            Command::Latest(args) => list::latest(&cli.global, &args).await,
             Command::Finish(args) => finish::finish(&cli.global, &args).await,
             Command::Gc(args) => gc::gc(&cli.global, &args).await,
             Command::Evidence(command) => evidence::evidence(&cli.global, &command),

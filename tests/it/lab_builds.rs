@@ -434,6 +434,14 @@ async fn a_template_of_a_tiny_guest_is_tried_and_its_clone_removed_whatever_the_
         .await;
     assert!(latest.stdout.contains("it is not so"), "{}", latest.stderr);
 
+    let done = site.run(&["latest", "--profile", "tiny"]).await;
+    assert_eq!((done.code, done.stdout.as_str()), (Some(0), "9001\n"), "{}", done.stderr);
+    let done = site.run(&["list", "--json"]).await;
+    let entry: serde_json::Value = serde_json::from_str(&done.stdout)?;
+    assert_eq!((entry["name"].as_str(), entry["forge"].as_bool()), (Some("tpl-tiny"), Some(true)), "{entry}");
+    let done = site.run(&["latest", "--os", "plan-9"]).await;
+    assert_eq!(done.code, Some(3), "{}", done.stderr);
+
     for (template, words) in [("boot-vm", "is no template"), ("nosuch", "nosuch")] {
         let done = site.run(&["test", template]).await;
         assert_eq!(done.code, Some(3), "{template}: {}", done.stderr);

@@ -94,6 +94,20 @@ pub struct Facts {
     pub endpoint: Option<String>,
 }
 
+/// A template of the target.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct TemplateFacts {
+    /// Where it is.
+    pub vm: VmRef,
+    /// Its name.
+    pub name: String,
+    /// Its tags.
+    pub tags: Vec<String>,
+    /// Its notes, without forge's mark.
+    pub notes: String,
+}
+
 /// Something that keeps a build from being right, found before the first effect.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

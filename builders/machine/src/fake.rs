@@ -14,7 +14,7 @@ use tokio::sync::watch;
 
 use crate::console::{Display, KeyChord};
 use crate::error::PortError;
-use crate::facts::{Facts, FactsQuery, Finding, SourceDisk, SourceFacts, StorageFacts};
+use crate::facts::{Facts, FactsQuery, Finding, SourceDisk, SourceFacts, StorageFacts, TemplateFacts};
 use crate::ids::{Nonce, TaskHandle, VmRef};
 use crate::ownership::{BuildState, Ownership};
 use crate::port::{
@@ -422,6 +422,18 @@ impl Hypervisor for FakeHypervisor {
         Ok(marked
             .filter_map(|(vm, each)| {
                 Ownership::from_description(&each.description).map(|mark| Orphan { vm, mark })
+            })
+            .collect())
+    }
+
+    async fn templates(&self) -> Result<Vec<TemplateFacts>, PortError> {
+        let templates = self.world.vms().into_iter().filter(|(_, vm)| vm.template);
+        Ok(templates
+            .map(|(vm, each)| TemplateFacts {
+                vm,
+                name: each.name.clone(),
+                tags: each.tags.clone(),
+                notes: Ownership::without_mark(&each.description),
             })
             .collect())
     }

@@ -25,7 +25,7 @@ pub mod fake;
 
 pub use console::{Display, DisplayStream, KeyChord};
 pub use error::{PortError, Retry};
-pub use facts::{Facts, FactsQuery, Finding, SourceFacts, StorageFacts};
+pub use facts::{Facts, FactsQuery, Finding, SourceFacts, StorageFacts, TemplateFacts};
 pub use guest::{Command, ExecOutcome, Guest, GuestError, OutputSink, Stream};
 pub use ids::{ChainId, Nonce, TaskHandle, VmRef};
 pub use ownership::{BuildState, Ownership};

@@ -64,6 +64,15 @@ impl Ownership {
         format!("{OPEN}{json}{CLOSE}")
     }
 
+    /// A description without its mark.
+    #[must_use]
+    pub fn without_mark(text: &str) -> String {
+        match text.split_once(OPEN).and_then(|(before, rest)| Some((before, rest.split_once(CLOSE)?.1))) {
+            Some((before, after)) => format!("{}{}", before.trim_end(), after.trim_end()),
+            None => text.to_owned(),
+        }
+    }
+
     /// Reads the mark back from a description; `None` when there is none that makes sense.
     #[must_use]
     pub fn from_description(text: &str) -> Option<Self> {

@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::console::{Display, KeyChord};
 use crate::error::PortError;
-use crate::facts::{Facts, FactsQuery, Finding};
+use crate::facts::{Facts, FactsQuery, Finding, TemplateFacts};
 use crate::ids::{Nonce, TaskHandle, VmRef};
 use crate::ownership::Ownership;
 use crate::spec::{Finish, MachineSpec};
@@ -246,6 +246,15 @@ pub trait Hypervisor: std::fmt::Debug + Send + Sync {
     /// # Errors
     /// When the target can't be asked.
     async fn orphans(&self) -> Result<Vec<Orphan>, PortError>;
+
+    /// Lists the templates that the credentials may see. Read only; may be dropped. Targets whose artefacts are files
+    /// have none.
+    ///
+    /// # Errors
+    /// When the target can't be asked.
+    async fn templates(&self) -> Result<Vec<TemplateFacts>, PortError> {
+        Ok(Vec::new())
+    }
 }
 
 /// One VM on a target.

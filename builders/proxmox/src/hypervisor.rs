@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use async_trait::async_trait;
 use forge_machine::{
     BuildState, Capabilities, Facts, FactsQuery, Finding, Hypervisor, Machine, MachineSpec, Nonce, Orphan,
-    Ownership, PortError, Standing, TaskHandle, VmRef,
+    Ownership, PortError, Standing, TaskHandle, TemplateFacts, VmRef,
 };
 use serde_json::Value;
 
@@ -308,6 +308,32 @@ impl Hypervisor for ProxmoxHypervisor {
             let vm = VmRef::new(entry.vmid.to_string(), entry.node);
             match vm_config(&self.shared.client, &vm).await {
                 Ok(config) => found.extend(orphan_mark(&config).map(|mark| Orphan { vm, mark })),
+                Err(ApiError::VmMissing { .. } | ApiError::Denied { .. }) => {}
+                Err(error) => return Err(fault(error)),
+            }
+        }
+        Ok(found)
+    }
+
+    async fn templates(&self) -> Result<Vec<TemplateFacts>, PortError> {
+        let fault = |error: ApiError| error.at("list the templates");
+        let query = Params::new().with("type", "vm");
+        let entries: Value = self.shared.client.get("/cluster/resources", &query).await.map_err(fault)?;
+        let entries: Vec<ResourceEntry> = decode("GET /cluster/resources", entries).map_err(fault)?;
+        let mut found = Vec::new();
+        for entry in entries {
+            if entry.kind == "lxc" || !entry.template {
+                continue;
+            }
+            let vm = VmRef::new(entry.vmid.to_string(), entry.node.as_str());
+            match vm_config(&self.shared.client, &vm).await {
+                // The list may be 10 s old; the configuration is not.
+                Ok(config) => found.push(TemplateFacts {
+                    name: config.name().to_owned(),
+                    tags: config.tags().map(str::to_owned).collect(),
+                    notes: Ownership::without_mark(config.description()),
+                    vm,
+                }),
                 Err(ApiError::VmMissing { .. } | ApiError::Denied { .. }) => {}
                 Err(error) => return Err(fault(error)),
             }

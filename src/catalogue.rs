@@ -1,0 +1,164 @@
+//! The templates of a target, as their notes and tags tell of them. Pure.
+//!
+//! Builds write what a template is into its notes, one `* name: value` a line: people read them on Proxmox's page,
+//! and `forge list` and `forge latest` read them here.
+
+use forge_machine::TemplateFacts;
+use serde::Serialize;
+
+/// The tag that every template of forge bears.
+pub const TAG: &str = "forge";
+
+/// A template.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Entry {
+    /// Its name.
+    pub name: String,
+    /// Its id.
+    pub vmid: String,
+    /// The node that holds it.
+    pub node: String,
+    /// Its tags.
+    pub tags: Vec<String>,
+    /// Whether forge built it.
+    pub forge: bool,
+    /// The profile it was built from.
+    pub profile: String,
+    /// Its system, as `--os` takes it (`debian-12`).
+    pub os: String,
+    /// When it was built (`2026-11-21 04:05 UTC`).
+    pub built: String,
+    /// The number of its build.
+    pub build_number: String,
+    /// The chain id of its build.
+    pub chain_id: String,
+}
+
+impl Entry {
+    /// Reads a template's notes and tags.
+    #[must_use]
+    pub fn new(template: &TemplateFacts) -> Self {
+        let note = |name: &str| {
+            let line = template.notes.lines().find_map(|line| line.strip_prefix(&format!("* {name}: ")));
+            line.unwrap_or_default().trim().to_owned()
+        };
+        Self {
+            name: template.name.clone(),
+            vmid: template.vm.id.clone(),
+            node: template.vm.node.clone(),
+            forge: template.tags.iter().any(|tag| tag == TAG),
+            tags: template.tags.clone(),
+            profile: note("profile"),
+            os: note("os").to_lowercase().replace(' ', "-"),
+            built: note("built"),
+            build_number: note("build number"),
+            chain_id: note("chain id"),
+        }
+    }
+
+    /// What tells newer from older: the time in the chain id, else the time of the notes; then the VMID.
+    fn age(&self) -> (String, u64) {
+        let stamp = self.chain_id.split('-').nth(1).unwrap_or_default();
+        let digits = |text: &str| text.chars().filter(char::is_ascii_digit).collect::<String>();
+        let time = if stamp.is_empty() { digits(&self.built) } else { digits(stamp) };
+        (time, self.vmid.parse().unwrap_or_default())
+    }
+}
+
+/// What a template must be.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Wanted {
+    /// Its system.
+    pub os: Option<String>,
+    /// Its profile.
+    pub profile: Option<String>,
+    /// Its name.
+    pub name: Option<String>,
+    /// Tags that it must all have.
+    pub tags: Vec<String>,
+    /// Templates that forge did not build, too.
+    pub all: bool,
+}
+
+impl Wanted {
+    fn takes(&self, entry: &Entry) -> bool {
+        let is = |wanted: &Option<String>, value: &str| wanted.as_ref().is_none_or(|wanted| wanted == value);
+        (self.all || entry.forge)
+            && is(&self.os, &entry.os)
+            && is(&self.profile, &entry.profile)
+            && is(&self.name, &entry.name)
+            && self.tags.iter().all(|tag| entry.tags.contains(tag))
+    }
+}
+
+/// The templates that are wanted, newest first.
+#[must_use]
+pub fn choose(templates: &[TemplateFacts], wanted: &Wanted) -> Vec<Entry> {
+    let mut entries: Vec<Entry> =
+        templates.iter().map(Entry::new).filter(|entry| wanted.takes(entry)).collect();
+    entries.sort_by_key(|entry| std::cmp::Reverse(entry.age()));
+    entries
+}
+
+#[cfg(test)]
+mod tests {
+    use forge_machine::VmRef;
+
+    use super::*;
+
+    fn template(vmid: &str, name: &str, tags: &[&str], notes: &str) -> TemplateFacts {
+        TemplateFacts {
+            vm: VmRef::new(vmid, "pve"),
+            name: name.into(),
+            tags: tags.iter().map(|tag| (*tag).to_owned()).collect(),
+            notes: notes.into(),
+        }
+    }
+
+    fn site() -> Vec<TemplateFacts> {
+        let notes = |stamp: &str, os: &str| {
+            format!(
+                "Template built by forge.\n\n* chain id: CHAIN-{stamp}-x-1f\n* profile: x\n* os: {os}\n* built: later\n"
+            )
+        };
+        vec![
+            template("9003", "tpl-a", &["forge", "debian-12"], &notes("20261101T000000Z", "debian 12")),
+            template("9001", "tpl-b", &["forge", "debian-12"], &notes("20261121T040506Z", "debian 12")),
+            template("9002", "tpl-c", &["forge"], &notes("20261130T000000Z", "rocky 9")),
+            template("100", "by-hand", &["golden"], "made by hand"),
+        ]
+    }
+
+    #[test]
+    fn the_newest_comes_first_whatever_its_id() {
+        let names = |wanted: &Wanted| -> Vec<String> {
+            choose(&site(), wanted).into_iter().map(|entry| entry.name).collect()
+        };
+        assert_eq!(names(&Wanted::default()), ["tpl-c", "tpl-b", "tpl-a"]);
+        let debian = Wanted { os: Some("debian-12".into()), ..Wanted::default() };
+        assert_eq!(names(&debian), ["tpl-b", "tpl-a"]);
+        assert_eq!(
+            names(&Wanted { tags: vec!["golden".into()], all: true, ..Wanted::default() }),
+            ["by-hand"]
+        );
+        assert_eq!(names(&Wanted { tags: vec!["golden".into()], ..Wanted::default() }), [""; 0]);
+    }
+
+    #[test]
+    fn notes_are_read_back() {
+        let entry = Entry::new(&site()[1]);
+        assert_eq!((entry.os.as_str(), entry.profile.as_str(), entry.forge), ("debian-12", "x", true));
+        assert_eq!(entry.chain_id, "CHAIN-20261121T040506Z-x-1f");
+        assert_eq!(
+            Entry::new(&site()[3]),
+            Entry {
+                name: "by-hand".into(),
+                vmid: "100".into(),
+                node: "pve".into(),
+                tags: vec!["golden".into()],
+                ..Entry::default()
+            }
+        );
+    }
+}

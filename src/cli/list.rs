@@ -1,0 +1,151 @@
+//! `forge list` and `forge latest`.
+
+use clap::{Args, ValueEnum};
+
+use super::REFUSED;
+use super::options::Global;
+use super::prepare;
+use crate::catalogue::{Entry, Wanted, choose};
+use crate::config::Finding;
+use crate::engine::error::{chain, hint};
+use crate::event::Redactor;
+use crate::ui::{self, table::table};
+
+/// Which templates.
+#[derive(Clone, Debug, Args)]
+pub struct Which {
+    /// The target of the site file [default: its default-target, or the only one]
+    #[arg(long, value_name = "NAME")]
+    target: Option<String>,
+    /// Only of this system (`debian-12`)
+    #[arg(long, value_name = "NAME")]
+    os: Option<String>,
+    /// Only of this profile
+    #[arg(long, value_name = "NAME")]
+    profile: Option<String>,
+    /// Only of this name
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
+    /// Only with this tag; may be repeated
+    #[arg(long, value_name = "TAG")]
+    tag: Vec<String>,
+}
+
+/// Options of `forge list`.
+#[derive(Clone, Debug, Args)]
+pub struct ListArgs {
+    #[command(flatten)]
+    which: Which,
+    /// Templates that forge did not build, too
+    #[arg(long)]
+    all: bool,
+}
+
+/// How `forge latest` prints.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// The VMID alone
+    Vmid,
+    /// The name alone
+    Name,
+    /// A table
+    Table,
+    /// JSON
+    Json,
+    /// Variables for Terraform: template_vmid, template_name, template_node
+    Tfvars,
+}
+
+/// Options of `forge latest`.
+#[derive(Clone, Debug, Args)]
+pub struct LatestArgs {
+    #[command(flatten)]
+    which: Which,
+    /// How it is printed
+    #[arg(long, short, value_enum, default_value_t = Format::Vmid)]
+    output: Format,
+}
+
+/// Lists templates, newest first; gives the exit code.
+pub async fn list(global: &Global, args: &ListArgs) -> u8 {
+    match entries(global, &args.which, args.all).await {
+        Ok(entries) => {
+            ui::data(&if global.json { lines(&entries) } else { rows(&entries) });
+            0
+        }
+        Err(code) => code,
+    }
+}
+
+/// Prints the newest template; gives the exit code.
+pub async fn latest(global: &Global, args: &LatestArgs) -> u8 {
+    let entries = match entries(global, &args.which, false).await {
+        Ok(entries) => entries,
+        Err(code) => return code,
+    };
+    let Some(newest) = entries.into_iter().next() else {
+        ui::say("error: there is no such template\n    help: `forge list` shows those that are there");
+        return REFUSED;
+    };
+    let format = if global.json { Format::Json } else { args.output };
+    ui::data(&match format {
+        Format::Vmid => format!("{}\n", newest.vmid),
+        Format::Name => format!("{}\n", newest.name),
+        Format::Table => rows(&[newest]),
+        Format::Json => lines(&[newest]),
+        Format::Tfvars => format!(
+            "template_vmid = {}\ntemplate_name = {:?}\ntemplate_node = {:?}\n",
+            newest.vmid, newest.name, newest.node
+        ),
+    });
+    0
+}
+
+async fn entries(global: &Global, which: &Which, all: bool) -> Result<Vec<Entry>, u8> {
+    let redactor = Redactor::default();
+    let refused = |finding: Finding| {
+        prepare::tell(&[finding], &redactor);
+        REFUSED
+    };
+    let (site, findings) = prepare::site(global);
+    if prepare::tell(&findings, &redactor) {
+        return Err(REFUSED);
+    }
+    let target = site.target(which.target.as_deref()).map_err(refused)?;
+    let hypervisor = prepare::open(target, global, &redactor).await.map_err(refused)?;
+    let templates = hypervisor.templates().await.map_err(|error| {
+        let finding = Finding::general(chain(&error));
+        refused(hint(&error).map_or_else(|| finding.clone(), |hint| finding.clone().help(hint)))
+    })?;
+    let wanted = Wanted {
+        os: which.os.clone(),
+        profile: which.profile.clone(),
+        name: which.name.clone(),
+        tags: which.tag.clone(),
+        all,
+    };
+    Ok(choose(&templates, &wanted))
+}
+
+fn lines(entries: &[Entry]) -> String {
+    let lines: Vec<String> = entries.iter().filter_map(|each| serde_json::to_string(each).ok()).collect();
+    lines.iter().map(|line| format!("{line}\n")).collect()
+}
+
+fn rows(entries: &[Entry]) -> String {
+    let rows: Vec<Vec<String>> = entries
+        .iter()
+        .map(|entry| {
+            vec![
+                entry.name.clone(),
+                entry.vmid.clone(),
+                entry.node.clone(),
+                entry.os.clone(),
+                entry.built.clone(),
+                entry.tags.join(","),
+                entry.chain_id.clone(),
+            ]
+        })
+        .collect();
+    table(&["NAME", "VMID", "NODE", "OS", "BUILT", "TAGS", "CHAIN ID"], &rows)
+}
