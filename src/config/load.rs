@@ -165,8 +165,9 @@ pub fn load_profile(file: &Path, given: &Given) -> (Option<Profile>, Vec<Finding
     let Some(table) = table else { return (None, in_order(findings)) };
     let place = Place { file: Arc::new(file.to_owned()), line: 1, column: 1 };
     let read_file = |path: &Path| std::fs::read_to_string(path);
-    let (profile, more) =
-        read::profile(&table, &place, files, &read::Context { given, read_file: &read_file });
+    let exists = |path: &Path| path.exists();
+    let context = read::Context { given, read_file: &read_file, exists: &exists };
+    let (profile, more) = read::profile(&table, &place, files, &context);
     findings.extend(more);
     let usable = findings.iter().all(|finding| !finding.fatal);
     (profile.filter(|_| usable), in_order(findings))

@@ -12,6 +12,8 @@ use serde::Serialize;
 use super::place::Place;
 use super::secrets::Secrets;
 use super::template::Template;
+use crate::provision::{Condition, Direction};
+use crate::remote::Become;
 
 /// A profile after loading: variables filled in, files read, everything typed.
 #[derive(Clone, Debug, Serialize)]
@@ -174,26 +176,79 @@ pub struct Access {
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Provisioner {
-    /// Its name; without one the beginning of its first command, or its script's path.
+    /// Its name; without one the beginning of its first command, its script's path, or its kind.
     pub name: String,
+    /// What kind it is.
+    pub kind: ProvisionerKind,
     /// The script's text.
     pub script: String,
     /// The script's file, when it came from one.
     pub file: Option<PathBuf>,
     /// Variables of the environment set for it.
     pub env: BTreeMap<String, String>,
-    /// Whether it runs as root.
-    pub r#become: bool,
+    /// Whether and how it becomes root.
+    pub r#become: Become,
     /// Exit codes that count as success, 0-255; 0 alone when none are named.
     pub valid_exit_codes: Vec<i32>,
     /// How long it may take; `None` is no limit.
     pub timeout: Option<Duration>,
     /// Whether the connection is expected to break (a reboot).
     pub expect_disconnect: bool,
+    /// How long to wait before it.
+    pub pause_before: Option<Duration>,
+    /// How often it is tried again after a failure.
+    pub max_retries: u32,
+    /// For how long a script that can't be begun is tried again.
+    pub start_retry: Option<Duration>,
+    /// Whether it runs only when another provisioner failed.
+    pub on_error: bool,
+    /// The program that runs the script; `None` takes its `#!` line.
+    pub interpreter: Option<String>,
+    /// The folder of the guest in which it runs.
+    pub work_dir: Option<String>,
     /// The targets it is for; empty for all.
     pub only: Vec<String>,
     /// Targets it is not for.
     pub except: Vec<String>,
+}
+
+/// What kind a provisioner is.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ProvisionerKind {
+    /// A script in the guest.
+    Shell,
+    /// A script on this machine, in the folder of the profile.
+    ShellLocal {
+        /// The profile's folder.
+        dir: PathBuf,
+    },
+    /// A program of this machine that gets the build as JSON.
+    Exec {
+        /// The program with its arguments.
+        words: Vec<String>,
+        /// The profile's folder.
+        dir: PathBuf,
+    },
+    /// Files to or from the guest.
+    File {
+        /// Which way.
+        direction: Direction,
+        /// The path on this machine.
+        local: PathBuf,
+        /// The path in the guest.
+        remote: String,
+        /// A text instead of a file.
+        content: Option<String>,
+        /// The permission bits.
+        mode: Option<u32>,
+    },
+    /// Starts the guest anew.
+    Reboot,
+    /// Waits for something in the guest.
+    WaitFor(Condition),
+    /// Waits for a person.
+    Breakpoint(String),
 }
 
 impl Provisioner {

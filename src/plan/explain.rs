@@ -5,7 +5,6 @@ use std::fmt::Write as _;
 use forge_machine::{Finish, SourceSpec};
 
 use super::{BootStep, Delivery, Plan, Purpose};
-use crate::remote::Become;
 
 /// The plan as text for people: what will be done, in order, and why.
 #[must_use]
@@ -34,8 +33,7 @@ pub fn explain(plan: &Plan) -> String {
     let made = if plan.access.create { "made for this build, removed when sealing" } else { "of the source" };
     row("access", format!("SSH as {} ({made}), key made for this build", plan.access.user));
     for (index, step) in plan.provision.iter().enumerate() {
-        let rights = if step.become_root == Become::No { "" } else { ", as root" };
-        row(if index == 0 { "provision" } else { "" }, format!("{}. {}{rights}", index + 1, step.name));
+        row(if index == 0 { "provision" } else { "" }, format!("{}. {}", index + 1, step.in_words()));
     }
     row("seal", plan.seal.join(", "));
     match &plan.finish {

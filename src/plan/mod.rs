@@ -16,7 +16,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use crate::provision::ShellStep;
+use crate::provision::Step;
 use late::LateText;
 
 /// The version of the plan's JSON form.
@@ -194,7 +194,7 @@ pub struct Plan {
     /// Who the build logs in as.
     pub access: AccessPlan,
     /// The provisioners.
-    pub provision: Vec<ShellStep>,
+    pub provision: Vec<Step>,
     /// The seal operations that are switched on, by name, in their order.
     pub seal: Vec<String>,
     /// What the VM becomes.

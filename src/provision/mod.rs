@@ -1,11 +1,15 @@
 //! Provisioners: what is run in the guest between the first login and sealing.
 //!
-//! A step is data ([`ShellStep`]); [`run`] turns it into one call on the guest. A step has succeeded only when its
-//! script's sentinel came back with an exit status that the step allows. A lost connection is a failure unless the
-//! step expects one; then the guest must be back, as the same guest, before the step ends.
+//! A step is data ([`Step`]); [`perform`] carries it out. A script has succeeded only when its sentinel came back with
+//! an exit status that the step allows. A lost connection is a failure unless the step expects one; then the guest
+//! must be back, as the same guest, before the step ends.
 
+pub mod file;
+mod local;
+mod perform;
 mod reboot;
 mod step;
+mod waiting;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -14,10 +18,15 @@ use forge_machine::{ExecOutcome, Guest, GuestError};
 use thiserror::Error;
 
 use crate::remote::{Begun, RemoteScript, ScriptEnd, ScriptOutput, quote, run_script};
-pub use step::{ShellSource, ShellStep};
+pub use local::is_interactive;
+pub use perform::{Around, perform};
+pub use step::{Action, Condition, Direction, FileStep, LocalStep, LocalWork, ShellSource, ShellStep, Step};
 
 /// How long a guest may take to come back after an expected disconnect, for a step without a limit of its own.
 const BACK_LIMIT: Duration = Duration::from_secs(600);
+
+/// The pause between two tries to begin a script.
+const START_PAUSE: Duration = Duration::from_millis(500);
 
 /// Takes a step's output, line by line.
 pub trait OutputObserver: Send {
@@ -101,6 +110,49 @@ pub enum ProvisionError {
         #[source]
         source: GuestError,
     },
+    /// The guest was told to start anew and did not.
+    #[error("the guest did not start anew{tail}")]
+    NotRebooted {
+        /// What it said; may be empty.
+        tail: String,
+    },
+    /// What was waited for did not come.
+    #[error("{what} did not come within {limit:?}; last seen: {seen}")]
+    NeverCame {
+        /// What was waited for.
+        what: String,
+        /// The limit.
+        limit: Duration,
+        /// What was seen last.
+        seen: String,
+    },
+    /// A file could not be carried.
+    #[error("{what}: {why}")]
+    Transfer {
+        /// Which way, and which file.
+        what: String,
+        /// Why not.
+        why: String,
+    },
+    /// Something of this machine failed.
+    #[error("{what}")]
+    Local {
+        /// What was tried.
+        what: String,
+        /// The cause.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A program of this machine failed.
+    #[error("the program on this machine {how}, allowed: {allowed}{tail}")]
+    LocalFailed {
+        /// How it ended.
+        how: String,
+        /// The statuses that the step allows.
+        allowed: String,
+        /// The last lines.
+        tail: String,
+    },
     /// The guest can't be reached.
     #[error("the script could not be handed to the guest")]
     Guest {
@@ -128,7 +180,11 @@ impl ProvisionError {
             Self::NoRoot { .. } => "let the seed give the user sudo without a password, or log in as root",
             Self::BadVariable { .. } => "use letters, digits and `_`, and no digit first",
             Self::NotBack { .. } => "look at the last picture of the screen in the evidence",
-            Self::Guest { .. } => "",
+            Self::NotRebooted { .. } => "can the user reboot it? is `become` needed?",
+            Self::NeverCame { .. } => "raise the step's `timeout`, or look why it does not come",
+            Self::Local { .. } => "paths are relative to the profile's folder",
+            Self::Transfer { .. } => "paths that are not the user's need `become = true`",
+            Self::LocalFailed { .. } | Self::Guest { .. } => "",
         }
     }
 }
@@ -142,7 +198,41 @@ impl ScriptOutput for Forward<'_> {
     }
 }
 
-/// Runs a step to its end. `env` are the build's own variables; the step's come on top. May be dropped: the guest is
+/// Runs a script to its end; one that could not be begun is tried again for as long as its `start_retry` says.
+/// `env` and the rest as for [`run`].
+///
+/// # Errors
+/// As [`run`].
+pub async fn run_patiently(
+    guest: &dyn Guest,
+    step: &ShellStep,
+    env: &BTreeMap<String, String>,
+    observer: &mut dyn OutputObserver,
+) -> Result<StepOutcome, ProvisionError> {
+    let began = std::time::Instant::now();
+    loop {
+        let result = run(guest, step, env, observer).await;
+        let not_begun = matches!(
+            &result,
+            Err(ProvisionError::Guest { source: GuestError::Unreachable { .. } | GuestError::Broken { .. } }
+                | ProvisionError::NotStarted { .. })
+        );
+        let left = step.start_retry.and_then(|limit| limit.checked_sub(began.elapsed()));
+        match (not_begun, left) {
+            (true, Some(left)) if !left.is_zero() => {
+                observer.line("(the script could not be begun; connecting again)", true);
+                // What keeps the connection away is told by the next try.
+                if let Err(error) = guest.reconnect(left).await {
+                    tracing::debug!(%error, "not back yet");
+                }
+                tokio::time::sleep(START_PAUSE).await;
+            }
+            _ => return result,
+        }
+    }
+}
+
+/// Runs a script to its end. `env` are the build's own variables; the step's come on top. May be dropped: the guest is
 /// then asked to end the script.
 ///
 /// # Errors
@@ -240,5 +330,7 @@ fn shown(tail: &[String]) -> String {
     }
 }
 
+#[cfg(test)]
+mod step_tests;
 #[cfg(test)]
 mod tests;

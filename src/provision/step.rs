@@ -1,4 +1,4 @@
-//! A shell provisioner as data.
+//! Provisioners as data: what a plan says of them.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -8,7 +8,178 @@ use serde::{Deserialize, Serialize};
 
 use crate::remote::Become;
 
-/// What a step runs.
+/// A provisioner: what it does, and what holds for all kinds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Step {
+    /// What it is called in output and messages.
+    pub name: String,
+    /// What it does.
+    pub action: Action,
+    /// How long to wait before it, for guests that need it.
+    pub pause_before: Option<Duration>,
+    /// How often it is tried again after a failure.
+    pub retries: u32,
+    /// Whether it runs only when another provisioner failed, before the build is taken back.
+    pub on_error: bool,
+}
+
+impl Step {
+    /// A step without a pause and without retries.
+    pub fn new(name: impl Into<String>, action: Action) -> Self {
+        Self { name: name.into(), action, pause_before: None, retries: 0, on_error: false }
+    }
+
+    /// What kind it is, and what is worth knowing of it, in words for the plan.
+    #[must_use]
+    pub fn in_words(&self) -> String {
+        let root = |become_root: Become| if become_root == Become::No { "" } else { ", as root" };
+        let mut words = match &self.action {
+            Action::Shell(step) => format!("{}{}", self.name, root(step.become_root)),
+            Action::Local(step) => match &step.what {
+                LocalWork::Shell(_) => format!("{} (on this machine)", self.name),
+                LocalWork::Exec(words) => {
+                    let program = words.first().map_or("", String::as_str);
+                    format!("{} (runs {program} on this machine)", self.name)
+                }
+            },
+            Action::File(step) => {
+                let (arrow, near) = match step.direction {
+                    Direction::Upload => ("to", step.local.display()),
+                    Direction::Download => ("from", step.local.display()),
+                };
+                let near = if step.content.is_some() { "a text".to_owned() } else { near.to_string() };
+                format!("{}: {near} {arrow} {}{}", self.name, step.remote, root(step.become_root))
+            }
+            Action::Reboot { .. } => format!("{}: reboot", self.name),
+            Action::WaitFor { condition, limit } => {
+                format!("{}: wait for {condition}, {} s at most", self.name, limit.as_secs())
+            }
+            Action::Breakpoint { .. } => format!("{}: stop until Enter is pressed", self.name),
+        };
+        if self.on_error {
+            words.push_str(" (only when a provisioner failed)");
+        }
+        if self.retries > 0 {
+            words.push_str(&format!(", tried again up to {} times", self.retries));
+        }
+        words
+    }
+}
+
+/// What a provisioner does.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Action {
+    /// Runs a script in the guest.
+    Shell(ShellStep),
+    /// Runs something on this machine.
+    Local(LocalStep),
+    /// Carries files to or from the guest.
+    File(FileStep),
+    /// Starts the guest anew.
+    #[serde(rename_all = "kebab-case")]
+    Reboot {
+        /// How root is become.
+        #[serde(rename = "become")]
+        become_root: Become,
+        /// How long it may take to be back.
+        limit: Duration,
+    },
+    /// Waits until something is so in the guest.
+    #[serde(rename_all = "kebab-case")]
+    WaitFor {
+        /// What.
+        condition: Condition,
+        /// How long.
+        limit: Duration,
+    },
+    /// Waits until a person presses Enter.
+    #[serde(rename_all = "kebab-case")]
+    Breakpoint {
+        /// What the person is told.
+        note: String,
+    },
+}
+
+/// What is waited for in the guest.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Condition {
+    /// A TCP port on which something listens.
+    Port(u16),
+    /// A file or folder that exists.
+    File(String),
+    /// A command that succeeds.
+    Command(String),
+}
+
+impl std::fmt::Display for Condition {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Port(port) => write!(f, "TCP port {port}"),
+            Self::File(path) => write!(f, "the file {path}"),
+            Self::Command(line) => write!(f, "`{line}` to succeed"),
+        }
+    }
+}
+
+/// Which way files go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Direction {
+    /// To the guest.
+    Upload,
+    /// From the guest.
+    Download,
+}
+
+/// A file or folder to be carried.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct FileStep {
+    /// Which way.
+    pub direction: Direction,
+    /// The path on this machine; a `/` at its end is kept, it has a meaning (see [`super::file`]).
+    pub local: PathBuf,
+    /// The path in the guest.
+    pub remote: String,
+    /// A text that is uploaded instead of a file.
+    pub content: Option<String>,
+    /// The permission bits that an uploaded file gets; `None` keeps those of this machine's file (0644 for a text).
+    pub mode: Option<u32>,
+    /// Whether and how root is become, for paths that are not the user's.
+    #[serde(rename = "become")]
+    pub become_root: Become,
+}
+
+/// Something to be run on this machine.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct LocalStep {
+    /// What.
+    pub what: LocalWork,
+    /// Variables set for it, on top of the build's own.
+    pub env: BTreeMap<String, String>,
+    /// The exit statuses that mean success.
+    pub valid_exit_codes: Vec<i32>,
+    /// How long it may take; `None` is no limit.
+    pub timeout: Option<Duration>,
+    /// The folder it runs in: the profile's.
+    pub dir: PathBuf,
+}
+
+/// What is run on this machine.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LocalWork {
+    /// Lines for `/bin/sh -e`.
+    Shell(String),
+    /// A program with its arguments, which gets the build as JSON on its standard input.
+    Exec(Vec<String>),
+}
+
+/// What a shell step runs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ShellSource {
@@ -58,6 +229,8 @@ pub struct ShellStep {
     pub interpreter: Option<String>,
     /// The folder it runs in; `None` is the home of the user it runs as.
     pub work_dir: Option<String>,
+    /// For how long it is tried again when it can't even be begun; `None` is no second try.
+    pub start_retry: Option<Duration>,
 }
 
 impl ShellStep {
@@ -78,6 +251,7 @@ impl ShellStep {
             expect_disconnect: false,
             interpreter: None,
             work_dir: None,
+            start_retry: None,
         }
     }
 

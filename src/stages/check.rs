@@ -8,7 +8,7 @@ use crate::engine::error::chain;
 use crate::engine::{Cx, Effect, StageError};
 use crate::event::{CheckResult, Event, Stage, Verdict};
 use crate::plan::late::LateName;
-use crate::provision::{ShellStep, run};
+use crate::provision::{Action, Around, Step, perform};
 use crate::trial::SKIPPED;
 
 /// Runs the checks and gives what came of each.
@@ -50,14 +50,15 @@ pub async fn check(cx: &mut Cx, connected: &Connected) -> Result<Vec<CheckResult
 async fn one(
     cx: &Cx,
     connected: &Connected,
-    step: &ShellStep,
+    step: &Step,
     number: usize,
     env: &std::collections::BTreeMap<String, String>,
 ) -> CheckResult {
     let began = Instant::now();
     let mut tell = Tell { step: step.name.clone(), events: cx.events.clone(), log: String::new() };
-    let running = run(connected.guest.as_ref(), step, env, &mut tell);
-    let outcome = cx.alive(connected.machine.as_ref(), running).await;
+    let around = Around { guest: connected.guest.as_ref(), env, key_file: None, interactive: false };
+    let outcome = cx.alive(connected.machine.as_ref(), perform(&around, step, &mut tell)).await;
+    let reboots = matches!(&step.action, Action::Shell(shell) if shell.expect_disconnect);
     let file = format!("checks/{number:02}-{}.log", slug(&step.name));
     if let Err(error) = cx.evidence.write_text(&file, &tell.log) {
         cx.warn(chain(&error), "");
@@ -65,7 +66,7 @@ async fn one(
     let said = tell.log.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or_default().to_owned();
     let (verdict, detail) = match outcome {
         Ok(outcome) if outcome.exit == SKIPPED => (Verdict::Skipped, said),
-        Ok(outcome) if step.expect_disconnect && !outcome.rebooted => {
+        Ok(outcome) if reboots && !outcome.rebooted => {
             (Verdict::Failed, "the guest did not start anew".into())
         }
         Ok(outcome) if outcome.rebooted => (Verdict::Passed, "it is back".into()),

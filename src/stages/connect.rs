@@ -102,7 +102,7 @@ pub async fn connect(cx: &mut Cx, running: Running, seeded: &Seeded) -> Result<C
     if let Some((_, address)) = described.split_once('@') {
         cx.bindings.bind(LateName::GuestAddress, address);
     }
-    Ok(Connected { machine: running.machine, watch: running.watch, guest })
+    Ok(Connected { machine: running.machine, watch: running.watch, guest, key: seeded.key.clone() })
 }
 
 /// Ends when waiting on makes no sense: the VM stopped, its screen says that the guest is dead, or stands still for
@@ -155,7 +155,8 @@ pub async fn reconnect(
         StageError::caused(format!("the build's key {} can't be read", path.display()), error)
     })?;
     let key = BuildKey::from_openssh(&text)
-        .map_err(|error| StageError::caused(format!("{} holds no key", path.display()), error))?;
+        .map_err(|error| StageError::caused(format!("{} holds no key", path.display()), error))
+        .map(Arc::new)?;
     cx.doing(Stage::Connect, "starting the kept VM");
     let hypervisor = cx.hypervisor.clone();
     cx.effect(Effect::Start, async {
@@ -169,7 +170,7 @@ pub async fn reconnect(
     let login = Login {
         machine: machine.clone(),
         user: cx.plan.access.user.clone(),
-        key: Arc::new(key),
+        key: key.clone(),
         // Not held against the guest: without its seed cloud-init may take it for a new instance and make it new keys.
         host_key: None,
         limit,
@@ -183,7 +184,7 @@ pub async fn reconnect(
             "cloud-init makes new ones when it takes the guest for a new instance; else look who answers there",
         );
     }
-    Ok(Connected { machine, watch, guest })
+    Ok(Connected { machine, watch, guest, key })
 }
 
 /// Logs in by SSH.

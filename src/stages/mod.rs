@@ -23,6 +23,8 @@ use std::sync::Arc;
 
 use forge_machine::{Guest, Machine};
 
+use crate::remote::BuildKey;
+
 pub use screen::Watch;
 pub use seed::Seeded;
 
@@ -51,6 +53,8 @@ pub struct Connected {
     pub watch: Watch,
     /// The guest.
     pub guest: Arc<dyn Guest>,
+    /// The build's key, by which the guest lets programs of this machine in too.
+    pub key: Arc<BuildKey>,
 }
 
 /// All provisioners succeeded: the keep point.

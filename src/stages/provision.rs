@@ -1,13 +1,18 @@
 //! Runs the provisioners. When all of them succeeded, the keep point is reached.
 
 use std::collections::BTreeMap;
+use std::fs::OpenOptions;
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::PathBuf;
 use std::time::Instant;
 
 use super::{Connected, Provisioned};
+use crate::engine::journal::{UndoAction, UndoKind};
 use crate::engine::{Cx, Effect, StageError};
 use crate::event::{Event, Events, Stage};
 use crate::plan::late::LateName;
-use crate::provision::{OutputObserver, run};
+use crate::provision::{Around, OutputObserver, Step, is_interactive, perform};
 
 /// Tells output lines as events and keeps them in a file per step.
 pub(super) struct Tell {
@@ -24,43 +29,41 @@ impl OutputObserver for Tell {
     }
 }
 
-/// Runs all provisioners, one after the other.
+/// Runs all provisioners, one after the other; when one fails, those for failures, whose own failures are only told.
 ///
 /// # Errors
 /// When one of them fails, with its last lines.
 pub async fn provision(cx: &mut Cx, connected: Connected) -> Result<Provisioned, StageError> {
     let plan = cx.plan.clone();
-    let env = environment(cx);
-    let of = plan.provision.len();
+    let mut env = environment(cx);
+    let key_file = match plan.provision.iter().any(|step| step.action.needs_key_file()) {
+        true => Some(write_key(cx, &connected)?),
+        false => None,
+    };
+    let interactive = is_interactive();
     let result = cx
         .cancellable_effect(Effect::Provision, async {
-            for (index, step) in plan.provision.iter().enumerate() {
-                let number = index + 1;
-                cx.events.emit(Event::ProvisionerStarted { number, of, name: step.name.clone() });
-                let began = Instant::now();
-                let mut tell =
-                    Tell { step: step.name.clone(), events: cx.events.clone(), log: String::new() };
-                let running = run(connected.guest.as_ref(), step, &env, &mut tell);
-                let outcome = cx.alive(connected.machine.as_ref(), running).await;
-                let file = format!("provision/{number:02}-{}.log", slug(&step.name));
-                if let Err(error) = cx.evidence.write_text(&file, &tell.log) {
-                    cx.warn(crate::engine::error::chain(&error), "");
+            let (late, steps): (Vec<&Step>, Vec<&Step>) =
+                plan.provision.iter().partition(|step| step.on_error);
+            let of = steps.len();
+            let guest = connected.guest.as_ref();
+            for (index, step) in steps.into_iter().enumerate() {
+                let around = Around { guest, env: &env, key_file: key_file.as_deref(), interactive };
+                let Err(error) = one(cx, &connected, &around, step, (index + 1, of)).await else { continue };
+                env.insert("FORGE_FAILED_STEP".into(), step.name.clone());
+                env.insert("FORGE_ERROR".into(), error.to_string());
+                for (index, step) in late.iter().enumerate() {
+                    let around = Around { guest, env: &env, key_file: key_file.as_deref(), interactive };
+                    if let Err(error) =
+                        one(cx, &connected, &around, step, (of + index + 1, of + late.len())).await
+                    {
+                        cx.warn(
+                            crate::engine::error::chain(&error),
+                            "it was to run on a failure, and failed too",
+                        );
+                    }
                 }
-                let outcome = outcome.map_err(|error| {
-                    let hint = error.hint();
-                    let failed = StageError::caused(
-                        format!("provisioner {number} of {of} (`{}`) failed", step.name),
-                        error,
-                    );
-                    let failed = if hint.is_empty() { failed } else { failed.hint(hint) };
-                    failed.hint(format!("its whole output is in {file} of the evidence"))
-                })?;
-                let took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
-                cx.events.emit(Event::ProvisionerFinished {
-                    name: step.name.clone(),
-                    exit: outcome.exit,
-                    took_ms,
-                });
+                return Err(error);
             }
             Ok(())
         })
@@ -72,6 +75,50 @@ pub async fn provision(cx: &mut Cx, connected: Connected) -> Result<Provisioned,
             Err(error)
         }
     }
+}
+
+async fn one(
+    cx: &Cx,
+    connected: &Connected,
+    around: &Around<'_>,
+    step: &Step,
+    (number, of): (usize, usize),
+) -> Result<(), StageError> {
+    cx.events.emit(Event::ProvisionerStarted { number, of, name: step.name.clone() });
+    let began = Instant::now();
+    let mut tell = Tell { step: step.name.clone(), events: cx.events.clone(), log: String::new() };
+    let outcome = cx.alive(connected.machine.as_ref(), perform(around, step, &mut tell)).await;
+    let file = format!("provision/{number:02}-{}.log", slug(&step.name));
+    if let Err(error) = cx.evidence.write_text(&file, &tell.log) {
+        cx.warn(crate::engine::error::chain(&error), "");
+    }
+    let outcome = outcome.map_err(|error| {
+        let hint = error.hint();
+        let failed =
+            StageError::caused(format!("provisioner {number} of {of} (`{}`) failed", step.name), error);
+        let failed = if hint.is_empty() { failed } else { failed.hint(hint) };
+        failed.hint(format!("its whole output is in {file} of the evidence"))
+    })?;
+    let took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+    cx.events.emit(Event::ProvisionerFinished { name: step.name.clone(), exit: outcome.exit, took_ms });
+    Ok(())
+}
+
+/// Puts the build's key into a file for programs of this machine; its removal is in the journal before.
+fn write_key(cx: &mut Cx, connected: &Connected) -> Result<PathBuf, StageError> {
+    let name = format!("forge-{}-{:016x}.key", cx.plan.chain_id, rand::random::<u64>());
+    let path = std::env::temp_dir().join(name);
+    cx.cleanup.before_effect(UndoKind::Always, UndoAction::RemoveFile { path: path.clone() })?;
+    OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&path)
+        .and_then(|mut file| file.write_all(connected.key.private_openssh().as_bytes()))
+        .map_err(|error| {
+            StageError::caused(format!("the build's key can't be written to {}", path.display()), error)
+        })?;
+    Ok(path)
 }
 
 /// The variables that every provisioner gets: forge's names, and Packer's for scripts that come from there.
@@ -88,8 +135,11 @@ pub(super) fn environment(cx: &Cx) -> BTreeMap<String, String> {
         ("FORGE_VM_ID", late(LateName::VmId)),
         ("FORGE_VM_NODE", late(LateName::VmNode)),
         ("FORGE_USER", plan.access.user.clone()),
+        ("FORGE_GUEST_ADDRESS", late(LateName::GuestAddress)),
         ("PACKER_BUILD_NAME", plan.profile.clone()),
         ("PACKER_BUILDER_TYPE", plan.builder_type().to_owned()),
+        // Packer's `PACKER_RUN_UUID` names one run; here the chain id does.
+        ("PACKER_RUN_UUID", plan.chain_id.to_string()),
         ("PACKER_HTTP_ADDR", http),
         ("PACKER_HTTP_IP", address),
         ("PACKER_HTTP_PORT", port),

@@ -10,7 +10,7 @@ pub mod junit;
 
 use crate::config::site::{Target, TargetKind};
 use crate::plan::{AccessPlan, Deadlines, Delivery, Moment, Plan, Purpose, SeedPlan, VERSION};
-use crate::provision::ShellStep;
+use crate::provision::{Action, ShellStep, Step};
 pub(crate) use checks::SKIPPED;
 pub use checks::{ChecksError, built_in, from_file};
 use forge_machine::{
@@ -123,7 +123,10 @@ pub fn plan(
         },
         boot: Vec::new(),
         access: AccessPlan { user: USER.into(), create: true },
-        provision: checks,
+        provision: checks
+            .into_iter()
+            .map(|check| Step::new(check.name.clone(), Action::Shell(check)))
+            .collect(),
         seal: Vec::new(),
         // Never carried out: a trial ends with the removal of its clone.
         finish: Finish::Template { name: source.name.clone(), tags: Vec::new(), notes: String::new() },

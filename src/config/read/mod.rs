@@ -23,6 +23,8 @@ pub struct Context<'a> {
     pub given: &'a Given,
     /// Reads a script's file; relative paths are already resolved.
     pub read_file: &'a dyn Fn(&Path) -> std::io::Result<String>,
+    /// Whether a file or folder that is to be uploaded is there.
+    pub exists: &'a dyn Fn(&Path) -> bool,
 }
 
 /// Reads the merged table of a profile; `files` are those it came from, with their SHA-256.

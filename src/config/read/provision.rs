@@ -6,24 +6,42 @@ use std::path::PathBuf;
 use super::{Load, beside};
 use crate::config::findings::Finding;
 use crate::config::place::{Node, Place, Spot};
-use crate::config::profile::Provisioner;
+use crate::config::profile::{Provisioner, ProvisionerKind};
 use crate::config::reader::Reader;
+use crate::provision::{Condition, Direction};
+use crate::remote::Become;
 
 /// How much of a command names a step that has no name.
 const NAME_LENGTH: usize = 40;
 
 /// The keys of a provisioner.
-const KEYS: [&str; 12] = [
+const KEYS: [&str; 28] = [
     "name",
     "enabled",
     "shell",
     "script",
     "scripts",
+    "shell-local",
+    "exec",
+    "upload",
+    "download",
+    "content",
+    "destination",
+    "mode",
+    "reboot",
+    "wait-for",
+    "breakpoint",
     "env",
     "become",
+    "interpreter",
+    "work-dir",
     "valid-exit-codes",
     "timeout",
     "expect-disconnect",
+    "pause-before",
+    "max-retries",
+    "start-retry",
+    "on-error",
     "only",
     "except",
 ];
@@ -53,24 +71,34 @@ impl Load<'_> {
 
     fn provisioner(&mut self, reader: &mut Reader<'_>, enabled: bool) -> Vec<Provisioner> {
         let name = reader.raw_text("name", &mut self.findings).unwrap_or_default();
-        let script = self.script(reader);
+        let kind = self.kind(reader);
+        let script = if kind.is_none() { self.script(reader) } else { None };
         let step = Provisioner {
             name,
+            kind: ProvisionerKind::Shell,
             script: String::new(),
             file: None,
             env: self.env(reader),
-            r#become: reader.flag("become", &mut self.findings).unwrap_or(false),
+            r#become: self.rights(reader),
             valid_exit_codes: exit_codes(reader, &mut self.findings),
             timeout: reader.time("timeout", &mut self.findings),
             expect_disconnect: reader.flag("expect-disconnect", &mut self.findings).unwrap_or(false),
+            pause_before: reader.time("pause-before", &mut self.findings),
+            max_retries: reader.integer("max-retries", 0, 100, &mut self.findings).unwrap_or(0),
+            start_retry: reader.time("start-retry", &mut self.findings),
+            on_error: reader.flag("on-error", &mut self.findings).unwrap_or(false),
+            interpreter: reader.raw_text("interpreter", &mut self.findings),
+            work_dir: reader.raw_text("work-dir", &mut self.findings),
             only: reader.texts("only", &mut self.findings).unwrap_or_default(),
             except: reader.texts("except", &mut self.findings).unwrap_or_default(),
         };
+        if let Some((kind, script, word)) = kind {
+            let name = if step.name.is_empty() { first_words(&word) } else { step.name.clone() };
+            return vec![Provisioner { name, kind, script, ..step }];
+        }
         match script {
             Some(Script::Inline(text)) => {
-                let first: String =
-                    text.lines().next().unwrap_or_default().chars().take(NAME_LENGTH).collect();
-                let name = if step.name.is_empty() { first } else { step.name.clone() };
+                let name = if step.name.is_empty() { first_words(&text) } else { step.name.clone() };
                 vec![Provisioner { name, script: text, ..step }]
             }
             Some(Script::Files(paths)) if enabled => {
@@ -92,14 +120,184 @@ impl Load<'_> {
         }
     }
 
+    /// What it is, when it is no script for the guest: the kind, a script for this machine, and what names it.
+    fn kind(&mut self, reader: &mut Reader<'_>) -> Option<(ProvisionerKind, String, String)> {
+        const KINDS: [&str; 10] = [
+            "shell",
+            "script",
+            "scripts",
+            "shell-local",
+            "exec",
+            "upload",
+            "download",
+            "reboot",
+            "wait-for",
+            "breakpoint",
+        ];
+        let given: Vec<&str> =
+            reader.entries().map(|(key, ..)| key).filter(|key| KINDS.contains(key)).collect();
+        let content = reader.raw_text("content", &mut self.findings);
+        let destination = reader.raw_text("destination", &mut self.findings);
+        let mode = self.mode(reader);
+        let word = match given.as_slice() {
+            [] if content.is_some() => "content",
+            // Scripts tell their own collisions.
+            all if all.iter().all(|key| ["shell", "script", "scripts"].contains(key)) => {
+                for key in ["content", "destination", "mode"] {
+                    if reader.any(key).is_some() {
+                        let finding = reader.finding(key, format!("`{key}` is for `upload` and `download`"));
+                        self.findings.push(finding);
+                    }
+                }
+                return None;
+            }
+            [one] => one,
+            [first, second, ..] => {
+                let message = format!("`{first}` and `{second}` exclude each other");
+                let finding = Finding::at(reader.place(), reader.path(), message);
+                self.findings.push(finding.help("write one provisioner for each"));
+                return None;
+            }
+            [] => return None,
+        };
+        let dir = beside(reader.place(), "");
+        let place = reader.place().clone();
+        let path = |text: &str| beside(&place, text);
+        let found = match word {
+            "shell-local" => {
+                let text = self.lines(reader, "shell-local")?;
+                (ProvisionerKind::ShellLocal { dir }, text.clone(), text)
+            }
+            "exec" => {
+                let words = reader.texts("exec", &mut self.findings)?;
+                let first = words.first().cloned().unwrap_or_default();
+                if first.is_empty() {
+                    let finding = reader.finding("exec", "this names no program");
+                    self.findings.push(finding.help("exec = [\"./program\", \"argument\"]"));
+                }
+                (ProvisionerKind::Exec { words, dir }, String::new(), first)
+            }
+            "upload" | "content" => {
+                let source = reader.raw_text("upload", &mut self.findings);
+                let remote = destination.unwrap_or_default();
+                if source.is_some() && content.is_some() {
+                    self.findings
+                        .push(reader.finding("content", "`upload` and `content` exclude each other"));
+                }
+                if content.is_some() && remote.ends_with('/') {
+                    let finding = reader.finding("destination", "a text has no name of its own");
+                    self.findings.push(finding.help("write the whole path of the file"));
+                }
+                let local = source.as_deref().map(path).unwrap_or_default();
+                if source.is_some() && !(self.context.exists)(&local) {
+                    let finding = reader.finding("upload", format!("{} does not exist", local.display()));
+                    self.findings.push(finding.help("paths are relative to the file that names them"));
+                }
+                let name = format!("upload to {remote}");
+                self.needs_destination(reader, &remote);
+                let direction = Direction::Upload;
+                (ProvisionerKind::File { direction, local, remote, content, mode }, String::new(), name)
+            }
+            "download" => {
+                let remote = reader.raw_text("download", &mut self.findings)?;
+                let near = destination.unwrap_or_default();
+                self.needs_destination(reader, &near);
+                let (name, local) = (format!("download {remote}"), path(&near));
+                let direction = Direction::Download;
+                (
+                    ProvisionerKind::File { direction, local, remote, content: None, mode: None },
+                    String::new(),
+                    name,
+                )
+            }
+            "reboot" => {
+                if reader.flag("reboot", &mut self.findings) == Some(false) {
+                    let finding = reader.finding("reboot", "this provisioner does nothing");
+                    self.findings.push(finding.help("leave it out, or say `enabled = false`"));
+                }
+                (ProvisionerKind::Reboot, String::new(), "reboot".to_owned())
+            }
+            "wait-for" => {
+                let condition = self.condition(reader)?;
+                let name = format!("wait for {condition}");
+                (ProvisionerKind::WaitFor(condition), String::new(), name)
+            }
+            _ => {
+                let note = match reader.any("breakpoint").map(|spot| &spot.node) {
+                    Some(Node::Bool(true)) => String::new(),
+                    _ => reader.raw_text("breakpoint", &mut self.findings)?,
+                };
+                (ProvisionerKind::Breakpoint(note), String::new(), "breakpoint".to_owned())
+            }
+        };
+        Some(found)
+    }
+
+    fn needs_destination(&mut self, reader: &Reader<'_>, path: &str) {
+        if path.is_empty() {
+            let finding = Finding::at(reader.place(), reader.path(), "`destination` is missing");
+            self.findings.push(finding.help("say where the file goes to"));
+        }
+    }
+
+    fn condition(&mut self, reader: &mut Reader<'_>) -> Option<Condition> {
+        let mut table = reader.table("wait-for", &mut self.findings)?;
+        let port = table.integer("port", 1, 65535, &mut self.findings);
+        let file = table.raw_text("file", &mut self.findings);
+        let command = table.raw_text("command", &mut self.findings);
+        let condition = match (port, file, command) {
+            (Some(port), None, None) => u16::try_from(port).ok().map(Condition::Port),
+            (None, Some(path), None) => Some(Condition::File(path)),
+            (None, None, Some(line)) => Some(Condition::Command(line)),
+            _ => {
+                let finding =
+                    reader.finding("wait-for", "exactly one of `port`, `file` and `command` is needed");
+                self.findings.push(finding);
+                None
+            }
+        };
+        table.done(&mut self.findings);
+        condition
+    }
+
+    /// `mode = "0644"`: octal, as a string, because a bare 0644 is no TOML and 644 would be another number.
+    fn mode(&mut self, reader: &mut Reader<'_>) -> Option<u32> {
+        let text = reader.raw_text("mode", &mut self.findings)?;
+        let mode = u32::from_str_radix(&text, 8).ok().filter(|mode| *mode <= 0o7777);
+        if mode.is_none() {
+            let finding = reader.finding("mode", format!("`{text}` are no permission bits"));
+            self.findings.push(finding.help("write them in octal: mode = \"0755\""));
+        }
+        mode
+    }
+
+    /// `become`: a truth value, or the program by which root is become.
+    fn rights(&mut self, reader: &mut Reader<'_>) -> Become {
+        match reader.any("become").map(|spot| &spot.node) {
+            Some(Node::Text(_)) => {
+                match reader.word("become", &["auto", "sudo", "doas", "su"], &mut self.findings).as_deref() {
+                    Some("sudo") => Become::Sudo,
+                    Some("doas") => Become::Doas,
+                    Some("su") => Become::Su,
+                    _ => Become::Auto,
+                }
+            }
+            _ => Become::from(reader.flag("become", &mut self.findings).unwrap_or(false)),
+        }
+    }
+
+    fn lines(&mut self, reader: &mut Reader<'_>, key: &'static str) -> Option<String> {
+        match reader.any(key).map(|spot| &spot.node) {
+            Some(Node::Text(text)) => Some(text.clone()),
+            Some(_) => reader.texts(key, &mut self.findings).map(|lines| lines.join("\n")),
+            None => None,
+        }
+    }
+
     /// What it runs: exactly one of `shell`, `script` and `scripts`.
     fn script(&mut self, reader: &mut Reader<'_>) -> Option<Script> {
         let before = self.findings.len();
-        let shell = match reader.any("shell").map(|spot| &spot.node) {
-            Some(Node::Text(text)) => Some(text.clone()),
-            Some(_) => reader.texts("shell", &mut self.findings).map(|lines| lines.join("\n")),
-            None => None,
-        };
+        let shell = self.lines(reader, "shell");
         let one = reader
             .raw_text("script", &mut self.findings)
             .map(|path| (path, reader.place_of("script").clone()));
@@ -170,6 +368,10 @@ impl Load<'_> {
         }
         env
     }
+}
+
+fn first_words(text: &str) -> String {
+    text.lines().next().unwrap_or_default().chars().take(NAME_LENGTH).collect()
 }
 
 fn exit_codes(reader: &mut Reader<'_>, findings: &mut Vec<Finding>) -> Vec<i32> {

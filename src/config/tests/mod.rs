@@ -2,6 +2,7 @@
 
 mod extending;
 mod profiles;
+mod provisioners;
 mod shipped;
 mod site;
 mod variables;

@@ -1,0 +1,195 @@
+//! What runs on this machine: shell lines, programs that get the build as JSON, and a person at a breakpoint.
+
+use std::io::IsTerminal as _;
+use std::process::Stdio;
+
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+use serde_json::json;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::process::Command;
+
+use super::perform::Around;
+use super::{LocalStep, LocalWork, OutputObserver, ProvisionError, StepOutcome, shown};
+use crate::remote::{LineSplitter, Tail};
+
+/// How many of the last lines are kept for messages.
+const TAIL: usize = 20;
+
+/// Ends a program with all its children when the step is given up.
+struct Group(Option<u32>);
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        if let Some(id) = self.0.and_then(|id| i32::try_from(id).ok()) {
+            // Fails when everything has ended by itself.
+            _ = killpg(Pid::from_raw(id), Signal::SIGTERM);
+        }
+    }
+}
+
+/// The guest's `user`, `host` and `port`, out of `user@host:port`.
+fn parts(described: &str) -> (String, String, u16) {
+    let (user, rest) = described.split_once('@').unwrap_or(("", described));
+    match rest.parse::<std::net::SocketAddr>() {
+        Ok(address) => (user.to_owned(), address.ip().to_string(), address.port()),
+        Err(_) => (user.to_owned(), rest.to_owned(), 22),
+    }
+}
+
+/// What a program is told of the build: version 1 of a form that only grows.
+fn document(around: &Around<'_>, name: &str) -> serde_json::Value {
+    let (user, host, port) = parts(&around.guest.describe());
+    json!({
+        "version": 1,
+        "step": name,
+        "guest": {
+            "user": user,
+            "host": host,
+            "port": port,
+            "host-key": around.guest.host_key(),
+            "private-key-file": around.key_file,
+        },
+        "env": around.env,
+    })
+}
+
+pub(super) async fn run(
+    around: &Around<'_>,
+    name: &str,
+    step: &LocalStep,
+    observer: &mut dyn OutputObserver,
+) -> Result<StepOutcome, ProvisionError> {
+    let (words, stdin) = match &step.what {
+        LocalWork::Shell(text) => {
+            (vec!["/bin/sh".to_owned(), "-e".into(), "-c".into(), text.clone()], Vec::new())
+        }
+        LocalWork::Exec(words) => {
+            let text = document(around, name).to_string();
+            (words.clone(), format!("{text}\n").into_bytes())
+        }
+    };
+    let Some((program, arguments)) = words.split_first() else {
+        return Ok(StepOutcome { exit: 0, disconnected: false, rebooted: false });
+    };
+    // A relative path means a program beside the profile; a bare name is looked for in the PATH.
+    let program = if program.contains('/') { step.dir.join(program) } else { program.into() };
+    let (user, host, port) = parts(&around.guest.describe());
+    let failed =
+        |source| ProvisionError::Local { what: format!("{} can't be run", program.display()), source };
+    let mut command = Command::new(&program);
+    command
+        .args(arguments)
+        .envs(around.env)
+        .envs([
+            ("FORGE_GUEST_USER", user),
+            ("FORGE_GUEST_HOST", host),
+            ("FORGE_GUEST_PORT", port.to_string()),
+        ])
+        .envs(around.key_file.map(|path| ("FORGE_GUEST_KEY_FILE", path)))
+        .envs(&step.env)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .process_group(0);
+    if !step.dir.as_os_str().is_empty() {
+        command.current_dir(&step.dir);
+    }
+    let mut child = command.spawn().map_err(failed)?;
+    let mut group = Group(child.id());
+    let work = async {
+        let (Some(mut input), Some(mut out), Some(mut err)) =
+            (child.stdin.take(), child.stdout.take(), child.stderr.take())
+        else {
+            return child.wait().await.map(|status| (status, Tail::new(TAIL)));
+        };
+        let mut tail = Tail::new(TAIL);
+        let (mut out_lines, mut err_lines) = (LineSplitter::default(), LineSplitter::default());
+        let feed = async move {
+            // A program that does not read its input is within its rights.
+            _ = input.write_all(&stdin).await;
+        };
+        let read = async {
+            let (mut out_bytes, mut err_bytes) = (vec![0; 8192], vec![0; 8192]);
+            let (mut out_open, mut err_open) = (true, true);
+            while out_open || err_open {
+                let (stderr, bytes) = tokio::select! {
+                    n = out.read(&mut out_bytes), if out_open => match n? {
+                        0 => { out_open = false; continue }
+                        n => (false, out_bytes.get(..n).unwrap_or_default()),
+                    },
+                    n = err.read(&mut err_bytes), if err_open => match n? {
+                        0 => { err_open = false; continue }
+                        n => (true, err_bytes.get(..n).unwrap_or_default()),
+                    },
+                };
+                let lines = if stderr { &mut err_lines } else { &mut out_lines };
+                lines.push(bytes, |line| {
+                    tail.push(line);
+                    observer.line(line, stderr);
+                });
+            }
+            for (lines, stderr) in [(&mut out_lines, false), (&mut err_lines, true)] {
+                lines.flush(|line| {
+                    tail.push(line);
+                    observer.line(line, stderr);
+                });
+            }
+            Ok::<_, std::io::Error>(())
+        };
+        let (_fed, read) = tokio::join!(feed, read);
+        read?;
+        child.wait().await.map(|status| (status, tail))
+    };
+    let (status, tail) = match step.timeout {
+        Some(limit) => match tokio::time::timeout(limit, work).await {
+            Ok(result) => result.map_err(failed)?,
+            Err(_elapsed) => return Err(ProvisionError::TimedOut { limit, tail: String::new() }),
+        },
+        None => work.await.map_err(failed)?,
+    };
+    group.0 = None;
+    let exit = status.code();
+    if let Some(exit) = exit.filter(|exit| step.valid_exit_codes.contains(exit)) {
+        return Ok(StepOutcome { exit, disconnected: false, rebooted: false });
+    }
+    let allowed: Vec<String> = step.valid_exit_codes.iter().map(ToString::to_string).collect();
+    Err(ProvisionError::LocalFailed {
+        how: exit.map_or_else(|| format!("ended by {status}"), |exit| format!("exited with status {exit}")),
+        allowed: allowed.join(", "),
+        tail: shown(&tail.into_lines()),
+    })
+}
+
+/// Whether a person can be asked: standard input and error are a terminal's.
+#[must_use]
+pub fn is_interactive() -> bool {
+    std::io::stdin().is_terminal() && std::io::stderr().is_terminal()
+}
+
+/// Shows how to get in and waits for Enter; where nobody can press it, the build goes on.
+pub(super) async fn breakpoint(around: &Around<'_>, note: &str, observer: &mut dyn OutputObserver) {
+    let (user, host, port) = parts(&around.guest.describe());
+    if !note.is_empty() {
+        observer.line(note, false);
+    }
+    let key = around.key_file.map(|path| format!(" -i {}", path.display())).unwrap_or_default();
+    let port = if port == 22 { String::new() } else { format!(" -p {port}") };
+    observer.line(&format!("to get in: ssh{key}{port} {user}@{host}"), false);
+    if !around.interactive {
+        observer.line("nobody is at a terminal to press Enter: the build goes on", true);
+        return;
+    }
+    observer.line("press Enter to go on", false);
+    let (pressed, wait) = tokio::sync::oneshot::channel::<()>();
+    // A thread of its own: reading a terminal can't be interrupted, and must not hold up the end of the program.
+    std::thread::spawn(move || {
+        let mut line = String::new();
+        if std::io::stdin().read_line(&mut line).is_ok() {
+            _ = pressed.send(());
+        }
+    });
+    // The other end is dropped when there is nothing to read any more: that is an answer too.
+    _ = wait.await;
+}

@@ -1,0 +1,273 @@
+//! The other kinds of steps, on this machine's shell.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+
+use super::*;
+use crate::remote::testing::LocalGuest;
+
+#[derive(Default)]
+struct Lines(Vec<String>);
+
+impl OutputObserver for Lines {
+    fn line(&mut self, line: &str, _stderr: bool) {
+        self.0.push(line.to_owned());
+    }
+}
+
+async fn go(step: &Step) -> (Result<StepOutcome, ProvisionError>, Vec<String>) {
+    let (guest, mut lines) = (LocalGuest::default(), Lines::default());
+    let env = BTreeMap::from([("FORGE_PROFILE".to_owned(), "debian-12".to_owned())]);
+    let key = Path::new("/tmp/no-such.key");
+    let around = Around { guest: &guest, env: &env, key_file: Some(key), interactive: false };
+    (perform(&around, step, &mut lines).await, lines.0)
+}
+
+fn file(direction: Direction, local: impl AsRef<Path>, remote: impl AsRef<Path>) -> FileStep {
+    FileStep {
+        direction,
+        local: local.as_ref().to_owned(),
+        remote: remote.as_ref().to_str().unwrap().to_owned(),
+        content: None,
+        mode: None,
+        become_root: crate::remote::Become::No,
+    }
+}
+
+async fn carried(step: FileStep) -> Result<(), String> {
+    let result = go(&Step::new("files", Action::File(step))).await.0;
+    result.map(drop).map_err(|error| error.to_string())
+}
+
+/// A folder with a nested file, an empty one, and a link.
+fn tree(at: &Path) {
+    std::fs::create_dir_all(at.join("conf/deep")).unwrap();
+    std::fs::write(at.join("conf/deep/tool.sh"), "#!/bin/sh\n").unwrap();
+    std::fs::set_permissions(at.join("conf/deep/tool.sh"), std::fs::Permissions::from_mode(0o750)).unwrap();
+    std::fs::write(at.join("conf/empty"), "").unwrap();
+    std::os::unix::fs::symlink("empty", at.join("conf/link")).unwrap();
+}
+
+#[tokio::test]
+async fn a_file_of_more_than_one_piece_goes_up_and_down_unchanged() {
+    let dir = tempfile::tempdir().unwrap();
+    let bytes: Vec<u8> = (0..9_000_017_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+    std::fs::write(dir.path().join("big"), &bytes).unwrap();
+    let (there, back) = (dir.path().join("made/it's there"), dir.path().join("back/copy"));
+    let step = FileStep { mode: Some(0o4711), ..file(Direction::Upload, dir.path().join("big"), &there) };
+    carried(step).await.unwrap();
+    assert_eq!(std::fs::read(&there).unwrap(), bytes);
+    assert_eq!(std::fs::metadata(&there).unwrap().permissions().mode() & 0o7777, 0o4711);
+    carried(file(Direction::Download, &back, &there)).await.unwrap();
+    assert_eq!(std::fs::read(&back).unwrap(), bytes);
+    // Nothing half-made stays beside either of them.
+    for folder in ["made", "back"] {
+        assert_eq!(std::fs::read_dir(dir.path().join(folder)).unwrap().count(), 1, "{folder}");
+    }
+}
+
+#[tokio::test]
+async fn a_file_keeps_its_name_in_a_folder_and_takes_a_new_one_otherwise() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    std::fs::write(at("a.conf"), "a").unwrap();
+    std::fs::create_dir(at("folder")).unwrap();
+    for (remote, place) in [("folder", "folder/a.conf"), ("new/", "new/a.conf"), ("b.conf", "b.conf")] {
+        carried(file(Direction::Upload, at("a.conf"), at(remote))).await.unwrap();
+        assert_eq!(std::fs::read_to_string(at(place)).unwrap(), "a", "{remote}");
+    }
+    std::fs::create_dir(at("down")).unwrap();
+    carried(file(Direction::Download, at("down"), at("a.conf"))).await.unwrap();
+    assert_eq!(std::fs::read_to_string(at("down/a.conf")).unwrap(), "a");
+}
+
+#[tokio::test]
+async fn a_slash_at_the_end_of_a_folder_means_what_is_in_it() {
+    for direction in [Direction::Upload, Direction::Download] {
+        let dir = tempfile::tempdir().unwrap();
+        tree(dir.path());
+        for (from, to, deep) in [("conf", "one", "one/conf/deep"), ("conf/", "two", "two/deep")] {
+            let (from, to) = (format!("{}/{from}", dir.path().display()), dir.path().join(to));
+            let step = match direction {
+                Direction::Upload => file(direction, &from, &to),
+                Direction::Download => file(direction, &to, &from),
+            };
+            carried(step).await.unwrap();
+            let deep = dir.path().join(deep);
+            let mode = std::fs::metadata(deep.join("tool.sh")).unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, 0o750, "{direction:?} {from}");
+            assert_eq!(std::fs::read(deep.join("../empty")).unwrap(), b"");
+            assert_eq!(std::fs::read_link(deep.join("../link")).unwrap(), Path::new("empty"));
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_text_of_the_profile_becomes_a_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let there = dir.path().join("motd");
+    std::fs::write(&there, "the old one").unwrap();
+    let step = FileStep { content: Some("hello\n".into()), ..file(Direction::Upload, "", &there) };
+    carried(step).await.unwrap();
+    assert_eq!(std::fs::read_to_string(&there).unwrap(), "hello\n");
+    assert_eq!(std::fs::metadata(&there).unwrap().permissions().mode() & 0o777, 0o644);
+}
+
+#[tokio::test]
+async fn what_can_t_be_carried_is_told_with_both_ends_and_the_reason() {
+    let dir = tempfile::tempdir().unwrap();
+    let missing = dir.path().join("nosuch");
+    let error = carried(file(Direction::Upload, &missing, "/tmp/x")).await.unwrap_err();
+    assert!(error.contains("nosuch to /tmp/x failed: No such file"), "{error}");
+    let error = carried(file(Direction::Download, dir.path().join("x"), &missing)).await.unwrap_err();
+    assert!(error.contains("download from") && error.contains("nosuch"), "{error}");
+    assert!(!dir.path().join("x").exists());
+    // A file where a folder would have to be.
+    std::fs::write(dir.path().join("file"), "kept").unwrap();
+    let step =
+        FileStep { content: Some("x".into()), ..file(Direction::Upload, "", dir.path().join("file/in")) };
+    carried(step).await.unwrap_err();
+    assert_eq!(std::fs::read_to_string(dir.path().join("file")).unwrap(), "kept");
+}
+
+#[tokio::test]
+async fn a_step_is_tried_again_as_often_as_it_says_and_not_more() {
+    for (retries, ok) in [(2, true), (1, false)] {
+        let dir = tempfile::tempdir().unwrap();
+        let count = dir.path().join("count");
+        // Succeeds the third time.
+        let line = format!("echo x >>{0}; test $(wc -l <{0}) -ge 3", count.display());
+        let mut step = Step::new("again", Action::Shell(ShellStep::inline("again", [line])));
+        step.retries = retries;
+        let (result, lines) = go(&step).await;
+        assert_eq!(result.is_ok(), ok, "{retries}");
+        let tries = std::fs::read_to_string(&count).unwrap().lines().count();
+        assert_eq!(tries, usize::try_from(retries).unwrap() + 1);
+        assert!(lines.iter().any(|line| line.contains("try 1 of")), "{lines:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_pause_comes_before_its_step() {
+    let mut step = Step::new("late", Action::Shell(ShellStep::inline("late", ["true"])));
+    step.pause_before = Some(Duration::from_millis(400));
+    let began = std::time::Instant::now();
+    go(&step).await.0.unwrap();
+    assert!(began.elapsed() >= Duration::from_millis(400));
+}
+
+fn local(what: LocalWork) -> LocalStep {
+    LocalStep {
+        what,
+        env: BTreeMap::from([("OWN".to_owned(), "mine".to_owned())]),
+        valid_exit_codes: vec![0],
+        timeout: None,
+        dir: std::env::temp_dir(),
+    }
+}
+
+#[tokio::test]
+async fn lines_for_this_machine_see_the_build_and_how_to_get_into_the_guest() {
+    let text = "echo $FORGE_PROFILE $OWN $FORGE_GUEST_HOST $FORGE_GUEST_PORT $FORGE_GUEST_KEY_FILE; pwd -P";
+    let (result, lines) = go(&Step::new("x", Action::Local(local(LocalWork::Shell(text.into()))))).await;
+    result.unwrap();
+    assert_eq!(lines[0], "debian-12 mine local 22 /tmp/no-such.key");
+    assert_eq!(Path::new(&lines[1]), std::env::temp_dir().canonicalize().unwrap());
+}
+
+#[tokio::test]
+async fn a_program_gets_the_build_as_json() {
+    let dir = tempfile::tempdir().unwrap();
+    let program = dir.path().join("tool");
+    std::fs::write(&program, "#!/bin/sh\ncat >got.json; echo \"args: $*\"\n").unwrap();
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let mut step = local(LocalWork::Exec(vec!["./tool".into(), "a b".into(), "c".into()]));
+    step.dir = dir.path().to_owned();
+    let (result, lines) = go(&Step::new("tool", Action::Local(step))).await;
+    result.unwrap();
+    assert_eq!(lines, ["args: a b c"]);
+    let text = std::fs::read_to_string(dir.path().join("got.json")).unwrap();
+    let value: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(value["version"], 1);
+    assert_eq!(value["guest"]["host"], "local");
+    assert_eq!(value["guest"]["private-key-file"], "/tmp/no-such.key");
+    assert_eq!(value["env"]["FORGE_PROFILE"], "debian-12");
+}
+
+#[tokio::test]
+async fn a_failing_program_of_this_machine_is_told_with_its_last_lines() {
+    let step = local(LocalWork::Shell("echo broken >&2; exit 4".into()));
+    let text = go(&Step::new("x", Action::Local(step))).await.0.unwrap_err().to_string();
+    assert!(text.contains("exited with status 4, allowed: 0") && text.contains("| broken"), "{text}");
+    let step = local(LocalWork::Exec(vec!["/no/such/program".into()]));
+    let text = go(&Step::new("x", Action::Local(step))).await.0.unwrap_err().to_string();
+    assert!(text.contains("/no/such/program can't be run"), "{text}");
+}
+
+#[tokio::test]
+async fn a_program_over_its_limit_is_ended_with_its_children() {
+    let dir = tempfile::tempdir().unwrap();
+    let pid = dir.path().join("pid");
+    let mut step = local(LocalWork::Shell(format!("sleep 300 & echo $! >{}; wait", pid.display())));
+    step.timeout = Some(Duration::from_millis(600));
+    let error = go(&Step::new("x", Action::Local(step))).await.0.unwrap_err();
+    assert!(matches!(error, ProvisionError::TimedOut { .. }), "{error:?}");
+    let child = std::fs::read_to_string(&pid).unwrap();
+    let stat = format!("/proc/{}/stat", child.trim());
+    let gone = async {
+        // A zombie that init has not taken yet is gone too.
+        while std::fs::read_to_string(&stat).is_ok_and(|text| !text.contains(") Z ")) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), gone).await.expect("the child lives on");
+}
+
+async fn wait(condition: Condition, limit: Duration) -> (Result<StepOutcome, ProvisionError>, Vec<String>) {
+    go(&Step::new("wait", Action::WaitFor { condition, limit })).await
+}
+
+#[tokio::test]
+async fn ports_files_and_commands_are_waited_for_until_they_are_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let mark = dir.path().join("mark");
+    let later = tokio::spawn({
+        let mark = mark.clone();
+        async move {
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            std::fs::write(mark, "").unwrap();
+        }
+    });
+    let path = mark.to_str().unwrap().to_owned();
+    let (result, lines) = wait(Condition::File(path), Duration::from_secs(30)).await;
+    result.unwrap();
+    later.await.unwrap();
+    assert!(lines[0].contains("does not exist"), "{lines:?}");
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    wait(Condition::Port(port), Duration::from_secs(30)).await.0.unwrap();
+    wait(Condition::Command("test -d /".into()), Duration::from_secs(30)).await.0.unwrap();
+}
+
+#[tokio::test]
+async fn what_never_comes_is_told_with_what_was_seen_last() {
+    let short = Duration::from_millis(700);
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    drop(listener);
+    let text = wait(Condition::Port(port), short).await.0.unwrap_err().to_string();
+    assert!(text.contains(&format!("TCP port {port} did not come within 700ms")), "{text}");
+    assert!(text.contains("nothing listens"), "{text}");
+    let command = Condition::Command("echo not yet; exit 3".into());
+    let text = wait(command, short).await.0.unwrap_err().to_string();
+    assert!(text.ends_with("last seen: status 3: not yet"), "{text}");
+}
+
+#[tokio::test]
+async fn a_breakpoint_shows_how_to_get_in_and_holds_up_nobody_who_is_not_there() {
+    let (result, lines) = go(&Step::new("stop", Action::Breakpoint { note: "look at it".into() })).await;
+    result.unwrap();
+    assert_eq!(lines[0], "look at it");
+    assert_eq!(lines[1], "to get in: ssh -i /tmp/no-such.key @local");
+    assert!(lines[2].contains("goes on"), "{lines:?}");
+}
