@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::time::Instant;
 
 use forge_machine::Guest;
 
 use super::{
-    Action, OutputObserver, ProvisionError, ShellSource, ShellStep, Step, StepOutcome, file, local,
+    Action, OutputObserver, ProvisionError, ShellSource, ShellStep, Step, StepOutcome, file, local, reboot,
     run_patiently, shown, waiting,
 };
 use crate::remote::Become;
@@ -70,7 +71,13 @@ async fn once(
                 timeout: Some(*limit),
                 ..ShellStep::new(step.name.clone(), ShellSource::Inline(vec![REBOOT.to_owned()]))
             };
-            let outcome = run_patiently(around.guest, &script, around.env, observer).await?;
+            let began = Instant::now();
+            let old = reboot::boot_id(around.guest).await;
+            let mut outcome = run_patiently(around.guest, &script, around.env, observer).await?;
+            if let (false, Some(old)) = (outcome.rebooted, old) {
+                let left = limit.saturating_sub(began.elapsed());
+                outcome.rebooted = reboot::another_boot(around.guest, &old, left).await;
+            }
             // The boot id is the witness: a guest whose sshd alone went away has not been started anew.
             if outcome.rebooted { Ok(outcome) } else { Err(ProvisionError::NotRebooted { tail: shown(&[]) }) }
         }

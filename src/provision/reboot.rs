@@ -79,6 +79,24 @@ pub(super) async fn ride_out(
     }
 }
 
+/// The id of the present boot; `None` when the guest does not answer, or has none.
+pub(super) async fn boot_id(guest: &dyn Guest) -> Option<String> {
+    look(guest).await?.boot_id
+}
+
+/// Waits until a guest that was told to start anew shows another boot id than `old`: a slow one may answer for long
+/// before it goes down. False when it did not within the limit.
+pub(super) async fn another_boot(guest: &dyn Guest, old: &str, limit: Duration) -> bool {
+    let began = Instant::now();
+    loop {
+        match boot_id(guest).await {
+            Some(id) if id != old => return true,
+            _ if began.elapsed() >= limit => return false,
+            _ => sleep(LOOK).await,
+        }
+    }
+}
+
 /// `None` when the guest does not answer: it is down, or its connection is.
 async fn look(guest: &dyn Guest) -> Option<Look> {
     let mut output = Vec::new();

@@ -152,3 +152,70 @@ async fn another_machine_in_the_guests_place_fails_an_expected_disconnect() {
         "{outcome:?}"
     );
 }
+
+/// What a script's end is when the server misbehaves under it: the outcome, word by word.
+async fn ended(faults: Faults, line: &str) -> (Result<StepOutcome, String>, Vec<String>) {
+    let server = SshServer::start(faults).await;
+    let guest = connect(&server).await;
+    let (outcome, lines) = on(guest.as_ref(), &ShellStep::inline("x", [line])).await;
+    (outcome.map_err(|error| error.to_string()), lines)
+}
+
+#[tokio::test]
+async fn a_server_that_tells_no_exit_status_does_not_hide_the_script_s_own() {
+    let silent = || Faults { no_exit_status: true, ..Faults::default() };
+    assert_eq!(ended(silent(), "true").await.0.unwrap().exit, 0);
+    let error = ended(silent(), "echo why; exit 3").await.0.unwrap_err();
+    assert_eq!(error, "the script exited with status 3, allowed: 0; its last lines:\n    | why");
+    // Nor does it make a success of a script that was cut off.
+    let error = ended(silent(), "echo so far; kill -9 $PPID; sleep 0.2").await.0.unwrap_err();
+    assert_eq!(
+        error,
+        "the connection to the guest was lost before the script had ended; its last lines:\n    | so far"
+    );
+}
+
+#[tokio::test]
+async fn a_script_whose_session_is_killed_by_a_signal_is_cut_off_and_not_done() {
+    let error = ended(Faults::default(), "echo so far; kill -9 $PPID; sleep 0.2").await.0.unwrap_err();
+    assert_eq!(
+        error,
+        "the script was cut off: the guest ended it (killed by a signal) before it could tell its end; \
+         its last lines:\n    | so far"
+    );
+}
+
+#[tokio::test]
+async fn binary_and_endless_looking_output_hides_neither_the_end_nor_the_last_lines() {
+    let line =
+        "head -c 300000 /dev/urandom; echo; head -c 20000000 /dev/zero | tr '\\0' x; echo; echo last; exit 9";
+    let (outcome, lines) = ended(Faults::default(), line).await;
+    let error = outcome.unwrap_err();
+    assert!(error.starts_with("the script exited with status 9, allowed: 0"), "{:.200}", error);
+    assert!(error.ends_with("    | last") && error.len() < 8000, "{}", error.len());
+    // Nothing a terminal would obey, and no line without bounds.
+    assert!(lines.iter().all(|line| line.len() <= 64 * 1024 && !line.contains('\x1b')));
+}
+
+#[tokio::test]
+async fn a_refused_channel_costs_a_reconnection_and_nothing_else() {
+    let (outcome, lines) = ended(Faults { refuse_channels: 1, ..Faults::default() }, "echo in").await;
+    assert_eq!(outcome.unwrap(), StepOutcome { exit: 0, disconnected: false, rebooted: false });
+    assert_eq!(lines, ["in"]);
+}
+
+#[tokio::test]
+async fn a_script_that_can_not_be_begun_is_tried_again_only_when_the_step_says_so() {
+    for (start_retry, ok) in [(None, false), (Some(Duration::from_secs(30)), true)] {
+        let server = SshServer::start(Faults::default()).await;
+        let guest = connect(&server).await;
+        // The channel of the first try and that after its reconnection.
+        server.change(|faults| faults.refuse_channels = 2);
+        let mut step = ShellStep::inline("x", ["echo in"]);
+        step.start_retry = start_retry;
+        let mut lines = Lines::default();
+        let outcome = run_patiently(guest.as_ref(), &step, &BTreeMap::new(), &mut lines).await;
+        assert_eq!(outcome.is_ok(), ok, "{outcome:?}");
+        assert_eq!(lines.0.contains(&"in".to_owned()), ok, "{:?}", lines.0);
+    }
+}

@@ -33,7 +33,7 @@ timeout = "20m"
 [[provision]]
 wait-for = { port = 8080 }
 [[provision]]
-wait-for = { command = "systemctl is-active app" }
+wait-for = { command = "test -e /run/up" }
 [[provision]]
 breakpoint = "look at the logs"
 [[provision]]
@@ -60,7 +60,7 @@ work-dir = "/srv"
             "./tool",
             "reboot",
             "wait for TCP port 8080",
-            "wait for `systemctl is-active app` to succeed",
+            "wait for `test -e /run/up` to succeed",
             "breakpoint",
             "why"
         ]
