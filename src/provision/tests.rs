@@ -191,7 +191,7 @@ async fn binary_and_endless_looking_output_hides_neither_the_end_nor_the_last_li
         "head -c 300000 /dev/urandom; echo; head -c 20000000 /dev/zero | tr '\\0' x; echo; echo last; exit 9";
     let (outcome, lines) = ended(Faults::default(), line).await;
     let error = outcome.unwrap_err();
-    assert!(error.starts_with("the script exited with status 9, allowed: 0"), "{:.200}", error);
+    assert!(error.starts_with("the script exited with status 9, allowed: 0"), "{error:.200}");
     assert!(error.ends_with("    | last") && error.len() < 8000, "{}", error.len());
     // Nothing a terminal would obey, and no line without bounds.
     assert!(lines.iter().all(|line| line.len() <= 64 * 1024 && !line.contains('\x1b')));
