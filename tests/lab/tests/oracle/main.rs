@@ -9,6 +9,7 @@ mod guest;
 mod hardware;
 mod install;
 mod lifecycle;
+mod packer;
 mod protocol;
 mod replay;
 mod snapshots;
