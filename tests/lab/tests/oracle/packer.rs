@@ -175,7 +175,7 @@ async fn packer_installs_a_guest_from_an_iso_by_typing_at_its_boot_menu() -> any
         "disks": [{"type": "scsi", "disk_size": "1G", "storage_pool": "local", "storage_pool_type": "directory", "format": "qcow2"}],
         "http_directory": "web",
         // GRUB's command line; the guest reaches the host under this address of QEMU's user network.
-        "boot_wait": "12s",
+        "boot_wait": "30s",
         "boot_key_interval": "20ms",
         "boot_command": [
             "c<wait2>",
