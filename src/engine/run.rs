@@ -280,6 +280,7 @@ async fn up_to_keep_point(cx: &mut Cx, progress: &mut Progress) -> StageResult<P
     let (connected, seeded) = up_to_login(cx, progress).await?;
     let clock = cx.begin(Stage::Provision);
     let result = stages::provision::provision(cx, connected).await;
+    seeded.close();
     let result = match result {
         Ok(provisioned) => keep_point(cx, progress, &seeded.key, &provisioned).map(|()| provisioned),
         Err(error) => Err(error),

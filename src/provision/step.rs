@@ -30,6 +30,16 @@ impl Step {
         Self { name: name.into(), action, pause_before: None, retries: 0, on_error: false }
     }
 
+    /// Whether the guest may be started anew under it.
+    #[must_use]
+    pub fn may_reboot(&self) -> bool {
+        match &self.action {
+            Action::Shell(step) => step.expect_disconnect,
+            Action::Reboot { .. } => true,
+            _ => false,
+        }
+    }
+
     /// What kind it is, and what is worth knowing of it, in words for the plan.
     #[must_use]
     pub fn in_words(&self) -> String {

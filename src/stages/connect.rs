@@ -11,6 +11,7 @@ use crate::engine::journal::KeptBuild;
 use crate::engine::{Cx, Effect, StageError};
 use crate::event::Stage;
 use crate::plan::late::LateName;
+use crate::provision::Step;
 use crate::remote::{BuildKey, MachineAddresses, WaitInput, wait_for_guest};
 
 /// What a connector is told of the login.
@@ -97,7 +98,10 @@ pub async fn connect(cx: &mut Cx, running: Running, seeded: &Seeded) -> Result<C
             return Err(error);
         }
     };
-    seeded.close();
+    // cloud-init reads its seed at every boot, and takes a guest without one for a new instance, with new host keys.
+    if !cx.plan.provision.iter().any(Step::may_reboot) {
+        seeded.close();
+    }
     let described = guest.describe();
     if let Some((_, address)) = described.split_once('@') {
         cx.bindings.bind(LateName::GuestAddress, address);

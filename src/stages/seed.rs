@@ -191,7 +191,7 @@ impl Seeded {
         }
     }
 
-    /// Closes the server: the guest has what it needs, and nobody else may ask.
+    /// Closes the server: the guest has what it needs, and nobody else may ask. Closing it twice is no error.
     pub fn close(&self) {
         if let Some(server) = &self.server {
             server.close();

@@ -199,7 +199,7 @@ async fn a_tiny_guest_is_seeded_by_the_cloud_init_drive_of_its_source() -> anyho
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_tiny_guest_gets_and_gives_files() -> anyhow::Result<()> {
+async fn a_tiny_guest_gets_and_gives_files_and_is_the_same_after_a_reboot() -> anyhow::Result<()> {
     let Some(site) = LabSite::with_tiny_guest(false).await? else { return Ok(()) };
     let steps = r#"
 [[provision]]
@@ -211,6 +211,13 @@ shell = ["cp /proc/sys/kernel/random/boot_id /tmp/first", "cat /tmp/greeting"]
 [[provision]]
 download = "/tmp/first"
 destination = "first"
+[[provision]]
+reboot = true
+[[provision]]
+wait-for = { file = "/proc/sys/kernel/random/boot_id" }
+[[provision]]
+download = "/proc/sys/kernel/random/boot_id"
+destination = "second"
 "#;
     site.write("tiny.toml", &format!("{PROFILE}{steps}"));
     let done = site.run(&["build", "tiny.toml"]).await;
@@ -218,6 +225,8 @@ destination = "first"
     assert!(done.stderr.contains("from the profile"), "{}", done.stderr);
     let boot_id = std::fs::read_to_string(site.path().join("first"))?;
     assert_eq!(boot_id.trim().len(), 36, "{boot_id}: {}", done.stderr);
+    let second = std::fs::read_to_string(site.path().join("second"))?;
+    assert!(second.trim().len() == 36 && second != boot_id, "{boot_id} {second}");
     site.assert_template_only(FIRST_ID);
     site.close().await;
     Ok(())
