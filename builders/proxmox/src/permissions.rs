@@ -13,6 +13,37 @@ use crate::api::types::PermissionMap;
 /// The role name in the commands that findings propose.
 const ROLE: &str = "ForgeBuild";
 
+/// The commands that give a token, and the user whose rights bound it, a privilege on a path.
+#[must_use]
+pub fn grant_command(token_id: &str, privilege: &str, path: &str) -> String {
+    let user = token_id.split_once('!').map_or(token_id, |(user, _)| user);
+    format!(
+        "pveum role add {ROLE} --privs {privilege} || pveum role modify {ROLE} --append 1 --privs {privilege}; \
+         pveum acl modify {path} --roles {ROLE} --users '{user}' --tokens '{token_id}'"
+    )
+}
+
+/// Explains the text of a 403: who lacks which privilege on which path, and the commands that grant it. `None` when
+/// the text does not tell them: checks of several paths say only `Permission check failed`.
+///
+/// Alternatives are joined by `|` (pve-access-control `RPCEnvironment.pm`); the command grants the first of them.
+#[must_use]
+pub fn explain_denial(token_id: &str, text: &str) -> Option<String> {
+    let (_, inner) = text.split_once("Permission check failed (")?;
+    let (inner, _) = inner.split_once(')')?;
+    let (path, privileges) = inner.split_once(", ")?;
+    let names: Vec<&str> = privileges.split('|').map(str::trim).collect();
+    let sound = |text: &str, more: &str| {
+        !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || more.contains(c))
+    };
+    // The text comes from the target and ends in a command that is run as root: nothing but names may pass.
+    if !path.starts_with('/') || !sound(path, "/-_.") || !names.iter().all(|name| sound(name, ".")) {
+        return None;
+    }
+    let command = grant_command(token_id, names.first()?, path);
+    Some(format!("token {token_id} lacks {} on {path}; as root on a node: {command}", names.join(" or ")))
+}
+
 /// Who is asking, and of which release.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Grants {
@@ -87,13 +118,8 @@ impl Grants {
     }
 
     fn missing(&self, privilege: &str, path: &str, purpose: &str, fatal: bool) -> Finding {
-        let user = self.token_id.split_once('!').map_or(self.token_id.as_str(), |(user, _)| user);
         let message = format!("token {} lacks {privilege} on {path} (needed to {purpose})", self.token_id);
-        let help = format!(
-            "as root on a node: pveum role add {ROLE} --privs {privilege} || pveum role modify {ROLE} --append 1 --privs \
-             {privilege}; pveum acl modify {path} --roles {ROLE} --users '{user}' --tokens '{}'",
-            self.token_id
-        );
+        let help = format!("as root on a node: {}", grant_command(&self.token_id, privilege, path));
         Finding { setting: "target.token".to_owned(), message, help, fatal }
     }
 
@@ -292,5 +318,36 @@ mod tests {
             "{}",
             found[0].help
         );
+    }
+
+    #[test]
+    fn a_denial_names_privilege_path_and_the_granting_command() {
+        let told = explain_denial("forge@pve!build", "Permission check failed (/vms/9000, VM.Console)");
+        assert_eq!(
+            told.as_deref(),
+            Some(
+                "token forge@pve!build lacks VM.Console on /vms/9000; as root on a node: pveum role add ForgeBuild --privs \
+                 VM.Console || pveum role modify ForgeBuild --append 1 --privs VM.Console; pveum acl modify /vms/9000 \
+                 --roles ForgeBuild --users 'forge@pve' --tokens 'forge@pve!build'"
+            )
+        );
+        let either = "Permission check failed (/vms/9000, VM.GuestAgent.Audit|VM.GuestAgent.Unrestricted)";
+        let told = explain_denial("forge@pve!build", either).expect("explained");
+        assert!(told.contains("VM.GuestAgent.Audit or VM.GuestAgent.Unrestricted on /vms/9000"), "{told}");
+        assert!(told.contains("--privs VM.GuestAgent.Audit ||"), "{told}");
+    }
+
+    #[test]
+    fn a_denial_that_is_no_plain_check_gets_no_command() {
+        for text in [
+            "Permission check failed",
+            "Permission check failed (URI '/access/ticket' not available with API token, need proper ticket.)",
+            "Permission check failed (/vms/1; reboot, VM.Audit)",
+            "Permission check failed (/vms/1, VM.Audit; reboot)",
+            "Permission check failed (/vms/1, )",
+            "Permission check failed (/vms/1, VM.Audit",
+        ] {
+            assert_eq!(explain_denial("forge@pve!build", text), None, "{text}");
+        }
     }
 }

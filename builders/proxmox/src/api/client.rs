@@ -225,7 +225,8 @@ impl Client {
             // A refusal stands even when its body was cut off.
             let body = body.unwrap_or_default();
             let refusal = Refusal::read(reason.as_deref(), &body);
-            let error = ApiError::from_refusal(&self.peer, &request, intent, status.as_u16(), &refusal);
+            let error = ApiError::from_refusal(&self.peer, &request, intent, status.as_u16(), &refusal)
+                .explained(self.token.id());
             return Err(Failed { error, closed: false });
         }
         let body = body.map_err(transport)?;

@@ -11,6 +11,7 @@ use thiserror::Error;
 
 use crate::api::envelope::Refusal;
 use crate::api::tls::TrustError;
+use crate::permissions::explain_denial;
 
 /// How a request or a task failed.
 #[derive(Debug, Error)]
@@ -152,18 +153,37 @@ impl ApiError {
             403 => Self::Denied { request: request.to_owned(), detail: text },
             // AnyEvent's own numbers: 595 the connection to pvedaemon or the other node failed; 596 to 599 it stood and
             // then failed or timed out, after which pvedaemon goes on with the work.
-            595 => Self::Unreachable { peer: peer.to_owned(), detail: text, source: None },
+            595 => Self::Unreachable {
+                peer: peer.to_owned(),
+                detail: behind(request, status, &text),
+                source: None,
+            },
             502 | 504 | 596..=599 if intent == Intent::Write => Self::Unanswered {
                 request: request.to_owned(),
-                detail: format!("HTTP {status}: {text}"),
+                detail: behind(request, status, &text),
                 source: None,
             },
             502 | 504 | 596..=599 => Self::Unreachable {
                 peer: peer.to_owned(),
-                detail: format!("HTTP {status}: {text}"),
+                detail: behind(request, status, &text),
                 source: None,
             },
             _ => Self::from_text(request, &text, text.clone()),
+        }
+    }
+
+    /// Adds to a denial who lacks what, and the commands that grant it; any other error stays as it is.
+    #[must_use]
+    pub fn explained(self, token_id: &str) -> Self {
+        match self {
+            Self::Denied { request, detail } => {
+                let detail = match explain_denial(token_id, &detail) {
+                    Some(help) => format!("{detail}: {help}"),
+                    None => detail,
+                };
+                Self::Denied { request, detail }
+            }
+            other => other,
         }
     }
 
@@ -261,6 +281,22 @@ fn subject_of(request: &str) -> String {
         (Some(id), Some(node)) => format!("VM {id} on {node}"),
         (Some(id), None) => format!("VM {id}"),
         _ => request.to_owned(),
+    }
+}
+
+/// Words for a failure behind the server that answered: HTTP 595 to 599 mean that it could not talk to its own daemon
+/// or to the node that the request is for (pve-http-server passes AnyEvent's numbers on), 502 and 504 come from a
+/// proxy before it.
+fn behind(request: &str, status: u16, text: &str) -> String {
+    let node = request.split_once("/nodes/").and_then(|(_, rest)| rest.split(['/', ' ', '?']).next());
+    let whom = match node {
+        Some(node) if !node.is_empty() => format!("node {node}"),
+        _ => "its own pvedaemon".to_owned(),
+    };
+    match status {
+        595 => format!("the server answers, but has no connection to {whom} (HTTP 595: {text})"),
+        596..=599 => format!("the server answers, but lost its connection to {whom} (HTTP {status}: {text})"),
+        _ => format!("a proxy before the server got no answer from it (HTTP {status}: {text})"),
     }
 }
 
@@ -382,5 +418,32 @@ mod tests {
         let error =
             ApiError::from_refusal("pve", "POST /x", Intent::Write, 596, &refusal).at("clone VM 9000");
         assert!(error.is_outcome_unknown(), "{error:?}");
+    }
+
+    #[test]
+    fn a_failure_behind_the_server_names_the_node_that_could_not_be_reached() {
+        let told = |status, request: &str, intent, text: &str| {
+            let refusal = Refusal { text: text.to_owned(), fields: Vec::new() };
+            match ApiError::from_refusal("pve", request, intent, status, &refusal) {
+                ApiError::Unreachable { detail, .. } | ApiError::Unanswered { detail, .. } => detail,
+                other => panic!("{other:?}"),
+            }
+        };
+        let start = "POST /nodes/pve2/qemu/9000/status/start";
+        assert_eq!(
+            told(595, start, Intent::Write, "No route to host"),
+            "the server answers, but has no connection to node pve2 (HTTP 595: No route to host)"
+        );
+        assert_eq!(
+            told(596, start, Intent::Write, "Connection timed out"),
+            "the server answers, but lost its connection to node pve2 (HTTP 596: Connection timed out)"
+        );
+        assert_eq!(
+            told(595, "GET /version", Intent::Read, "Connection refused"),
+            "the server answers, but has no connection to its own pvedaemon (HTTP 595: Connection refused)"
+        );
+        assert!(
+            told(502, "GET /version", Intent::Read, "Bad Gateway").starts_with("a proxy before the server")
+        );
     }
 }

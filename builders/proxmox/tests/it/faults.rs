@@ -204,7 +204,7 @@ async fn a_read_survives_a_closed_connection_once() {
 }
 
 #[tokio::test]
-async fn a_denied_change_names_path_and_privilege() {
+async fn a_denied_change_names_path_privilege_and_the_command_that_grants_it() {
     let bench = bench().await;
     let at = bench.clone_vm(&mark(12)).await;
     bench.lab.set_token_access(crate::support::TOKEN, &[("/", &["VM.Audit"])]);
@@ -214,6 +214,8 @@ async fn a_denied_change_names_path_and_privilege() {
                 detail.contains(&format!("/vms/{}", at.id)) && detail.contains("VM.PowerMgmt"),
                 "{detail}"
             );
+            let command = format!("pveum acl modify /vms/{} --roles ForgeBuild", at.id);
+            assert!(detail.contains(&command), "{detail}");
         }
         other => panic!("{other:?}"),
     }
