@@ -194,7 +194,7 @@ fn set(table: &mut Value, key: &str, value: Value) {
 }
 
 /// Tables merge, lists append, everything else replaces.
-pub(crate) fn merge(into: &mut Value, from: &Value) {
+pub fn merge(into: &mut Value, from: &Value) {
     match (into, from) {
         (Value::Object(into), Value::Object(from)) => {
             for (key, value) in from {

@@ -11,6 +11,8 @@ pub mod list;
 pub mod options;
 pub mod plan;
 pub mod prepare;
+pub mod profiles;
+pub mod render;
 pub mod screen;
 pub mod signals;
 pub mod test;
@@ -78,6 +80,10 @@ enum Command {
     List(list::ListArgs),
     /// Prints the newest template, for scripts and Terraform
     Latest(list::LatestArgs),
+    /// Writes the answer files that a build would give the guest
+    Render(render::RenderArgs),
+    /// Lists the profiles that are in this binary, or prints one
+    Profiles(profiles::ProfilesArgs),
     /// Goes on with a build that failed after its provisioners had succeeded
     Finish(finish::FinishArgs),
     /// Removes what dead builds left
@@ -132,6 +138,8 @@ pub fn main() -> ExitCode {
             Command::Test(args) => test::test(&cli.global, &args).await,
             Command::List(args) => list::list(&cli.global, &args).await,
             Command::Latest(args) => list::latest(&cli.global, &args).await,
+            Command::Render(args) => render::render(&cli.global, &args),
+            Command::Profiles(args) => profiles::profiles(&cli.global, &args),
             Command::Finish(args) => finish::finish(&cli.global, &args).await,
             Command::Gc(args) => gc::gc(&cli.global, &args).await,
             Command::Evidence(command) => evidence::evidence(&cli.global, &command),

@@ -69,7 +69,7 @@ impl Global {
 /// Which profiles, with which values, on which target.
 #[derive(Clone, Debug, Args)]
 pub struct Selection {
-    /// Profile files (*.toml)
+    /// Profile files (*.toml), or names of profiles that `forge profiles` lists
     #[arg(required = true, value_name = "PROFILE")]
     pub profiles: Vec<PathBuf>,
     /// The target of the site file [default: its default-target, or the only one]

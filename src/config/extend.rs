@@ -7,7 +7,7 @@ use super::findings::{Finding, suggest};
 use super::place::{Node, Spot, Table};
 
 /// Tables that are one value in several words: the profile's own replaces the base's as a whole.
-const WHOLE: [&str; 2] = ["source.clone", "source.iso"];
+const WHOLE: [&str; 3] = ["source.clone", "source.iso", "source.image"];
 
 /// Lays a profile over its base.
 #[must_use]

@@ -7,7 +7,6 @@ use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
 
-use super::environment;
 use super::extend::lay_over;
 use super::findings::{Finding, in_order, suggest};
 use super::place::{Node, Place, Spot, Table, parse};
@@ -16,6 +15,7 @@ use super::read;
 use super::secrets::Secret;
 use super::site::{self, SecretRef, Site, TargetKind};
 use super::variables::Given;
+use super::{embedded, environment};
 
 /// Where the site file is looked for. Debug leaves the environment out: it holds secrets.
 #[derive(Clone, Default)]
@@ -163,7 +163,8 @@ pub fn load_profile(file: &Path, given: &Given) -> (Option<Profile>, Vec<Finding
     let Chain { files, mut findings } = chain;
     // Without its base a profile would make findings of everything that the base was to give.
     let Some(table) = table else { return (None, in_order(findings)) };
-    let place = Place { file: Arc::new(file.to_owned()), line: 1, column: 1 };
+    let own = files.first().map_or_else(|| file.to_owned(), |(path, _)| path.clone());
+    let place = Place { file: Arc::new(own), line: 1, column: 1 };
     let read_file = |path: &Path| std::fs::read_to_string(path);
     let exists = |path: &Path| path.exists();
     let context = read::Context { given, read_file: &read_file, exists: &exists };
@@ -196,7 +197,13 @@ impl Chain {
             });
             return None;
         }
-        let text = match std::fs::read_to_string(file) {
+        let embedded =
+            if embedded::is_embedded(file) || !file.exists() { embedded::lookup(file) } else { None };
+        let (file, text) = match &embedded {
+            Some((path, text)) => (path.as_path(), Ok((*text).to_owned())),
+            None => (file, std::fs::read_to_string(file)),
+        };
+        let text = match text {
             Ok(text) => text,
             Err(error) => {
                 let message = format!("{} can't be read: {error}", file.display());
@@ -221,7 +228,7 @@ impl Chain {
         let base = match table.remove("extends") {
             None => return Some(lay_over(Table::default(), table, &mut self.findings)),
             Some(Spot { node: Node::Text(base), place }) => {
-                self.read(&file.parent().unwrap_or(Path::new("")).join(base), Some(&place))?
+                self.read(&embedded::beside(file, &base), Some(&place))?
             }
             Some(spot) => {
                 let message = format!("expected a string, found {}", spot.node.kind());
@@ -254,7 +261,10 @@ fn profiles_beside(file: &Path) -> String {
                 .collect()
         })
         .unwrap_or_default();
-    let known: Vec<&str> = names.iter().map(String::as_str).collect();
+    let mut known: Vec<&str> = names.iter().map(String::as_str).collect();
+    for name in embedded::names() {
+        known.push(name);
+    }
     let name = file.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     suggest(&name, &known)
 }

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use forge_http_seed::answers::{Answers, Kind};
 use forge_machine::{CloneSelector, DiskSpec, FileFormat, NetworkSpec};
 use serde::Serialize;
 
@@ -56,12 +57,65 @@ pub struct Profile {
 #[derive(Clone, Debug, Default, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Os {
-    /// `linux`, the only one that this version seals.
+    /// `linux`, the only one that this version seals, or `windows`.
     pub family: String,
     /// `debian`, `rocky`, …
     pub distribution: String,
     /// Its version.
     pub version: String,
+    /// How far the profile was tried; `None` says nothing.
+    pub tested: Option<Tested>,
+}
+
+/// How far a profile of forge's own was tried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Tested {
+    /// A real guest was built by it.
+    Real,
+    /// The installer's own parser accepted its answer files; nothing was installed.
+    Reader,
+    /// It was written after the documentation alone.
+    Read,
+}
+
+impl Tested {
+    /// The words of `os.tested`.
+    pub const NAMES: [&str; 3] = ["real", "reader", "read"];
+
+    /// Its word.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Real => "real",
+            Self::Reader => "reader",
+            Self::Read => "read",
+        }
+    }
+
+    /// What a build by the profile should know; `None` when it was done before.
+    #[must_use]
+    pub fn warning(self) -> Option<&'static str> {
+        match self {
+            Self::Real => None,
+            Self::Reader => {
+                Some("the installer's own parser accepts its answer files; nobody has installed by it yet")
+            }
+            Self::Read => Some("it was written after the documentation alone and was never tried"),
+        }
+    }
+}
+
+/// An install medium or image that is not a VM of the target.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Medium {
+    /// Where to download it.
+    pub url: Option<String>,
+    /// A file of this machine or a volume of the target.
+    pub file: Option<String>,
+    /// `sha256:…`, or `file:URL` of the publisher's sums.
+    pub checksum: Option<String>,
 }
 
 /// `[source]`.
@@ -74,6 +128,16 @@ pub struct Source {
     pub full: bool,
     /// A disk image of this machine, for local QEMU.
     pub image: Option<PathBuf>,
+    /// A disk image that is downloaded first.
+    pub download: Option<Medium>,
+    /// An install medium.
+    pub iso: Option<Medium>,
+}
+
+impl Default for Source {
+    fn default() -> Self {
+        Self { clone: None, full: true, image: None, download: None, iso: None }
+    }
 }
 
 /// `[vm]`. What is `None` stays as the source has it.
@@ -124,6 +188,14 @@ pub enum CloudInit {
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Seed {
+    /// The kind.
+    pub kind: Kind,
+    /// What answer files are made of; `None` for NoCloud.
+    pub answers: Option<Answers>,
+    /// Proxmox's `ipconfig0` for a static address by its cloud-init drive; `None` for DHCP.
+    pub ip_config: Option<String>,
+    /// Whether user-data or network configuration hold more than a static address.
+    pub more_than_a_user: bool,
     /// The rungs that may be used, best first; empty lets forge choose.
     pub delivery: Vec<String>,
     /// The host name that the guest has during the build.

@@ -63,6 +63,7 @@ impl Kind {
 #[derive(Clone, Default)]
 pub struct Variables {
     values: BTreeMap<String, String>,
+    kinds: BTreeMap<String, Kind>,
     secret_names: BTreeSet<String>,
     secrets: Secrets,
     environment: BTreeMap<String, String>,
@@ -79,6 +80,17 @@ impl Variables {
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&str> {
         self.values.get(name).map(String::as_str)
+    }
+
+    /// The values by their types, with `_` for `-` in the names: for templates of answer files.
+    #[must_use]
+    pub fn to_json(&self) -> serde_json::Map<String, serde_json::Value> {
+        let typed = |name: &str, text: &str| match self.kinds.get(name) {
+            Some(Kind::Integer) => text.parse::<i64>().map_or_else(|_| text.into(), Into::into),
+            Some(Kind::Boolean) => (text == "true").into(),
+            _ => text.into(),
+        };
+        self.values.iter().map(|(name, text)| (name.replace('-', "_"), typed(name, text))).collect()
     }
 
     /// The names.
@@ -154,6 +166,7 @@ impl Variables {
                 _ => Kind::String,
             },
         };
+        self.kinds.insert(name.to_owned(), kind);
         let default = default_spot.and_then(|spot| default(kind, spot, &reader, findings));
         let pattern = reader.raw_text("pattern", findings);
         let secret = reader.flag("secret", findings).unwrap_or(false);

@@ -25,6 +25,15 @@ pub fn query(profile: &Profile, target: &Target) -> Result<FactsQuery, Finding> 
         TargetKind::Qemu(_) => profile.source.image.clone().map(SourceSelector::Image),
     };
     let source = source.ok_or_else(|| {
+        if profile.source.iso.is_some() || profile.source.download.is_some() {
+            let message = format!(
+                "this version of forge does not install from media or downloaded images, and the target `{}` needs a \
+                 source that is there",
+                target.name
+            );
+            return located(profile, "source", message)
+                .help("`forge render` writes the answer files; or name a source: `clone` or `image`");
+        }
         let (message, help) = match &target.kind {
             TargetKind::Proxmox(_) => {
                 ("the profile names no VM to clone", "write `clone = \"boot-vm\"` in `[source]`")
@@ -123,6 +132,13 @@ pub fn make(profile: &Profile, input: &Input<'_>) -> (Option<Plan>, Vec<Finding>
             finding
         })
         .collect();
+    if let Some(warning) = profile.os.tested.and_then(profile::Tested::warning) {
+        findings.push(located(profile, "os.tested", format!("{}: {warning}", profile.name)).warning());
+    }
+    if profile.os.family == "windows" {
+        let message = "this version of forge does not build Windows: it can't log in there or seal it";
+        findings.push(located(profile, "os.family", message).help("`forge render` writes its answer files"));
+    }
     let Some(source) = &input.facts.source else {
         if findings.iter().all(|finding| !finding.fatal) {
             findings.push(located(profile, "source", "what the build starts from was not found"));
@@ -352,6 +368,8 @@ fn seed(
         hostname: profile.seed.hostname.clone(),
         user_data: profile.seed.user_data.clone(),
         network_config: profile.seed.network_config.clone(),
+        answers: profile.seed.answers.clone(),
+        ip_config: profile.seed.ip_config.clone().unwrap_or_else(|| "ip=dhcp".into()),
     }
 }
 
@@ -377,7 +395,7 @@ fn delivery(
     source: &SourceFacts,
     findings: &mut Vec<Finding>,
 ) -> (Delivery, String) {
-    let more_than_a_user = profile.seed.user_data.is_some() || profile.seed.network_config.is_some();
+    let more_than_a_user = profile.seed.more_than_a_user;
     let possible = |rung: Delivery| -> Result<&'static str, String> {
         match rung {
             Delivery::CloudInitDrive => {
@@ -399,18 +417,24 @@ fn delivery(
                 None => Ok("the SMBIOS serial carries the NoCloud address: no typing"),
             },
             Delivery::Smbios => Err(format!("{} can't set the SMBIOS serial", input.capabilities.name)),
+            Delivery::Disc if input.capabilities.seed_disc => {
+                Ok("a disc holds the seed: no network and no typing")
+            }
+            Delivery::Disc => {
+                Err(format!("{} can't be given a disc by this version", input.capabilities.name))
+            }
             Delivery::Typed if types_seed(profile) => Ok("the boot steps type the NoCloud address"),
             Delivery::Typed => Err("no boot step types `{{ seed.url }}`".into()),
             Delivery::None => Ok("the source has its own user and key"),
         }
     };
-    let all = [Delivery::CloudInitDrive, Delivery::Smbios, Delivery::Typed, Delivery::None];
+    let all = [Delivery::CloudInitDrive, Delivery::Smbios, Delivery::Disc, Delivery::Typed, Delivery::None];
     let named = |name: &String| all.into_iter().find(|rung| rung.name() == name);
     let chosen: Vec<Delivery> = if profile.seed.delivery.is_empty() {
         if types_seed(profile) {
             vec![Delivery::Typed]
         } else {
-            vec![Delivery::CloudInitDrive, Delivery::Smbios, Delivery::Typed]
+            vec![Delivery::CloudInitDrive, Delivery::Smbios, Delivery::Disc, Delivery::Typed]
         }
     } else {
         profile.seed.delivery.iter().filter_map(named).collect()

@@ -11,6 +11,7 @@ pub mod make;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use forge_http_seed::answers::Answers;
 use forge_machine::{ChainId, Finish, MachineSpec, Nonce, SourceSpec};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -30,6 +31,8 @@ pub enum Delivery {
     CloudInitDrive,
     /// The NoCloud address in the SMBIOS system serial; no typing.
     Smbios,
+    /// A disc that holds the seed.
+    Disc,
     /// The NoCloud address typed on the kernel's command line by the boot steps.
     Typed,
     /// No seed: the source already has a user and key of its own.
@@ -43,6 +46,7 @@ impl Delivery {
         match self {
             Self::CloudInitDrive => "cloud-init-drive",
             Self::Smbios => "smbios",
+            Self::Disc => "disc",
             Self::Typed => "typed",
             Self::None => "none",
         }
@@ -71,6 +75,10 @@ pub struct SeedPlan {
     pub user_data: Option<serde_json::Value>,
     /// The network configuration (cloud-init's version 1 or 2), when one is given.
     pub network_config: Option<serde_json::Value>,
+    /// What the answer files of an installer are made of; `None` for NoCloud.
+    pub answers: Option<Answers>,
+    /// The address by Proxmox's cloud-init drive: its `ipconfig0`.
+    pub ip_config: String,
 }
 
 /// A step on the boot screen.

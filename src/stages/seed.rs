@@ -3,9 +3,10 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use forge_http_seed::answers::{Build, Kind};
 use forge_http_seed::nocloud::{BuildUser, NoCloud};
 use forge_http_seed::server::{Fetch, SeedObserver, SeedServer, SeedToken, ServerOptions};
-use forge_http_seed::{address, serial};
+use forge_http_seed::{SeedSet, address, disc, serial};
 use forge_machine::{Attachments, CloudInitSettings, SourceSpec};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -22,6 +23,7 @@ pub struct Seeded {
     /// The key made for this build.
     pub key: Arc<BuildKey>,
     server: Option<SeedServer>,
+    disc: Option<Vec<u8>>,
     stop: CancellationToken,
 }
 
@@ -54,17 +56,23 @@ pub async fn seed(cx: &mut Cx, key: Arc<BuildKey>) -> Result<Seeded, StageError>
     cx.bindings.bind(LateName::BuildNonce, cx.mark.nonce.as_str());
     cx.bindings.bind(LateName::AccessPublicKey, key.public_openssh());
     let stop = CancellationToken::new();
-    let mut seeded = Seeded { key, server: None, stop: stop.clone() };
+    let mut seeded = Seeded { key, server: None, disc: None, stop: stop.clone() };
     if matches!(plan.seed.delivery, Delivery::CloudInitDrive | Delivery::None) {
         return Ok(seeded);
     }
-    let set = nocloud(cx, &seeded.key)
-        .files()
-        .map_err(|error| StageError::caused("the seed could not be rendered", error))?;
+    let set = files(cx, &seeded.key)?;
     for (name, text) in set.texts() {
         if let Err(error) = cx.evidence.write_text(&format!("seed/{name}"), text) {
             cx.warn(crate::engine::error::chain(&error), "");
         }
+    }
+    if plan.seed.delivery == Delivery::Disc {
+        let kind = plan.seed.answers.as_ref().map_or(Kind::Nocloud, |answers| answers.kind);
+        let label = kind.disc_label().unwrap_or(disc::CIDATA);
+        let image = disc::iso(label, &set)
+            .map_err(|error| StageError::caused("the seed's disc could not be made", error))?;
+        seeded.disc = Some(image);
+        return Ok(seeded);
     }
     cx.doing(Stage::Seed, "opening the seed server");
     let events = cx.events.clone();
@@ -91,6 +99,31 @@ pub async fn seed(cx: &mut Cx, key: Arc<BuildKey>) -> Result<Seeded, StageError>
     cx.bindings.bind(LateName::SeedUrl, url);
     seeded.server = Some(server);
     Ok(seeded)
+}
+
+/// The seed's files.
+fn files(cx: &mut Cx, key: &BuildKey) -> Result<SeedSet, StageError> {
+    let plan = cx.plan.clone();
+    let Some(answers) = &plan.seed.answers else {
+        return nocloud(cx, key)
+            .files()
+            .map_err(|error| StageError::caused("the seed could not be rendered", error));
+    };
+    // 128 bits, with a letter of each class that Windows' rule for passwords asks for.
+    let random_password = format!("A-{}z", SeedToken::generate().expose());
+    cx.evidence.redactor().add(&random_password);
+    let build = Build {
+        user: plan.access.user.clone(),
+        create_user: plan.access.create,
+        public_key: key.public_openssh().to_owned(),
+        hostname: plan.seed.hostname.clone(),
+        nonce: cx.mark.nonce.to_string(),
+        random_password,
+    };
+    answers.render(&build).map_err(|errors| match errors.into_iter().next() {
+        Some(error) => StageError::caused("the seed could not be rendered", error),
+        None => StageError::new("the seed could not be rendered"),
+    })
 }
 
 /// The seed's content.
@@ -155,7 +188,7 @@ impl Seeded {
                 cloud_init: Some(CloudInitSettings {
                     user: access.user.clone(),
                     ssh_keys: vec![self.key.public_openssh().to_owned()],
-                    ip_config: "ip=dhcp".into(),
+                    ip_config: cx.plan.seed.ip_config.clone(),
                 }),
                 ..Attachments::default()
             },
@@ -163,6 +196,7 @@ impl Seeded {
                 let url = cx.bindings.get(LateName::SeedUrl).unwrap_or_default();
                 Attachments { smbios_serial: Some(serial::smbios_serial(url)), ..Attachments::default() }
             }
+            Delivery::Disc => Attachments { seed_disc: self.disc.clone(), ..Attachments::default() },
             Delivery::Typed | Delivery::None => Attachments::default(),
         })
     }

@@ -251,6 +251,7 @@ impl Hypervisor for FakeHypervisor {
             images: false,
             cloud_init_drive: false,
             smbios_serial: true,
+            seed_disc: false,
             templates: true,
             files: false,
             host_address: Some(IpAddr::V4(Ipv4Addr::LOCALHOST)),

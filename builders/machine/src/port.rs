@@ -40,6 +40,8 @@ pub struct Capabilities {
     pub cloud_init_drive: bool,
     /// It can put a NoCloud address into the SMBIOS serial.
     pub smbios_serial: bool,
+    /// It can give the guest a disc with the seed.
+    pub seed_disc: bool,
     /// Its result is a template on the target.
     pub templates: bool,
     /// Its result is files on this machine.
@@ -64,6 +66,8 @@ pub struct CloudInitSettings {
 pub struct Attachments {
     /// The text for the SMBIOS system serial (`ds=nocloud;s=http://…/`).
     pub smbios_serial: Option<String>,
+    /// The bytes of a disc (ISO 9660) with the seed; taken away when the template is made.
+    pub seed_disc: Option<Vec<u8>>,
     /// Settings for the cloud-init drive.
     pub cloud_init: Option<CloudInitSettings>,
 }

@@ -176,6 +176,7 @@ impl Hypervisor for ProxmoxHypervisor {
             images: false,
             cloud_init_drive: true,
             smbios_serial: true,
+            seed_disc: false,
             templates: true,
             files: false,
             host_address: None,

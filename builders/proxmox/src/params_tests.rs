@@ -226,8 +226,10 @@ fn a_cloud_init_drive_is_added_only_when_there_is_none() {
 #[test]
 fn the_seed_goes_into_the_serial_and_comes_out_again_with_the_uuid_unchanged() {
     const UUID: &str = "uuid=4053d1cb-cd4f-4a85-8a1c-4fb538c888e5";
-    let seed =
-        Attachments { smbios_serial: Some("ds=nocloud;s=http://10.0.2.2:8800/x/".into()), cloud_init: None };
+    let seed = Attachments {
+        smbios_serial: Some("ds=nocloud;s=http://10.0.2.2:8800/x/".into()),
+        ..Attachments::default()
+    };
     for (case, before, during, after) in [
         (
             "only a UUID",
@@ -261,7 +263,8 @@ fn cloud_init_settings_are_escaped_inside_and_removed_afterwards() {
         ssh_keys: vec!["ssh-ed25519 AAAA/B+ forge@x\n".into(), "ssh-ed25519 CCCC y".into()],
         ip_config: "ip=dhcp".into(),
     };
-    let params = attachments(&Attachments { smbios_serial: None, cloud_init: Some(settings) }, &present());
+    let params =
+        attachments(&Attachments { cloud_init: Some(settings), ..Attachments::default() }, &present());
     assert_eq!(
         sent(&params),
         pairs(&[

@@ -11,6 +11,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::accel::Accelerator;
 
+/// The disc with the seed.
+pub const SEED_FILE: &str = "seed.iso";
 /// The overlay that takes the guest's writes.
 pub const DISK_FILE: &str = "disk.qcow2";
 /// QEMU's monitor.
@@ -72,6 +74,9 @@ pub struct Settings {
     pub agent: bool,
     /// The SMBIOS system serial.
     pub smbios_serial: Option<String>,
+    /// Whether a disc with the seed is in its drive.
+    #[serde(default)]
+    pub seed_disc: bool,
 }
 
 impl Settings {
@@ -94,6 +99,7 @@ impl Settings {
             adapters: if adapters.is_empty() { vec!["virtio".to_owned()] } else { adapters },
             agent: spec.agent.unwrap_or(true),
             smbios_serial: attachments.smbios_serial.clone(),
+            seed_disc: attachments.seed_disc.is_some(),
         }
     }
 
@@ -135,6 +141,14 @@ impl Settings {
             line.option("-chardev", &["socket", "id=qga0", &path, "server=on", "wait=off"]);
             line.option("-device", &["virtio-serial-pci"]);
             line.option("-device", &["virtserialport", "chardev=qga0", "name=org.qemu.guest_agent.0"]);
+        }
+        if self.seed_disc {
+            let file = format!("file={SEED_FILE}");
+            line.option(
+                "-drive",
+                &[&file, "format=raw", "if=none", "id=seed0", "media=cdrom", "readonly=on"],
+            );
+            line.option("-device", &["ide-cd", "drive=seed0"]);
         }
         if let Some(serial) = &self.smbios_serial {
             line.option("-smbios", &["type=1".to_owned(), format!("serial={}", escape(serial))]);

@@ -42,10 +42,21 @@ fn lines(spec: &MachineSpec, attachments: &Attachments, accelerator: Accelerator
 }
 
 #[test]
+fn a_seed_disc_is_a_read_only_cd_in_a_drive_of_its_own() {
+    let attachments = Attachments { seed_disc: Some(vec![0; 2048]), ..Attachments::default() };
+    let text = lines(&spec(), &attachments, Accelerator::Tcg);
+    assert!(
+        text.contains("-drive file=seed.iso,format=raw,if=none,id=seed0,media=cdrom,readonly=on"),
+        "{text}"
+    );
+    assert!(text.contains("-device ide-cd,drive=seed0"), "{text}");
+}
+
+#[test]
 fn a_bare_spec_becomes_this_argument_list() {
     let attachments = Attachments {
         smbios_serial: Some("ds=nocloud;s=http://10.0.2.2:8800/a,b/".into()),
-        cloud_init: None,
+        ..Attachments::default()
     };
     let expected = "\
 -name forge-abababababababab

@@ -210,6 +210,7 @@ impl Hypervisor for QemuHypervisor {
             images: true,
             cloud_init_drive: false,
             smbios_serial: true,
+            seed_disc: true,
             templates: false,
             files: true,
             host_address: Some(IpAddr::V4(HOST_ADDRESS)),

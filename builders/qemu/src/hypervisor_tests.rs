@@ -386,7 +386,7 @@ async fn a_real_guest_fetches_its_seed_answers_by_its_agent_and_shuts_down_when_
     let machine = rig.hypervisor.machine(&at);
     let smbios_serial = Some(format!("ds=nocloud;s=http://{HOST_ADDRESS}:{port}/"));
     machine
-        .configure(&rig.spec, &rig.mark, &Attachments { smbios_serial, cloud_init: None })
+        .configure(&rig.spec, &rig.mark, &Attachments { smbios_serial, ..Attachments::default() })
         .await
         .expect("configured");
     machine.submit_start().await.expect("started");

@@ -17,7 +17,7 @@ use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::agent::GuestAgent;
-use crate::args::{AGENT_SOCKET, DISK_FILE, QMP_SOCKET, Settings, VNC_SOCKET};
+use crate::args::{AGENT_SOCKET, DISK_FILE, QMP_SOCKET, SEED_FILE, Settings, VNC_SOCKET};
 use crate::finalize;
 use crate::hypervisor::{Job, NODE, Shared};
 use crate::image::ImageFormat;
@@ -226,6 +226,12 @@ impl Machine for QemuMachine {
         }
         let dir = self.stopped_directory("configuring the VM")?;
         dir.write_mark(mark)?;
+        if let Some(disc) = &attachments.seed_disc {
+            let file = dir.file(SEED_FILE);
+            tokio::fs::write(&file, disc)
+                .await
+                .map_err(|error| PortError::broken("the seed's disc could not be written", error))?;
+        }
         dir.write_settings(&Settings::new(spec, &mark.nonce, attachments))?;
         let Some(size) = spec.disks.first().and_then(|disk| disk.size) else { return Ok(()) };
         let failed = |error| PortError::broken("the disk could not be grown", error);
@@ -359,8 +365,8 @@ impl Machine for QemuMachine {
     async fn detach(&self, _spec: &MachineSpec) -> Result<(), PortError> {
         let dir = self.stopped_directory("detaching the seed")?;
         match dir.settings()? {
-            Some(settings) if settings.smbios_serial.is_some() => {
-                dir.write_settings(&Settings { smbios_serial: None, ..settings })
+            Some(settings) if settings.smbios_serial.is_some() || settings.seed_disc => {
+                dir.write_settings(&Settings { smbios_serial: None, seed_disc: false, ..settings })
             }
             _ => Ok(()),
         }

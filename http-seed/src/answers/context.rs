@@ -115,7 +115,8 @@ fn grub_default(arguments: &str) -> String {
         "GRUB_CMDLINE_LINUX=\"$GRUB_CMDLINE_LINUX {}\"",
         arguments.replace(['"', '$', '`', '\\'], "")
     );
-    format!("printf '%s\\n' {} >>/target/etc/default/grub.d/60-forge.cfg", quoted(&line))
+    let file = "/target/etc/default/grub.d/60-forge.cfg";
+    format!("mkdir -p /target/etc/default/grub.d && printf '%s\\n' {} >>{file}", quoted(&line))
 }
 
 /// Gives the build's user its key and its right, as root within the new system.

@@ -5,6 +5,7 @@
 //! settings and build give the same bytes.
 
 mod context;
+mod images;
 mod settings;
 
 use std::collections::BTreeMap;
@@ -13,6 +14,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+pub use images::{network_config, user_data};
 pub use settings::{Form, Problem, SPECS, Settings, Spec};
 
 use crate::disc;
@@ -197,7 +199,8 @@ pub struct TemplateFile {
 }
 
 /// Everything that answer files are made of but the build.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub struct Answers {
     /// The kind.
     pub kind: Kind,

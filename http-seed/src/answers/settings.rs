@@ -5,6 +5,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::Kind;
@@ -257,7 +258,8 @@ pub struct Problem {
 }
 
 /// The settings of a seed, each with a value.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
 pub struct Settings {
     values: Map<String, Value>,
 }
@@ -296,7 +298,14 @@ impl Settings {
         let mut values = Map::new();
         for spec in &SPECS {
             let default: Value = serde_json::from_str(spec.default).unwrap_or_default();
-            let value = match given.get(spec.name).filter(|_| is_for(spec, kind)) {
+            // Where a variable is filled in there is only text.
+            let spoken = match given.get(spec.name).and_then(Value::as_str) {
+                Some("true") if spec.form == Form::Flag => Some(Value::Bool(true)),
+                Some("false") if spec.form == Form::Flag => Some(Value::Bool(false)),
+                _ => None,
+            };
+            let given = spoken.as_ref().or_else(|| given.get(spec.name));
+            let value = match given.filter(|_| is_for(spec, kind)) {
                 Some(value) if spec.form.fits(value) => value.clone(),
                 Some(value) => {
                     // A password is not repeated.

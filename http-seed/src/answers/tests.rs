@@ -101,7 +101,14 @@ fn a_value_comes_back_out_of_each_language_as_it_went_in() {
         files.get(name).and_then(SeedFile::text).expect("text").to_owned()
     };
     let autoinstall: Value = serde_yaml::from_str(&text(Kind::Autoinstall, "user-data")).expect("YAML");
-    assert_eq!(autoinstall["autoinstall"]["late-commands"][0][5], command);
+    let install = &autoinstall["autoinstall"];
+    assert_eq!(install["late-commands"][0][5], command);
+    // Each key is where Subiquity looks for it.
+    for pointer in
+        ["/proxy", "/apt/fallback", "/storage/layout/match/path", "/ssh/install-server", "/shutdown"]
+    {
+        assert!(install.pointer(pointer).is_some(), "{pointer}");
+    }
     assert_eq!(
         autoinstall["autoinstall"]["network"]["ethernets"]["ens18"]["addresses"][1],
         "2001:db8::10/64"

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use super::findings::{Finding, in_order, suggest};
 use super::place::{Node, Place, Spot, Table};
-use super::profile::{Access, DeadlineConfig, Os, Profile, Source};
+use super::profile::{Access, DeadlineConfig, Os, Profile, Source, Tested};
 use super::reader::Reader;
 use super::template::{Scope, Template, parse as parse_template};
 use super::variables::{Given, Variables};
@@ -68,11 +68,11 @@ pub fn profile(
     let name = if base { "base".into() } else { load.name(&mut root) };
     let os = load.os(&mut root);
     let (template_name, tags) = load.template(&mut root, &name);
-    let source = if base { Source { clone: None, full: true, image: None } } else { load.source(&mut root) };
+    let source = if base { Source::default() } else { load.source(&mut root) };
     let vm = load.vm(&mut root);
-    let seed = load.seed(&mut root);
     let boot = load.boot(&mut root);
     let access = load.access(&mut root);
+    let seed = load.seed(&mut root, &os, &vm, &access);
     let provision = load.provision(&mut root);
     let seal = load.seal(&mut root);
     let deadlines = load.deadlines(&mut root);
@@ -187,9 +187,14 @@ impl Load<'_> {
             return Os { family: "linux".into(), ..Os::default() };
         };
         let os = Os {
-            family: reader.word("family", &["linux"], &mut self.findings).unwrap_or_else(|| "linux".into()),
+            family: reader
+                .word("family", &["linux", "windows"], &mut self.findings)
+                .unwrap_or_else(|| "linux".into()),
             distribution: reader.text("distribution", &mut self.findings).unwrap_or_default(),
             version: reader.text("version", &mut self.findings).unwrap_or_default(),
+            tested: reader.word("tested", &Tested::NAMES, &mut self.findings).and_then(|word| {
+                [Tested::Real, Tested::Reader, Tested::Read].into_iter().find(|each| each.name() == word)
+            }),
         };
         reader.done(&mut self.findings);
         os

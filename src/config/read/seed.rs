@@ -1,38 +1,39 @@
 //! `[seed]`.
 
-use super::Load;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use forge_http_seed::answers::{self, Answers, Build, Kind, Settings, TemplateFile};
+use forge_http_seed::nocloud::NoCloud;
+use forge_http_seed::{SeedSet, lint};
+use serde_json::{Map, Value};
+
+use super::{Load, beside};
 use crate::config::findings::{Finding, suggest};
-use crate::config::place::Node;
-use crate::config::profile::Seed;
+use crate::config::place::{Node, Place};
+use crate::config::profile::{Access, Os, Seed, Vm};
 use crate::config::reader::Reader;
 
 /// The ways to deliver a seed, best first.
-const RUNGS: [&str; 4] = ["cloud-init-drive", "smbios", "typed", "none"];
-/// Kinds of seed that profiles will be able to name.
-const LATER: [&str; 4] = ["kickstart", "preseed", "autoinstall", "autounattend"];
+const RUNGS: [&str; 5] = ["cloud-init-drive", "smbios", "disc", "typed", "none"];
 
 impl Load<'_> {
-    pub(super) fn seed(&mut self, root: &mut Reader<'_>) -> Seed {
-        let mut seed = Seed { delivery: Vec::new(), hostname: None, user_data: None, network_config: None };
+    pub(super) fn seed(&mut self, root: &mut Reader<'_>, os: &Os, vm: &Vm, access: &Access) -> Seed {
+        let mut seed = Seed {
+            kind: Kind::Nocloud,
+            answers: None,
+            ip_config: None,
+            more_than_a_user: false,
+            delivery: Vec::new(),
+            hostname: None,
+            user_data: None,
+            network_config: None,
+        };
         let Some(mut reader) = root.table("seed", &mut self.findings) else { return seed };
-        if let Some(kind) = reader.text("kind", &mut self.findings).filter(|kind| kind != "nocloud") {
-            let message = if LATER.contains(&kind.as_str()) {
-                format!("this version of forge makes no seeds of kind `{kind}`")
-            } else {
-                format!("`{kind}` is no kind of seed")
-            };
-            self.findings.push(reader.finding("kind", message).help("there is: nocloud"));
-        }
-        for (key, help) in [
-            ("vars", "a NoCloud seed takes its values from [seed.user-data], by cloud-init's own names"),
-            ("files", "a NoCloud seed is written by forge; add to it with [seed.user-data]"),
-        ] {
-            if reader.any(key).is_some() {
-                let message =
-                    format!("`seed.{key}` is for answer files, which this version of forge does not make");
-                self.findings.push(reader.finding(key, message).help(help));
-            }
-        }
+        let kinds = Kind::ALL.map(Kind::name);
+        let kind = reader.word("kind", &kinds, &mut self.findings);
+        let known_kind = kind.as_deref().map_or(Some(Kind::Nocloud), Kind::from_name);
+        seed.kind = known_kind.unwrap_or(Kind::Nocloud);
         seed.delivery = self.delivery(&mut reader);
         seed.hostname = self.filled(&mut reader, "hostname");
         if seed.hostname.as_ref().is_some_and(|name| !super::is_dns_name(name)) {
@@ -41,8 +42,143 @@ impl Load<'_> {
         }
         seed.user_data = self.cloud_data(&mut reader, "user-data");
         seed.network_config = self.cloud_data(&mut reader, "network-config");
+        let linted = reader.flag("lint", &mut self.findings).unwrap_or(true);
+        let given = self.vars(&mut reader);
+        let templates = self.templates(&mut reader, seed.kind);
+        let before = self.findings.len();
+        let settings = known_kind.and_then(|kind| self.settings(&mut reader, kind, &given));
+        if let Some(mut settings) = settings {
+            let uefi = vm.proxmox.get("bios").is_some_and(|bios| bios == "ovmf");
+            if !given.contains_key("firmware") {
+                settings.set_firmware(uefi);
+            }
+            if seed.kind == Kind::Nocloud {
+                nocloud(&mut seed, &settings, &given);
+            } else {
+                seed.answers = Some(Answers {
+                    kind: seed.kind,
+                    settings,
+                    distribution: os.distribution.clone(),
+                    version: os.version.clone(),
+                    user_data: seed.user_data.clone(),
+                    variables: self.variables.to_json(),
+                    templates,
+                });
+            }
+        }
+        if linted && self.findings.len() == before {
+            self.lint(&reader, &seed, access);
+        }
         reader.done(&mut self.findings);
         seed
+    }
+
+    /// `[seed.vars]` with variables filled in.
+    fn vars(&mut self, reader: &mut Reader<'_>) -> Map<String, Value> {
+        let Some(spot) = reader.any("vars") else { return Map::new() };
+        if !matches!(spot.node, Node::Table(_)) {
+            reader.table("vars", &mut self.findings);
+            return Map::new();
+        }
+        match self.fill_in(spot, &reader.name("vars")) {
+            Value::Object(given) => given,
+            _ => Map::new(),
+        }
+    }
+
+    fn settings(
+        &mut self,
+        reader: &mut Reader<'_>,
+        kind: Kind,
+        given: &Map<String, Value>,
+    ) -> Option<Settings> {
+        let problems = match Settings::read(kind, given) {
+            Ok(settings) => return Some(settings),
+            Err(problems) => problems,
+        };
+        let table = match reader.any("vars").map(|spot| &spot.node) {
+            Some(Node::Table(table)) => Some(table),
+            _ => None,
+        };
+        let known: Vec<&str> = Settings::names(kind).collect();
+        for problem in problems {
+            let setting = reader.name(&format!("vars.{}", problem.name));
+            let place = table
+                .and_then(|table| table.entries.iter().find(|(name, ..)| *name == problem.name))
+                .map_or_else(|| reader.place_of("vars").clone(), |(_, _, spot)| spot.place.clone());
+            let unknown = !answers::SPECS.iter().any(|spec| spec.name == problem.name);
+            let help = if unknown { suggest(&problem.name, &known) } else { problem.help };
+            let finding = Finding::at(&place, setting, problem.message);
+            self.findings.push(if help.is_empty() { finding } else { finding.help(help) });
+        }
+        None
+    }
+
+    /// `[seed.files]`: templates of the profile's own, by the names of the files that they make.
+    fn templates(&mut self, reader: &mut Reader<'_>, kind: Kind) -> BTreeMap<String, TemplateFile> {
+        let mut templates = BTreeMap::new();
+        let Some(table) = reader.table("files", &mut self.findings) else { return templates };
+        for (name, _, spot) in table.entries() {
+            let setting = reader.name(&format!("files.{name}"));
+            let mut wrong = |place: &Place, message: String| {
+                self.findings.push(Finding::at(place, setting.clone(), message))
+            };
+            if kind == Kind::Nocloud {
+                let message = "a NoCloud seed is written by forge; add to it with [seed.user-data]";
+                wrong(&spot.place, message.into());
+                continue;
+            }
+            let Node::Text(path) = &spot.node else {
+                wrong(&spot.place, format!("expected a string, found {}", spot.node.kind()));
+                continue;
+            };
+            if let Err(error) = SeedSet::default().add(name, "") {
+                wrong(&spot.place, error.to_string());
+                continue;
+            }
+            let path = beside(&spot.place, path);
+            match (self.context.read_file)(&path) {
+                Ok(text) => {
+                    let template = path.extension().is_some_and(|ending| ending == "tera");
+                    let shown = path.display().to_string();
+                    templates.insert(name.to_owned(), TemplateFile { shown, text, template });
+                }
+                Err(error) => wrong(&spot.place, format!("{} can't be read: {error}", path.display())),
+            }
+        }
+        templates
+    }
+
+    /// Judges the files as a build would make them.
+    fn lint(&mut self, reader: &Reader<'_>, seed: &Seed, access: &Access) {
+        let build = Build::sample(&access.user, access.create, seed.hostname.as_deref());
+        if let Some(answers) = &seed.answers {
+            for found in answers.lint(&build) {
+                self.findings.push(Finding {
+                    file: Some(PathBuf::from(found.file)),
+                    line: found.line,
+                    column: found.column,
+                    setting: String::new(),
+                    message: found.message,
+                    help: Some(found.help).filter(|help| !help.is_empty()),
+                    fatal: true,
+                });
+            }
+        } else if let Some(user_data) = &seed.user_data {
+            let nocloud = NoCloud {
+                instance_id: "sample".into(),
+                hostname: None,
+                user: None,
+                user_data: Some(user_data.clone()),
+                network_config: None,
+            };
+            let files = nocloud.files().unwrap_or_default();
+            let text = files.get("user-data").and_then(|file| file.text()).unwrap_or_default();
+            for found in lint::lint(Kind::Nocloud, "user-data", text, "", "") {
+                let finding = reader.finding("user-data", found.message);
+                self.findings.push(if found.help.is_empty() { finding } else { finding.help(found.help) });
+            }
+        }
     }
 
     fn delivery(&mut self, reader: &mut Reader<'_>) -> Vec<String> {
@@ -90,4 +226,35 @@ impl Load<'_> {
         }
         Some(self.fill_in(spot, &reader.name(key)))
     }
+}
+
+/// What the settings say to an installed image's cloud-init, under what the profile says by cloud-init's own names.
+fn nocloud(seed: &mut Seed, settings: &Settings, given: &Map<String, Value>) {
+    seed.more_than_a_user = seed.user_data.is_some() || seed.network_config.is_some();
+    if let Some(mut data) = answers::user_data(settings, given) {
+        seed.more_than_a_user = true;
+        if let Some(own) = &seed.user_data {
+            forge_http_seed::nocloud::merge(&mut data, own);
+        }
+        seed.user_data = Some(data);
+    }
+    if let Some(network) = answers::network_config(settings)
+        && seed.network_config.is_none()
+    {
+        seed.network_config = Some(network);
+        seed.ip_config = ip_config(settings);
+        // The drive's name servers are settings of their own, which forge does not touch.
+        seed.more_than_a_user |= !settings.items("nameservers").is_empty();
+    }
+}
+
+/// A static address by Proxmox's own names (`ipconfig0`, qemu-server's Cloudinit).
+fn ip_config(settings: &Settings) -> Option<String> {
+    let names = [("address", "ip"), ("gateway", "gw"), ("address6", "ip6"), ("gateway6", "gw6")];
+    let parts: Vec<String> = names
+        .into_iter()
+        .filter(|(name, _)| !settings.text(name).is_empty())
+        .map(|(name, key)| format!("{key}={}", settings.text(name)))
+        .collect();
+    (!parts.is_empty()).then(|| parts.join(","))
 }

@@ -243,20 +243,44 @@ fn later_findings_find_the_place_of_a_setting() {
 }
 
 #[test]
-fn what_this_version_can_not_build_is_said_plainly() {
-    let text = "schema = 1\nname = \"x\"\n[source]\niso = { url = \"https://x/y.iso\" }\n[seed]\nkind = \"preseed\"\n\
+fn media_and_seeds_are_checked_as_far_as_they_go() {
+    let text = "schema = 1\nname = \"x\"\n[source]\niso = { url = \"https://x/y.iso\" }\n[seed]\nkind = \"preseeed\"\n\
                 vars = { timezone = \"UTC\" }\n";
     let (_, told) = load(&[("x.toml", text)]);
-    insta::assert_snapshot!(told, @r#"
-    x.toml:4:7: a downloaded medium needs its `checksum` (`source.iso`)
-        help: checksum = "sha256:…"
-    x.toml:4:7: this version of forge does not build from install media (`source.iso`)
-        help: clone a boot VM (`clone`) or start from a disk image (`image`)
-    x.toml:6:8: this version of forge makes no seeds of kind `preseed` (`seed.kind`)
-        help: there is: nocloud
-    x.toml:7:8: `seed.vars` is for answer files, which this version of forge does not make
-        help: a NoCloud seed takes its values from [seed.user-data], by cloud-init's own names
-    "#);
+    insta::assert_snapshot!(told, @"");
+    let text = "schema = 1\nname = \"x\"\n[os]\ndistribution = \"rocky\"\nversion = \"9\"\n[source]\n\
+                iso = { file = \"local:iso/x.iso\", checksum = \"sha256:12\" }\n[seed]\nkind = \"kickstart\"\n\
+                vars = { timezon = \"UTC\", fips = \"maybe\", address = \"192.0.2.1\" }\n\
+                files = { \"../ks.cfg\" = \"ks.tera\", \"a.cfg\" = \"nosuch\" }\n";
+    let (_, told) = load(&[("x.toml", text)]);
+    insta::assert_snapshot!(told, @"");
+}
+
+#[test]
+fn a_template_of_ones_own_is_judged_by_its_lines() {
+    let text = "schema = 1\nname = \"x\"\n[variables.disk]\ndefault = \"sda\"\n[os]\ndistribution = \"rocky\"\nversion = \"9\"\n\
+                [source]\niso = { file = \"local:iso/x.iso\" }\n[seed]\nkind = \"kickstart\"\n\
+                files = { \"ks.cfg\" = \"ks.cfg.tera\" }\n";
+    let template = "text\ncdrom\nlang {{ locale | ks }}\nkeyboard us\ntimezone {{ timezone }}\nrootpw --lock\n\
+                    {% if var.disk %}\nignoredisk --only={{ var.disk | ks }}\n{% endif %}\nautopart\n%packages\n";
+    let (_, told) = load(&[("x.toml", text), ("ks.cfg.tera", template)]);
+    insta::assert_snapshot!(told, @"");
+    let (profile, told) =
+        load(&[("x.toml", &text.replace("[seed]", "[seed]\nlint = false")), ("ks.cfg.tera", template)]);
+    assert!(profile.is_some(), "{told}");
+}
+
+#[test]
+fn a_static_address_goes_by_the_drive_and_by_cloud_init() {
+    let seed = |vars: &str| sound(&[("x.toml", &least(&format!("[seed]\nvars = {{ {vars} }}")))]).seed;
+    let four = seed("address = \"192.0.2.10/24\", gateway = \"192.0.2.1\"");
+    assert_eq!(four.ip_config.as_deref(), Some("ip=192.0.2.10/24,gw=192.0.2.1"));
+    assert!(!four.more_than_a_user, "the drive can carry it");
+    let config = four.network_config.expect("a configuration");
+    assert_eq!(config["ethernets"]["all"]["routes"][0]["via"], "192.0.2.1");
+    let more = seed("address6 = \"2001:db8::1/64\", nameservers = [\"2001:db8::53\"], packages = [\"vim\"]");
+    assert!(more.more_than_a_user);
+    assert_eq!(more.user_data.expect("user-data")["packages"][0], "vim");
 }
 
 #[test]

@@ -55,6 +55,94 @@ fn every_shipped_profile_is_sound_or_a_base() {
     assert!(seen >= 2);
 }
 
+/// Each profile's files by delivery and firmware, equal ones once.
+fn rendered(profile: &Profile) -> String {
+    let mut by_text: Vec<(String, Vec<String>)> = Vec::new();
+    for uefi in [false, true] {
+        let mut profile = profile.clone();
+        if let Some(answers) = &mut profile.seed.answers {
+            answers.settings.set_firmware(uefi);
+        }
+        let files = crate::cli::render::files(&profile, None).expect("renders");
+        let firmware = if uefi { "uefi" } else { "bios" };
+        for (name, text) in files.texts() {
+            // The installers' own long sameness is a matter of http-seed's tests.
+            let body = format!("=== {name}\n{text}");
+            match by_text.iter_mut().find(|(other, _)| *other == body) {
+                Some((_, where_)) => where_.push(firmware.to_owned()),
+                None => by_text.push((body, vec![firmware.to_owned()])),
+            }
+        }
+    }
+    let delivery =
+        if profile.seed.delivery.is_empty() { "auto".into() } else { profile.seed.delivery.join(", ") };
+    let mut text = format!("delivery: {delivery}\n");
+    for (body, firmware) in by_text {
+        let (head, rest) = body.split_once('\n').unwrap_or((&body, ""));
+        text.push_str(&format!("{head} ({})\n{rest}", firmware.join(", ")));
+    }
+    text
+}
+
+#[test]
+fn every_shipped_profile_renders_as_it_did() {
+    let mut settings = insta::Settings::clone_current();
+    settings.set_snapshot_path("snapshots");
+    settings.set_prepend_module_to_snapshot(false);
+    settings.bind(|| {
+        for name in crate::config::embedded::names() {
+            insta::assert_snapshot!(name, rendered(&shipped(&format!("{name}.toml"))));
+        }
+    });
+}
+
+#[test]
+fn the_binary_holds_every_file_of_the_folder() {
+    let mut there: Vec<String> = std::fs::read_dir(folder())
+        .expect("the folder")
+        .map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned())
+        .filter(|name| name.ends_with(".toml"))
+        .collect();
+    there.sort();
+    let mut embedded: Vec<&str> = crate::config::embedded::files().collect();
+    embedded.sort_unstable();
+    assert_eq!(embedded, there);
+}
+
+#[test]
+fn a_name_finds_the_embedded_profile_and_its_bases() {
+    let (profile, findings) = load_profile(std::path::Path::new("rocky-9"), &Given::default());
+    assert!(findings.is_empty(), "{findings:?}");
+    let profile = profile.expect("a profile");
+    let files: Vec<String> = profile.files.iter().map(|(path, _)| path.display().to_string()).collect();
+    assert_eq!(files[..2], ["forge:rocky-9.toml", "forge:base-kickstart.toml"]);
+    let mine = tempfile::tempdir().expect("a folder");
+    let file = mine.path().join("mine.toml");
+    let text = "schema = 1\nname = \"mine\"\nextends = \"base-linux.toml\"\nsource = { clone = \"x\" }\n";
+    std::fs::write(&file, text).expect("written");
+    let (profile, findings) = load_profile(&file, &Given::default());
+    assert!(profile.is_some(), "a base that is not beside it comes from the binary: {findings:?}");
+}
+
+#[test]
+fn a_profile_that_was_not_built_here_says_so() {
+    for name in crate::config::embedded::names() {
+        let profile = shipped(&format!("{name}.toml"));
+        assert!(profile.os.tested.is_some(), "{name} does not say how far it was tried");
+    }
+}
+
+#[test]
+fn the_page_of_profiles_names_every_profile_and_setting() {
+    let page = std::fs::read_to_string(folder().join("README.md")).expect("the page");
+    for name in crate::config::embedded::names() {
+        assert!(page.contains(&format!("`{name}`")), "{name} is not on the page");
+    }
+    for spec in &forge_http_seed::answers::SPECS {
+        assert!(page.contains(&format!("`{}`", spec.name)), "{} is not on the page", spec.name);
+    }
+}
+
 #[test]
 fn the_page_of_profiles_names_every_seal_operation() {
     let page = std::fs::read_to_string(folder().join("README.md")).expect("the page");

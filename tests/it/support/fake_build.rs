@@ -159,6 +159,8 @@ pub fn plan() -> Plan {
             hostname: None,
             user_data: None,
             network_config: None,
+            answers: None,
+            ip_config: "ip=dhcp".into(),
         },
         boot: Vec::new(),
         access: AccessPlan { user: "forge".into(), create: true },

@@ -41,6 +41,7 @@ async fn a_clone_becomes_a_template_and_stays_one() {
             ],
             ip_config: "ip=dhcp".into(),
         }),
+        ..Attachments::default()
     };
     let mac_before = bench.config_of(&at, "net0").expect("net0");
     for round in ["first", "again"] {

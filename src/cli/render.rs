@@ -1,0 +1,116 @@
+//! `forge render`: writes the files of a seed, for reading and for other tools.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use forge_http_seed::answers::{Build, Kind};
+use forge_http_seed::nocloud::{BuildUser, NoCloud};
+use forge_http_seed::{SeedSet, disc};
+
+use super::options::{Global, Selection};
+use super::{REFUSED, prepare};
+use crate::config::Profile;
+use crate::event::Redactor;
+use crate::ui;
+
+/// Options of `forge render`.
+#[derive(Clone, Debug, Args)]
+pub struct RenderArgs {
+    #[command(flatten)]
+    selection: Selection,
+    /// The folder for the files; several profiles get one each within it
+    #[arg(long, short, value_name = "DIR")]
+    output: PathBuf,
+    /// Who may log in: a file with a public key in OpenSSH's form [default: a key that nobody has]
+    #[arg(long, value_name = "FILE")]
+    key: Option<PathBuf>,
+    /// Also writes seed.iso, labelled as the installer looks for it
+    #[arg(long)]
+    disc: bool,
+}
+
+/// Writes the files; gives the exit code.
+pub fn render(global: &Global, args: &RenderArgs) -> u8 {
+    let redactor = Redactor::default();
+    let (profiles, findings) = prepare::profiles(&args.selection, &redactor);
+    if prepare::tell(&findings, &redactor) {
+        return REFUSED;
+    }
+    let key = match args.key.as_ref().map(std::fs::read_to_string).transpose() {
+        Ok(key) => key.map(|key| key.trim().to_owned()),
+        Err(error) => return refuse(&format!("the key can't be read: {error}"), &redactor),
+    };
+    let several = profiles.len() > 1;
+    let mut written = Vec::new();
+    for profile in &profiles {
+        let folder = if several { args.output.join(&profile.name) } else { args.output.clone() };
+        let files = match files(profile, key.as_deref()) {
+            Ok(files) => files,
+            Err(message) => return refuse(&format!("{}: {message}", profile.name), &redactor),
+        };
+        let mut outputs: Vec<(PathBuf, Vec<u8>)> =
+            files.files().map(|(name, file)| (folder.join(name), file.bytes().to_vec())).collect();
+        if args.disc {
+            let label = profile.seed.kind.disc_label().unwrap_or(disc::CIDATA);
+            match disc::iso(label, &files) {
+                Ok(image) => outputs.push((folder.join("seed.iso"), image)),
+                Err(error) => return refuse(&format!("{}: {error}", profile.name), &redactor),
+            }
+        }
+        for (path, bytes) in outputs {
+            if let Err(error) = write(&path, &bytes) {
+                return refuse(&format!("{} can't be written: {error}", path.display()), &redactor);
+            }
+            written.push(path);
+        }
+    }
+    if global.json {
+        ui::data(&format!("{}\n", serde_json::to_string_pretty(&written).unwrap_or_default()));
+    } else if !global.quiet {
+        for path in &written {
+            ui::say(&path.display().to_string());
+        }
+    }
+    0
+}
+
+fn refuse(message: &str, redactor: &Redactor) -> u8 {
+    ui::say(&redactor.text(&format!("error: {message}")));
+    REFUSED
+}
+
+fn write(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    if let Some(parent) = path.parent() {
+        std::fs::create_dir_all(parent)?;
+    }
+    std::fs::write(path, bytes)
+}
+
+/// The files of a profile's seed for a build that stands for any.
+///
+/// # Errors
+/// What keeps them from being rendered, in words.
+pub fn files(profile: &Profile, key: Option<&str>) -> Result<SeedSet, String> {
+    let seed = &profile.seed;
+    let mut build = Build::sample(&profile.access.user, profile.access.create, seed.hostname.as_deref());
+    if let Some(key) = key {
+        key.clone_into(&mut build.public_key);
+    }
+    match &seed.answers {
+        Some(answers) => answers.render(&build).map_err(|errors| {
+            errors.iter().map(|error| crate::engine::error::chain(error)).collect::<Vec<_>>().join("; ")
+        }),
+        None => {
+            debug_assert_eq!(seed.kind, Kind::Nocloud);
+            NoCloud {
+                instance_id: format!("forge-{}", build.nonce),
+                hostname: seed.hostname.clone(),
+                user: build.create_user.then(|| BuildUser::sudoer(&build.user, &build.public_key)),
+                user_data: seed.user_data.clone(),
+                network_config: seed.network_config.clone(),
+            }
+            .files()
+            .map_err(|error| error.to_string())
+        }
+    }
+}
