@@ -7,4 +7,5 @@ mod fault_matrix;
 mod lab_builds;
 mod lab_kills;
 mod lab_matrix;
+mod seed_disc;
 mod support;

@@ -45,7 +45,6 @@ impl Load<'_> {
         let linted = reader.flag("lint", &mut self.findings).unwrap_or(true);
         let given = self.vars(&mut reader);
         let templates = self.templates(&mut reader, seed.kind);
-        let before = self.findings.len();
         let settings = known_kind.and_then(|kind| self.settings(&mut reader, kind, &given));
         if let Some(mut settings) = settings {
             let uefi = vm.proxmox.get("bios").is_some_and(|bios| bios == "ovmf");
@@ -66,7 +65,8 @@ impl Load<'_> {
                 });
             }
         }
-        if linted && self.findings.len() == before {
+        // What is wrong already would be told again, by files that follow from it.
+        if linted && self.findings.iter().all(|finding| !finding.fatal) {
             self.lint(&reader, &seed, access);
         }
         reader.done(&mut self.findings);
@@ -121,7 +121,7 @@ impl Load<'_> {
         for (name, _, spot) in table.entries() {
             let setting = reader.name(&format!("files.{name}"));
             let mut wrong = |place: &Place, message: String| {
-                self.findings.push(Finding::at(place, setting.clone(), message))
+                self.findings.push(Finding::at(place, setting.clone(), message));
             };
             if kind == Kind::Nocloud {
                 let message = "a NoCloud seed is written by forge; add to it with [seed.user-data]";

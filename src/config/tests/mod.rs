@@ -3,6 +3,7 @@
 mod extending;
 mod profiles;
 mod provisioners;
+mod readers;
 mod shipped;
 mod site;
 mod variables;

@@ -70,7 +70,7 @@ boot = "0s"
     x.toml:3:1: unknown key `extend`
         help: did you mean `extends`?
     x.toml:6:10: `bsd` is no value of `os.family`
-        help: there is: linux
+        help: there is: linux, windows
     x.toml:7:11: expected a string, found an integer (`os.version`)
         help: put it into quotes
     x.toml:10:8: `{{ dat }}` is not known (`template.name`)
@@ -95,8 +95,6 @@ boot = "0s"
     x.toml:21:15: unknown key `vm.networks[0].modell`
         help: did you mean `model`?
     x.toml:21:41: 4095 is not between 1 and 4094 (`vm.networks[0].vlan`)
-    x.toml:24:8: this version of forge makes no seeds of kind `kickstart` (`seed.kind`)
-        help: there is: nocloud
     x.toml:25:13: `smbois` is no way to deliver a seed (`seed.delivery`)
         help: did you mean `smbios`?
     x.toml:29:38: `60` is no time (`boot.steps[0].or-after`)
@@ -247,13 +245,29 @@ fn media_and_seeds_are_checked_as_far_as_they_go() {
     let text = "schema = 1\nname = \"x\"\n[source]\niso = { url = \"https://x/y.iso\" }\n[seed]\nkind = \"preseeed\"\n\
                 vars = { timezone = \"UTC\" }\n";
     let (_, told) = load(&[("x.toml", text)]);
-    insta::assert_snapshot!(told, @"");
+    insta::assert_snapshot!(told, @r##"
+    x.toml:4:7: what is downloaded needs its `checksum` (`source.iso`)
+        help: checksum = "sha256:…", or "file:https://…/SHA256SUMS": the publisher's own sums
+    x.toml:6:8: `preseeed` is no value of `seed.kind`
+        help: did you mean `preseed`?
+    "##);
     let text = "schema = 1\nname = \"x\"\n[os]\ndistribution = \"rocky\"\nversion = \"9\"\n[source]\n\
                 iso = { file = \"local:iso/x.iso\", checksum = \"sha256:12\" }\n[seed]\nkind = \"kickstart\"\n\
                 vars = { timezon = \"UTC\", fips = \"maybe\", address = \"192.0.2.1\" }\n\
                 files = { \"../ks.cfg\" = \"ks.tera\", \"a.cfg\" = \"nosuch\" }\n";
     let (_, told) = load(&[("x.toml", text)]);
-    insta::assert_snapshot!(told, @"");
+    insta::assert_snapshot!(told, @r##"
+    x.toml:7:46: `sha256:12` is no checksum (`source.iso.checksum`)
+        help: checksum = "sha256:…", or "file:https://…/SHA256SUMS": the publisher's own sums
+    x.toml:10:20: there is no setting `timezon` (`seed.vars.timezon`)
+        help: did you mean `timezone`?
+    x.toml:10:34: expected true or false, found "maybe" (`seed.vars.fips`)
+        help: installs in FIPS mode
+    x.toml:10:53: expected an IPv4 address with its prefix (192.0.2.10/24), found "192.0.2.1" (`seed.vars.address`)
+        help: a static IPv4 address with prefix; DHCP without
+    x.toml:11:25: `../ks.cfg` can't be the name of a seed's file: letters, digits, `.`, `_`, `-` and single `/` between them (`seed.files.../ks.cfg`)
+    x.toml:11:46: nosuch can't be read: No such file or directory (os error 2) (`seed.files.a.cfg`)
+    "##);
 }
 
 #[test]
@@ -264,7 +278,12 @@ fn a_template_of_ones_own_is_judged_by_its_lines() {
     let template = "text\ncdrom\nlang {{ locale | ks }}\nkeyboard us\ntimezone {{ timezone }}\nrootpw --lock\n\
                     {% if var.disk %}\nignoredisk --only={{ var.disk | ks }}\n{% endif %}\nautopart\n%packages\n";
     let (_, told) = load(&[("x.toml", text), ("ks.cfg.tera", template)]);
-    insta::assert_snapshot!(told, @"");
+    insta::assert_snapshot!(told, @r##"
+    ks.cfg.tera:5:10: `{{ timezone }}` goes in as it is, so its value can break out of its place
+        help: end it with the filter for the file's language: `| yaml`, `| sh`, `| ks`, `| debconf`, `| xml` or `| json`
+    ks.cfg.tera:8:1: `ignoredisk` has no option `--only`
+    ks.cfg.tera:11:1: `%packages` has no `%end`
+    "##);
     let (profile, told) =
         load(&[("x.toml", &text.replace("[seed]", "[seed]\nlint = false")), ("ks.cfg.tera", template)]);
     assert!(profile.is_some(), "{told}");

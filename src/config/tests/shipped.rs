@@ -10,7 +10,7 @@ fn folder() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("os-profiles")
 }
 
-fn shipped(name: &str) -> Profile {
+pub(super) fn shipped(name: &str) -> Profile {
     let (profile, findings) = load_profile(&folder().join(name), &Given::default());
     assert!(findings.is_empty(), "{}", super::told(&findings, &folder()));
     profile.expect("a profile without findings")

@@ -31,7 +31,7 @@ const fn program(package: &'static str, name: &'static str, purpose: &'static st
 }
 
 /// Everything, in the order in which it is named to people.
-const NEEDS: [Need; 24] = [
+const NEEDS: [Need; 28] = [
     program("qemu-system-x86", "qemu-system-x86_64", "runs the guests"),
     program("qemu-utils", "qemu-img", "makes their disks"),
     Need {
@@ -88,6 +88,10 @@ const NEEDS: [Need; 24] = [
     program("kbd", "setfont", "sets the fonts of screens to read"),
     program("whiptail", "whiptail", "is a screen to read"),
     program("openssh-client", "ssh", "tries the template as a user would"),
+    program("xorriso", "xorriso", "reads seed discs back"),
+    program("dosfstools", "fsck.fat", "reads seed floppies back"),
+    program("cloud-init", "cloud-init", "judges the user-data that forge renders"),
+    program("libxml2-utils", "xmllint", "reads the answer files for Windows and YaST"),
 ];
 
 /// The release whose own QEMU is too old beside a newer `qemu-utils`: it comes from its backports.

@@ -1,0 +1,115 @@
+//! The installers' own readers on what the shipped profiles render: cloud-init, pykickstart, debconf, libxml2.
+//!
+//! What is not installed is skipped with a word; `cargo lab test` installs it.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use super::shipped::shipped;
+use crate::config::Profile;
+use crate::config::embedded;
+use forge_http_seed::answers::Kind;
+
+/// A program of the path, or of the Python environment that `cargo lab test` sets up.
+fn program(name: &str) -> Option<PathBuf> {
+    let own = Some(forge_lab::setup::python::folder().join("bin").join(name));
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found = own
+        .into_iter()
+        .chain(std::env::split_paths(&path).map(|folder| folder.join(name)))
+        .find(|file| file.is_file());
+    if found.is_none() {
+        eprintln!("skipped: there is no {name} here");
+    }
+    found
+}
+
+/// A file of each shipped profile of a kind, for both kinds of firmware.
+fn rendered(kind: Kind, name: &str) -> Vec<(Profile, tempfile::TempDir, PathBuf)> {
+    let mut out = Vec::new();
+    for profile in
+        embedded::names().map(|name| shipped(&format!("{name}.toml"))).filter(|p| p.seed.kind == kind)
+    {
+        for uefi in [false, true] {
+            let mut profile = profile.clone();
+            if let Some(answers) = &mut profile.seed.answers {
+                answers.settings.set_firmware(uefi);
+            }
+            let files = crate::cli::render::files(&profile, None).expect("renders");
+            let folder = tempfile::tempdir().expect("a folder");
+            let file = folder.path().join(name.replace('/', "-"));
+            std::fs::write(&file, files.get(name).expect("there").bytes()).expect("written");
+            out.push((profile, folder, file));
+        }
+    }
+    assert!(!out.is_empty(), "{kind}: there are profiles");
+    out
+}
+
+#[track_caller]
+fn accepts(program: &Path, arguments: &[&str], file: &Path, profile: &Profile) {
+    let output = Command::new(program).args(arguments).arg(file).output().expect("it runs");
+    let words =
+        format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{}: {words}", profile.name);
+    assert!(
+        !words.to_lowercase().contains("warning") && !words.contains("rror:"),
+        "{}: {words}",
+        profile.name
+    );
+}
+
+#[test]
+fn cloud_init_accepts_the_user_data_of_every_profile() {
+    let Some(cloud_init) = program("cloud-init") else { return };
+    // What they render differs by little, and each start of cloud-init takes a second.
+    let mut seen = Vec::new();
+    for kind in [Kind::Nocloud, Kind::Autoinstall] {
+        for (profile, _folder, file) in rendered(kind, "user-data") {
+            let text = std::fs::read(&file).expect("read");
+            if !seen.contains(&text) {
+                accepts(&cloud_init, &["schema", "--config-file"], &file, &profile);
+                seen.push(text);
+            }
+        }
+    }
+}
+
+#[test]
+fn pykickstart_accepts_the_kickstart_of_every_profile_for_its_release() {
+    let Some(ksvalidator) = program("ksvalidator") else { return };
+    let mut seen = Vec::new();
+    for (profile, _folder, file) in rendered(Kind::Kickstart, "ks.cfg") {
+        let release = match (profile.os.distribution.as_str(), profile.os.version.as_str()) {
+            ("fedora", version) => format!("F{version}"),
+            (_, version) => format!("RHEL{version}"),
+        };
+        let text = (release.clone(), std::fs::read(&file).expect("read"));
+        if !seen.contains(&text) {
+            accepts(&ksvalidator, &["-v", &release], &file, &profile);
+            seen.push(text);
+        }
+    }
+}
+
+#[test]
+fn debconf_accepts_the_preseed_of_every_profile() {
+    let Some(debconf) = program("debconf-set-selections") else { return };
+    for (profile, _folder, file) in rendered(Kind::Preseed, "preseed.cfg") {
+        accepts(&debconf, &["--checkonly"], &file, &profile);
+    }
+}
+
+#[test]
+fn libxml_finds_every_xml_well_formed() {
+    let Some(xmllint) = program("xmllint") else { return };
+    for (kind, name) in [
+        (Kind::Autounattend, "Autounattend.xml"),
+        (Kind::Autounattend, "sysprep.xml"),
+        (Kind::Autoyast, "autoinst.xml"),
+    ] {
+        for (profile, _folder, file) in rendered(kind, name) {
+            accepts(&xmllint, &["--noout", "--nonet"], &file, &profile);
+        }
+    }
+}

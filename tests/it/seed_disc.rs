@@ -1,0 +1,53 @@
+//! A real Debian takes its seed from a disc that forge made, on local QEMU: no served seed, no network to forge.
+
+use std::process::Command;
+
+use forge_lab::images;
+
+const PROFILE: &str = r#"schema = 1
+name = "disc"
+
+[source]
+image = "IMAGE"
+
+[seed]
+delivery = ["disc"]
+hostname = "from-the-disc"
+
+[deadlines]
+connect = "15m"
+
+[[provision]]
+name = "where the seed came from"
+shell = ["hostname", "cloud-init query ds.seed_dir 2>/dev/null || true", "sudo blkid -t LABEL=cidata", "cloud-id"]
+"#;
+
+#[test]
+#[expect(clippy::print_stderr, reason = "a test that is skipped says why")]
+fn debian_takes_its_seed_from_a_disc() -> anyhow::Result<()> {
+    if std::env::var_os("FORGE_LAB").is_none() {
+        eprintln!("skipped: it needs a real guest; `cargo lab test` runs it");
+        return Ok(());
+    }
+    let image = images::debian(&images::default_cache_root())?.disk;
+    let folder = tempfile::Builder::new().prefix("forge-disc-").tempdir()?;
+    std::fs::write(
+        folder.path().join("forge.toml"),
+        "[targets.local]\ntype = \"qemu\"\nimages = \"images\"\n",
+    )?;
+    let profile = PROFILE.replace("IMAGE", &image.display().to_string());
+    std::fs::write(folder.path().join("disc.toml"), profile)?;
+    let output = Command::new(env!("CARGO_BIN_EXE_forge"))
+        .args(["--state-dir", "state", "build", "disc.toml"])
+        .current_dir(folder.path())
+        .output()?;
+    let said =
+        format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    assert!(said.contains("from-the-disc"), "the host name is the seed's: {said}");
+    assert!(said.contains("LABEL=\"cidata\""), "the guest sees the disc: {said}");
+    let evidence = folder.path().join("output/disc/latest");
+    assert!(evidence.join("seed/user-data").is_file(), "the seed is in the evidence");
+    assert!(!said.contains("opening the seed server"), "nothing is served: {said}");
+    Ok(())
+}
