@@ -120,6 +120,8 @@ pub fn plan(
             hostname: Some(format!("forge-{}", moment.nonce)),
             user_data: None,
             network_config: None,
+            answers: None,
+            ip_config: "ip=dhcp".into(),
         },
         boot: Vec::new(),
         access: AccessPlan { user: USER.into(), create: true },
