@@ -23,7 +23,6 @@ shell = ["hostname", "cloud-init query ds.seed_dir 2>/dev/null || true", "sudo b
 "#;
 
 #[test]
-#[expect(clippy::print_stderr, reason = "a test that is skipped says why")]
 fn debian_takes_its_seed_from_a_disc() -> anyhow::Result<()> {
     if std::env::var_os("FORGE_LAB").is_none() {
         eprintln!("skipped: it needs a real guest; `cargo lab test` runs it");
