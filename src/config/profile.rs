@@ -210,14 +210,34 @@ pub struct Seed {
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum BootStep {
-    /// Waits for a text on the screen.
+    /// Waits for something on the screen.
     WaitFor {
-        /// The text.
-        text: Template,
+        /// What.
+        sight: Sight,
         /// How long.
         within: Duration,
         /// Whether to go on with a warning when it does not come.
         or_after: bool,
+        /// For how long the screen must not change then.
+        still_for: Option<Duration>,
+    },
+    /// Waits for one of several things, each with its own steps.
+    Expect {
+        /// What may come, the first that is seen decides.
+        outcomes: Vec<Outcome>,
+        /// How long.
+        within: Duration,
+    },
+    /// Presses keys again and again until something is on the screen.
+    Until {
+        /// What.
+        sight: Sight,
+        /// The keys, in the boot-command language.
+        press: Template,
+        /// How often.
+        every: Duration,
+        /// How long.
+        within: Duration,
     },
     /// Waits until the screen stands still.
     WaitStill {
@@ -231,8 +251,55 @@ pub enum BootStep {
     /// Presses keys, in the boot-command language.
     Keys(Template),
     /// Types a text and reads it back.
-    Type(Template),
+    Type {
+        /// The text.
+        text: Template,
+        /// What is expected to appear of it.
+        echo: EchoWish,
+        /// Whether Enter is pressed once it stands there.
+        enter: bool,
+        /// The keyboard layout that the guest has by then.
+        layout: String,
+    },
 }
+
+/// What is looked for on the screen.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Sight {
+    /// What it is.
+    pub wanted: Wanted,
+    /// The lines in which it may stand, from 1, both ends included; `None` for all.
+    pub lines: Option<(usize, usize)>,
+    /// The columns in which it may stand, likewise.
+    pub columns: Option<(usize, usize)>,
+}
+
+/// A text or a regular expression.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Wanted {
+    /// A text.
+    Text(Template),
+    /// A regular expression, searched line by line.
+    Regex(String),
+}
+
+/// One of the things that an `expect` step is ready for.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Outcome {
+    /// What is seen.
+    pub sight: Sight,
+    /// What is done then.
+    pub steps: Vec<BootStep>,
+    /// Whether the `expect` is taken up again after that.
+    pub again: bool,
+    /// Why the build ends when this is seen.
+    pub fail: Option<String>,
+}
+
+pub use crate::plan::EchoWish;
 
 /// `[access]`.
 #[derive(Clone, Debug, Serialize)]

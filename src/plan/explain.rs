@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use forge_machine::{Finish, SourceSpec};
 
-use super::{BootStep, Delivery, Plan, Purpose};
+use super::{BootStep, Delivery, EchoWish, Outcome, Plan, Purpose, Sight, Wanted};
 
 /// The plan as text for people: what will be done, in order, and why.
 #[must_use]
@@ -97,15 +97,58 @@ fn hardware(plan: &Plan) -> String {
 
 fn boot_step(step: &BootStep) -> String {
     match step {
-        BootStep::WaitFor { text, within_ms, or_after } => {
+        BootStep::WaitFor { sight, within_ms, or_after, still_ms } => {
             let then = if *or_after { "then go on with a warning" } else { "else fail" };
-            format!("wait for \u{201c}{text}\u{201d}, {} s at most, {then}", within_ms / 1000)
+            let still = still_ms.map(|ms| format!(" and a screen still for {ms} ms")).unwrap_or_default();
+            format!("wait for {}{still}, {} s at most, {then}", seen(sight), within_ms / 1000)
+        }
+        BootStep::Expect { outcomes, within_ms } => {
+            let outcomes: Vec<String> = outcomes.iter().map(outcome).collect();
+            format!("expect, {} s at most: {}", within_ms / 1000, outcomes.join("; or "))
+        }
+        BootStep::Until { sight, press, every_ms, within_ms } => {
+            let within = within_ms / 1000;
+            format!("press {press} every {every_ms} ms until {}, {within} s at most", seen(sight))
         }
         BootStep::WaitStill { quiet_ms, within_ms } => {
             format!("wait until the screen stands still for {quiet_ms} ms, {} s at most", within_ms / 1000)
         }
         BootStep::Wait { ms } => format!("wait {ms} ms"),
         BootStep::Keys { keys } => format!("press {keys}"),
-        BootStep::Type { text } => format!("type \u{201c}{text}\u{201d} and read it back"),
+        BootStep::Type { text, echo, enter, layout } => {
+            let proof = match echo {
+                EchoWish::Required => "and read it back",
+                EchoWish::IfSeen => "and read it back if it appears",
+                EchoWish::None => "blind",
+            };
+            let layout = if layout == "us" { String::new() } else { format!(" on a keyboard {layout:?}") };
+            let enter = if *enter { ", then Enter" } else { "" };
+            format!("type \u{201c}{text}\u{201d}{layout} {proof}{enter}")
+        }
     }
+}
+
+fn seen(sight: &Sight) -> String {
+    let what = match &sight.wanted {
+        Wanted::Text(text) => format!("\u{201c}{text}\u{201d}"),
+        Wanted::Regex(expression) => format!("/{expression}/"),
+    };
+    let part = |name: &str, range: Option<(usize, usize)>| {
+        range.map(|(first, last)| format!(" in {name} {first}-{last}")).unwrap_or_default()
+    };
+    format!("{what}{}{}", part("lines", sight.lines), part("columns", sight.columns))
+}
+
+fn outcome(outcome: &Outcome) -> String {
+    let mut then: Vec<String> = outcome.steps.iter().map(boot_step).collect();
+    if let Some(reason) = &outcome.fail {
+        then.push(format!("fail: {reason}"));
+    }
+    if outcome.again {
+        then.push("look again".into());
+    }
+    if then.is_empty() {
+        then.push("go on".into());
+    }
+    format!("{} \u{2192} {}", seen(&outcome.sight), then.join(", "))
 }

@@ -8,8 +8,8 @@ use forge_machine::{
 };
 
 use super::late::LateName;
-use super::{AccessPlan, BootStep, Deadlines, Delivery, Moment, Plan, Purpose, SeedPlan, VERSION};
-use crate::config::profile::{self, BootStep as ConfigStep, CloudInit, Profile, ProvisionerKind};
+use super::{AccessPlan, Deadlines, Delivery, Moment, Plan, Purpose, SeedPlan, VERSION};
+use crate::config::profile::{self, CloudInit, Profile, ProvisionerKind};
 use crate::config::template::PlanName;
 use crate::config::{Finding, Target, TargetKind};
 use crate::provision::{Action, FileStep, LocalStep, LocalWork, ShellSource, ShellStep, Step};
@@ -174,7 +174,7 @@ pub fn make(profile: &Profile, input: &Input<'_>) -> (Option<Plan>, Vec<Finding>
         notes: input.facts.notes.clone(),
         planned: input.moment.now,
         machine,
-        boot: boot(profile, known),
+        boot: super::boot::steps(&profile.boot, &known),
         seed,
         access: AccessPlan { user: profile.access.user.clone(), create: profile.access.create },
         provision: profile
@@ -374,12 +374,7 @@ fn seed(
 }
 
 fn types_seed(profile: &Profile) -> bool {
-    profile.boot.iter().any(|step| match step {
-        ConfigStep::Keys(text) | ConfigStep::Type(text) => {
-            text.to_late(|_| String::new()).names().any(|name| name == LateName::SeedUrl)
-        }
-        _ => false,
-    })
+    super::boot::types(&profile.boot, LateName::SeedUrl)
 }
 
 /// The backend's warning that the token may not set the SMBIOS serial.
@@ -455,25 +450,6 @@ fn delivery(
         located(profile, "seed.delivery", "the seed can't reach the guest in any way that is allowed");
     findings.push(finding.help(refused.join("; ")));
     (Delivery::None, String::new())
-}
-
-fn boot(profile: &Profile, known: impl Fn(PlanName) -> String + Copy) -> Vec<BootStep> {
-    let ms = |time: std::time::Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
-    profile
-        .boot
-        .iter()
-        .map(|step| match step {
-            ConfigStep::WaitFor { text, within, or_after } => {
-                BootStep::WaitFor { text: text.to_late(known), within_ms: ms(*within), or_after: *or_after }
-            }
-            ConfigStep::WaitStill { quiet, within } => {
-                BootStep::WaitStill { quiet_ms: ms(*quiet), within_ms: ms(*within) }
-            }
-            ConfigStep::Wait(time) => BootStep::Wait { ms: ms(*time) },
-            ConfigStep::Keys(keys) => BootStep::Keys { keys: keys.to_late(known) },
-            ConfigStep::Type(text) => BootStep::Type { text: text.to_late(known) },
-        })
-        .collect()
 }
 
 /// How long a guest may take to be back after a reboot step without a limit of its own.

@@ -4,6 +4,7 @@
 //! yet is printed as `<seed.url>`. Execution reads plan and bindings, nothing else. [`make`] is pure: no clock,
 //! network, file system or randomness; date, build number, chain id and the target's facts come in.
 
+mod boot;
 pub mod explain;
 pub mod late;
 pub mod make;
@@ -85,15 +86,37 @@ pub struct SeedPlan {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "step")]
 pub enum BootStep {
-    /// Waits for a text on the screen.
+    /// Waits for something on the screen.
     #[serde(rename_all = "kebab-case")]
     WaitFor {
-        /// The text.
-        text: LateText,
+        /// What.
+        sight: Sight,
         /// How long, in milliseconds.
         within_ms: u64,
         /// Whether the build goes on with a warning when it does not come.
         or_after: bool,
+        /// For how long the screen must not change then, in milliseconds.
+        still_ms: Option<u64>,
+    },
+    /// Waits for one of several things, each with its own steps.
+    #[serde(rename_all = "kebab-case")]
+    Expect {
+        /// What may come; the first that is seen decides.
+        outcomes: Vec<Outcome>,
+        /// How long, in milliseconds.
+        within_ms: u64,
+    },
+    /// Presses keys again and again until something is on the screen.
+    #[serde(rename_all = "kebab-case")]
+    Until {
+        /// What.
+        sight: Sight,
+        /// The keys, in the boot-command language.
+        press: LateText,
+        /// How often, in milliseconds.
+        every_ms: u64,
+        /// How long, in milliseconds.
+        within_ms: u64,
     },
     /// Waits until the screen stands still.
     #[serde(rename_all = "kebab-case")]
@@ -120,7 +143,68 @@ pub enum BootStep {
     Type {
         /// The text.
         text: LateText,
+        /// What is expected to appear of it.
+        echo: EchoWish,
+        /// Whether Enter is pressed once it stands there.
+        enter: bool,
+        /// The keyboard layout that the guest has by then.
+        layout: String,
     },
+}
+
+/// What is looked for on the screen.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Sight {
+    /// What it is.
+    #[serde(flatten)]
+    pub wanted: Wanted,
+    /// The lines in which it may stand, from 1, both ends included.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lines: Option<(usize, usize)>,
+    /// The columns in which it may stand, likewise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub columns: Option<(usize, usize)>,
+}
+
+/// A text or a regular expression.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Wanted {
+    /// A text.
+    Text(LateText),
+    /// A regular expression, searched line by line.
+    Regex(String),
+}
+
+/// One of the things that an `expect` step is ready for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Outcome {
+    /// What is seen.
+    pub sight: Sight,
+    /// What is done then.
+    #[serde(default)]
+    pub steps: Vec<BootStep>,
+    /// Whether the step is taken up again after that.
+    #[serde(default)]
+    pub again: bool,
+    /// Why the build ends when this is seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fail: Option<String>,
+}
+
+/// What a `type` step expects to appear of its text.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum EchoWish {
+    /// The text; else the build fails.
+    #[default]
+    Required,
+    /// The text, or nothing.
+    IfSeen,
+    /// Nothing: it is typed blind and slowly.
+    None,
 }
 
 /// Who the build logs in as.

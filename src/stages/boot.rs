@@ -3,15 +3,18 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use forge_console::keymap::{self, Layout};
 use forge_console::{
-    Console, KeySink, PlayOptions, SendKeys, TypeOptions, boot_command, play, type_text_with,
+    Console, Echo, KeySink, Pattern, PlayOptions, Region, Seen, SendKeys, TypeOptions, WaitError,
+    boot_command, expect, play, type_text_with,
 };
 use forge_machine::Machine;
 
 use super::{Created, Running, Watch};
 use crate::engine::{Cx, Effect, StageError};
 use crate::event::Stage;
-use crate::plan::BootStep;
+use crate::plan::late::LateText;
+use crate::plan::{BootStep, EchoWish, Outcome, Sight, Wanted};
 
 /// Starts the VM and carries out the boot steps.
 ///
@@ -68,96 +71,228 @@ async fn drive(
     steps: &[BootStep],
 ) -> Result<(), StageError> {
     let Some(console) = watch.console() else { return Ok(()) };
-    for (index, step) in steps.iter().enumerate() {
-        let number = index + 1;
-        run_step(cx, console, machine, step, number)
-            .await
-            .map_err(|error| error.seen(format!("at boot step {number} of {}", steps.len())))?;
-        watch.picture(cx, &format!("boot step {number}"));
-    }
-    Ok(())
+    let driver = Driver { cx, watch, console, machine };
+    driver.steps(steps, "").await
 }
 
-async fn run_step(
-    cx: &Cx,
-    console: &Console,
-    machine: &Arc<dyn Machine>,
-    step: &BootStep,
-    number: usize,
-) -> Result<(), StageError> {
-    match step {
-        BootStep::WaitFor { text, within_ms, or_after } => {
-            let text = cx.bindings.resolve(text)?;
-            let limit = Duration::from_millis(*within_ms);
-            cx.waiting(Stage::Boot, &format!("\u{201c}{text}\u{201d} on the screen"), "", limit);
-            match console.wait_for(&text, limit).await {
-                Ok(()) => Ok(()),
-                Err(error) if *or_after => {
-                    cx.warn(
-                        format!(
-                            "boot step {number}: \u{201c}{text}\u{201d} was not seen within {} s; going on",
-                            limit.as_secs()
-                        ),
-                        crate::engine::error::chain(&error),
-                    );
-                    Ok(())
+/// Carries out boot steps.
+struct Driver<'a> {
+    cx: &'a Cx,
+    watch: &'a Watch,
+    console: &'a Console,
+    machine: &'a Arc<dyn Machine>,
+}
+
+impl Driver<'_> {
+    /// One after another; `prefix` is the number of the step they belong to (`3.`).
+    async fn steps(&self, steps: &[BootStep], prefix: &str) -> Result<(), StageError> {
+        for (index, step) in steps.iter().enumerate() {
+            let number = format!("{prefix}{}", index + 1);
+            // Boxed, since the outcomes of a step have steps.
+            Box::pin(self.step(step, &number))
+                .await
+                .map_err(|error| error.seen(format!("at boot step {number} of {prefix}{}", steps.len())))?;
+            self.watch.picture(self.cx, &format!("boot step {number}"));
+        }
+        Ok(())
+    }
+
+    async fn step(&self, step: &BootStep, number: &str) -> Result<(), StageError> {
+        match step {
+            BootStep::WaitFor { sight, within_ms, or_after, still_ms } => {
+                self.wait_for(sight, Duration::from_millis(*within_ms), *or_after, number).await?;
+                match still_ms {
+                    Some(quiet) => self.still(*quiet, *within_ms).await,
+                    None => Ok(()),
                 }
-                Err(error) => Err(StageError::caused(
-                    format!("\u{201c}{text}\u{201d} did not come on the screen"),
-                    error,
-                )),
+            }
+            BootStep::Expect { outcomes, within_ms } => self.expect(outcomes, *within_ms, number).await,
+            BootStep::Until { sight, press, every_ms, within_ms } => {
+                self.until(sight, press, *every_ms, *within_ms, number).await
+            }
+            BootStep::WaitStill { quiet_ms, within_ms } => self.still(*quiet_ms, *within_ms).await,
+            BootStep::Wait { ms } => {
+                let time = Duration::from_millis(*ms);
+                let what = format!("waiting {} s, as the profile says", time.as_secs_f32());
+                self.cx.doing(Stage::Boot, what);
+                tokio::time::sleep(time).await;
+                Ok(())
+            }
+            BootStep::Keys { keys } => self.keys(keys, number).await,
+            BootStep::Type { text, echo, enter, layout } => {
+                self.type_text(text, *echo, layout, number).await?;
+                if *enter {
+                    let keys = keys_of(self.console, self.machine);
+                    keys.press(&[keymap::ENTER])
+                        .await
+                        .map_err(|error| StageError::caused("Enter could not be pressed", error))?;
+                }
+                Ok(())
             }
         }
-        BootStep::WaitStill { quiet_ms, within_ms } => {
-            cx.waiting(Stage::Boot, "a screen that stands still", "", Duration::from_millis(*within_ms));
-            console
-                .wait_still(Duration::from_millis(*quiet_ms), Duration::from_millis(*within_ms))
-                .await
-                .map_err(|error| StageError::caused("the screen did not come to rest", error))
+    }
+
+    fn pattern(&self, sight: &Sight) -> Result<Pattern, StageError> {
+        let pattern = match &sight.wanted {
+            Wanted::Text(text) => Pattern::text(&self.cx.bindings.resolve(text)?),
+            Wanted::Regex(expression) => Pattern::regex(expression)
+                .map_err(|error| StageError::caused("the plan has a broken regular expression", error))?,
+        };
+        let part = |range: Option<(usize, usize)>| range.map_or(1..=usize::MAX, |(first, last)| first..=last);
+        Ok(pattern.within(Region { lines: part(sight.lines), columns: part(sight.columns) }))
+    }
+
+    /// Waits for one of the patterns; a screen after which nothing comes ends the build with its name.
+    async fn see(
+        &self,
+        patterns: &[Pattern],
+        limit: Duration,
+    ) -> Result<Result<usize, WaitError>, StageError> {
+        match expect(self.console, patterns, limit).await {
+            Ok(Seen::Pattern(number)) => Ok(Ok(number)),
+            Ok(Seen::Fatal(sighting)) => Err(super::screen::wrong(&sighting)),
+            Err(error) => Ok(Err(error)),
         }
-        BootStep::Wait { ms } => {
-            cx.doing(
-                Stage::Boot,
-                format!("waiting {} s, as the profile says", Duration::from_millis(*ms).as_secs_f32()),
-            );
-            tokio::time::sleep(Duration::from_millis(*ms)).await;
-            Ok(())
-        }
-        BootStep::Keys { keys } => {
-            let text = cx.bindings.resolve(keys)?;
-            cx.doing(Stage::Boot, format!("pressing {text}"));
-            let actions = boot_command::parse(&text).map_err(|mistakes| {
-                let first = StageError::new(format!("the keys of boot step {number} make no sense"));
-                mistakes.iter().fold(first, |error, mistake| error.seen(mistake.to_string()))
-            })?;
-            play(console, keys_of(console, machine).as_ref(), &actions, &PlayOptions::default())
-                .await
-                .map_err(|error| {
-                    StageError::caused(format!("boot step {number} could not be carried out"), error)
-                })?;
-            Ok(())
-        }
-        BootStep::Type { text } => {
-            let text = cx.bindings.resolve(text)?;
-            cx.doing(
-                Stage::Boot,
-                format!("typing {} characters and reading them back", text.chars().count()),
-            );
-            let keys = keys_of(console, machine);
-            let report = type_text_with(console, keys.as_ref(), &text, &TypeOptions::default())
-                .await
-                .map_err(|error| StageError::caused("the text could not be typed", error))?;
-            if report.corrections > 0 {
-                cx.warn(
-                    format!("boot step {number} was typed wrong and corrected {} times", report.corrections),
-                    "",
+    }
+
+    async fn wait_for(
+        &self,
+        sight: &Sight,
+        limit: Duration,
+        or_after: bool,
+        number: &str,
+    ) -> Result<(), StageError> {
+        let pattern = self.pattern(sight)?;
+        self.cx.waiting(Stage::Boot, &format!("{pattern} on the screen"), "", limit);
+        match self.see(std::slice::from_ref(&pattern), limit).await? {
+            Ok(_) => Ok(()),
+            Err(error @ WaitError::NoPattern { .. }) if or_after => {
+                let message = format!(
+                    "boot step {number}: {pattern} was not seen within {} s; going on",
+                    limit.as_secs()
                 );
+                self.cx.warn(message, crate::engine::error::chain(&error));
+                Ok(())
             }
-            if !report.verified {
-                cx.warn(format!("boot step {number} was typed blind: the screen can't be read"), "");
-            }
-            Ok(())
+            Err(error) => Err(StageError::caused(format!("{pattern} did not come on the screen"), error)),
         }
+    }
+
+    async fn still(&self, quiet_ms: u64, within_ms: u64) -> Result<(), StageError> {
+        let limit = Duration::from_millis(within_ms);
+        self.cx.waiting(Stage::Boot, "a screen that stands still", "", limit);
+        self.console
+            .wait_still(Duration::from_millis(quiet_ms), limit)
+            .await
+            .map_err(|error| StageError::caused("the screen did not come to rest", error))
+    }
+
+    async fn expect(&self, outcomes: &[Outcome], within_ms: u64, number: &str) -> Result<(), StageError> {
+        let limit = Duration::from_millis(within_ms);
+        let deadline = tokio::time::Instant::now() + limit;
+        let patterns =
+            outcomes.iter().map(|outcome| self.pattern(&outcome.sight)).collect::<Result<Vec<_>, _>>()?;
+        let what = patterns.iter().map(Pattern::to_string).collect::<Vec<_>>().join(" or ");
+        loop {
+            self.cx.waiting(Stage::Boot, &format!("{what} on the screen"), "", limit);
+            let left = deadline.saturating_duration_since(tokio::time::Instant::now());
+            let found = self
+                .see(&patterns, left)
+                .await?
+                .map_err(|error| StageError::caused("nothing that was expected came on the screen", error))?;
+            let Some((outcome, pattern)) = outcomes.get(found).zip(patterns.get(found)) else {
+                return Ok(());
+            };
+            self.cx.doing(Stage::Boot, format!("{pattern} is on the screen"));
+            if let Some(reason) = &outcome.fail {
+                return Err(StageError::new(reason.clone()).seen(format!("{pattern} on the screen")));
+            }
+            self.steps(&outcome.steps, &format!("{number}.")).await?;
+            if !outcome.again {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn until(
+        &self,
+        sight: &Sight,
+        press: &LateText,
+        every_ms: u64,
+        within_ms: u64,
+        number: &str,
+    ) -> Result<(), StageError> {
+        let pattern = self.pattern(sight)?;
+        let limit = Duration::from_millis(within_ms);
+        let deadline = tokio::time::Instant::now() + limit;
+        self.cx.waiting(Stage::Boot, &format!("{pattern} on the screen, pressing {press}"), "", limit);
+        let mut pause = Duration::ZERO;
+        loop {
+            let left = deadline.saturating_duration_since(tokio::time::Instant::now());
+            match self.see(std::slice::from_ref(&pattern), pause.min(left)).await? {
+                Ok(_) => return Ok(()),
+                Err(WaitError::NoPattern { .. }) if left > pause => {}
+                Err(error) => {
+                    let what =
+                        format!("{pattern} did not come on the screen, however often {press} was pressed");
+                    return Err(StageError::caused(what, error));
+                }
+            }
+            self.keys(press, number).await?;
+            pause = Duration::from_millis(every_ms);
+        }
+    }
+
+    async fn keys(&self, keys: &LateText, number: &str) -> Result<(), StageError> {
+        let text = self.cx.bindings.resolve(keys)?;
+        self.cx.doing(Stage::Boot, format!("pressing {text}"));
+        let actions = boot_command::parse(&text).map_err(|mistakes| {
+            let first = StageError::new(format!("the keys of boot step {number} make no sense"));
+            mistakes.iter().fold(first, |error, mistake| error.seen(mistake.to_string()))
+        })?;
+        let sink = keys_of(self.console, self.machine);
+        play(self.console, sink.as_ref(), &actions, &PlayOptions::default()).await.map_err(|error| {
+            StageError::caused(format!("boot step {number} could not be carried out"), error)
+        })?;
+        Ok(())
+    }
+
+    async fn type_text(
+        &self,
+        text: &LateText,
+        echo: EchoWish,
+        layout: &str,
+        number: &str,
+    ) -> Result<(), StageError> {
+        let text = self.cx.bindings.resolve(text)?;
+        let length = text.chars().count();
+        let echo = match echo {
+            EchoWish::Required => Echo::Required,
+            EchoWish::IfSeen => Echo::IfSeen,
+            EchoWish::None => Echo::None,
+        };
+        let how = if echo == Echo::None { "blind and slowly" } else { "and reading them back" };
+        self.cx.doing(Stage::Boot, format!("typing {length} characters {how}"));
+        let layout = Layout::by_name(layout).unwrap_or_default();
+        let options = TypeOptions { echo, layout, ..TypeOptions::default() };
+        let keys = keys_of(self.console, self.machine);
+        let report = type_text_with(self.console, keys.as_ref(), &text, &options)
+            .await
+            .map_err(|error| StageError::caused("the text could not be typed", error))?;
+        if report.corrections > 0 {
+            let message =
+                format!("boot step {number} was typed wrong and corrected {} times", report.corrections);
+            self.cx.warn(message, "");
+        }
+        if !report.verified {
+            let why = match echo {
+                Echo::None => "as the profile says",
+                _ if report.prompt_hides => "the prompt asks for something that it does not show",
+                _ => "nothing of it can be read on the screen",
+            };
+            self.cx.warn(format!("boot step {number} was typed blind: {why}"), "");
+        }
+        Ok(())
     }
 }
 

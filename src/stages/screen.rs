@@ -6,7 +6,7 @@ use forge_console::frame::{Frame, Rect};
 use forge_console::{Console, Sighting, known};
 use forge_machine::Machine;
 
-use crate::engine::Cx;
+use crate::engine::{Cx, StageError};
 use crate::event::Event;
 
 /// The screen of the build VM; empty when it could not be had.
@@ -87,6 +87,12 @@ impl Watch {
         let skip = lines.len().saturating_sub(6);
         lines.into_iter().skip(skip).map(|line| format!("the screen: {line}")).collect()
     }
+}
+
+/// The failure that a screen means after which nothing comes.
+#[must_use]
+pub fn wrong(sighting: &Sighting) -> StageError {
+    StageError::new(sighting.to_string()).hint(sighting.known.advice)
 }
 
 /// The shortest piece of a secret that is masked at the edge of a line.

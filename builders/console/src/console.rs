@@ -69,6 +69,16 @@ pub enum WaitError {
         /// The screen at the end.
         screen: Arc<Screen>,
     },
+    /// None of several things came.
+    #[error("the screen did not show {text} within {:.1} s; it shows\n{screen}", limit.as_secs_f64())]
+    NoPattern {
+        /// What was waited for.
+        text: String,
+        /// The limit.
+        limit: Duration,
+        /// The screen at the end.
+        screen: Arc<Screen>,
+    },
     /// The screen went on changing.
     #[error("the screen was not still for {:.1} s within {:.1} s; it shows\n{screen}", quiet.as_secs_f64(), limit.as_secs_f64())]
     NotStill {
@@ -306,6 +316,22 @@ impl KeySink for Console {
         self.handle.shared.hold(key, down);
         sleep(KEY_PAUSE).await;
         Ok(())
+    }
+
+    async fn roll(&self, stroke: KeyStroke) -> Result<(), KeyError> {
+        if let Some(failure) = self.failure() {
+            return Err(failure.into());
+        }
+        self.handle.shared.roll(stroke);
+        Ok(())
+    }
+
+    fn settle(&self) {
+        self.handle.shared.settle();
+    }
+
+    fn rolled_bytes(&self, stroke: KeyStroke) -> usize {
+        if stroke.shift { 2 } else { 1 }
     }
 
     fn release_all(&self) {

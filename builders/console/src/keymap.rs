@@ -7,6 +7,11 @@
 
 use forge_machine::KeyChord;
 
+mod layout;
+
+pub(crate) use layout::ALTGR;
+pub use layout::Layout;
+
 /// One key, pressed and released, perhaps with shift.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct KeyStroke {
@@ -18,6 +23,8 @@ pub struct KeyStroke {
     pub scancode: u32,
     /// Whether shift is held for this stroke.
     pub shift: bool,
+    /// Whether AltGr is held for this stroke.
+    pub altgr: bool,
 }
 
 /// The left shift key, which shifted characters are typed with.
@@ -28,7 +35,7 @@ pub const ENTER: KeyStroke = key("ret", 0xff0d, 0x1c);
 pub const BACKSPACE: KeyStroke = key("backspace", 0xff08, 0x0e);
 
 const fn key(qcode: &'static str, keysym: u32, scancode: u32) -> KeyStroke {
-    KeyStroke { qcode, keysym, scancode, shift: false }
+    KeyStroke { qcode, keysym, scancode, shift: false, altgr: false }
 }
 
 /// The special keys of the boot-command language, in lower case.
@@ -160,7 +167,13 @@ pub fn us(character: char) -> Option<KeyStroke> {
     }
     let (_, shifted, qcode, scancode) =
         US_KEYS.iter().find(|(plain, shifted, ..)| *plain == character || *shifted == character)?;
-    Some(KeyStroke { qcode, keysym: character.into(), scancode: *scancode, shift: *shifted == character })
+    Some(KeyStroke {
+        qcode,
+        keysym: character.into(),
+        scancode: *scancode,
+        shift: *shifted == character,
+        altgr: false,
+    })
 }
 
 impl KeyStroke {
@@ -170,6 +183,9 @@ impl KeyStroke {
         let mut names: Vec<String> = held.iter().map(|key| key.qcode.to_owned()).collect();
         if self.shift && !names.iter().any(|name| name == SHIFT.qcode) {
             names.push(SHIFT.qcode.to_owned());
+        }
+        if self.altgr && !names.iter().any(|name| name == ALTGR.qcode) {
+            names.push(ALTGR.qcode.to_owned());
         }
         names.push(self.qcode.to_owned());
         KeyChord(names)

@@ -37,6 +37,24 @@ pub trait KeySink: Send + Sync {
     /// When the key can't be sent.
     async fn hold(&self, key: KeyStroke, down: bool) -> Result<(), KeyError>;
 
+    /// Presses a key and leaves it down until [`KeySink::settle`], where that is faster: QEMU's display takes 10 ms
+    /// for each event, and a PC's firmware, boot loader and PS/2 drivers type when a key goes down. Elsewhere it is
+    /// a whole stroke. May be dropped.
+    ///
+    /// # Errors
+    /// When the key can't be sent.
+    async fn roll(&self, stroke: KeyStroke) -> Result<(), KeyError> {
+        self.press(&[stroke]).await
+    }
+
+    /// Lets go what [`KeySink::roll`] left down, and at once, so that a guard may call it when dropped.
+    fn settle(&self) {}
+
+    /// How many bytes a rolled key puts into the keyboard's queue, at most.
+    fn rolled_bytes(&self, stroke: KeyStroke) -> usize {
+        if stroke.shift { 4 } else { 2 }
+    }
+
     /// Lets every held key go, and at once: it needs no waiting, so that a guard may call it when dropped.
     fn release_all(&self);
 }

@@ -11,6 +11,7 @@
 //! | [`keymap`] | keys by name and by character, for RFB and for Proxmox's `sendkey` |
 //! | [`keys`] | where key presses go: the display's own connection, or the hypervisor's `sendkey` |
 //! | [`console`] | the live console: a task owns the connection, handles look, wait and press |
+//! | [`expect`](mod@expect) | what a wait looks for: texts, expressions, known screens |
 //! | [`typist`] | text typed, read back and corrected |
 //! | [`boot_command`] | Packer's boot-command language, strict, with words that wait for what the screen shows |
 //! | [`player`] | plays a parsed boot command on a console |
@@ -23,6 +24,7 @@
 
 pub mod boot_command;
 pub mod console;
+pub mod expect;
 pub mod font;
 pub mod frame;
 mod glyph;
@@ -40,6 +42,7 @@ pub mod typist;
 
 pub use boot_command::BootAction;
 pub use console::{Console, ConsoleError, WaitError};
+pub use expect::{Pattern, Region, Seen, expect};
 pub use keymap::KeyStroke;
 pub use keys::{KeyError, KeySink, SendKeys};
 pub use known::{KnownScreen, Sighting};

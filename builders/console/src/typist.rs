@@ -5,7 +5,10 @@
 //! dropped silently), and the next go out when the screen shows the earlier ones. Where typing begins is where the
 //! text cursor stands, or, without a visible cursor, where the first character appears.
 //!
-//! Invariants: keys go out as whole strokes, so shift is never left pressed, also when the future is dropped; on a
+//! While the echo proves every key, keys are rolled: each is pressed and let go only at the end, which halves the
+//! events (QEMU's display takes 10 ms for each). The first wrong echo ends that: from then on strokes are whole.
+//!
+//! Invariants: no key is left pressed, also when the future is dropped; on a
 //! screen without readable text nothing is claimed (`verified: false`); an error quotes what was to be typed and
 //! what the screen shows there.
 
@@ -16,7 +19,7 @@ use thiserror::Error;
 use tokio::time::{Instant, sleep};
 
 use crate::console::{Console, WaitError};
-use crate::keymap::{self, BACKSPACE, KeyStroke, SHIFT};
+use crate::keymap::{BACKSPACE, KeyStroke, Layout, SHIFT};
 use crate::keys::{KeyError, KeySink};
 use crate::screen::{Screen, ScreenText};
 
@@ -56,6 +59,8 @@ pub struct TypeOptions {
     pub echo_limit: Duration,
     /// The pause after each key when typing blind.
     pub blind_interval: Duration,
+    /// The layout of the guest's keyboard.
+    pub layout: Layout,
 }
 
 impl Default for TypeOptions {
@@ -64,7 +69,8 @@ impl Default for TypeOptions {
             echo: Echo::default(),
             corrections: 3,
             echo_limit: Duration::from_secs(5),
-            blind_interval: Duration::from_millis(30),
+            blind_interval: Duration::from_millis(100),
+            layout: Layout::default(),
         }
     }
 }
@@ -78,6 +84,8 @@ pub struct TypeReport {
     pub verified: bool,
     /// How often wrong text was taken back.
     pub corrections: u32,
+    /// Whether it was typed blind because the prompt asks for something that is not shown.
+    pub prompt_hides: bool,
     /// How long it took.
     pub elapsed: Duration,
 }
@@ -86,7 +94,7 @@ pub struct TypeReport {
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum TypeError {
-    /// A character without a key on a US keyboard, or a control character.
+    /// A character without a key in the layout, or a control character.
     #[error("{character:?} at character {index} can't be typed")]
     Untypable {
         /// The character.
@@ -150,8 +158,8 @@ pub async fn type_text_with(
 ) -> Result<TypeReport, TypeError> {
     let mut strokes = Vec::with_capacity(text.len());
     for (index, character) in text.chars().enumerate() {
-        match keymap::us(character).filter(|_| !character.is_control()) {
-            Some(stroke) => strokes.push(stroke),
+        match options.layout.strokes(character).filter(|_| !character.is_control()) {
+            Some(keys) => strokes.push(keys),
             None => return Err(TypeError::Untypable { character, index }),
         }
     }
@@ -161,17 +169,30 @@ pub async fn type_text_with(
         options,
         text: text.chars().collect(),
         strokes,
-        report: TypeReport { keys: 0, verified: false, corrections: 0, elapsed: Duration::ZERO },
+        report: TypeReport {
+            keys: 0,
+            verified: false,
+            corrections: 0,
+            prompt_hides: false,
+            elapsed: Duration::ZERO,
+        },
         start: None,
         cursor: None,
         window: KEYS_UNDER_WAY,
+        rolling: true,
         recent_corrections: 0,
         corrected_at: 0,
         slowest_echo: Duration::ZERO,
     };
+    let _settle = Settle(keys);
     let began = Instant::now();
     let before = console.screen();
     let verified = match before.text() {
+        Some(before) if options.echo != Echo::None && asks_in_secret(before) => {
+            typist.report.prompt_hides = true;
+            typist.blind(0).await?;
+            false
+        }
         Some(before) if options.echo != Echo::None && !text.is_empty() => typist.verified(before).await?,
         _ => {
             typist.blind(0).await?;
@@ -181,18 +202,37 @@ pub async fn type_text_with(
     Ok(TypeReport { verified, elapsed: began.elapsed(), ..typist.report })
 }
 
+/// Whether the last line is a prompt for a password: what is typed there is not shown.
+fn asks_in_secret(text: &ScreenText) -> bool {
+    let Some(line) = text.rows.iter().rev().find(|row| !row.trim().is_empty()) else { return false };
+    let line = line.trim_end().to_lowercase();
+    line.ends_with(':')
+        && ["password", "passphrase", "passwort", "mot de passe"].iter().any(|word| line.contains(word))
+}
+
+/// Lets rolled keys go on every way out, also when the future is dropped.
+struct Settle<'k>(&'k dyn KeySink);
+
+impl Drop for Settle<'_> {
+    fn drop(&mut self) {
+        self.0.settle();
+    }
+}
+
 struct Typist<'t> {
     console: &'t Console,
     keys: &'t dyn KeySink,
     options: &'t TypeOptions,
     text: Vec<char>,
-    strokes: Vec<KeyStroke>,
+    strokes: Vec<Vec<KeyStroke>>,
     report: TypeReport,
     start: Option<Place>,
     /// Where the cursor was last seen while it was looked for.
     cursor: Option<Place>,
     /// How many bytes of keys may be under way.
     window: usize,
+    /// Whether keys stay down until the end; over with the first wrong echo.
+    rolling: bool,
     recent_corrections: u32,
     corrected_at: usize,
     slowest_echo: Duration,
@@ -335,14 +375,26 @@ impl Typist<'_> {
     /// Bytes in the keyboard's queue for the characters between the two places: each key is pressed and released.
     fn under_way(&self, from: usize, to: usize) -> usize {
         let strokes = self.strokes.get(from..=to).unwrap_or(&[]);
-        strokes.iter().map(|stroke| if stroke.shift { 4 } else { 2 }).sum()
+        let bytes = |stroke: &KeyStroke| match self.rolling {
+            true if !stroke.altgr => self.keys.rolled_bytes(*stroke),
+            // The right Alt has two bytes each way.
+            _ => 2 + if stroke.shift { 2 } else { 0 } + if stroke.altgr { 4 } else { 0 },
+        };
+        strokes.iter().flatten().map(bytes).sum()
     }
 
     async fn press_next(&mut self, index: usize) -> Result<(), TypeError> {
-        if let Some(stroke) = self.strokes.get(index) {
-            self.press(*stroke).await?;
+        match self.strokes.get(index).map(Vec::as_slice) {
+            Some([stroke]) if self.rolling => {
+                self.report.keys += 1;
+                Ok(self.keys.roll(*stroke).await?)
+            }
+            Some(strokes) => {
+                self.report.keys += strokes.len();
+                Ok(self.keys.press(strokes).await?)
+            }
+            None => Ok(()),
         }
-        Ok(())
     }
 
     async fn press(&mut self, stroke: KeyStroke) -> Result<(), TypeError> {
@@ -352,6 +404,8 @@ impl Typist<'_> {
 
     /// Types the rest without looking.
     async fn blind(&mut self, from: usize) -> Result<(), TypeError> {
+        self.rolling = false;
+        self.keys.settle();
         for index in from..self.strokes.len() {
             self.press_next(index).await?;
             sleep(self.options.blind_interval).await;
@@ -370,6 +424,7 @@ impl Typist<'_> {
         self.recent_corrections += 1;
         self.corrected_at = good;
         self.window = 1;
+        self.rolling = false;
         self.keys.release_all();
         // A lost release of shift is made up for by pressing and releasing it once more.
         self.press(SHIFT).await?;

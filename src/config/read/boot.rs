@@ -3,29 +3,41 @@
 use std::time::Duration;
 
 use forge_console::boot_command;
+use forge_console::keymap::Layout;
 
 use super::Load;
 use crate::config::place::Node;
-use crate::config::profile::BootStep;
+use crate::config::profile::{BootStep, EchoWish, Outcome, Sight, Wanted};
 use crate::config::reader::Reader;
 use crate::config::template::{Scope, Template};
-use crate::plan::late::Part;
+use crate::plan::late::Part as LatePart;
+
+/// First and last line or column, from 1.
+type Part = Option<(usize, usize)>;
 
 /// What a boot step can do.
-const KINDS: [&str; 6] = ["wait-for", "wait-still", "wait", "keys", "type", "command"];
+const KINDS: [&str; 8] = ["wait-for", "wait-still", "wait", "keys", "type", "command", "expect", "until"];
+/// What says more about it.
+const DETAILS: [&str; 10] =
+    ["within", "or-after", "still-for", "lines", "columns", "press", "every", "echo", "enter", "layout"];
 /// How long a step waits for the screen when it does not say.
 const WITHIN: Duration = Duration::from_secs(300);
+/// How often `until` presses its key when it does not say.
+const EVERY: Duration = Duration::from_secs(1);
 
 impl Load<'_> {
     pub(super) fn boot(&mut self, root: &mut Reader<'_>) -> Vec<BootStep> {
         let Some(mut reader) = root.table("boot", &mut self.findings) else { return Vec::new() };
         let mut steps: Vec<BootStep> =
             reader.time("boot-wait", &mut self.findings).map(BootStep::Wait).into_iter().collect();
-        for step in reader.tables("steps", &mut self.findings) {
-            steps.extend(self.boot_step(step));
-        }
+        steps.extend(self.boot_steps(&mut reader));
         reader.done(&mut self.findings);
         steps
+    }
+
+    fn boot_steps(&mut self, reader: &mut Reader<'_>) -> Vec<BootStep> {
+        let steps = reader.tables("steps", &mut self.findings);
+        steps.into_iter().filter_map(|step| self.boot_step(step)).collect()
     }
 
     fn boot_step(&mut self, mut step: Reader<'_>) -> Option<BootStep> {
@@ -37,7 +49,7 @@ impl Load<'_> {
             several => {
                 let at = self.findings.len();
                 // Asked for, so that only what is misspelt is told as unknown.
-                for key in KINDS.into_iter().chain(["within", "or-after"]) {
+                for key in KINDS.into_iter().chain(DETAILS) {
                     step.any(key);
                 }
                 let place = step.place().clone();
@@ -66,7 +78,8 @@ impl Load<'_> {
     fn step_of(&mut self, kind: &str, step: &mut Reader<'_>) -> Option<BootStep> {
         match kind {
             "wait-for" => {
-                let text = self.late(step, "wait-for");
+                let sight = self.sight(step, "wait-for");
+                let still_for = step.time("still-for", &mut self.findings);
                 let or_after = step.time("or-after", &mut self.findings);
                 let within = step.time("within", &mut self.findings);
                 if or_after.is_some() && within.is_some() {
@@ -74,11 +87,34 @@ impl Load<'_> {
                     let help = "`within` fails when the time is over, `or-after` goes on with a warning";
                     self.findings.push(finding.help(help));
                 }
-                text.map(|text| BootStep::WaitFor {
-                    text,
+                sight.map(|sight| BootStep::WaitFor {
+                    sight,
                     within: or_after.or(within).unwrap_or(WITHIN),
                     or_after: or_after.is_some(),
+                    still_for,
                 })
+            }
+            "expect" => {
+                let within = step.time("within", &mut self.findings).unwrap_or(WITHIN);
+                let readers = step.tables("expect", &mut self.findings);
+                if readers.is_empty() {
+                    let finding = step.finding("expect", "this expects nothing");
+                    self.findings.push(finding.help("expect = [{ text = \"…\", steps = […] }, …]"));
+                }
+                let outcomes = readers.into_iter().filter_map(|reader| self.outcome(reader)).collect();
+                Some(BootStep::Expect { outcomes, within })
+            }
+            "until" => {
+                let sight = self.sight(step, "until");
+                let every = step.time("every", &mut self.findings).unwrap_or(EVERY);
+                let within = step.time("within", &mut self.findings).unwrap_or(WITHIN);
+                if step.any("press").is_none() {
+                    let finding = step.finding("until", "`until` needs the keys to be pressed until then");
+                    self.findings.push(finding.help("until = \"GRUB\", press = \"<esc>\""));
+                    return None;
+                }
+                let press = self.keys(step, "press")?;
+                Some(BootStep::Until { sight: sight?, press, every, within })
             }
             "wait-still" => {
                 let quiet = step.time("wait-still", &mut self.findings);
@@ -86,9 +122,119 @@ impl Load<'_> {
                 quiet.map(|quiet| BootStep::WaitStill { quiet, within })
             }
             "wait" => step.time("wait", &mut self.findings).map(BootStep::Wait),
-            "type" => self.late(step, "type").map(BootStep::Type),
-            "keys" => self.keys(step, "keys"),
-            _ => self.keys(step, "command"),
+            "type" => {
+                let echo = match step.word("echo", &["required", "if-seen", "none"], &mut self.findings) {
+                    Some(word) if word == "if-seen" => EchoWish::IfSeen,
+                    Some(word) if word == "none" => EchoWish::None,
+                    _ => EchoWish::Required,
+                };
+                let enter = step.flag("enter", &mut self.findings).unwrap_or(false);
+                let layout = self.layout(step);
+                let text = self.late(step, "type")?;
+                self.typable(step, &text, layout);
+                Some(BootStep::Type { text, echo, enter, layout: layout.name().to_owned() })
+            }
+            "keys" => self.keys(step, "keys").map(BootStep::Keys),
+            _ => self.keys(step, "command").map(BootStep::Keys),
+        }
+    }
+
+    /// What an `expect` step is ready for.
+    fn outcome(&mut self, mut reader: Reader<'_>) -> Option<Outcome> {
+        let given = ["text", "regex"].into_iter().filter(|key| reader.any(key).is_some()).count();
+        if given != 1 {
+            let finding = reader.finding("text", "an outcome needs a `text` or a `regex`, and only one");
+            self.findings.push(finding);
+        }
+        let wanted = match reader.any("regex") {
+            Some(_) => self.expression(&mut reader),
+            None => self.late(&mut reader, "text").map(Wanted::Text),
+        };
+        let (lines, columns) = self.region(&mut reader);
+        let steps = self.boot_steps(&mut reader);
+        let again = reader.flag("again", &mut self.findings).unwrap_or(false);
+        let fail = reader.raw_text("fail", &mut self.findings);
+        if fail.is_some() && (again || !steps.is_empty()) {
+            let finding =
+                reader.finding("fail", "`fail` ends the build: `steps` and `again` make no sense with it");
+            self.findings.push(finding);
+        }
+        if again && steps.is_empty() && fail.is_none() {
+            let finding =
+                reader.finding("again", "`again` without `steps` would find the same screen at once");
+            self.findings.push(finding.help("give the steps that make it go away"));
+        }
+        reader.done(&mut self.findings);
+        Some(Outcome { sight: Sight { wanted: wanted?, lines, columns }, steps, again, fail })
+    }
+
+    /// `KEY = "text"` or `KEY = { regex = "…" }`, with `lines` and `columns` beside it.
+    fn sight(&mut self, step: &mut Reader<'_>, key: &'static str) -> Option<Sight> {
+        let wanted = match step.any(key).map(|spot| &spot.node) {
+            Some(Node::Table(_)) => {
+                let mut inner = step.table(key, &mut self.findings)?;
+                let wanted = match inner.any("regex") {
+                    Some(_) => self.expression(&mut inner),
+                    None => {
+                        let finding = inner.finding("regex", "`regex` is missing");
+                        self.findings.push(finding.help("write { regex = \"…\" }, or the text itself"));
+                        None
+                    }
+                };
+                inner.done(&mut self.findings);
+                wanted
+            }
+            _ => self.late(step, key).map(Wanted::Text),
+        };
+        let (lines, columns) = self.region(step);
+        Some(Sight { wanted: wanted?, lines, columns })
+    }
+
+    fn expression(&mut self, reader: &mut Reader<'_>) -> Option<Wanted> {
+        let text = reader.raw_text("regex", &mut self.findings)?;
+        match forge_console::Pattern::regex(&text) {
+            Ok(_) => Some(Wanted::Regex(text)),
+            Err(error) => {
+                let message = format!("`{text}` is no regular expression: {error}");
+                self.findings.push(reader.finding("regex", message));
+                None
+            }
+        }
+    }
+
+    /// `lines = "20-25"` and `columns = "1-40"`.
+    fn region(&mut self, reader: &mut Reader<'_>) -> (Part, Part) {
+        let mut part = |key: &'static str| {
+            let text = reader.raw_text(key, &mut self.findings)?;
+            let (first, last) = text.split_once('-').unwrap_or((&text, &text));
+            match (first.trim().parse::<usize>(), last.trim().parse::<usize>()) {
+                (Ok(first), Ok(last)) if 0 < first && first <= last => Some((first, last)),
+                _ => {
+                    let finding = reader.finding(key, format!("`{text}` names no {key}"));
+                    self.findings.push(finding.help("count from 1: \"20-25\", or \"25\""));
+                    None
+                }
+            }
+        };
+        (part("lines"), part("columns"))
+    }
+
+    fn layout(&mut self, step: &mut Reader<'_>) -> Layout {
+        let word = step.word("layout", &Layout::NAMES, &mut self.findings);
+        word.and_then(|name| Layout::by_name(&name)).unwrap_or_default()
+    }
+
+    /// Whether the layout has keys for the text; what is filled in later is typed as it comes.
+    fn typable(&mut self, step: &Reader<'_>, text: &Template, layout: Layout) {
+        let late = text.to_late(|_| String::new());
+        let known = late.parts().iter().filter_map(|part| match part {
+            LatePart::Text(text) => Some(text.chars()),
+            LatePart::Late(_) => None,
+        });
+        if let Some(character) = known.flatten().find(|c| c.is_control() || layout.strokes(*c).is_none()) {
+            let name = layout.name();
+            let finding = step.finding("type", format!("no key of a keyboard {name:?} types {character:?}"));
+            self.findings.push(finding.help("name the guest's `layout`, or press keys with a `keys` step"));
         }
     }
 
@@ -103,7 +249,7 @@ impl Load<'_> {
     }
 
     /// Keys in the boot-command language; `command` also takes Packer's array of strings.
-    fn keys(&mut self, step: &mut Reader<'_>, key: &'static str) -> Option<BootStep> {
+    fn keys(&mut self, step: &mut Reader<'_>, key: &'static str) -> Option<Template> {
         let template = match step.any(key).map(|spot| &spot.node) {
             Some(Node::List(_)) if key == "command" => {
                 let text = step.texts(key, &mut self.findings)?.concat();
@@ -118,14 +264,14 @@ impl Load<'_> {
             .parts()
             .iter()
             .map(|part| match part {
-                Part::Text(text) => text.as_str(),
-                Part::Late(_) => "x",
+                LatePart::Text(text) => text.as_str(),
+                LatePart::Late(_) => "x",
             })
             .collect();
         if let Err(mistakes) = boot_command::parse(&sample) {
             self.findings.extend(mistakes.iter().map(|mistake| step.finding(key, mistake.to_string())));
             return None;
         }
-        Some(BootStep::Keys(template))
+        Some(template)
     }
 }

@@ -5,7 +5,61 @@ use std::time::Duration;
 use forge_machine::CloneSelector;
 
 use super::{least, load, sound};
-use crate::config::profile::{BootStep, CloudInit};
+use crate::config::profile::{BootStep, CloudInit, Wanted};
+
+#[test]
+fn boot_steps_expect_repeat_and_look_at_a_part_of_the_screen() {
+    let text = r#"
+[boot]
+steps = [
+  { expect = [
+    { text = "GRUB", steps = [{ keys = "<enter>" }], again = true },
+    { regex = "lo+gin:$", lines = "20-25", columns = "1-40" },
+    { text = "rescue", fail = "the disk is broken" },
+  ], within = "1m" },
+  { until = { regex = "^> " }, press = "<esc>", every = "2s" },
+  { wait-for = "ready", still-for = "1s", lines = "3" },
+  { type = "größe", layout = "de", enter = true, echo = "if-seen" },
+]
+"#;
+    let profile = sound(&[("p/a.toml", &format!("{}{text}", least("a")))]);
+    let [expect, until, wait, typing] = profile.boot.as_slice() else { panic!("{:?}", profile.boot) };
+    let BootStep::Expect { outcomes, within } = expect else { panic!("{expect:?}") };
+    assert_eq!((outcomes.len(), within.as_secs()), (3, 60));
+    assert!(outcomes[0].again && outcomes[0].steps.len() == 1);
+    assert_eq!((outcomes[1].sight.lines, outcomes[1].sight.columns), (Some((20, 25)), Some((1, 40))));
+    assert_eq!(outcomes[2].fail.as_deref(), Some("the disk is broken"));
+    assert!(matches!(until, BootStep::Until { every, .. } if every.as_secs() == 2), "{until:?}");
+    assert!(matches!(wait, BootStep::WaitFor { still_for: Some(_), .. }), "{wait:?}");
+    assert!(matches!(typing, BootStep::Type { enter: true, layout, .. } if layout == "de"), "{typing:?}");
+}
+
+#[test]
+fn what_is_wrong_with_boot_steps_is_told_with_advice() {
+    let text = r#"
+[boot]
+steps = [
+  { expect = [{ text = "a", regex = "b" }, { text = "c", again = true }] },
+  { until = "x" },
+  { wait-for = { regex = "(" } },
+  { wait-for = "x", lines = "9-3" },
+  { type = "größe" },
+]
+"#;
+    let (_, findings) = load(&[("p/a.toml", &format!("{}{text}", least("a")))]);
+    let told: Vec<String> = findings.iter().map(ToString::to_string).collect();
+    let told = told.join("\n");
+    for message in [
+        "an outcome needs a `text` or a `regex`, and only one",
+        "`again` without `steps` would find the same screen at once",
+        "`until` needs the keys to be pressed until then",
+        "`(` is no regular expression",
+        "`9-3` names no lines",
+        "no key of a keyboard \"us\" types 'ö'",
+    ] {
+        assert!(told.contains(message), "{message}: {told}");
+    }
+}
 
 #[test]
 fn many_mistakes_in_one_file_are_all_told_with_their_places() {
@@ -194,11 +248,15 @@ build = "2h"
         .boot
         .iter()
         .map(|step| match step {
-            BootStep::WaitFor { text, within, or_after } => format!("{text} {within:?} {or_after}"),
+            BootStep::WaitFor { sight, within, or_after, .. } => {
+                let Wanted::Text(text) = &sight.wanted else { panic!("{sight:?}") };
+                format!("{text} {within:?} {or_after}")
+            }
             BootStep::WaitStill { quiet, within } => format!("still {quiet:?} {within:?}"),
             BootStep::Wait(time) => format!("wait {time:?}"),
             BootStep::Keys(keys) => format!("keys {keys}"),
-            BootStep::Type(text) => format!("type {text}"),
+            BootStep::Type { text, .. } => format!("type {text}"),
+            other => format!("{other:?}"),
         })
         .collect();
     assert_eq!(

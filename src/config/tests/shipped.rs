@@ -35,7 +35,7 @@ fn the_typed_profile_types_a_quoted_address_and_keeps_the_rest() {
     assert_eq!(typed.tags, ["debian-12", "typed"]);
     assert_eq!(typed.provision.len(), debian.provision.len());
     let typing = typed.boot.iter().find_map(|step| match step {
-        BootStep::Type(text) => Some(text.to_string()),
+        BootStep::Type { text, .. } => Some(text.to_string()),
         _ => None,
     });
     assert_eq!(typing.as_deref(), Some(" \"ds=nocloud;s={{ seed.url }};dsmode=net\""));

@@ -13,7 +13,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::{ConsoleError, lock};
 use crate::frame::{Frame, Rect};
-use crate::keymap::{KeyStroke, SHIFT};
+use crate::keymap::{ALTGR, KeyStroke, SHIFT};
 use crate::rfb::{Event, RfbClient};
 use crate::screen::{NoText, Screen};
 
@@ -45,6 +45,7 @@ pub(crate) struct Shared {
     client: Mutex<RfbClient>,
     look: Mutex<Look>,
     held: Mutex<Vec<KeyStroke>>,
+    rolled: Mutex<Vec<KeyStroke>>,
     version: watch::Sender<u64>,
     wake: Notify,
     watchers: AtomicUsize,
@@ -81,6 +82,7 @@ impl Shared {
                 flicker: VecDeque::new(),
             }),
             held: Mutex::new(Vec::new()),
+            rolled: Mutex::new(Vec::new()),
             version: watch::Sender::new(0),
             wake: Notify::new(),
             watchers: AtomicUsize::new(0),
@@ -114,6 +116,7 @@ impl Shared {
 
     /// Queues a whole stroke.
     pub(crate) fn strike(&self, stroke: KeyStroke) {
+        self.settle();
         let shift_is_held = lock(&self.held).iter().any(KeyStroke::is_shift);
         // QEMU compares the case of the keysym with the state of shift and caps lock, and presses caps lock
         // itself when they disagree (`ui/vnc.c`, do_key_event): they must agree.
@@ -123,8 +126,14 @@ impl Shared {
         if with_shift {
             client.key(true, SHIFT.keysym, SHIFT.scancode);
         }
+        if stroke.altgr {
+            client.key(true, ALTGR.keysym, ALTGR.scancode);
+        }
         client.key(true, keysym, stroke.scancode);
         client.key(false, keysym, stroke.scancode);
+        if stroke.altgr {
+            client.key(false, ALTGR.keysym, ALTGR.scancode);
+        }
         if with_shift {
             client.key(false, SHIFT.keysym, SHIFT.scancode);
         }
@@ -134,6 +143,7 @@ impl Shared {
 
     /// Queues one half of a stroke, and remembers it.
     pub(crate) fn hold(&self, key: KeyStroke, down: bool) {
+        self.settle();
         let mut held = lock(&self.held);
         held.retain(|other| other.scancode != key.scancode);
         if down {
@@ -144,8 +154,51 @@ impl Shared {
         self.wake.notify_one();
     }
 
+    /// Queues the press of a key that stays down until [`Shared::settle`]; shift goes down and up as its run of
+    /// characters needs. A key that is down already is pressed again, as a keyboard that repeats does.
+    pub(crate) fn roll(&self, stroke: KeyStroke) {
+        if stroke.altgr || !lock(&self.held).is_empty() {
+            return self.strike(stroke);
+        }
+        let mut rolled = lock(&self.rolled);
+        let shift_is_down = rolled.iter().any(KeyStroke::is_shift);
+        let mut client = self.client();
+        // A blank is a blank with and without shift.
+        if stroke.shift != shift_is_down && stroke.keysym != 0x20 {
+            client.key(stroke.shift, SHIFT.keysym, SHIFT.scancode);
+            rolled.retain(|key| !key.is_shift());
+            if stroke.shift {
+                rolled.push(SHIFT);
+            }
+        }
+        client.key(true, stroke.keysym, stroke.scancode);
+        drop(client);
+        if !rolled.iter().any(|key| key.keysym == stroke.keysym) {
+            rolled.push(stroke);
+        }
+        drop(rolled);
+        self.wake.notify_one();
+    }
+
+    /// Queues the release of what was rolled, shift last.
+    pub(crate) fn settle(&self) {
+        let rolled = std::mem::take(&mut *lock(&self.rolled));
+        if rolled.is_empty() {
+            return;
+        }
+        let mut client = self.client();
+        let (shift, keys): (Vec<KeyStroke>, Vec<KeyStroke>) =
+            rolled.into_iter().partition(|key| key.is_shift());
+        for key in keys.into_iter().chain(shift) {
+            client.key(false, key.keysym, key.scancode);
+        }
+        drop(client);
+        self.wake.notify_one();
+    }
+
     /// Queues the release of every held key, newest first.
     pub(crate) fn release_all(&self) {
+        self.settle();
         let held = std::mem::take(&mut *lock(&self.held));
         let mut client = self.client();
         for key in held.iter().rev() {
@@ -157,7 +210,7 @@ impl Shared {
 
     /// The release of a key that is not pressed: QEMU drops it before any device, but it resets the refresh.
     fn nudge(&self) {
-        let shift_is_held = lock(&self.held).iter().any(KeyStroke::is_shift);
+        let shift_is_held = lock(&self.held).iter().chain(lock(&self.rolled).iter()).any(KeyStroke::is_shift);
         let mut client = self.client();
         if client.extended_keys() && !shift_is_held {
             client.key(false, SHIFT.keysym, SHIFT.scancode);

@@ -19,6 +19,14 @@ async fn typed_with(
     assert!(is_typable(text));
     let (console, shared) = console(guest).await;
     let outcome = type_text(&console, text, options).await;
+    // What was rolled is let go without waiting: the guest takes it a moment later.
+    tokio::time::timeout(Duration::from_secs(20), async {
+        while !crate::console::lock(&shared).down.is_empty() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    })
+    .await
+    .unwrap();
     let guest = crate::console::lock(&shared).clone();
     (outcome, guest)
 }
@@ -85,7 +93,7 @@ async fn what_can_not_be_corrected_is_quoted() {
 
 #[tokio::test(start_paused = true)]
 async fn without_an_echo_it_fails_or_goes_on_blind_as_told() {
-    let guest = || Guest { echoes: false, ..Guest::with_prompt("Password: ") };
+    let guest = || Guest { echoes: false, ..Guest::with_prompt("Name: ") };
     let limit = Duration::from_millis(300);
     let options = |echo| TypeOptions { echo, echo_limit: limit, ..TypeOptions::default() };
     let (outcome, _) = typed_with(guest(), "secret", &options(Echo::Required)).await;
@@ -98,6 +106,15 @@ async fn without_an_echo_it_fails_or_goes_on_blind_as_told() {
         assert_eq!(report.keys, 6);
         assert!("secret".starts_with(&guest.keys));
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn at_a_prompt_for_a_password_it_types_blind_and_says_so() {
+    let guest = Guest { echoes: false, ..Guest::with_prompt("forge's Password: ") };
+    let (outcome, _) = typed(guest, "secret").await;
+    let report = outcome.unwrap();
+    assert_eq!((report.verified, report.prompt_hides, report.keys), (false, true, 6));
+    assert!(report.elapsed >= Duration::from_millis(600), "slowly: {:?}", report.elapsed);
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,0 +1,200 @@
+//! What a wait looks for: a text or a regular expression, in a part of the screen, or one of several; and the known
+//! screens after which waiting makes no sense.
+//!
+//! Both look at one line at a time. Of several patterns the first in the given order wins, so that the order of a
+//! profile decides.
+
+use std::fmt;
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::console::{Console, WaitError};
+use crate::known::{self, Sighting};
+use crate::screen::{Screen, ScreenText};
+
+/// How often the clock is looked at: a fatal screen counts only when it has stood still.
+const TICK: Duration = Duration::from_millis(250);
+
+/// A part of a text screen, in lines and columns from 1, both ends included.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Region {
+    /// The lines.
+    pub lines: RangeInclusive<usize>,
+    /// The columns.
+    pub columns: RangeInclusive<usize>,
+}
+
+impl Default for Region {
+    fn default() -> Self {
+        Self { lines: 1..=usize::MAX, columns: 1..=usize::MAX }
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Wanted {
+    Words(String),
+    Expression(regex_lite::Regex),
+}
+
+/// What is looked for on a screen.
+#[derive(Clone, Debug)]
+pub struct Pattern {
+    wanted: Wanted,
+    region: Region,
+}
+
+impl Pattern {
+    /// A text; runs of blanks count as one.
+    #[must_use]
+    pub fn text(text: &str) -> Self {
+        Self { wanted: Wanted::Words(squeeze(text)), region: Region::default() }
+    }
+
+    /// A regular expression, searched in each line.
+    ///
+    /// # Errors
+    /// When it is none.
+    pub fn regex(expression: &str) -> Result<Self, regex_lite::Error> {
+        let expression = regex_lite::Regex::new(expression)?;
+        Ok(Self { wanted: Wanted::Expression(expression), region: Region::default() })
+    }
+
+    /// The same, in a part of the screen only.
+    #[must_use]
+    pub fn within(self, region: Region) -> Self {
+        Self { region, ..self }
+    }
+
+    /// The line that holds it.
+    #[must_use]
+    pub fn find(&self, screen: &Screen) -> Option<String> {
+        self.find_in(screen.text()?)
+    }
+
+    fn find_in(&self, text: &ScreenText) -> Option<String> {
+        let first = self.region.columns.start().saturating_sub(1);
+        let width = self.region.columns.end().saturating_sub(first);
+        text.rows
+            .iter()
+            .enumerate()
+            .filter(|(index, _)| self.region.lines.contains(&(index + 1)))
+            .map(|(_, row)| row.chars().skip(first).take(width).collect::<String>())
+            .find(|row| match &self.wanted {
+                Wanted::Words(words) => squeeze(row).contains(words),
+                Wanted::Expression(expression) => expression.is_match(row),
+            })
+    }
+}
+
+/// What is looked for, for messages.
+impl fmt::Display for Pattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.wanted {
+            Wanted::Words(words) => write!(f, "{words:?}")?,
+            Wanted::Expression(expression) => write!(f, "/{expression}/")?,
+        }
+        let part = |range: &RangeInclusive<usize>| match *range.end() {
+            usize::MAX => format!("{} to the end", range.start()),
+            end => format!("{} to {end}", range.start()),
+        };
+        let all = Region::default();
+        if self.region.lines != all.lines {
+            write!(f, " in lines {}", part(&self.region.lines))?;
+        }
+        if self.region.columns != all.columns {
+            write!(f, " in columns {}", part(&self.region.columns))?;
+        }
+        Ok(())
+    }
+}
+
+/// How a wait for patterns ended.
+#[derive(Clone, Debug)]
+pub enum Seen {
+    /// The pattern of that number, from 0.
+    Pattern(usize),
+    /// A screen after which nothing comes.
+    Fatal(Sighting),
+}
+
+/// Waits until the screen shows one of the patterns, or a fatal known screen, at most `limit`. May be dropped.
+///
+/// # Errors
+/// After `limit`, quoting the screen; or when the display is lost.
+pub async fn expect(console: &Console, patterns: &[Pattern], limit: Duration) -> Result<Seen, WaitError> {
+    let deadline = Instant::now() + limit;
+    loop {
+        let mut found = None;
+        let left = deadline.saturating_duration_since(Instant::now());
+        let waited = console
+            .wait_until(left.min(TICK), |look| {
+                found = patterns.iter().position(|pattern| pattern.find(&look.screen).is_some());
+                found.is_some()
+            })
+            .await?;
+        if let Some(number) = found {
+            return Ok(Seen::Pattern(number));
+        }
+        if let Some(sighting) = known::fatal_now(&console.screen(), console.unchanged_for()) {
+            return Ok(Seen::Fatal(sighting));
+        }
+        if let (Err(screen), true) = (waited, Instant::now() >= deadline) {
+            let text = patterns.iter().map(Pattern::to_string).collect::<Vec<_>>().join(" or ");
+            return Err(WaitError::NoPattern { text, limit, screen });
+        }
+    }
+}
+
+fn squeeze(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{Guest, console};
+
+    #[tokio::test(start_paused = true)]
+    async fn the_first_of_several_patterns_in_the_given_order_wins() {
+        let (console, _guest) = console(Guest::with_prompt("boot: ")).await;
+        let patterns =
+            [Pattern::text("GRUB"), Pattern::regex("^SeaBIOS .*1\\.\\d+").unwrap(), Pattern::text("boot:")];
+        let seen = expect(&console, &patterns, Duration::from_secs(5)).await.unwrap();
+        assert!(matches!(seen, Seen::Pattern(1)), "{seen:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_region_leaves_out_what_stands_elsewhere() {
+        let (console, _guest) = console(Guest::with_prompt("boot: ")).await;
+        let screen = console.screen();
+        let in_lines = |lines| Pattern::text("boot:").within(Region { lines, ..Region::default() });
+        assert!(in_lines(3..=3).find(&screen).is_some());
+        assert!(in_lines(1..=2).find(&screen).is_none());
+        let columns = Region { columns: 2..=5, ..Region::default() };
+        assert_eq!(Pattern::regex("^oot:$").unwrap().within(columns.clone()).find(&screen).unwrap(), "oot:");
+        assert!(Pattern::text("boot").within(columns).find(&screen).is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_screen_that_ends_everything_ends_the_wait_at_once_with_its_name() {
+        let mut guest = Guest::with_prompt("No bootable device.");
+        guest.shows_cursor = false;
+        let (console, _guest) = console(guest).await;
+        let began = Instant::now();
+        let seen = expect(&console, &[Pattern::text("GRUB")], Duration::from_secs(300)).await.unwrap();
+        let Seen::Fatal(sighting) = seen else { panic!("{seen:?}") };
+        assert!(sighting.to_string().contains("No bootable device"), "{sighting}");
+        assert!(began.elapsed() < Duration::from_secs(60), "{:?}", began.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_wait_in_vain_names_all_patterns_and_quotes_the_screen() {
+        let (console, _guest) = console(Guest::with_prompt("boot: ")).await;
+        let patterns = [Pattern::text("GRUB"), Pattern::regex("lo+gin").unwrap()];
+        let error = expect(&console, &patterns, Duration::from_secs(2)).await.unwrap_err().to_string();
+        assert!(error.starts_with("the screen did not show \"GRUB\" or /lo+gin/ within 2.0 s"), "{error}");
+        assert!(error.contains("| boot:"), "{error}");
+    }
+}

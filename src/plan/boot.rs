@@ -1,0 +1,73 @@
+//! The boot steps of a plan, from those of a profile.
+
+use std::time::Duration;
+
+use super::late::LateName;
+use super::{BootStep, Outcome, Sight, Wanted};
+use crate::config::profile::{self, BootStep as ConfigStep};
+use crate::config::template::{PlanName, Template};
+
+/// The plan's steps, with what planning knows filled in.
+pub(super) fn steps(steps: &[ConfigStep], known: &impl Fn(PlanName) -> String) -> Vec<BootStep> {
+    steps.iter().map(|step| one(step, known)).collect()
+}
+
+fn one(step: &ConfigStep, known: &impl Fn(PlanName) -> String) -> BootStep {
+    match step {
+        ConfigStep::WaitFor { sight, within, or_after, still_for } => BootStep::WaitFor {
+            sight: seen(sight, known),
+            within_ms: ms(*within),
+            or_after: *or_after,
+            still_ms: still_for.map(ms),
+        },
+        ConfigStep::Expect { outcomes, within } => BootStep::Expect {
+            outcomes: outcomes
+                .iter()
+                .map(|outcome| Outcome {
+                    sight: seen(&outcome.sight, known),
+                    steps: self::steps(&outcome.steps, known),
+                    again: outcome.again,
+                    fail: outcome.fail.clone(),
+                })
+                .collect(),
+            within_ms: ms(*within),
+        },
+        ConfigStep::Until { sight, press, every, within } => BootStep::Until {
+            sight: seen(sight, known),
+            press: press.to_late(known),
+            every_ms: ms(*every),
+            within_ms: ms(*within),
+        },
+        ConfigStep::WaitStill { quiet, within } => {
+            BootStep::WaitStill { quiet_ms: ms(*quiet), within_ms: ms(*within) }
+        }
+        ConfigStep::Wait(time) => BootStep::Wait { ms: ms(*time) },
+        ConfigStep::Keys(keys) => BootStep::Keys { keys: keys.to_late(known) },
+        ConfigStep::Type { text, echo, enter, layout } => {
+            BootStep::Type { text: text.to_late(known), echo: *echo, enter: *enter, layout: layout.clone() }
+        }
+    }
+}
+
+fn seen(sight: &profile::Sight, known: &impl Fn(PlanName) -> String) -> Sight {
+    let wanted = match &sight.wanted {
+        profile::Wanted::Text(text) => Wanted::Text(text.to_late(known)),
+        profile::Wanted::Regex(expression) => Wanted::Regex(expression.clone()),
+    };
+    Sight { wanted, lines: sight.lines, columns: sight.columns }
+}
+
+/// Whether a step types the late value, in an outcome's steps too.
+pub(super) fn types(steps: &[ConfigStep], wanted: LateName) -> bool {
+    let names = |text: &Template| text.to_late(|_| String::new()).names().any(|name| name == wanted);
+    steps.iter().any(|step| match step {
+        ConfigStep::Keys(text) | ConfigStep::Type { text, .. } => names(text),
+        ConfigStep::Until { press, .. } => names(press),
+        ConfigStep::Expect { outcomes, .. } => outcomes.iter().any(|outcome| types(&outcome.steps, wanted)),
+        ConfigStep::WaitFor { .. } | ConfigStep::WaitStill { .. } | ConfigStep::Wait(_) => false,
+    })
+}
+
+fn ms(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
