@@ -188,7 +188,7 @@ impl Shared {
         }
         let mut client = self.client();
         let (shift, keys): (Vec<KeyStroke>, Vec<KeyStroke>) =
-            rolled.into_iter().partition(|key| key.is_shift());
+            rolled.into_iter().partition(KeyStroke::is_shift);
         for key in keys.into_iter().chain(shift) {
             client.key(false, key.keysym, key.scancode);
         }

@@ -1,6 +1,7 @@
 //! The console against real firmware and real boot loaders in a real QEMU. A test whose tools are missing says so.
 
 mod screens;
+mod soak;
 mod vm;
 
 use std::sync::atomic::{AtomicUsize, Ordering};

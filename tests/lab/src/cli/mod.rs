@@ -10,6 +10,7 @@ mod programs;
 mod routes;
 mod serve;
 mod site;
+mod soak;
 mod test;
 mod trial;
 
@@ -31,6 +32,8 @@ enum Command {
     Demo(demo::DemoArguments),
     /// Sets up what is missing and runs every test, those with real guests too
     Test(test::TestArguments),
+    /// Runs a test that takes longer than the tests may
+    Soak(soak::SoakArguments),
     /// Runs a lab to play with until Ctrl-C
     Serve(serve::ServeArguments),
     /// Makes the guests' disks that the cache lacks and prints their paths
@@ -65,6 +68,7 @@ pub fn main() -> ExitCode {
         .init();
     let result = match arguments.command {
         Command::Demo(arguments) => demo::run(&arguments),
+        Command::Soak(arguments) => soak::run(&arguments),
         Command::Test(arguments) => test::run(&arguments),
         Command::Serve(arguments) => serve::run(&arguments),
         Command::Images(arguments) => images::run(&arguments),

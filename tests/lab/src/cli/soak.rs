@@ -1,0 +1,49 @@
+//! `cargo lab soak NAME`: what takes longer than the tests may.
+
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::{Args, ValueEnum};
+
+use super::output;
+use super::programs::cargo;
+
+/// A long test.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Soak {
+    /// Random kernel lines typed into GRUB's editor, read back and compared
+    Typing,
+}
+
+/// The arguments of `cargo lab soak`.
+#[derive(Debug, Args)]
+pub struct SoakArguments {
+    /// Which one
+    name: Soak,
+    /// How many lines to type with proof
+    #[arg(long, default_value_t = 1000)]
+    lines: u32,
+    /// How many lines to type as others do, with a fixed interval and unseen
+    #[arg(long, default_value_t = 10)]
+    fixed: u32,
+    /// Leaves the machine idle; otherwise each of its cores is kept busy
+    #[arg(long)]
+    idle: bool,
+}
+
+/// Sets up what is missing and runs it.
+pub fn run(arguments: &SoakArguments) -> anyhow::Result<ExitCode> {
+    crate::setup::ensure(&mut output::say)?;
+    let (package, target, test) = match arguments.name {
+        Soak::Typing => ("forge-console", "real", "soak_typing"),
+    };
+    let status = cargo()
+        .args(["test", "--locked", "--offline", "--package", package, "--test", target, "--"])
+        .args(["--ignored", "--nocapture", test])
+        .env("FORGE_SOAK_LINES", arguments.lines.to_string())
+        .env("FORGE_SOAK_FIXED_LINES", arguments.fixed.to_string())
+        .env("FORGE_SOAK_IDLE", u8::from(arguments.idle).to_string())
+        .status()
+        .context("cargo can't be run")?;
+    Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
