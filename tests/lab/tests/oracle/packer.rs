@@ -175,8 +175,8 @@ async fn packer_installs_a_guest_from_an_iso_by_typing_at_its_boot_menu() -> any
         "disks": [{"type": "scsi", "disk_size": "1G", "storage_pool": "local", "storage_pool_type": "directory", "format": "qcow2"}],
         "http_directory": "web",
         // GRUB's command line; the guest reaches the host under this address of QEMU's user network.
-        "boot_wait": "30s",
-        "boot_key_interval": "20ms",
+        "boot_wait": "15s",
+        "boot_key_interval": "150ms",
         "boot_command": [
             "c<wait2>",
             "linux /boot/vmlinuz no_timer_check console=ttyS0 console=tty0 answers=http://10.0.2.2:{{ .HTTPPort }}/answers<enter><wait2>",
