@@ -1,6 +1,6 @@
 //! Makes the build VM: claims an id by creating at it, waits, configures.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use forge_machine::{Attachments, PortError, Standing, TaskHandle, VmRef};
 
@@ -10,27 +10,17 @@ use crate::engine::{Cx, Effect, StageError};
 use crate::event::Stage;
 use crate::plan::late::LateName;
 
-/// How often an id may turn out to be taken before the range is called contested.
-const CLAIM_TRIES: usize = 50;
+/// How long ids may be taken by others, one after another, before the range is called contested.
+const CLAIM_PATIENCE: Duration = Duration::from_secs(600);
 
 /// Creates and configures the build VM.
 ///
 /// # Errors
 /// When no id can be claimed, or the target refuses the creation or a setting.
 pub async fn create(cx: &mut Cx, seeded: &Seeded) -> Result<Created, StageError> {
-    let (vm, task) = claim(cx).await?;
+    let vm = claim(cx, seeded).await?;
     cx.bindings.bind(LateName::VmId, &vm.id);
     cx.bindings.bind(LateName::VmNode, &vm.node);
-
-    cx.doing(Stage::Create, format!("{} at id {}", seeded.source_in_words(cx), vm.id));
-    let hypervisor = cx.hypervisor.clone();
-    let wait = async {
-        hypervisor
-            .wait(&task)
-            .await
-            .map_err(|error| StageError::port(format!("{vm} could not be created"), error))
-    };
-    cx.cancellable_effect(Effect::AwaitCreate, wait).await?;
 
     cx.doing(Stage::Create, "configuring it");
     let machine = cx.hypervisor.machine(&vm);
@@ -47,12 +37,14 @@ pub async fn create(cx: &mut Cx, seeded: &Seeded) -> Result<Created, StageError>
     Ok(Created { machine })
 }
 
-/// Claims an id by creating at it: nothing reserves one, so whoever creates first has it.
-async fn claim(cx: &mut Cx) -> Result<(VmRef, TaskHandle), StageError> {
+/// Claims an id by creating at it, and waits until it is created. Nothing reserves an id, so whoever creates first has
+/// it; an id that was taken is left to others, for as long as the range has room.
+async fn claim(cx: &mut Cx, seeded: &Seeded) -> Result<VmRef, StageError> {
     let plan = cx.plan.clone();
     let hypervisor = cx.hypervisor.clone();
     let mut refused: Vec<VmRef> = Vec::new();
-    for _ in 0..CLAIM_TRIES {
+    let began = Instant::now();
+    while began.elapsed() < CLAIM_PATIENCE {
         let propose = async {
             hypervisor
                 .propose_id(&plan.machine, &refused)
@@ -63,33 +55,39 @@ async fn claim(cx: &mut Cx) -> Result<(VmRef, TaskHandle), StageError> {
         let action = UndoAction::DestroyVm { vm: vm.clone(), nonce: cx.mark.nonce.clone() };
         let undo = cx.cleanup.before_effect(UndoKind::Undo, action)?;
         let mark = cx.mark.clone();
-        let mut taken = false;
         let submitted = cx
             .effect(Effect::SubmitCreate, async {
                 match hypervisor.submit_create(&plan.machine, &vm, &mark).await {
                     Ok(task) => Ok(Some(task)),
-                    Err(PortError::IdTaken { .. }) => {
-                        taken = true;
-                        Ok(None)
-                    }
+                    Err(PortError::IdTaken { .. }) => Ok(None),
                     Err(error) if error.is_outcome_unknown() => adopt(cx, &vm, error).await.map(Some),
                     Err(error) => Err(StageError::port(format!("{vm} could not be created"), error)),
                 }
             })
             .await?;
-        match submitted {
-            Some(task) => {
-                cx.cleanup.submitted(undo, &task)?;
-                return Ok((vm, task));
-            }
-            None => {
-                cx.cleanup.settle(undo)?;
-                refused.push(vm);
+        if let Some(task) = submitted {
+            cx.cleanup.submitted(undo, &task)?;
+            cx.doing(Stage::Create, format!("{} at id {}", seeded.source_in_words(cx), vm.id));
+            let wait = async {
+                match hypervisor.wait(&task).await {
+                    Ok(()) => Ok(true),
+                    // Some creations find out only in their task that somebody was faster.
+                    Err(PortError::IdTaken { .. }) => Ok(false),
+                    Err(error) => Err(StageError::port(format!("{vm} could not be created"), error)),
+                }
+            };
+            if cx.cancellable_effect(Effect::AwaitCreate, wait).await? {
+                return Ok(vm);
             }
         }
+        cx.cleanup.settle(undo)?;
+        // One that was refused long ago may be free again.
+        refused.retain(|other| *other != vm);
+        refused.push(vm);
     }
     Err(StageError::new(format!(
-        "{CLAIM_TRIES} ids in a row were taken by others while forge tried to use them"
+        "for {} s every id was taken by others when forge tried to use it",
+        CLAIM_PATIENCE.as_secs()
     ))
     .hint("give this target a range of its own with `vmids` in forge.toml"))
 }

@@ -22,29 +22,35 @@ struct OnLab {
 impl OnLab {
     async fn new() -> Self {
         let site = LabSite::in_name_only().await.expect("a lab");
-        let config = ProxmoxConfig {
-            target: "lab".into(),
-            url: site.lab.url(),
-            token_id: TOKEN.into(),
-            token_secret: site.secret.as_str().into(),
-            tls: TlsChoice::Fingerprint(site.lab.fingerprint().into()),
-            nodes: vec!["pve".into()],
-            disk_storage: Some("local".into()),
-            iso_storage: Some("local".into()),
-            bridge: Some("vmbr0".into()),
-        };
+        let config = config_of(&site.lab.url(), site.lab.fingerprint(), &site.secret);
         let open = move || -> Arc<dyn forge_machine::Hypervisor> {
             Arc::new(ProxmoxHypervisor::connect(config.clone()).expect("its settings are sound"))
         };
-        Self { site, bench: Workbench::new(plan(), Box::new(open)) }
+        Self { site, bench: Workbench::new(plan_for(FIRST_ID + 98), Box::new(open)) }
     }
 }
 
-fn plan() -> Plan {
+/// How a test reaches a lab.
+pub fn config_of(url: &str, fingerprint: &str, secret: &str) -> ProxmoxConfig {
+    ProxmoxConfig {
+        target: "lab".into(),
+        url: url.into(),
+        token_id: TOKEN.into(),
+        token_secret: secret.into(),
+        tls: TlsChoice::Fingerprint(fingerprint.into()),
+        nodes: vec!["pve".into()],
+        disk_storage: Some("local".into()),
+        iso_storage: Some("local".into()),
+        bridge: Some("vmbr0".into()),
+    }
+}
+
+/// A plan for a lab, with VMIDs up to that one.
+pub fn plan_for(last: u32) -> Plan {
     let mut plan = fake_build::plan();
     plan.target = "lab".into();
     plan.machine.node = "pve".into();
-    plan.machine.ids = Some((FIRST_ID, FIRST_ID + 98));
+    plan.machine.ids = Some((FIRST_ID, last));
     plan.machine.source = SourceSpec::Clone {
         vm: VmRef::new(BOOT_VM.to_string(), "pve"),
         name: "boot-vm".into(),

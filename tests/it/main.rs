@@ -7,5 +7,6 @@ mod fault_matrix;
 mod lab_builds;
 mod lab_kills;
 mod lab_matrix;
+mod lab_race;
 mod seed_disc;
 mod support;

@@ -311,7 +311,8 @@ impl Hypervisor for FakeHypervisor {
         let vms = self.world.vms();
         (low..=high)
             .map(|id| VmRef::new(id.to_string(), spec.node.clone()))
-            .find(|at| !vms.contains_key(at) && !refused.contains(at))
+            .filter(|at| !vms.contains_key(at))
+            .min_by_key(|at| refused.iter().position(|each| each == at).map_or(0, |position| position + 1))
             .ok_or_else(|| PortError::failed("choosing an id", format!("none of {low}-{high} is free")))
     }
 

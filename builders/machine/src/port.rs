@@ -207,7 +207,8 @@ pub trait Hypervisor: std::fmt::Debug + Send + Sync {
 
     /// Names an id that is free now. It reserves nothing: creating may still find it taken.
     ///
-    /// `refused` are ids that were taken when they were tried. Read only; may be dropped.
+    /// `refused` are ids that were taken when they were tried, oldest first: they are proposed again only when no other
+    /// is free, and the more there are the less will two builds be given the same. Read only; may be dropped.
     ///
     /// # Errors
     /// When no id is left in the range, or the target can't be asked.

@@ -17,12 +17,13 @@ use serde_json::Value;
 use crate::api::client::{Client, decode};
 use crate::api::encode::{Params, path};
 use crate::api::error::ApiError;
-use crate::api::task::{Upid, is_success};
+use crate::api::task::{Pace, Upid, is_success};
 use crate::api::types::{NodeEntry, ResourceEntry};
 use crate::check;
 use crate::config::ProxmoxConfig;
 use crate::discovery::{self, vm_config};
-use crate::machine::{ProxmoxMachine, power_of, task_handle};
+use crate::ids;
+use crate::machine::{LOCK_PATIENCE, ProxmoxMachine, power_of, task_handle};
 use crate::params::{self, TAG_BUILD, TAG_KEPT};
 use crate::permissions::Grants;
 use crate::vmconfig::VmConfig;
@@ -117,24 +118,21 @@ impl ProxmoxHypervisor {
         range: Option<(u32, u32)>,
         refused: &[VmRef],
     ) -> Result<Option<String>, ApiError> {
-        let is_refused = |id: &str| refused.iter().any(|vm| vm.id == id);
-        let (first, last, known) = match range {
-            Some((first, last)) => (first, last, self.ids_in_use().await?),
+        let (range, known) = match range {
+            Some(range) => (range, self.ids_in_use().await?),
             None => {
                 let next: Value = self.shared.client.get("/cluster/nextid", &Params::new()).await?;
                 let next = next.as_str().map_or_else(|| next.to_string(), str::to_owned);
-                if !is_refused(&next) {
-                    return Ok(Some(next));
-                }
-                let next = next.parse().unwrap_or(100);
-                (next, u32::MAX, BTreeSet::new())
+                ((next.parse().unwrap_or(100), ids::LAST), BTreeSet::new())
             }
         };
-        for id in first..=last {
-            let text = id.to_string();
+        let refused = refused.iter().filter_map(|vm| vm.id.parse().ok()).collect();
+        let mut choice = ids::Choice::new(range, known, refused);
+        while let Some(id) = choice.next() {
             // The list is old and shows only what the token may see; the cluster itself has the last word.
-            if !known.contains(&u64::from(id)) && !is_refused(&text) && self.shared.is_free(&text).await? {
-                return Ok(Some(text));
+            let id = id.to_string();
+            if self.shared.is_free(&id).await? {
+                return Ok(Some(id));
             }
         }
         Ok(None)
@@ -224,11 +222,18 @@ impl Hypervisor for ProxmoxHypervisor {
         };
         let action = format!("clone {source} to VM {}", at.id);
         let path = path(&["nodes", &source.node, "qemu", &source.id, "clone"]);
-        match self.shared.client.post(&path, &body).await {
-            Ok(reply) => Ok(task_handle(&reply.data, &source.node)),
-            Err(ApiError::IdTaken { .. }) => Err(PortError::IdTaken { id: at.id.clone() }),
-            // The lock in question is the source's, whatever request met it.
-            Err(error) => Err(error.at(&action)),
+        let pace = Pace::start();
+        loop {
+            match self.shared.client.post(&path, &body).await {
+                Ok(reply) => return Ok(task_handle(&reply.data, &source.node)),
+                Err(ApiError::IdTaken { .. }) => return Err(PortError::IdTaken { id: at.id.clone() }),
+                // The lock is the source's, or that of a VM which takes the id: nothing was done.
+                Err(error) if error.is_locked() && pace.elapsed() < LOCK_PATIENCE => {
+                    tracing::debug!(%error, "waiting for the lock");
+                    pace.rest().await;
+                }
+                Err(error) => return Err(error.at(&action)),
+            }
         }
     }
 

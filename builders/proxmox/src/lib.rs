@@ -21,6 +21,7 @@ pub mod check;
 pub mod config;
 pub mod discovery;
 pub mod hypervisor;
+mod ids;
 pub mod machine;
 pub mod params;
 pub mod permissions;

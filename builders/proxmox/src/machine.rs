@@ -28,7 +28,7 @@ use crate::params::{self, DiskChange};
 use crate::vmconfig::VmConfig;
 
 /// How long a locked VM is tried again.
-const LOCK_PATIENCE: Duration = Duration::from_secs(45);
+pub(crate) const LOCK_PATIENCE: Duration = Duration::from_secs(45);
 /// How long a VM that switched itself off may still count as running (qmeventd cleans up behind it).
 const SETTLE_LIMIT: Duration = Duration::from_secs(30);
 const SSH_PORT: u16 = 22;
