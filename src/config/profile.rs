@@ -166,6 +166,15 @@ pub struct Vm {
     pub proxmox: BTreeMap<String, String>,
     /// `[vm.qemu]`: settings of the QEMU backend, passed through; truth values as 1 and 0.
     pub qemu: BTreeMap<String, String>,
+    /// The storage of the disks on Proxmox; `None` takes the target's.
+    pub storage: Option<String>,
+    /// The resource pool; `None` takes the target's.
+    pub pool: Option<String>,
+    /// The disks of the firmware's variables and of the TPM on Proxmox, added when the source has none.
+    pub state_disks: Vec<DiskSpec>,
+    /// The settings that stand for keys of `[vm.proxmox]`: `vm.proxmox.scsihw` is `vm.scsi-controller`.
+    #[serde(skip)]
+    pub origins: BTreeMap<String, String>,
 }
 
 /// Whether the finished template has a cloud-init drive.
@@ -425,10 +434,16 @@ impl Default for DeadlineConfig {
 }
 
 impl Profile {
+    /// What the profile calls a setting that backends call by Proxmox's name.
+    #[must_use]
+    pub fn setting<'a>(&'a self, setting: &'a str) -> &'a str {
+        self.vm.origins.get(setting).map_or(setting, String::as_str)
+    }
+
     /// Where a setting stands, or the nearest table around it.
     #[must_use]
     pub fn place(&self, setting: &str) -> Option<&Place> {
-        let mut name = setting;
+        let mut name = self.setting(setting);
         loop {
             if let Some(place) = self.places.get(name) {
                 return Some(place);

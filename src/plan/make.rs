@@ -53,7 +53,9 @@ pub fn query(profile: &Profile, target: &Target) -> Result<FactsQuery, Finding> 
                 }
                 CloudInit::Inherit => None,
             };
-            let full = profile.source.full.then(|| proxmox.disk_storage.clone()).flatten();
+            let of_disks = profile.vm.storage.clone().or_else(|| proxmox.disk_storage.clone());
+            let full = profile.source.full.then_some(of_disks).flatten();
+            let all_disks = profile.vm.disks.iter().chain(&profile.vm.state_disks);
             let mut bridges: Vec<String> =
                 profile.vm.networks.iter().filter_map(|each| each.bridge.clone()).collect();
             if profile.vm.networks.iter().any(|each| each.bridge.is_none()) {
@@ -61,9 +63,15 @@ pub fn query(profile: &Profile, target: &Target) -> Result<FactsQuery, Finding> 
             }
             bridges.sort();
             bridges.dedup();
-            let mut storages: Vec<String> = full.into_iter().chain(drive).collect();
-            storages.dedup();
-            (storages, bridges, proxmox.nodes.clone(), proxmox.pool.clone())
+            let named = all_disks.filter_map(|disk| disk.storage.clone());
+            let mut storages: Vec<String> = Vec::new();
+            for storage in full.into_iter().chain(drive).chain(named) {
+                if !storages.contains(&storage) {
+                    storages.push(storage);
+                }
+            }
+            let pool = profile.vm.pool.clone().or_else(|| proxmox.pool.clone());
+            (storages, bridges, proxmox.nodes.clone(), pool)
         }
         TargetKind::Qemu(_) => (Vec::new(), Vec::new(), Vec::new(), None),
     };
@@ -78,7 +86,7 @@ pub fn query(profile: &Profile, target: &Target) -> Result<FactsQuery, Finding> 
 #[must_use]
 pub fn located(profile: &Profile, setting: &str, message: impl Into<String>) -> Finding {
     match profile.place(setting) {
-        Some(place) => Finding::at(place, setting, message),
+        Some(place) => Finding::at(place, profile.setting(setting), message),
         None => Finding { setting: setting.to_owned(), ..Finding::general(message) },
     }
 }
@@ -92,7 +100,11 @@ fn setting_of(profile: &Profile, target: &Target, found: &forge_machine::Finding
     match found.setting.as_str() {
         "storage" => match &profile.vm.cloud_init {
             CloudInit::Add { storage, .. } if named(storage) => "vm.cloud-init.storage".into(),
-            _ => in_target("storage"),
+            _ if named(&profile.vm.storage) => "vm.storage".into(),
+            _ => match profile.vm.disks.iter().position(|disk| named(&disk.storage)) {
+                Some(index) => format!("vm.disks[{index}].storage"),
+                None => in_target("storage"),
+            },
         },
         "bridge" => match profile.vm.networks.iter().position(|each| named(&each.bridge)) {
             Some(index) => format!("vm.networks[{index}].bridge"),
@@ -216,11 +228,15 @@ fn machine(
     for (index, disk) in vm.disks.iter().enumerate() {
         let setting = format!("vm.disks[{index}]");
         match source.disks.iter().find(|each| each.slot == disk.slot) {
+            // With a size it is added.
+            None if proxmox.is_some() && disk.size.is_some() => {}
             None => {
                 let slots: Vec<&str> = source.disks.iter().map(|each| each.slot.as_str()).collect();
                 let message = format!("{} has no disk {}", source.name, disk.slot);
-                findings
-                    .push(located(profile, &setting, message).help(format!("it has: {}", slots.join(", "))));
+                let added = if proxmox.is_some() { "; with a `size` it is added" } else { "" };
+                findings.push(
+                    located(profile, &setting, message).help(format!("it has: {}{added}", slots.join(", "))),
+                );
             }
             Some(present) => {
                 if let Some(size) = disk.size.filter(|size| *size < present.size) {
@@ -248,7 +264,9 @@ fn machine(
             vm: source.vm.clone(),
             name: source.name.clone(),
             full: profile.source.full || !source.template,
-            storage: proxmox.and_then(|target| target.disk_storage.clone()).filter(|_| profile.source.full),
+            storage: proxmox
+                .and_then(|target| vm.storage.clone().or_else(|| target.disk_storage.clone()))
+                .filter(|_| profile.source.full),
         },
     };
     if !profile.source.full && !source.template && proxmox.is_some() {
@@ -261,12 +279,16 @@ fn machine(
         source: source_spec,
         node,
         ids: proxmox.and_then(|target| target.vmids),
-        pool: proxmox.and_then(|target| target.pool.clone()),
+        pool: proxmox.and_then(|target| vm.pool.clone().or_else(|| target.pool.clone())),
         cores: vm.cores,
         sockets: vm.sockets,
         cpu: vm.cpu.clone(),
         memory_mib: vm.memory_mib,
-        disks: vm.disks.clone(),
+        disks: if proxmox.is_some() {
+            vm.disks.iter().chain(&vm.state_disks).cloned().collect()
+        } else {
+            vm.disks.clone()
+        },
         networks,
         agent: vm.agent,
         cloud_init: cloud_init_drive(profile, input, source, findings),

@@ -70,6 +70,7 @@ pub fn plan(
         slot: disk.slot.clone(),
         size: Some(disk.size + GROWTH),
         discard: None,
+        ..DiskSpec::default()
     });
     let profile = format!("test-{}", source.name);
     Ok(Plan {

@@ -145,7 +145,7 @@ async fn what_the_target_does_not_have_is_told_with_what_it_has() -> anyhow::Res
     );
     site.write(
         "tiny.toml",
-        &PROFILE.replace("[deadlines]", "[vm]\nnetworks = [{ model = \"virtio\" }]\ncloud-init = { slot = \"ide2\", storage = \"zfs\" }\ndisks = [{ slot = \"scsi1\", size = \"4GiB\" }]\n\n[deadlines]"),
+        &PROFILE.replace("[deadlines]", "[vm]\nnetworks = [{ model = \"virtio\" }]\ncloud-init = { slot = \"ide2\", storage = \"zfs\" }\ndisks = [{ slot = \"scsi1\" }]\n\n[deadlines]"),
     );
     insta::assert_snapshot!(refused(&site, &build(&site).await, 3), @r#"
 error: there is no storage `ceph` on pve (`targets.lab.storage`)
@@ -155,8 +155,46 @@ error: tiny.toml:15:41: there is no storage `zfs` on pve (`vm.cloud-init.storage
 error: there is no bridge `vmbr7` on pve (`targets.lab.bridge`)
     help: did you mean `vmbr0`? there are these bridges: vmbr0
 error: tiny.toml:16:10: boot-vm has no disk scsi1 (`vm.disks[0]`)
-    help: it has: scsi0
+    help: it has: scsi0; with a `size` it is added
 "#);
+    site.close().await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hardware_that_the_release_does_not_take_is_told_with_its_lines() -> anyhow::Result<()> {
+    let site = LabSite::in_name_only().await?;
+    let vm = r#"[vm]
+cpu = "hots"
+os-type = "l27"
+vga = { type = "virtio", memory = 2 }
+args = "-s"
+disks = [{ slot = "scsi0", cache = "never", options = { mpbs = 3 } }]
+networks = [{ model = "virtoi", mtu = 70000 }]
+efi = { storage = "local", type = "8m" }
+
+[vm.proxmox]
+scsihv = "lsi"
+tags = "x"
+
+[deadlines]"#;
+    site.write("tiny.toml", &PROFILE.replace("[deadlines]", vm));
+    let told = refused(&site, &site.run(&["plan", "tiny.toml"]).await, 3);
+    for line in [
+        "tiny.toml:14:7: the node offers no CPU type `hots` (`vm.cpu`)",
+        "tiny.toml:15:11: Proxmox VE 9.2 takes no `l27` for `ostype` (`vm.os-type`)",
+        "tiny.toml:16:1: `memory` of `vga` is 4 at least, not 2 (`vm.vga`)",
+        "tiny.toml:17:8: Proxmox VE lets only root@pam itself set `args` to this, and no token (`vm.args`)",
+        "tiny.toml:18:36: Proxmox VE 9.2 takes no `never` for `cache` of `scsi0` (`vm.disks[0].cache`)",
+        "tiny.toml:18:10: Proxmox VE 9.2 knows no `mpbs` in `scsi0` (`vm.disks[0].mpbs`)",
+        "tiny.toml:19:23: Proxmox VE 9.2 takes no `virtoi` for `model` of `net0` (`vm.networks[0].model`)",
+        "tiny.toml:19:39: `mtu` of `net0` is 65520 at most, not 70000 (`vm.networks[0].mtu`)",
+        "tiny.toml:20:1: Proxmox VE 9.2 takes no `8m` for `efitype` of `efidisk0` (`vm.efi.efitype`)",
+        "tiny.toml:23:10: Proxmox VE 9.2 knows no key `scsihv` (`vm.proxmox.scsihv`)",
+        "tiny.toml:24:8: `tags` is set by forge itself (`vm.proxmox.tags`)",
+    ] {
+        assert!(told.contains(line), "{line}:\n{told}");
+    }
     site.close().await;
     Ok(())
 }

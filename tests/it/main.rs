@@ -4,6 +4,7 @@
 
 mod bad_input;
 mod fault_matrix;
+mod hardware;
 mod lab_builds;
 mod lab_kills;
 mod lab_matrix;

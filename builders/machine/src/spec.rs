@@ -65,7 +65,7 @@ pub enum SourceSpec {
 }
 
 /// A disk as the profile names it. Only what is given is changed on a clone.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct DiskSpec {
     /// The slot, by Proxmox's names (`scsi0`, `virtio0`, `sata1`, `ide0`).
@@ -74,10 +74,16 @@ pub struct DiskSpec {
     pub size: Option<u64>,
     /// Whether discards of the guest free space of the storage.
     pub discard: Option<bool>,
+    /// The storage that holds it; `None` takes the source's or the target's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub storage: Option<String>,
+    /// Further options by the backend's own names (Proxmox: `cache`, `ssd`, `iothread`, …), passed through.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub options: BTreeMap<String, String>,
 }
 
 /// A network adapter as the profile names it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct NetworkSpec {
     /// The model by Proxmox's name (`virtio`, `e1000`, …).
@@ -86,6 +92,12 @@ pub struct NetworkSpec {
     pub bridge: Option<String>,
     /// The VLAN tag.
     pub vlan: Option<u16>,
+    /// The MAC address; `None` keeps the one that is there, or lets the target make one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mac: Option<String>,
+    /// Further options by the backend's own names (Proxmox: `firewall`, `mtu`, `queues`, …), passed through.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub options: BTreeMap<String, String>,
 }
 
 /// The cloud-init drive that a finished template carries.

@@ -3,9 +3,10 @@
 use forge_machine::{Facts, Finding, MachineSpec, SourceSpec};
 
 use crate::config::ProxmoxConfig;
-use crate::discovery::{bridge_of, did_you_mean};
-use crate::params::RESERVED_KEYS;
-use crate::vmconfig::{format_size, is_drive_slot};
+use crate::discovery::{bridge_of, did_you_mean, suggest};
+use crate::params::{RESERVED_KEYS, is_state_slot};
+use crate::schema::{Fault, Release};
+use crate::vmconfig::{PropertyString, format_size, is_drive_slot};
 
 /// Checks a spec.
 #[must_use]
@@ -29,14 +30,84 @@ pub fn check(config: &ProxmoxConfig, spec: &MachineSpec, facts: &Facts) -> Vec<F
     storages(spec, facts, &mut findings);
     disks(config, spec, facts, &mut findings);
     networks(config, spec, facts, &mut findings);
-    for key in spec.extra.keys().filter(|key| RESERVED_KEYS.contains(&key.as_str())) {
-        findings.push(Finding::fatal(
-            format!("vm.proxmox.{key}"),
-            format!("`{key}` is set by forge itself"),
-            "remove it here; where a profile may set it, it has a key of its own",
-        ));
-    }
+    keys(config, spec, facts, &mut findings);
     findings
+}
+
+/// `[vm.proxmox]`, and the options of disks and adapters, by the schema of the server's release.
+fn keys(config: &ProxmoxConfig, spec: &MachineSpec, facts: &Facts, findings: &mut Vec<Finding>) {
+    let release = Release::of(facts.product.rsplit(' ').next().unwrap_or_default());
+    let mut tell = |setting: String, fault: Fault| {
+        let Fault { message, help, fatal } = fault;
+        findings.push(Finding { setting, message, help, fatal });
+    };
+    let refuse = |message: String, help: &str| Fault { message, help: help.to_owned(), fatal: true };
+    for (key, value) in &spec.extra {
+        let setting = format!("vm.proxmox.{key}");
+        if RESERVED_KEYS.contains(&key.as_str()) {
+            let help = "remove it here; where a profile may set it, it has a key of its own";
+            tell(setting, refuse(format!("`{key}` is set by forge itself"), help));
+        } else if is_drive_slot(key) || is_state_slot(key) {
+            let help = "name disks in `vm.disks`, and those of firmware and TPM by `vm.efi` and `vm.tpm`";
+            tell(setting, refuse(format!("`{key}` is a disk, and would be made anew each time"), help));
+        } else {
+            if let Some(fault) = only_root(&config.token_id, key, value) {
+                tell(setting.clone(), fault);
+            }
+            for fault in release.map(|release| release.check(key, value)).unwrap_or_default() {
+                tell(setting.clone(), fault);
+            }
+        }
+    }
+    let Some(release) = release else { return };
+    for (number, disk) in spec.disks.iter().enumerate() {
+        for (name, fault) in release.check_options(&disk.slot, &disk.options) {
+            tell(format!("{}.{name}", setting_of_disk(number, &disk.slot)), fault);
+        }
+    }
+    for (number, network) in spec.networks.iter().enumerate() {
+        let (setting, key) = (format!("vm.networks[{number}]"), format!("net{number}"));
+        for fault in release.check(&key, &network.model) {
+            tell(format!("{setting}.model"), fault);
+        }
+        for (name, fault) in release.check_options(&key, &network.options) {
+            tell(format!("{setting}.{}", name.replace('_', "-")), fault);
+        }
+    }
+}
+
+/// What a profile calls a disk.
+fn setting_of_disk(number: usize, slot: &str) -> String {
+    match slot {
+        "efidisk0" => "vm.efi".into(),
+        "tpmstate0" => "vm.tpm".into(),
+        _ => format!("vm.disks[{number}]"),
+    }
+}
+
+/// Some keys are for root@pam itself and for none of its tokens (qemu-server API2/Qemu.pm, observed on PVE 9.2).
+fn only_root(token_id: &str, key: &str, value: &str) -> Option<Fault> {
+    let is_serial = key.strip_prefix("serial").is_some_and(|n| n.bytes().all(|b| b.is_ascii_digit()));
+    let only_root = matches!(key, "args" | "hookscript") || (is_serial && value != "socket");
+    (only_root && token_id != "root@pam").then(|| Fault {
+        message: format!("Proxmox VE lets only root@pam itself set `{key}` to this, and no token"),
+        help: "leave it out, and set it on the finished template as root on a node".into(),
+        fatal: true,
+    })
+}
+
+/// The CPU type against those that the node offers.
+#[must_use]
+pub fn cpu(spec: &MachineSpec, offered: &[String]) -> Option<Finding> {
+    let properties = PropertyString::parse(spec.cpu.as_deref()?);
+    let model = properties.first().or_else(|| properties.get("cputype"))?;
+    // Models of the site's own are seen by those who may audit the node.
+    if offered.is_empty() || model.starts_with("custom-") || offered.iter().any(|each| each == model) {
+        return None;
+    }
+    let known: Vec<&str> = offered.iter().map(String::as_str).collect();
+    let message = format!("the node offers no CPU type `{model}`");
+    Some(Finding::fatal("vm.cpu", message, suggest(model, &known, "CPU types")))
 }
 
 fn source(spec: &MachineSpec, facts: &Facts, findings: &mut Vec<Finding>) {
@@ -72,8 +143,12 @@ fn storages(spec: &MachineSpec, facts: &Facts, findings: &mut Vec<Finding>) {
         _ => None,
     };
     let for_drive = spec.cloud_init.as_ref().filter(|drive| !drive.inherited);
-    let for_drive = for_drive.map(|drive| ("template.cloud-init.storage", &drive.storage));
-    for (setting, name) in for_disks.into_iter().chain(for_drive) {
+    let for_drive = for_drive.map(|drive| ("template.cloud-init.storage".to_owned(), &drive.storage));
+    let for_disks = for_disks.map(|(setting, name)| (setting.to_owned(), name));
+    let of_disks = spec.disks.iter().enumerate().filter_map(|(number, disk)| {
+        Some((format!("{}.storage", setting_of_disk(number, &disk.slot)), disk.storage.as_ref()?))
+    });
+    for (setting, name) in for_disks.into_iter().chain(for_drive).chain(of_disks) {
         let Some(storage) = facts.storages.iter().find(|storage| storage.name == *name) else {
             let known: Vec<&str> = facts.storages.iter().map(|storage| storage.name.as_str()).collect();
             let message = format!("there is no storage `{name}` that the token sees");
@@ -82,7 +157,7 @@ fn storages(spec: &MachineSpec, facts: &Facts, findings: &mut Vec<Finding>) {
         };
         if !storage.active {
             let help = "look at its state on the node; a network storage may be out of reach";
-            findings.push(Finding::fatal(setting, format!("storage `{name}` is not active"), help));
+            findings.push(Finding::fatal(setting.clone(), format!("storage `{name}` is not active"), help));
         }
         if !storage.content.iter().any(|content| content == "images") {
             let usable =
@@ -106,6 +181,9 @@ fn disks(config: &ProxmoxConfig, spec: &MachineSpec, facts: &Facts, findings: &m
         || !source.disks.is_empty()
         || matches!(&spec.source, SourceSpec::Clone { storage: Some(_), .. });
     for (number, disk) in spec.disks.iter().enumerate() {
+        if is_state_slot(&disk.slot) {
+            continue;
+        }
         if !is_drive_slot(&disk.slot) {
             findings.push(Finding::fatal(
                 format!("vm.disks[{number}].slot"),
@@ -237,8 +315,18 @@ mod tests {
             sockets: None,
             cpu: None,
             memory_mib: None,
-            disks: vec![DiskSpec { slot: "scsi0".into(), size: Some(4 << 30), discard: None }],
-            networks: vec![NetworkSpec { model: "virtio".into(), bridge: None, vlan: None }],
+            disks: vec![DiskSpec {
+                slot: "scsi0".into(),
+                size: Some(4 << 30),
+                discard: None,
+                ..DiskSpec::default()
+            }],
+            networks: vec![NetworkSpec {
+                model: "virtio".into(),
+                bridge: None,
+                vlan: None,
+                ..NetworkSpec::default()
+            }],
             agent: None,
             cloud_init: Some(CloudInitDrive { slot: "ide2".into(), storage: "lvm".into(), inherited: false }),
             extra: BTreeMap::new(),
@@ -277,7 +365,8 @@ mod tests {
             ("vm.disks[0].size", "can't shrink", |spec| spec.disks[0].size = Some(1 << 30)),
             ("vm.disks[0].slot", "no disk slot", |spec| spec.disks[0].slot = "sda".into()),
             ("vm.disks[0].size", "has no disk scsi1", |spec| {
-                spec.disks[0] = DiskSpec { slot: "scsi1".into(), size: None, discard: None };
+                spec.disks[0] =
+                    DiskSpec { slot: "scsi1".into(), size: None, discard: None, ..DiskSpec::default() };
             }),
             ("vm.networks[0].bridge", "no bridge `vmbr1`", |spec| {
                 spec.networks[0].bridge = Some("vmbr1".into());
@@ -298,7 +387,12 @@ mod tests {
     #[test]
     fn a_second_adapter_needs_a_bridge_from_somewhere() {
         let mut spec = spec();
-        spec.networks.push(NetworkSpec { model: "virtio".into(), bridge: None, vlan: None });
+        spec.networks.push(NetworkSpec {
+            model: "virtio".into(),
+            bridge: None,
+            vlan: None,
+            ..NetworkSpec::default()
+        });
         assert_eq!(check(&config(), &spec, &facts()).len(), 1);
         let with_bridge = ProxmoxConfig { bridge: Some("vmbr0".into()), ..config() };
         assert_eq!(check(&with_bridge, &spec, &facts()), []);

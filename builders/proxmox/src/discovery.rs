@@ -12,7 +12,7 @@ use crate::api::client::Client;
 use crate::api::encode::{Params, path};
 use crate::api::error::ApiError;
 use crate::api::types::{
-    NetworkEntry, NodeEntry, PermissionMap, ResourceEntry, StatusCurrent, StorageEntry, Version,
+    CpuEntry, NetworkEntry, NodeEntry, PermissionMap, ResourceEntry, StatusCurrent, StorageEntry, Version,
 };
 use crate::config::ProxmoxConfig;
 use crate::permissions::Grants;
@@ -27,6 +27,8 @@ pub struct Found {
     pub findings: Vec<Finding>,
     /// What the token may do, for checking specs later.
     pub grants: Grants,
+    /// The CPU types that the node offers; empty when it does not say.
+    pub cpus: Vec<String>,
 }
 
 /// Looks at the target. May be dropped.
@@ -66,9 +68,9 @@ pub async fn discover(
         .filter(|node| all_nodes.iter().any(|entry| entry.node == *node))
         .or_else(|| source.as_ref().map(|source| source.vm.node.clone()))
         .or_else(|| nodes.first().cloned());
-    let (storages, bridges) = match &node {
-        Some(node) => tokio::try_join!(storages(client, node), bridges(client, node))?,
-        None => (Vec::new(), None),
+    let (storages, bridges, cpus) = match &node {
+        Some(node) => tokio::try_join!(storages(client, node), bridges(client, node), cpus(client, node))?,
+        None => (Vec::new(), None, Vec::new()),
     };
     let grants = Grants {
         token_id: client.token().id().to_owned(),
@@ -108,7 +110,19 @@ pub async fn discover(
         bridges,
         endpoint: Some(client.endpoint()),
     };
-    Ok(Found { facts, findings, grants })
+    Ok(Found { facts, findings, grants, cpus })
+}
+
+/// The CPU types of a node; none when it can't tell.
+async fn cpus(client: &Client, node: &str) -> Result<Vec<String>, ApiError> {
+    let path = path(&["nodes", node, "capabilities", "qemu", "cpu"]);
+    match client.get::<Vec<CpuEntry>>(&path, &Params::new()).await {
+        Ok(entries) => Ok(entries.into_iter().map(|entry| entry.name).collect()),
+        Err(error) => {
+            tracing::debug!(%error, "the node does not tell its CPU types");
+            Ok(Vec::new())
+        }
+    }
 }
 
 /// What a clone build puts where.
@@ -344,7 +358,15 @@ async fn bridges(client: &Client, node: &str) -> Result<Option<Vec<String>>, Api
     }
 }
 
-/// A proposal, and the list of what exists.
+/// A proposal, or the list of what exists.
+#[must_use]
+pub fn suggest(given: &str, known: &[&str], what: &str) -> String {
+    let near = known.iter().map(|name| (strsim::jaro_winkler(given, name), *name));
+    let best = near.filter(|(near, _)| *near > 0.8).max_by(|a, b| a.0.total_cmp(&b.0));
+    best.map_or_else(|| did_you_mean(given, known, what), |(_, name)| format!("did you mean `{name}`?"))
+}
+
+/// The name that was probably meant, and all that there are.
 #[must_use]
 pub fn did_you_mean(given: &str, known: &[&str], what: &str) -> String {
     let mut listed: Vec<&str> = known.to_vec();

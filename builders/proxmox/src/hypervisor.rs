@@ -33,7 +33,16 @@ use crate::vmconfig::VmConfig;
 pub struct Shared {
     pub(crate) client: Client,
     pub(crate) config: ProxmoxConfig,
-    grants: Mutex<Option<Grants>>,
+    learnt: Mutex<Option<Learnt>>,
+}
+
+/// What was learnt together with the facts, for checking specs later.
+#[derive(Debug)]
+struct Learnt {
+    /// What the token may do.
+    grants: Grants,
+    /// The CPU types that the node offers; empty when it does not say.
+    cpus: Vec<String>,
 }
 
 /// What stands at a VMID.
@@ -98,7 +107,7 @@ impl ProxmoxHypervisor {
         let client = Client::new(&config).map_err(|source| {
             PortError::broken(format!("target `{}` can't be used", config.target), source)
         })?;
-        Ok(Self { shared: Arc::new(Shared { client, config, grants: Mutex::new(None) }) })
+        Ok(Self { shared: Arc::new(Shared { client, config, learnt: Mutex::new(None) }) })
     }
 
     /// The API client, for what is beyond the port.
@@ -184,15 +193,18 @@ impl Hypervisor for ProxmoxHypervisor {
     async fn facts(&self, query: &FactsQuery) -> Result<(Facts, Vec<Finding>), PortError> {
         let found = discovery::discover(&self.shared.client, &self.shared.config, query).await;
         let found = found.map_err(|error| error.at(&format!("look at target `{}`", self.target())))?;
-        *self.shared.grants.lock().unwrap_or_else(PoisonError::into_inner) = Some(found.grants);
+        *self.shared.learnt.lock().unwrap_or_else(PoisonError::into_inner) =
+            Some(Learnt { grants: found.grants, cpus: found.cpus });
         Ok((found.facts, found.findings))
     }
 
     fn check(&self, spec: &MachineSpec, facts: &Facts) -> Vec<Finding> {
         let mut findings = check::check(&self.shared.config, spec, facts);
-        // What the token may do was learnt together with the facts.
-        let grants = self.shared.grants.lock().unwrap_or_else(PoisonError::into_inner);
-        findings.extend(grants.as_ref().map(|grants| grants.for_spec(spec)).unwrap_or_default());
+        let learnt = self.shared.learnt.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(learnt) = learnt.as_ref() {
+            findings.extend(learnt.grants.for_spec(spec));
+            findings.extend(check::cpu(spec, &learnt.cpus));
+        }
         findings
     }
 

@@ -26,6 +26,7 @@ pub mod machine;
 pub mod params;
 pub mod permissions;
 mod power;
+pub mod schema;
 pub mod secret;
 pub mod vmconfig;
 

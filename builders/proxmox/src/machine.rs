@@ -135,6 +135,11 @@ impl ProxmoxMachine {
         for change in changes.map_err(|detail| PortError::failed(action.clone(), detail))? {
             match change {
                 DiskChange::Add { slot, value } => self.allocate(&slot, &value).await.map_err(fault)?,
+                DiskChange::Move { slot, storage } => {
+                    let path = self.path(&["move_disk"]);
+                    let body = Params::new().with("disk", slot).with("storage", storage).with("delete", 1);
+                    self.run_to_end(|| self.client().post(&path, &body)).await.map_err(fault)?;
+                }
                 DiskChange::Grow { slot, size } => {
                     let path = self.path(&["resize"]);
                     let body = Params::new().with("disk", slot).with("size", size);
@@ -142,6 +147,7 @@ impl ProxmoxMachine {
                 }
             }
         }
+        self.put_config(&params::after_disks(spec, &present)).await.map_err(fault)?;
         // A drive that only the template needs is added when the guest has shut down: an empty one would be a second
         // seed beside the build's own.
         if seed.cloud_init.is_some()

@@ -3,14 +3,17 @@
 //! Only what differs is sent, so that repeating is harmless and needs no privilege for what stays the same. The first
 //! change is always [`identity`]: a clone inherits its source's tags, `onboot` and `protection`.
 
+use std::collections::BTreeMap;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use forge_machine::{
-    Attachments, BuildState, CloudInitSettings, MachineSpec, NetworkSpec, Ownership, SourceSpec, VmRef,
+    Attachments, BuildState, CloudInitSettings, DiskSpec, MachineSpec, NetworkSpec, Ownership, SourceSpec,
+    VmRef,
 };
 
 use crate::api::encode::{Params, escape};
-use crate::vmconfig::{Nic, PropertyString, VmConfig, format_size};
+use crate::vmconfig::{Drive, Nic, PropertyString, VmConfig, format_size};
 
 /// The tag of a build VM.
 pub const TAG_BUILD: &str = "forge-build";
@@ -32,8 +35,6 @@ pub const RESERVED_KEYS: &[&str] = &[
     "memory",
     "name",
     "node",
-    "onboot",
-    "protection",
     "revert",
     "skiplock",
     "smbios1",
@@ -43,6 +44,17 @@ pub const RESERVED_KEYS: &[&str] = &[
     "template",
     "vmid",
 ];
+
+/// Keys that are set when the devices they name are there.
+const AFTER_DISKS: &[&str] = &["boot"];
+/// Keys of the finished template: a build VM neither starts with its node nor resists its removal.
+const OF_THE_TEMPLATE: &[&str] = &["onboot", "protection"];
+
+/// Whether a slot holds state of the firmware or TPM: a volume of a fixed size, made when it is not there.
+#[must_use]
+pub fn is_state_slot(slot: &str) -> bool {
+    matches!(slot, "efidisk0" | "tpmstate0")
+}
 
 /// The parameters of the clone call. The nonce is in its name and its description.
 #[must_use]
@@ -116,17 +128,11 @@ pub fn hardware(spec: &MachineSpec, present: &VmConfig, default_bridge: Option<&
         want(&key, Some(nic));
     }
     for disk in &spec.disks {
-        if let (Some(discard), Some(drive)) = (disk.discard, present.drive(&disk.slot)) {
-            let mut properties = drive.properties;
-            let is_on = properties.get("discard") == Some("on");
-            if discard != is_on {
-                properties.set("discard", if discard { "on" } else { "ignore" });
-                want(&disk.slot, Some(properties.to_string()));
-            }
-        }
+        want(&disk.slot, present.drive(&disk.slot).and_then(|drive| changed_options(disk, drive)));
     }
     for (key, value) in &spec.extra {
-        if !RESERVED_KEYS.contains(&key.as_str()) {
+        let key = key.as_str();
+        if ![RESERVED_KEYS, AFTER_DISKS, OF_THE_TEMPLATE].iter().any(|keys| keys.contains(&key)) {
             want(key, Some(value.clone()));
         }
     }
@@ -137,6 +143,47 @@ pub fn hardware(spec: &MachineSpec, present: &VmConfig, default_bridge: Option<&
         }
     }
     params
+}
+
+/// What names disks, once they are there.
+#[must_use]
+pub fn after_disks(spec: &MachineSpec, present: &VmConfig) -> Params {
+    only(AFTER_DISKS, spec, present)
+}
+
+fn only(keys: &[&str], spec: &MachineSpec, present: &VmConfig) -> Params {
+    let mut params = Params::new();
+    for (key, value) in spec.extra.iter().filter(|(key, _)| keys.contains(&key.as_str())) {
+        if present.get(key) != Some(value.as_str()) {
+            params.set(key, value);
+        }
+    }
+    params
+}
+
+/// A disk's options by Proxmox's names.
+fn options(disk: &DiskSpec) -> BTreeMap<String, String> {
+    let mut options = disk.options.clone();
+    if let Some(discard) = disk.discard {
+        options.insert("discard".into(), if discard { "on" } else { "ignore" }.into());
+    }
+    options
+}
+
+/// A drive that is there with the options that the profile names; `None` when it has them already.
+fn changed_options(disk: &DiskSpec, drive: Drive) -> Option<String> {
+    let mut properties = drive.properties;
+    let mut changed = false;
+    for (key, value) in options(disk) {
+        // A volume has the format it was made with.
+        let same = properties.get(&key) == Some(value.as_str())
+            || (properties.get(&key).is_none() && key == "discard" && value == "ignore");
+        if key != "format" && !same {
+            properties.set(&key, &value);
+            changed = true;
+        }
+    }
+    changed.then(|| properties.to_string())
 }
 
 fn agent(on: bool, present: &VmConfig) -> String {
@@ -158,6 +205,12 @@ fn network_adapter(wanted: &NetworkSpec, present: Option<&str>, default_bridge: 
     if let Some(vlan) = wanted.vlan {
         nic.options.set("tag", &vlan.to_string());
     }
+    if let Some(mac) = &wanted.mac {
+        nic.mac = Some(mac.clone());
+    }
+    for (key, value) in &wanted.options {
+        nic.options.set(key, value);
+    }
     nic.to_string()
 }
 
@@ -171,6 +224,13 @@ pub enum DiskChange {
         /// The value of the slot's key.
         value: String,
     },
+    /// It is moved to another storage.
+    Move {
+        /// The slot.
+        slot: String,
+        /// Where it goes.
+        storage: String,
+    },
     /// It is grown: slot and new size.
     Grow {
         /// The slot.
@@ -180,7 +240,7 @@ pub enum DiskChange {
     },
 }
 
-/// Disks that have to be grown or added.
+/// Disks that have to be moved, grown or added.
 ///
 /// # Errors
 /// A sentence when a disk would have to shrink, or can't be added because no storage is known.
@@ -191,39 +251,60 @@ pub fn disks(
 ) -> Result<Vec<DiskChange>, String> {
     let mut changes = Vec::new();
     for disk in &spec.disks {
-        let Some(size) = disk.size else { continue };
         let slot = disk.slot.clone();
-        match present.drive(&slot) {
-            Some(drive) => match drive.size() {
-                Some(now) if now == size => {}
-                Some(now) if now > size => {
-                    return Err(format!(
-                        "disk {slot} has {} and can't shrink to {}",
-                        format_size(now),
-                        format_size(size)
-                    ));
-                }
-                _ => changes.push(DiskChange::Grow { slot, size: format_size(size) }),
-            },
-            None => {
-                let chosen = match &spec.source {
-                    SourceSpec::Clone { storage, .. } => storage.as_deref(),
-                    SourceSpec::Image { .. } => None,
-                };
-                let inherited = present
-                    .drives()
-                    .find(|(_, drive)| !drive.is_cdrom())
-                    .map(|(_, drive)| drive.storage().to_owned());
-                let storage = chosen.or(default_storage).map(str::to_owned).or(inherited);
-                let Some(storage) = storage else {
-                    return Err(format!("no storage is named for the new disk {slot}"));
-                };
-                let discard = if disk.discard == Some(true) { ",discard=on" } else { "" };
-                changes.push(DiskChange::Add { slot, value: format!("{storage}:{}{discard}", gib(size)) });
+        if is_state_slot(&slot) {
+            if present.get(&slot).is_none() {
+                changes.push(DiskChange::Add {
+                    value: new_disk(spec, disk, present, default_storage, "1")?,
+                    slot,
+                });
             }
+            continue;
+        }
+        let Some(drive) = present.drive(&slot) else {
+            if let Some(size) = disk.size {
+                let value = new_disk(spec, disk, present, default_storage, &gib(size))?;
+                changes.push(DiskChange::Add { slot, value });
+            }
+            continue;
+        };
+        if let Some(storage) = disk.storage.as_ref().filter(|storage| *storage != drive.storage()) {
+            changes.push(DiskChange::Move { slot: slot.clone(), storage: storage.clone() });
+        }
+        match (disk.size, drive.size()) {
+            (None, _) => {}
+            (Some(size), Some(now)) if now == size => {}
+            (Some(size), Some(now)) if now > size => {
+                return Err(format!(
+                    "disk {slot} has {} and can't shrink to {}",
+                    format_size(now),
+                    format_size(size)
+                ));
+            }
+            (Some(size), _) => changes.push(DiskChange::Grow { slot, size: format_size(size) }),
         }
     }
     Ok(changes)
+}
+
+/// The value of a disk that is made: `local-lvm:20,cache=none`.
+fn new_disk(
+    spec: &MachineSpec,
+    disk: &DiskSpec,
+    present: &VmConfig,
+    default_storage: Option<&str>,
+    size: &str,
+) -> Result<String, String> {
+    let chosen = match &spec.source {
+        SourceSpec::Clone { storage, .. } => storage.as_deref(),
+        _ => None,
+    };
+    let inherited =
+        present.drives().find(|(_, drive)| !drive.is_cdrom()).map(|(_, drive)| drive.storage().to_owned());
+    let storage = disk.storage.as_deref().or(chosen).or(default_storage).map(str::to_owned).or(inherited);
+    let storage = storage.ok_or_else(|| format!("no storage is named for the new disk {}", disk.slot))?;
+    let options: String = options(disk).iter().map(|(key, value)| format!(",{key}={value}")).collect();
+    Ok(format!("{storage}:{size}{options}"))
 }
 
 /// A new disk's size is a bare number of GiB, fractions allowed.
@@ -276,7 +357,7 @@ pub fn attachments(attachments: &Attachments, present: &VmConfig) -> Params {
 /// What takes the build's traces off again; empty when there are none.
 #[must_use]
 pub fn detach(spec: &MachineSpec, present: &VmConfig) -> Params {
-    let mut params = Params::new();
+    let mut params = only(OF_THE_TEMPLATE, spec, present);
     let smbios = present.get("smbios1").unwrap_or_default();
     if serial_of(smbios).is_some_and(|serial| serial.starts_with(SEED_SERIAL)) {
         params.set("smbios1", smbios_with_serial(smbios, None));

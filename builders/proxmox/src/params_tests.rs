@@ -128,7 +128,12 @@ fn hardware_sends_only_what_differs() {
         (
             "network keeps MAC, bridge and firewall",
             MachineSpec {
-                networks: vec![NetworkSpec { model: "virtio".into(), bridge: None, vlan: None }],
+                networks: vec![NetworkSpec {
+                    model: "virtio".into(),
+                    bridge: None,
+                    vlan: None,
+                    ..NetworkSpec::default()
+                }],
                 ..spec()
             },
             pairs(&[]),
@@ -137,8 +142,18 @@ fn hardware_sends_only_what_differs() {
             "network to another bridge and VLAN, and a second one",
             MachineSpec {
                 networks: vec![
-                    NetworkSpec { model: "e1000".into(), bridge: Some("vmbr1".into()), vlan: Some(7) },
-                    NetworkSpec { model: "virtio".into(), bridge: None, vlan: None },
+                    NetworkSpec {
+                        model: "e1000".into(),
+                        bridge: Some("vmbr1".into()),
+                        vlan: Some(7),
+                        ..NetworkSpec::default()
+                    },
+                    NetworkSpec {
+                        model: "virtio".into(),
+                        bridge: None,
+                        vlan: None,
+                        ..NetworkSpec::default()
+                    },
                 ],
                 ..spec()
             },
@@ -150,7 +165,12 @@ fn hardware_sends_only_what_differs() {
         (
             "discard off keeps the rest of the drive",
             MachineSpec {
-                disks: vec![DiskSpec { slot: "scsi0".into(), size: None, discard: Some(false) }],
+                disks: vec![DiskSpec {
+                    slot: "scsi0".into(),
+                    size: None,
+                    discard: Some(false),
+                    ..DiskSpec::default()
+                }],
                 ..spec()
             },
             pairs(&[("scsi0", "local:9100/vm-9100-disk-0.qcow2,discard=ignore,iothread=1,size=2G,ssd=1")]),
@@ -173,7 +193,7 @@ fn hardware_sends_only_what_differs() {
 
 #[test]
 fn the_sites_bridge_is_used_where_neither_profile_nor_source_has_one() {
-    let wanted = NetworkSpec { model: "virtio".into(), bridge: None, vlan: None };
+    let wanted = NetworkSpec { model: "virtio".into(), bridge: None, vlan: None, ..NetworkSpec::default() };
     assert_eq!(
         network_adapter(&wanted, Some("virtio=BC:24:11:00:00:01"), Some("b")),
         "virtio=BC:24:11:00:00:01,bridge=b"
@@ -183,7 +203,12 @@ fn the_sites_bridge_is_used_where_neither_profile_nor_source_has_one() {
 
 #[test]
 fn disks_grow_appear_and_never_shrink() {
-    let disk = |slot: &str, size| DiskSpec { slot: slot.into(), size: Some(size), discard: Some(true) };
+    let disk = |slot: &str, size| DiskSpec {
+        slot: slot.into(),
+        size: Some(size),
+        discard: Some(true),
+        ..DiskSpec::default()
+    };
     let with = |disks| MachineSpec { disks, ..spec() };
     let grow = |size: &str| vec![DiskChange::Grow { slot: "scsi0".into(), size: size.into() }];
     let add = |value: &str| vec![DiskChange::Add { slot: "scsi1".into(), value: value.into() }];

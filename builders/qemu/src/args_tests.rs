@@ -24,11 +24,11 @@ fn spec() -> MachineSpec {
 }
 
 fn network(model: &str) -> NetworkSpec {
-    NetworkSpec { model: model.into(), bridge: None, vlan: None }
+    NetworkSpec { model: model.into(), bridge: None, vlan: None, ..NetworkSpec::default() }
 }
 
 fn disk(slot: &str) -> DiskSpec {
-    DiskSpec { slot: slot.into(), size: None, discard: None }
+    DiskSpec { slot: slot.into(), size: None, discard: None, ..DiskSpec::default() }
 }
 
 fn lines(spec: &MachineSpec, attachments: &Attachments, accelerator: Accelerator) -> String {

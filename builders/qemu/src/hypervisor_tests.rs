@@ -73,7 +73,12 @@ async fn rig() -> Option<Rig> {
         sockets: None,
         cpu: None,
         memory_mib: Some(64),
-        disks: vec![DiskSpec { slot: "virtio0".into(), size: Some(2 << 20), discard: None }],
+        disks: vec![DiskSpec {
+            slot: "virtio0".into(),
+            size: Some(2 << 20),
+            discard: None,
+            ..DiskSpec::default()
+        }],
         networks: Vec::new(),
         agent: None,
         cloud_init: None,

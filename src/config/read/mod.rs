@@ -1,6 +1,7 @@
 //! Reads the merged table of a profile into a [`Profile`], collecting everything that is wrong with it.
 
 mod boot;
+mod hardware;
 mod provision;
 mod seed;
 mod source;

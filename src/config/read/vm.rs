@@ -1,10 +1,9 @@
 //! `[vm]`.
 
-use std::collections::BTreeMap;
-
 use forge_machine::{DiskSpec, NetworkSpec};
 
 use super::Load;
+use super::hardware::{self, pass_through};
 use crate::config::findings::Finding;
 use crate::config::place::Node;
 use crate::config::profile::{CloudInit, Vm};
@@ -17,7 +16,7 @@ impl Load<'_> {
     pub(super) fn vm(&mut self, root: &mut Reader<'_>) -> Vm {
         let Some(mut reader) = root.table("vm", &mut self.findings) else { return Vm::default() };
         let findings = &mut self.findings;
-        let vm = Vm {
+        let mut vm = Vm {
             cores: reader.integer("cores", 1, 8192, findings),
             sockets: reader.integer("sockets", 1, 64, findings),
             cpu: reader.text("cpu", findings),
@@ -29,7 +28,11 @@ impl Load<'_> {
             cloud_init: cloud_init(&mut reader, findings),
             proxmox: pass_through(reader.table("proxmox", findings), findings),
             qemu: pass_through(reader.table("qemu", findings), findings),
+            storage: reader.text("storage", findings),
+            pool: reader.text("pool", findings),
+            ..Vm::default()
         };
+        hardware::read(&mut reader, &mut vm, findings);
         reader.done(findings);
         vm
     }
@@ -60,8 +63,10 @@ fn disks(reader: &mut Reader<'_>, findings: &mut Vec<Finding>) -> Vec<DiskSpec> 
         }
         let size = disk.size("size", 1 << 30, findings);
         let discard = disk.flag("discard", findings);
+        let storage = disk.text("storage", findings);
+        let options = hardware::disk_options(&mut disk, findings);
         disk.done(findings);
-        disks.push(DiskSpec { slot, size, discard });
+        disks.push(DiskSpec { slot, size, discard, storage, options });
     }
     disks
 }
@@ -73,6 +78,8 @@ fn networks(reader: &mut Reader<'_>, findings: &mut Vec<Finding>) -> Vec<Network
             model: network.text("model", findings).unwrap_or_else(|| "virtio".into()),
             bridge: network.text("bridge", findings),
             vlan: network.integer("vlan", 1, 4094, findings).and_then(|tag| u16::try_from(tag).ok()),
+            mac: hardware::mac(&mut network, findings),
+            options: hardware::network_options(&mut network, findings),
         });
         network.done(findings);
     }
@@ -112,24 +119,4 @@ fn is_slot(slot: &str) -> bool {
         let number = slot.strip_prefix(bus).filter(|digits| !digits.starts_with('+'));
         number.and_then(|digits| digits.parse::<u32>().ok()).is_some_and(|number| number <= *last)
     })
-}
-
-/// Keys of one backend as its own text: truth values as 1 and 0.
-fn pass_through(reader: Option<Reader<'_>>, findings: &mut Vec<Finding>) -> BTreeMap<String, String> {
-    let mut keys = BTreeMap::new();
-    let Some(reader) = reader else { return keys };
-    for (key, _, spot) in reader.entries() {
-        let value = match &spot.node {
-            Node::Text(text) => text.clone(),
-            Node::Integer(number) => number.to_string(),
-            Node::Bool(flag) => u8::from(*flag).to_string(),
-            node => {
-                let message = format!("expected a string, integer or truth value, found {}", node.kind());
-                findings.push(Finding::at(&spot.place, reader.name(key), message));
-                continue;
-            }
-        };
-        keys.insert(key.to_owned(), value);
-    }
-    keys
 }

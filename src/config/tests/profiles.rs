@@ -370,7 +370,7 @@ fn mistakes_of_one_setting_each() {
         "[vm]\ncloud-init = \"ide2\"",
         "[vm]\ndisks = [{ slot = \"scsi0\" }, { slot = \"scsi0\" }]",
         "[vm]\nagent = \"true\"",
-        "[vm.proxmox]\nnet0 = [1]",
+        "[vm.proxmox]\nnet0 = 2026-11-21",
         "[seed]\ndelivery = []",
         "[seed]\ndelivery = \"smbos\"",
         "[seed]\nuser-data = \"#cloud-config\"",
@@ -420,7 +420,7 @@ fn mistakes_of_one_setting_each() {
     x.toml:5:9: expected true or false, found a string (`vm.agent`)
         help: leave the quotes out
 
-    x.toml:5:8: expected a string, integer or truth value, found an array (`vm.proxmox.net0`)
+    x.toml:5:8: expected a string, number, truth value, array or table of these, found a date (`vm.proxmox.net0`)
 
     x.toml:5:12: this allows no way to deliver the seed (`seed.delivery`)
         help: write "auto", or name some: smbios, typed, …

@@ -85,6 +85,13 @@ pub struct StorageEntry {
     pub enabled: bool,
 }
 
+/// An entry of `GET /nodes/{node}/capabilities/qemu/cpu`.
+#[derive(Clone, Debug, Deserialize)]
+pub struct CpuEntry {
+    /// The type's name (`host`, `x86-64-v2-AES`, …).
+    pub name: String,
+}
+
 /// An entry of `GET /nodes/{node}/network`.
 #[derive(Clone, Debug, Deserialize)]
 pub struct NetworkEntry {

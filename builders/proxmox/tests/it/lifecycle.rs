@@ -28,8 +28,14 @@ async fn a_clone_becomes_a_template_and_stays_one() {
     let mut spec = spec();
     spec.cores = Some(2);
     spec.memory_mib = Some(1024);
-    spec.disks = vec![DiskSpec { slot: "scsi0".into(), size: Some(3 << 30), discard: Some(true) }];
-    spec.networks = vec![NetworkSpec { model: "virtio".into(), bridge: None, vlan: Some(7) }];
+    spec.disks = vec![DiskSpec {
+        slot: "scsi0".into(),
+        size: Some(3 << 30),
+        discard: Some(true),
+        ..DiskSpec::default()
+    }];
+    spec.networks =
+        vec![NetworkSpec { model: "virtio".into(), bridge: None, vlan: Some(7), ..NetworkSpec::default() }];
     spec.cloud_init = Some(CloudInitDrive { slot: "ide2".into(), storage: "local".into(), inherited: false });
     let seed = Attachments {
         smbios_serial: Some("ds=nocloud;s=http://10.0.2.2:8800/x/".into()),

@@ -5,6 +5,7 @@
 mod conformance;
 mod facts;
 mod faults;
+mod hardware;
 mod lifecycle;
 mod raw;
 mod screen;

@@ -1,0 +1,194 @@
+//! Every setting of the hardware on the lab: set once, the same when set again, and the rest as the source had it.
+
+use forge_lab::{LabConfig, PveVersion, StorageConfig};
+use forge_machine::{Attachments, DiskSpec, Hypervisor as _, MachineSpec, NetworkSpec};
+
+use crate::support::{bench, bench_with, mark, query, spec};
+
+fn text(pairs: &[(&str, &str)]) -> std::collections::BTreeMap<String, String> {
+    pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+}
+
+fn disk(slot: &str, size: Option<u64>, options: &[(&str, &str)]) -> DiskSpec {
+    DiskSpec { slot: slot.into(), size, options: text(options), ..DiskSpec::default() }
+}
+
+/// All that a profile can ask of a clone.
+fn everything() -> MachineSpec {
+    let net = |vlan, mac: Option<&str>, options: &[(&str, &str)]| NetworkSpec {
+        model: "virtio".into(),
+        bridge: Some("vmbr0".into()),
+        vlan,
+        mac: mac.map(str::to_owned),
+        options: text(options),
+    };
+    MachineSpec {
+        cores: Some(2),
+        sockets: Some(2),
+        cpu: Some("x86-64-v2-AES,flags=+aes".into()),
+        memory_mib: Some(2048),
+        disks: vec![
+            disk("scsi0", Some(3 << 30), &[("cache", "writeback"), ("ssd", "1"), ("iothread", "1")]),
+            DiskSpec {
+                discard: Some(true),
+                storage: Some("fast".into()),
+                ..disk("virtio1", Some(5 << 30), &[("format", "raw"), ("aio", "native"), ("backup", "0")])
+            },
+            disk("efidisk0", None, &[("efitype", "4m"), ("pre-enrolled-keys", "1")]),
+            disk("tpmstate0", None, &[("version", "v2.0")]),
+        ],
+        networks: vec![
+            net(Some(7), None, &[("firewall", "1"), ("queues", "2")]),
+            net(None, Some("BC:24:11:00:00:01"), &[("mtu", "1400"), ("link_down", "1")]),
+        ],
+        extra: text(&[
+            ("balloon", "512"),
+            ("bios", "ovmf"),
+            ("boot", "order=virtio1;scsi0;net0"),
+            ("hotplug", "network,disk"),
+            ("machine", "q35"),
+            ("numa", "1"),
+            ("onboot", "1"),
+            ("ostype", "l26"),
+            ("protection", "1"),
+            ("rng0", "source=/dev/urandom,max_bytes=1024"),
+            ("scsihw", "virtio-scsi-single"),
+            ("serial0", "socket"),
+            ("startup", "order=3"),
+            ("vga", "virtio,memory=64"),
+        ]),
+        ..spec()
+    }
+}
+
+fn two_storages(version: PveVersion) -> LabConfig {
+    LabConfig {
+        run_guests: false,
+        version,
+        storages: vec![StorageConfig::everything("local"), StorageConfig::everything("fast")],
+        ..LabConfig::default()
+    }
+}
+
+#[tokio::test]
+async fn every_setting_reaches_the_vm_once_and_is_the_same_when_set_again() {
+    let bench = bench_with(two_storages(PveVersion::V9)).await;
+    let mark = mark(1);
+    let at = bench.clone_vm(&mark).await;
+    let machine = bench.pve.machine(&at);
+    let spec = everything();
+    let (facts, findings) = bench.pve.facts(&query()).await.expect("asked");
+    assert_eq!(findings, []);
+    assert_eq!(bench.pve.check(&spec, &facts), []);
+    let mut disks = Vec::new();
+    for round in ["first", "again"] {
+        let configured = machine.configure(&spec, &mark, &Attachments::default()).await;
+        configured.unwrap_or_else(|error| panic!("{round}: {error:?}"));
+        let get = |key: &str| bench.config_of(&at, key).unwrap_or_default();
+        for (key, value) in [
+            ("cores", "2"),
+            ("sockets", "2"),
+            ("cpu", "x86-64-v2-AES,flags=+aes"),
+            ("memory", "2048"),
+            ("balloon", "512"),
+            ("bios", "ovmf"),
+            ("boot", "order=virtio1;scsi0;net0"),
+            ("hotplug", "network,disk"),
+            ("machine", "q35"),
+            ("numa", "1"),
+            ("onboot", "0"),
+            ("protection", "0"),
+            ("ostype", "l26"),
+            ("rng0", "source=/dev/urandom,max_bytes=1024"),
+            ("scsihw", "virtio-scsi-single"),
+            ("serial0", "socket"),
+            ("startup", "order=3"),
+            ("vga", "virtio,memory=64"),
+        ] {
+            assert_eq!(get(key), value, "{key}, {round}");
+        }
+        for (key, parts) in [
+            ("scsi0", vec!["local:", "size=3G", "cache=writeback", "ssd=1", "iothread=1"]),
+            ("virtio1", vec!["fast:", ".raw", "size=5G", "discard=on", "aio=native", "backup=0"]),
+            ("efidisk0", vec!["local:", "efitype=4m", "pre-enrolled-keys=1"]),
+            ("tpmstate0", vec!["local:", "version=v2.0"]),
+            ("net0", vec!["virtio=", "tag=7", "firewall=1", "queues=2", "bridge=vmbr0"]),
+            ("net1", vec!["virtio=BC:24:11:00:00:01", "mtu=1400", "link_down=1", "bridge=vmbr0"]),
+        ] {
+            let value = get(key);
+            assert!(parts.iter().all(|part| value.contains(part)), "{key} = {value}, {round}: {parts:?}");
+        }
+        let volumes: Vec<String> =
+            ["scsi0", "virtio1", "efidisk0", "tpmstate0"].iter().map(|key| get(key)).collect();
+        if disks.is_empty() {
+            disks = volumes;
+        } else {
+            assert_eq!(disks, volumes, "nothing was made a second time");
+        }
+        assert_eq!(bench.config_of(&at, "unused0"), None, "{round}");
+    }
+    machine.detach(&spec).await.expect("detached");
+    assert_eq!(bench.config_of(&at, "onboot").as_deref(), Some("1"), "the template starts with its node");
+    assert_eq!(bench.config_of(&at, "protection").as_deref(), Some("1"));
+    machine.destroy().await.expect("a protected build VM is removed all the same");
+    bench.lab.stop().await;
+}
+
+#[tokio::test]
+async fn what_the_profile_does_not_name_stays_as_the_source_has_it() {
+    let bench = bench().await;
+    let mark = mark(2);
+    let source: Vec<(String, String)> = bench.lab.vm(100).expect("it is there").config.into_iter().collect();
+    let at = bench.clone_vm(&mark).await;
+    let machine = bench.pve.machine(&at);
+    machine.configure(&spec(), &mark, &Attachments::default()).await.expect("configured");
+    // A clone is another VM: these are its own.
+    let own = ["name", "tags", "description", "smbios1", "vmgenid", "meta", "onboot", "protection", "digest"];
+    for (key, value) in source.iter().filter(|(key, _)| !own.contains(&key.as_str())) {
+        let got = bench.config_of(&at, key).unwrap_or_default();
+        match key.as_str() {
+            // Volume and MAC address are the clone's own.
+            key if key.starts_with("scsi") || key.starts_with("net") || key.starts_with("ide") => {
+                let rest = |text: &str| text.split_once(',').map(|(_, rest)| rest.to_owned());
+                assert_eq!(rest(&got), rest(value), "{key}");
+            }
+            key => assert_eq!(got, *value, "{key}"),
+        }
+    }
+    bench.lab.stop().await;
+}
+
+#[tokio::test]
+async fn a_disk_is_moved_to_the_storage_that_the_profile_names_and_grown_there() {
+    let bench = bench_with(two_storages(PveVersion::V9)).await;
+    let mark = mark(3);
+    let at = bench.clone_vm(&mark).await;
+    let machine = bench.pve.machine(&at);
+    let spec = MachineSpec {
+        disks: vec![DiskSpec { storage: Some("fast".into()), ..disk("scsi0", Some(4 << 30), &[]) }],
+        ..spec()
+    };
+    for _ in 0..2 {
+        machine.configure(&spec, &mark, &Attachments::default()).await.expect("configured");
+        let moved = bench.config_of(&at, "scsi0").expect("scsi0");
+        assert!(moved.starts_with("fast:") && moved.contains("size=4G"), "{moved}");
+        assert_eq!(bench.config_of(&at, "unused0"), None, "the old copy is gone");
+    }
+    bench.lab.stop().await;
+}
+
+#[tokio::test]
+async fn settings_are_judged_by_the_release_of_the_server() {
+    for (version, expected) in [(PveVersion::V8, 1), (PveVersion::V9, 0)] {
+        let bench = bench_with(two_storages(version)).await;
+        let (facts, _) = bench.pve.facts(&query()).await.expect("asked");
+        let spec = MachineSpec { extra: text(&[("allow-ksm", "0")]), ..spec() };
+        let found = bench.pve.check(&spec, &facts);
+        assert_eq!(found.iter().filter(|each| each.setting == "vm.proxmox.allow-ksm").count(), expected);
+        let unknown = MachineSpec { cpu: Some("hots".into()), ..spec };
+        let found = bench.pve.check(&unknown, &facts);
+        let cpu = found.iter().find(|each| each.setting == "vm.cpu").expect("told");
+        assert!(cpu.fatal && cpu.help.contains("did you mean `host`?"), "{cpu:?}");
+        bench.lab.stop().await;
+    }
+}

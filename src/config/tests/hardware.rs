@@ -1,0 +1,95 @@
+//! The settings of `[vm]` that are Proxmox's.
+
+use super::{least, load, sound};
+
+#[test]
+fn hardware_has_settings_of_its_own_that_become_proxmox_s_keys() {
+    let text = r#"
+[vm]
+bios = "ovmf"
+machine = "q35"
+scsi-controller = "virtio-scsi-single"
+os-type = "l26"
+numa = true
+kvm = false
+hotplug = "network,disk"
+balloon = "512MiB"
+boot-order = ["scsi0", "net0"]
+vga = { type = "virtio", memory = 64 }
+serials = ["socket"]
+rng = { source = "/dev/urandom", max_bytes = 1024 }
+pci-devices = [{ mapping = "gpu", pcie = true }]
+efi = { storage = "fast", pre-enrolled-keys = true }
+tpm = true
+storage = "lvm"
+pool = "builds"
+disks = [{ slot = "scsi0", size = "20GiB", storage = "fast", cache = "none", iothread = true, options = { mbps_wr = 1.5 } }]
+networks = [{ mac = "bc:24:11:00:00:01", firewall = true, mtu = 1, queues = 4, link-down = true }]
+proxmox = { watchdog = { model = "i6300esb", action = "reset" }, tablet = false }
+"#;
+    let profile = sound(&[("p/a.toml", &least(text))]);
+    let vm = &profile.vm;
+    let keys: Vec<String> = vm.proxmox.iter().map(|(key, value)| format!("{key}: {value}")).collect();
+    insta::assert_snapshot!(keys.join("\n"), @r"
+    balloon: 512
+    bios: ovmf
+    boot: order=scsi0;net0
+    hostpci0: mapping=gpu,pcie=1
+    hotplug: network,disk
+    kvm: 0
+    machine: q35
+    numa: 1
+    ostype: l26
+    rng0: source=/dev/urandom,max_bytes=1024
+    scsihw: virtio-scsi-single
+    serial0: socket
+    tablet: 0
+    vga: type=virtio,memory=64
+    watchdog: model=i6300esb,action=reset
+    ");
+    let options = |options: &std::collections::BTreeMap<String, String>| format!("{options:?}");
+    assert_eq!(options(&vm.disks[0].options), r#"{"cache": "none", "iothread": "1", "mbps_wr": "1.5"}"#);
+    assert_eq!(vm.disks[0].storage.as_deref(), Some("fast"));
+    assert_eq!(
+        options(&vm.networks[0].options),
+        r#"{"firewall": "1", "link_down": "1", "mtu": "1", "queues": "4"}"#
+    );
+    assert_eq!(vm.networks[0].mac.as_deref(), Some("BC:24:11:00:00:01"));
+    let state: Vec<String> = vm
+        .state_disks
+        .iter()
+        .map(|disk| format!("{} {:?} {}", disk.slot, disk.storage, options(&disk.options)))
+        .collect();
+    assert_eq!(
+        state,
+        [
+            r#"efidisk0 Some("fast") {"efitype": "4m", "pre-enrolled-keys": "1"}"#,
+            r#"tpmstate0 None {"version": "v2.0"}"#
+        ]
+    );
+    assert_eq!((vm.storage.as_deref(), vm.pool.as_deref()), (Some("lvm"), Some("builds")));
+    assert_eq!(profile.setting("vm.proxmox.scsihw"), "vm.scsi-controller");
+    assert!(profile.place("vm.proxmox.scsihw").is_some_and(|place| place.line > 5));
+}
+
+#[test]
+fn hardware_that_can_not_be_is_told() {
+    let text = r#"
+[vm]
+machine = "q35"
+serials = "socket"
+balloon = "much"
+networks = [{ mac = "BC:24:11:00:00" }, { mac = "01:24:11:00:00:01" }]
+proxmox = { machine = "pc" }
+"#;
+    let (_, told) = load(&[("p/a.toml", &least(text))]);
+    for message in [
+        "this and `vm.proxmox.machine` set the same (`vm.machine`)",
+        "expected an array, found a string (`vm.serials`)",
+        "`much` is no size",
+        "`BC:24:11:00:00` is no MAC address",
+        "`01:24:11:00:00:01` is no MAC address",
+    ] {
+        assert!(told.contains(message), "{message}: {told}");
+    }
+}

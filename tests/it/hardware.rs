@@ -1,0 +1,42 @@
+//! Hardware, sources and media of Proxmox builds by the real program: what the guest finds and what the template keeps.
+
+use crate::support::lab_site::{BOOT_VM, FIRST_ID, LabSite, PROFILE};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guest_finds_the_hardware_that_the_profile_names() -> anyhow::Result<()> {
+    let Some(site) = LabSite::with_tiny_guest(false).await? else { return Ok(()) };
+    let vm = r#"[vm]
+cores = 2
+memory = "768MiB"
+machine = "q35"
+vga = "std"
+rng = { source = "/dev/urandom" }
+onboot = true
+disks = [{ slot = "scsi0", cache = "unsafe" }, { slot = "scsi3", size = "3GiB", discard = true }]
+networks = [{ model = "virtio" }, { model = "virtio", mac = "BC:24:11:00:00:07", link-down = true }]
+
+[deadlines]"#;
+    let ask = r#"
+[[provision]]
+name = "ask"
+shell = [
+  "echo disks $(cat /sys/block/sd*/size | sort -n | tail -n 1)",
+  "echo adapter $(cat /sys/class/net/*/address | grep -c bc:24:11:00:00:07)",
+  "echo cores $(grep -c ^processor /proc/cpuinfo)",
+]
+"#;
+    let boot_vm = site.lab.vm(BOOT_VM);
+    site.write("tiny.toml", &format!("{}{ask}", PROFILE.replace("[deadlines]", vm)));
+    let done = site.run(&["build", "tiny.toml"]).await;
+    assert_eq!(done.code, Some(0), "{}", done.stderr);
+    for words in ["disks 6291456", "adapter 1", "cores 2"] {
+        assert!(done.stderr.contains(words), "{words}: {}", done.stderr);
+    }
+    site.assert_template_only(FIRST_ID);
+    assert_eq!(site.lab.vm(BOOT_VM), boot_vm, "the boot VM is as it was");
+    let template = site.lab.vm(FIRST_ID).expect("it is there");
+    assert_eq!((template.config["machine"].as_str(), template.config["onboot"].as_str()), ("q35", "1"));
+    assert!(template.config["scsi3"].contains("discard=on"), "{:?}", template.config);
+    site.close().await;
+    Ok(())
+}
