@@ -3,6 +3,7 @@
 //! Whether something is there is judged by the file that is used, not by the package manager's word, so that any
 //! distribution will do; installing is for Debian and what derives from it. Nothing is said when nothing is missing.
 
+pub mod node;
 pub mod python;
 
 use std::path::{Path, PathBuf};
@@ -94,6 +95,12 @@ const NEEDS: [Need; 28] = [
     program("libxml2-utils", "xmllint", "reads the answer files for Windows and YaST"),
 ];
 
+/// What only the tests need.
+const TESTS_NEED: [Need; 2] = [
+    program("chromium", "chromium", "is a browser, for noVNC and the lab's page"),
+    program("npm", "npm", "installs noVNC"),
+];
+
 /// The release whose own QEMU is too old beside a newer `qemu-utils`: it comes from its backports.
 const BACKPORTS_RELEASE: &str = "bookworm";
 /// The sources file that is written when the backports are not among apt's sources.
@@ -107,7 +114,20 @@ const BACKPORTS_FILE: &str = "/etc/apt/sources.list.d/forge-backports.sources";
 /// Something is missing and the process is not root or the host is no Debian (the message says what to run or what is
 /// needed), or apt fails.
 pub fn ensure(say: &mut dyn FnMut(&str)) -> anyhow::Result<()> {
-    let missing = missing_from(&search_path());
+    install_what_is_missing(&NEEDS.each_ref(), say)
+}
+
+/// As [`ensure`], with what only the tests need.
+///
+/// # Errors
+/// As [`ensure`].
+pub fn ensure_for_tests(say: &mut dyn FnMut(&str)) -> anyhow::Result<()> {
+    let all: Vec<&Need> = NEEDS.iter().chain(&TESTS_NEED).collect();
+    install_what_is_missing(&all, say)
+}
+
+fn install_what_is_missing(needs: &[&Need], say: &mut dyn FnMut(&str)) -> anyhow::Result<()> {
+    let missing = missing_from(needs, &search_path());
     if missing.is_empty() {
         return Ok(());
     }
@@ -155,7 +175,7 @@ pub fn ensure(say: &mut dyn FnMut(&str)) -> anyhow::Result<()> {
     if !others.is_empty() {
         install(&others)?;
     }
-    let left: Vec<&str> = missing_from(&search_path()).iter().map(|need| need.package).collect();
+    let left: Vec<&str> = missing_from(needs, &search_path()).iter().map(|need| need.package).collect();
     if !left.is_empty() {
         bail!("apt-get installed {}, yet their files are not there", left.join(", "));
     }
@@ -164,7 +184,7 @@ pub fn ensure(say: &mut dyn FnMut(&str)) -> anyhow::Result<()> {
 
 /// Whether nothing is missing.
 pub fn is_complete() -> bool {
-    missing_from(&search_path()).is_empty()
+    missing_from(&NEEDS.each_ref(), &search_path()).is_empty()
 }
 
 impl Proof {
@@ -182,8 +202,8 @@ impl Proof {
     }
 }
 
-fn missing_from(path: &[PathBuf]) -> Vec<&'static Need> {
-    NEEDS.iter().filter(|need| !need.proof.is_there(path)).collect()
+fn missing_from<'a>(needs: &[&'a Need], path: &[PathBuf]) -> Vec<&'a Need> {
+    needs.iter().copied().filter(|need| !need.proof.is_there(path)).collect()
 }
 
 /// The folders of programs, with those for administrators, which a plain user's path lacks on Debian.
@@ -267,7 +287,7 @@ mod tests {
 
     #[test]
     fn a_path_without_the_programs_misses_all_of_them() {
-        let missing = missing_from(&[PathBuf::from("/nonexistent")]);
+        let missing = missing_from(&NEEDS.each_ref(), &[PathBuf::from("/nonexistent")]);
         assert!(missing.iter().any(|need| need.package == "qemu-system-x86"));
         assert!(missing.iter().all(|need| !need.purpose.is_empty()));
     }

@@ -23,8 +23,9 @@ pub struct TestArguments {
 pub fn run(arguments: &TestArguments) -> anyhow::Result<ExitCode> {
     let nextest = has_nextest();
     if !netns::is_inside() {
-        crate::setup::ensure(&mut output::say)?;
+        crate::setup::ensure_for_tests(&mut output::say)?;
         crate::setup::python::ensure(&mut output::say)?;
+        crate::setup::node::ensure(&mut output::say)?;
         build_forge(false)?;
         output::say("building the tests");
         let status = runner(nextest, arguments).arg("--no-run").stdout(Stdio::null()).status();

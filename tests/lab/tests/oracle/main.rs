@@ -2,6 +2,7 @@
 
 mod access;
 mod answers;
+mod browser;
 mod client;
 mod config;
 mod faults;
@@ -9,6 +10,7 @@ mod guest;
 mod hardware;
 mod install;
 mod lifecycle;
+mod novnc;
 mod packer;
 mod protocol;
 mod replay;
