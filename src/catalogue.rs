@@ -3,7 +3,7 @@
 //! Builds write what a template is into its notes, one `* name: value` a line: people read them on Proxmox's page,
 //! and `forge list` and `forge latest` read them here.
 
-use forge_machine::TemplateFacts;
+use forge_machine::{TAG_LATEST, TemplateFacts, VmRef};
 use serde::Serialize;
 
 /// The tag that every template of forge bears.
@@ -92,6 +92,23 @@ impl Wanted {
     }
 }
 
+/// The one to take of templates that are sorted newest first: the newest that is published as `latest`, or else the
+/// newest of all.
+#[must_use]
+pub fn latest(entries: Vec<Entry>) -> Option<Entry> {
+    let at = entries.iter().position(|entry| entry.tags.iter().any(|tag| tag == TAG_LATEST)).unwrap_or(0);
+    entries.into_iter().nth(at)
+}
+
+/// The templates of a profile that bear `latest` and are not the newest of them.
+#[must_use]
+pub fn superseded(templates: &[TemplateFacts], profile: &str) -> Vec<VmRef> {
+    let wanted =
+        Wanted { profile: Some(profile.to_owned()), tags: vec![TAG_LATEST.to_owned()], ..Wanted::default() };
+    let older = choose(templates, &wanted).into_iter().skip(1);
+    older.map(|entry| VmRef::new(entry.vmid, entry.node)).collect()
+}
+
 /// The templates that are wanted, newest first.
 #[must_use]
 pub fn choose(templates: &[TemplateFacts], wanted: &Wanted) -> Vec<Entry> {
@@ -143,6 +160,19 @@ mod tests {
             ["by-hand"]
         );
         assert_eq!(names(&Wanted { tags: vec!["golden".into()], ..Wanted::default() }), [""; 0]);
+    }
+
+    #[test]
+    fn the_newest_that_is_published_as_latest_is_the_one_to_take_and_the_older_ones_lose_the_tag() {
+        let mut site = site();
+        assert_eq!(latest(choose(&site, &Wanted::default())).map(|entry| entry.name), Some("tpl-c".into()));
+        for index in [0, 1, 3] {
+            site[index].tags.push("latest".into());
+        }
+        assert_eq!(latest(choose(&site, &Wanted::default())).map(|entry| entry.name), Some("tpl-b".into()));
+        assert_eq!(superseded(&site, "x"), [VmRef::new("9003", "pve")]);
+        assert_eq!(superseded(&site, "y"), []);
+        assert_eq!(latest(Vec::new()), None);
     }
 
     #[test]

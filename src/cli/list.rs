@@ -5,7 +5,7 @@ use clap::{Args, ValueEnum};
 use super::REFUSED;
 use super::options::Global;
 use super::prepare;
-use crate::catalogue::{Entry, Wanted, choose};
+use crate::catalogue::{Entry, Wanted, choose, latest as latest_of};
 use crate::config::Finding;
 use crate::engine::error::{chain, hint};
 use crate::event::Redactor;
@@ -77,13 +77,13 @@ pub async fn list(global: &Global, args: &ListArgs) -> u8 {
     }
 }
 
-/// Prints the newest template; gives the exit code.
+/// Prints the newest template that is published as `latest`; gives the exit code.
 pub async fn latest(global: &Global, args: &LatestArgs) -> u8 {
     let entries = match entries(global, &args.which, false).await {
         Ok(entries) => entries,
         Err(code) => return code,
     };
-    let Some(newest) = entries.into_iter().next() else {
+    let Some(newest) = latest_of(entries) else {
         ui::say("error: there is no such template\n    help: `forge list` shows those that are there");
         return REFUSED;
     };
@@ -113,7 +113,7 @@ async fn entries(global: &Global, which: &Which, all: bool) -> Result<Vec<Entry>
     }
     let target = site.target(which.target.as_deref()).map_err(refused)?;
     let hypervisor = prepare::open(target, global, &redactor).await.map_err(refused)?;
-    let templates = hypervisor.templates().await.map_err(|error| {
+    let templates = hypervisor.templates(None).await.map_err(|error| {
         let finding = Finding::general(chain(&error));
         refused(hint(&error).map_or_else(|| finding.clone(), |hint| finding.clone().help(hint)))
     })?;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use forge_machine::{Hypervisor, TaskHandle};
+use forge_machine::{Finish, Hypervisor, TaskHandle};
 
 use super::journal::{Journal, JournalError, KeptBuild, OpenUndo, Record, UndoAction, UndoKind};
 use super::reclaim::{Creation, Reclaimed, reclaim};
@@ -95,12 +95,12 @@ impl Cleanup {
         self.journal.write(&Record::Settled { id })
     }
 
-    /// From here on the artefact may exist: what would remove it is void.
+    /// From here on the artefact may exist: what would remove it is void, and whoever finds it gives it its name.
     ///
     /// # Errors
     /// When the journal can't be written: the artefact must then not be made.
-    pub fn committing(&mut self) -> Result<(), JournalError> {
-        self.journal.write(&Record::Committing)
+    pub fn committing(&mut self, publish: Finish) -> Result<(), JournalError> {
+        self.journal.write(&Record::Committing { publish: Some(publish) })
     }
 
     /// The keep point: what would remove the VM is void, and `forge finish` finds how to go on.

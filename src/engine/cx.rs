@@ -107,6 +107,21 @@ impl Cx {
         Ok(value)
     }
 
+    /// Runs what has to follow the commit point: no interruption keeps it from being tried.
+    ///
+    /// # Errors
+    /// The future's own error.
+    pub async fn completing<T>(
+        &self,
+        effect: Effect,
+        future: impl Future<Output = Result<T, StageError>>,
+    ) -> Result<T, StageError> {
+        self.faults.reach(effect, When::Before).await.map_err(StageError::new)?;
+        let value = future.await?;
+        self.faults.reach(effect, When::After).await.map_err(StageError::new)?;
+        Ok(value)
+    }
+
     /// A point where tests may fail or interrupt the build.
     async fn reach(&self, effect: Effect, when: When) -> Result<(), StageError> {
         self.faults.reach(effect, when).await.map_err(StageError::new)?;

@@ -33,11 +33,15 @@ pub enum Effect {
     Detach,
     /// Turning the VM into the artefact: the commit point.
     Finalize,
+    /// Giving the template its name and tags.
+    Publish,
+    /// Taking the tag `latest` off the templates before it.
+    Retire,
 }
 
 impl Effect {
     /// All effects, in their order.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 14] = [
         Self::ServeSeed,
         Self::SubmitCreate,
         Self::AwaitCreate,
@@ -50,6 +54,8 @@ impl Effect {
         Self::Stop,
         Self::Detach,
         Self::Finalize,
+        Self::Publish,
+        Self::Retire,
     ];
 
     /// The stage it belongs to.
@@ -63,7 +69,7 @@ impl Effect {
             Self::Provision => Stage::Provision,
             Self::Seal => Stage::Seal,
             Self::Stop => Stage::Shutdown,
-            Self::Detach | Self::Finalize => Stage::Finish,
+            Self::Detach | Self::Finalize | Self::Publish | Self::Retire => Stage::Finish,
         }
     }
 }

@@ -10,7 +10,7 @@ use std::io::{Read as _, Seek as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
-use forge_machine::{ChainId, Nonce, TaskHandle, VmRef};
+use forge_machine::{ChainId, Finish, Nonce, TaskHandle, VmRef};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -117,7 +117,12 @@ pub enum Record {
         id: u32,
     },
     /// The artefact may exist from here on: undos of kind `undo` are void.
-    Committing,
+    #[serde(rename_all = "kebab-case")]
+    Committing {
+        /// What it becomes: whoever finds it made and not published does that.
+        #[serde(default)]
+        publish: Option<Finish>,
+    },
     /// The keep point is reached: whatever fails from here on, the VM stays, and this is how to go on with it.
     Keeping(KeptBuild),
     /// The guest is sealed.
@@ -240,6 +245,8 @@ pub struct Story {
     pub undos: Vec<OpenUndo>,
     /// Whether the artefact may exist.
     pub committing: bool,
+    /// How it is published, when it exists.
+    pub publish: Option<Finish>,
     /// How to go on, when it was past its keep point.
     pub kept: Option<KeptBuild>,
     /// Whether the build was closed in order.
@@ -274,6 +281,7 @@ impl Story {
                         evidence,
                         undos: Vec::new(),
                         committing: false,
+                        publish: None,
                         kept: None,
                         closed: false,
                     });
@@ -297,7 +305,10 @@ impl Story {
                 }
             }
             Record::Settled { id } => self.undos.retain(|undo| undo.id != id),
-            Record::Committing => self.committing = true,
+            Record::Committing { publish } => {
+                self.committing = true;
+                self.publish = publish;
+            }
             Record::Keeping(kept) => {
                 self.kept = Some(kept);
                 self.undos.retain(|undo| undo.kind == UndoKind::Always);

@@ -360,23 +360,24 @@ async fn conclude(mut cx: Cx, progress: Progress, result: Result<Outcome, Failur
             }
             Ending::Tested { checks, left_behind }
         }
-        Ok(Outcome::Committed(committed)) => {
+        Ok(Outcome::Committed(Committed { artefact, trouble, published })) => {
             let mut left = cx.cleanup.unwind(&hypervisor, &events, false).await;
+            // A journal that stays lets `forge gc` do the rest.
             if left.is_empty()
+                && published
                 && let Err(error) = cx.cleanup.close()
             {
                 left.push(super::error::chain(&error));
             }
-            match committed {
-                Committed::Known(artefact) if left.is_empty() => Ending::Done { artefact },
-                Committed::Known(artefact) => {
-                    let failure = left
-                        .into_iter()
-                        .fold(StageError::new("the clean-up is not complete"), StageError::seen);
-                    let failure = failure.hint("`forge gc` tries again").to_failure(None);
-                    Ending::DoneWithFailure { artefact: Some(artefact), failure }
-                }
-                Committed::Troubled(artefact, error) => {
+            let trouble = trouble.or_else(|| {
+                let incomplete =
+                    || StageError::new("the clean-up is not complete").hint("`forge gc` tries again");
+                (!left.is_empty()).then(|| left.into_iter().fold(incomplete(), StageError::seen))
+            });
+            match (artefact, trouble) {
+                (Some(artefact), None) => Ending::Done { artefact },
+                (artefact, trouble) => {
+                    let error = trouble.unwrap_or_else(|| StageError::new("the artefact was not seen"));
                     Ending::DoneWithFailure { artefact, failure: error.to_failure(Some(Stage::Finish)) }
                 }
             }

@@ -5,12 +5,13 @@
 
 use std::time::Duration;
 
-use forge_machine::{BuildState, Hypervisor, Orphan, Ownership, Power, Standing};
+use forge_machine::{BuildState, Finish, Hypervisor, Orphan, Ownership, Power, Standing, TAG_LATEST, VmRef};
 use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::engine::error::chain;
 use crate::engine::journal::{DeadJournal, KeptBuild, OpenUndo, Story, UndoAction};
+use crate::engine::publish::retire;
 use crate::engine::reclaim::{Creation, reclaim};
 use crate::engine::run::set_aside;
 
@@ -145,11 +146,13 @@ async fn replay_kept(
             found.push(told(story, vm.to_string(), result.map(|()| words).map_err(|error| chain(&error))));
         }
         gone @ (Standing::Committed | Standing::Gone | Standing::Foreign { .. }) => {
-            let words = match gone {
-                Standing::Committed => "it is the template by now and stays",
-                _ => "the kept VM is not there any more",
-            };
-            found.push(told(story, vm.to_string(), Ok(words.into())));
+            found.push(match gone {
+                Standing::Committed => {
+                    let result = roll_forward(story, vm, hypervisor).await;
+                    told(story, vm.to_string(), result.map_err(|error| chain(&error)))
+                }
+                _ => told(story, vm.to_string(), Ok("the kept VM is not there any more".into())),
+            });
             for undo in &story.undos {
                 let result = run_undo(undo, hypervisor, Duration::ZERO).await;
                 if result.is_ok()
@@ -168,6 +171,21 @@ async fn replay_kept(
         }
     }
     found
+}
+
+/// The build died after its template was made: it gets its name and tags, and the ones before it lose `latest`.
+async fn roll_forward(
+    story: &Story,
+    vm: &VmRef,
+    hypervisor: &dyn Hypervisor,
+) -> Result<String, forge_machine::PortError> {
+    let words = "it is the template by now and stays".to_owned();
+    let Some(finish @ Finish::Template { name, tags, .. }) = &story.publish else { return Ok(words) };
+    hypervisor.machine(vm).publish(finish).await?;
+    if tags.iter().any(|tag| tag == TAG_LATEST) {
+        retire(hypervisor, &story.profile).await?;
+    }
+    Ok(format!("{words}, published as {name}"))
 }
 
 /// Asks what stands there until the target has finished what it was doing.

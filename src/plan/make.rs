@@ -540,7 +540,8 @@ fn shell(provisioner: &profile::Provisioner) -> ShellStep {
 /// Few and stable tags: what the profile says, and by what it was built. No tag per build.
 fn tags(profile: &Profile) -> Vec<String> {
     let mut tags: Vec<String> = profile.tags.iter().map(|tag| tag.to_lowercase()).collect();
-    tags.push("forge".into());
+    tags.push(crate::catalogue::TAG.into());
+    tags.push(forge_machine::TAG_LATEST.into());
     tags.sort();
     tags.dedup();
     tags

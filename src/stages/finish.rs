@@ -3,22 +3,25 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use forge_machine::{Artefact, Machine, Standing};
+use forge_machine::{Artefact, Finish, Machine, Standing, TAG_LATEST};
 
 use super::Stopped;
+use crate::engine::publish::retire;
 use crate::engine::{Cx, Effect, StageError};
 use crate::event::{Region, Stage};
 
 /// How the commit point was passed.
 #[derive(Debug)]
-pub enum Committed {
-    /// The artefact is there.
-    Known(Artefact),
-    /// Something failed at or after the commit point; an artefact whose answer was lost counts as made.
-    Troubled(Option<Artefact>, StageError),
+pub struct Committed {
+    /// The artefact, when it could be read back; an artefact whose answer was lost counts as made.
+    pub artefact: Option<Artefact>,
+    /// What failed at or after the commit point.
+    pub trouble: Option<StageError>,
+    /// Whether it has its name and tags; else the journal has to stay, for `forge gc` to publish it.
+    pub published: bool,
 }
 
-/// Takes the build's settings off the VM and turns it into the artefact.
+/// Takes the build's settings off the VM, turns it into the artefact, and publishes that.
 ///
 /// # Errors
 /// Only when the VM is certainly not the artefact: it can then be kept.
@@ -37,13 +40,44 @@ pub async fn finish(cx: &mut Cx, stopped: Stopped) -> Result<Committed, StageErr
     .await?;
 
     cx.doing(Stage::Finish, plan.finish_in_words());
-    cx.cleanup.committing()?;
     let finish = cx.finish_with_mark();
+    cx.cleanup.committing(finish.clone())?;
+    let mut trouble = match commit(cx, &machine, &finish).await? {
+        Commit::Certain(trouble) => trouble,
+        Commit::Unknown(trouble) => {
+            return Ok(Committed { artefact: None, trouble: Some(trouble), published: false });
+        }
+    };
+    let mut published = true;
+    if let Err(error) = publish(cx, &machine, &finish).await {
+        published = false;
+        trouble.get_or_insert(error.hint("`forge gc` publishes it"));
+    }
+    let artefact = match machine.artefact(&finish).await {
+        Ok(artefact) => Some(artefact),
+        Err(error) => {
+            trouble.get_or_insert(StageError::port("the artefact could not be read back", error));
+            None
+        }
+    };
+    Ok(Committed { artefact, trouble, published })
+}
+
+/// Whether the artefact is there.
+enum Commit {
+    /// It is; something may have failed after it was made.
+    Certain(Option<StageError>),
+    /// Nobody can tell, so it counts as made.
+    Unknown(StageError),
+}
+
+/// Turns the VM into the artefact.
+async fn commit(cx: &mut Cx, machine: &Arc<dyn Machine>, finish: &Finish) -> Result<Commit, StageError> {
     let hypervisor = cx.hypervisor.clone();
     let submitted = cx
         .effect(Effect::Finalize, async {
             let task = machine
-                .submit_finalize(&finish)
+                .submit_finalize(finish)
                 .await
                 .map_err(|error| StageError::port("the artefact could not be made", error))?;
             hypervisor
@@ -55,31 +89,22 @@ pub async fn finish(cx: &mut Cx, stopped: Stopped) -> Result<Committed, StageErr
     match submitted {
         Ok(()) => {
             cx.enter(Region::Committed);
-            Ok(match machine.artefact(&finish).await {
-                Ok(artefact) => Committed::Known(artefact),
-                Err(error) => {
-                    Committed::Troubled(None, StageError::port("the artefact could not be read back", error))
-                }
-            })
+            Ok(Commit::Certain(None))
         }
-        Err(error) => judge(cx, &machine, error).await,
+        Err(error) => judge(cx, machine, error).await,
     }
 }
 
 /// Finalizing failed: only what is certainly not committed may be kept or tried again.
-async fn judge(cx: &mut Cx, machine: &Arc<dyn Machine>, error: StageError) -> Result<Committed, StageError> {
-    let finish = cx.finish_with_mark();
+async fn judge(cx: &mut Cx, machine: &Arc<dyn Machine>, error: StageError) -> Result<Commit, StageError> {
     let mut last = None;
     for _ in 0..20 {
         match cx.hypervisor.standing(machine.reference(), &cx.mark.nonce).await {
             Ok(Standing::Ours { .. }) if !error.is_outcome_unknown() => return Err(error),
             Ok(Standing::Committed) => {
                 cx.enter(Region::Committed);
-                return Ok(match machine.artefact(&finish).await {
-                    // Only the answer was lost: the artefact is whole.
-                    Ok(artefact) if error.is_outcome_unknown() => Committed::Known(artefact),
-                    made => Committed::Troubled(made.ok(), error),
-                });
+                // Where only the answer was lost, the artefact is whole.
+                return Ok(Commit::Certain((!error.is_outcome_unknown()).then_some(error)));
             }
             other => last = Some(format!("{other:?}")),
         }
@@ -90,7 +115,42 @@ async fn judge(cx: &mut Cx, machine: &Arc<dyn Machine>, error: StageError) -> Re
         Ok(Standing::Ours { .. }) => Err(error),
         _ => {
             cx.enter(Region::Committed);
-            Ok(Committed::Troubled(None, error.seen(last.unwrap_or_default())))
+            Ok(Commit::Unknown(error.seen(last.unwrap_or_default())))
         }
     }
+}
+
+/// Gives the template its name and tags, then takes `latest` off the ones before it. Not even an interruption comes
+/// between: it is a matter of a second, and `forge gc` would have to do it later.
+async fn publish(cx: &Cx, machine: &Arc<dyn Machine>, finish: &Finish) -> Result<(), StageError> {
+    let Finish::Template { tags, .. } = finish else { return Ok(()) };
+    cx.doing(Stage::Finish, "publishing it");
+    cx.completing(Effect::Publish, async {
+        match machine.publish(finish).await {
+            // Idempotent, so a lost answer is asked for again.
+            Err(error) if error.is_outcome_unknown() => machine.publish(finish).await,
+            other => other,
+        }
+        .map_err(|error| StageError::port("the template is made, but has not got its name and tags", error))
+    })
+    .await?;
+    cx.completing(Effect::Retire, async {
+        if !tags.iter().any(|tag| tag == TAG_LATEST) {
+            return Ok(());
+        }
+        let retired = retire(cx.hypervisor.as_ref(), &cx.plan.profile).await.map_err(|error| {
+            StageError::port(
+                "the template is published, but an older one still bears the tag `latest` too",
+                error,
+            )
+        })?;
+        for (vm, error) in &retired.denied {
+            cx.warn(
+                format!("{vm} keeps the tag `{TAG_LATEST}`: {error}"),
+                "the newest that bears it is the one to take",
+            );
+        }
+        Ok(())
+    })
+    .await
 }

@@ -21,6 +21,7 @@ struct Site {
 impl Site {
     fn new() -> Self {
         let world = FakeWorld::with_boot_vm();
+        world.put(VmRef::new("8999", "fake"), old_template(true));
         let opened = world.clone();
         let bench = Workbench::new(plan(), Box::new(move || Arc::new(FakeHypervisor::new(opened.clone()))));
         Self { world, bench }
@@ -34,6 +35,7 @@ impl Scene for Site {
 
     fn assert_nothing_left(&self, case: &str) {
         assert_eq!(others(self), [], "{case}");
+        assert_eq!(old(self), old_template(true), "{case}");
     }
 
     fn assert_template(&self, case: &str) {
@@ -44,6 +46,8 @@ impl Scene for Site {
         let seedless = forge_machine::Attachments::default();
         assert_eq!(vm.attachments, seedless, "{case}: the seed is still attached");
         assert!(!vm.onboot && !vm.protection, "{case}: inherited from the source: {vm:?}");
+        assert_eq!(vm.tags, ["forge", "latest"], "{case}");
+        assert_eq!(old(self), old_template(false), "{case}");
     }
 
     fn assert_kept(&self, case: &str) {
@@ -54,13 +58,27 @@ impl Scene for Site {
         let mark = Ownership::from_description(&vm.description).expect("marked");
         assert_eq!(mark.state, BuildState::Kept, "{case}");
         assert!(vm.tags.contains(&"forge-kept".to_owned()), "{case}: {:?}", vm.tags);
+        assert_eq!(old(self), old_template(true), "{case}");
     }
 
     async fn close(self) {}
 }
 
 fn others(site: &Site) -> Vec<(VmRef, FakeVm)> {
-    site.world.vms().into_iter().filter(|(at, _)| at.id != "9000").collect()
+    site.world.vms().into_iter().filter(|(at, _)| at.id != "9000" && at.id != "8999").collect()
+}
+
+/// The template that an earlier build of the profile made.
+fn old_template(is_latest: bool) -> FakeVm {
+    let mut vm = FakeVm::new("tpl-fake");
+    vm.template = true;
+    vm.tags = if is_latest { vec!["forge".into(), "latest".into()] } else { vec!["forge".into()] };
+    vm.description = "* chain id: CHAIN-20260101T000000Z-fake\n* profile: fake".into();
+    vm
+}
+
+fn old(site: &Site) -> FakeVm {
+    site.world.vms().remove(&VmRef::new("8999", "fake")).expect("nothing removes a template")
 }
 
 #[tokio::test]
@@ -80,7 +98,9 @@ async fn after_a_death_at_any_effect_gc_leaves_what_its_region_says() {
 
 #[tokio::test]
 async fn a_lost_answer_never_loses_work_and_never_leaves_a_vm() {
-    for op in [FakeOp::Create, FakeOp::Configure, FakeOp::Start, FakeOp::Detach, FakeOp::Finalize] {
+    for op in
+        [FakeOp::Create, FakeOp::Configure, FakeOp::Start, FakeOp::Detach, FakeOp::Finalize, FakeOp::Publish]
+    {
         let site = Site::new();
         site.world.lose_answer(op);
         let ending = site.bench.build_with(None).await.expect("it lives");
@@ -136,4 +156,24 @@ async fn what_cannot_be_removed_is_told_and_gc_tries_again() {
     assert!(found.iter().all(|each| each.ok), "{found:?}");
     assert_eq!(others(&site), []);
     assert_eq!(site.bench.journal_files(), [""; 0]);
+}
+
+#[tokio::test]
+async fn a_template_that_could_not_be_published_is_published_by_gc() {
+    for op in [FakeOp::Publish, FakeOp::Untag] {
+        let site = Site::new();
+        site.world.refuse(op, "the cluster has no quorum");
+        let ending = site.bench.build_with(None).await.expect("it lives");
+        assert_eq!(ending.exit_code(), 5, "{op:?}: {ending:?}");
+        let told = ending.failure().expect("told").hints.concat();
+        assert!(told.contains("`forge gc` publishes it"), "{op:?}: {told}");
+        assert_eq!(old(&site), old_template(true), "{op:?}: the old one is the answer until the new one is");
+        let found = site.bench.gc().await;
+        assert!(found.iter().any(|each| !each.ok), "{op:?}: {found:?}");
+        site.world.allow(op);
+        let found = site.bench.gc().await;
+        assert!(found.iter().all(|each| each.ok), "{op:?}: {found:?}");
+        site.assert_template(&format!("{op:?}"));
+        assert_eq!(site.bench.journal_files(), [""; 0]);
+    }
 }

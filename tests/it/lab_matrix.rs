@@ -5,11 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use forge::plan::Plan;
+use forge_lab::{Fault, Gate};
 use forge_machine::{BuildState, Ownership, SourceSpec, VmRef};
 use forge_proxmox::{ProxmoxConfig, ProxmoxHypervisor, TlsChoice};
 
 use crate::support::fake_build;
-use crate::support::lab_site::{BOOT_VM, FIRST_ID, LabSite, TOKEN};
+use crate::support::lab_site::{BOOT_VM, FIRST_ID, LabSite, OLD, TOKEN};
 use crate::support::matrix::{self, Scene};
 use crate::support::workbench::Workbench;
 
@@ -22,6 +23,7 @@ struct OnLab {
 impl OnLab {
     async fn new() -> Self {
         let site = LabSite::in_name_only().await.expect("a lab");
+        let site = site.with_old_template("fake").await.expect("a template");
         let config = config_of(&site.lab.url(), site.lab.fingerprint(), &site.secret);
         let open = move || -> Arc<dyn forge_machine::Hypervisor> {
             Arc::new(ProxmoxHypervisor::connect(config.clone()).expect("its settings are sound"))
@@ -70,6 +72,7 @@ impl Scene for OnLab {
     fn assert_nothing_left(&self, case: &str) {
         assert_eq!(self.site.others(), [], "{case}");
         self.site.assert_nothing_left();
+        self.site.assert_old_template(true, case);
     }
 
     fn assert_template(&self, case: &str) {
@@ -80,6 +83,8 @@ impl Scene for OnLab {
         assert_eq!(vm.name, "tpl-fake", "{case}");
         let smbios = vm.config.get("smbios1").map(String::as_str).unwrap_or_default();
         assert!(!smbios.contains("serial="), "{case}: the seed's address is still there: {smbios}");
+        assert_eq!(vm.tags, "forge;latest", "{case}");
+        self.site.assert_old_template(false, case);
     }
 
     fn assert_kept(&self, case: &str) {
@@ -90,6 +95,7 @@ impl Scene for OnLab {
         let mark = Ownership::from_description(&vm.description).expect("marked");
         assert_eq!(mark.state, BuildState::Kept, "{case}");
         assert!(vm.tags.contains("forge-kept"), "{case}: {}", vm.tags);
+        self.site.assert_old_template(true, case);
     }
 
     async fn close(self) {
@@ -110,4 +116,37 @@ async fn a_failure_or_interruption_at_any_effect_on_the_lab_leaves_what_its_regi
 #[tokio::test(flavor = "multi_thread")]
 async fn after_a_death_at_any_effect_on_the_lab_gc_leaves_what_its_region_says() {
     matrix::deaths(OnLab::new).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn at_any_moment_of_publishing_forge_latest_names_a_whole_template() {
+    let scene = OnLab::new().await;
+    let lab = &scene.site.lab;
+    let (before, renaming, untagging) = (Gate::new(), Gate::new(), Gate::new());
+    lab.faults().on("POST", "/nodes/*/qemu/*/template").then(Fault::HoldAfter(before.clone()));
+    let put = "/nodes/*/qemu/*/config";
+    lab.faults().on("PUT", &format!("/nodes/*/qemu/{OLD}/config")).then(Fault::Hold(untagging.clone()));
+    let watch = async {
+        let latest = || async {
+            let done = scene.site.run(&["latest", "--profile", "fake", "-o", "vmid"]).await;
+            (done.code, done.stdout.trim().to_owned())
+        };
+        before.reached().await;
+        lab.faults().on("PUT", put).then(Fault::Hold(renaming.clone()));
+        assert_eq!(latest().await, (Some(0), OLD.to_string()), "made, not published");
+        before.release();
+        renaming.reached().await;
+        assert_eq!(latest().await, (Some(0), OLD.to_string()), "about to be published");
+        renaming.release();
+        untagging.reached().await;
+        assert_eq!(lab.vm(OLD).map(|vm| vm.tags), Some("forge;latest".into()), "two bear it");
+        assert_eq!(latest().await, (Some(0), FIRST_ID.to_string()), "published");
+        untagging.release();
+    };
+    let (ending, ()) = tokio::join!(scene.bench.build_with(None), watch);
+    assert_eq!(ending.expect("it lives").exit_code(), 0);
+    scene.assert_template("published");
+    let done = scene.site.run(&["latest", "--profile", "fake"]).await;
+    assert_eq!(done.stdout.trim(), FIRST_ID.to_string(), "{}", done.stderr);
+    scene.close().await;
 }

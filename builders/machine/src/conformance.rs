@@ -245,8 +245,23 @@ async fn finalized_is_committed(subject: &Subject<'_>) -> Outcome {
         let task = machine.submit_finalize(&finish).await.map_err(text)?;
         subject.hypervisor.wait(&task).await.map_err(text)?;
     }
+    if let Finish::Template { name, .. } = &finish {
+        let unpublished = subject.hypervisor.templates(None).await.map_err(text)?;
+        expect(!unpublished.iter().any(|each| each.name == *name), "its name before it is published")?;
+    }
+    for _ in 0..2 {
+        machine.publish(&finish).await.map_err(text)?;
+    }
     let artefact = machine.artefact(&finish).await.map_err(text)?;
-    if let Artefact::Template { vm, .. } = &artefact {
+    if let (Artefact::Template { vm, .. }, Finish::Template { name, tags, .. }) = (&artefact, &finish) {
+        for tag in tags {
+            let bearers = subject.hypervisor.templates(Some(tag)).await.map_err(text)?;
+            expect(bearers.iter().any(|each| each.vm == *vm && each.name == *name), format!("{bearers:?}"))?;
+            machine.untag(tag).await.map_err(text)?;
+            machine.untag(tag).await.map_err(text)?;
+            let bearers = subject.hypervisor.templates(Some(tag)).await.map_err(text)?;
+            expect(!bearers.iter().any(|each| each.vm == *vm), format!("untagged: {bearers:?}"))?;
+        }
         let seen = standing(subject, &made).await?;
         expect(*vm == made.at, format!("{artefact:?}"))?;
         expect(seen == Standing::Committed, format!("{seen:?}"))?;

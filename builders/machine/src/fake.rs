@@ -77,6 +77,10 @@ pub enum FakeOp {
     Detach,
     /// Turning into a template.
     Finalize,
+    /// Giving a template its name and tags.
+    Publish,
+    /// Taking a tag off a template.
+    Untag,
     /// Removing.
     Destroy,
 }
@@ -428,8 +432,9 @@ impl Hypervisor for FakeHypervisor {
             .collect())
     }
 
-    async fn templates(&self) -> Result<Vec<TemplateFacts>, PortError> {
-        let templates = self.world.vms().into_iter().filter(|(_, vm)| vm.template);
+    async fn templates(&self, tag: Option<&str>) -> Result<Vec<TemplateFacts>, PortError> {
+        let bears = |vm: &FakeVm| tag.is_none_or(|tag| vm.tags.iter().any(|each| each == tag));
+        let templates = self.world.vms().into_iter().filter(|(_, vm)| vm.template && bears(vm));
         Ok(templates
             .map(|(vm, each)| TemplateFacts {
                 vm,
@@ -554,7 +559,7 @@ impl Machine for FakeMachine {
         let (at, finish) = (self.at.clone(), finish.clone());
         self.world
             .effect(FakeOp::Finalize, format!("finalize {}", at.id), move |state| {
-                let Finish::Template { name, tags, notes } = finish else {
+                let Finish::Template { notes, .. } = finish else {
                     return Err(PortError::Unsupported { backend: "fake", what: "write files".into() });
                 };
                 let vm = unlocked(state, &at)?;
@@ -564,11 +569,35 @@ impl Machine for FakeMachine {
                         "you can't convert a VM to template if VM is running",
                     ));
                 }
-                vm.name = name;
-                vm.tags = tags;
                 vm.description = notes;
                 vm.template = true;
                 Ok(TaskHandle::finished(at.node))
+            })
+            .await
+    }
+
+    async fn publish(&self, finish: &Finish) -> Result<(), PortError> {
+        let (at, finish) = (self.at.clone(), finish.clone());
+        self.world
+            .effect(FakeOp::Publish, format!("publish {}", at.id), move |state| {
+                let vm = unlocked(state, &at)?;
+                if let (Finish::Template { name, tags, notes }, true) = (finish, vm.template) {
+                    vm.name = name;
+                    vm.tags = tags;
+                    vm.description = notes;
+                    return Ok(());
+                }
+                Err(PortError::failed("publish", "it is no template"))
+            })
+            .await
+    }
+
+    async fn untag(&self, tag: &str) -> Result<(), PortError> {
+        let (at, tag) = (self.at.clone(), tag.to_owned());
+        self.world
+            .effect(FakeOp::Untag, format!("untag {}", at.id), move |state| {
+                unlocked(state, &at)?.tags.retain(|each| *each != tag);
+                Ok(())
             })
             .await
     }

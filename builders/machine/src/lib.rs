@@ -35,5 +35,5 @@ pub use port::{
 };
 pub use spec::{
     CloneSelector, CloudInitDrive, DiskSpec, FileFormat, Finish, MachineSpec, NetworkSpec, SourceSelector,
-    SourceSpec,
+    SourceSpec, TAG_LATEST,
 };

@@ -252,12 +252,13 @@ pub trait Hypervisor: std::fmt::Debug + Send + Sync {
     /// When the target can't be asked.
     async fn orphans(&self) -> Result<Vec<Orphan>, PortError>;
 
-    /// Lists the templates that the credentials may see. Read only; may be dropped. Targets whose artefacts are files
-    /// have none.
+    /// Lists the templates that the credentials may see: all, or those that bear a tag. Read only; may be dropped.
+    /// Targets whose artefacts are files have none.
     ///
     /// # Errors
     /// When the target can't be asked.
-    async fn templates(&self) -> Result<Vec<TemplateFacts>, PortError> {
+    async fn templates(&self, tag: Option<&str>) -> Result<Vec<TemplateFacts>, PortError> {
+        let _none_to_choose_from = tag;
         Ok(Vec::new())
     }
 }
@@ -332,13 +333,33 @@ pub trait Machine: std::fmt::Debug + Send + Sync {
     /// The target's refusal.
     async fn describe(&self, mark: &Ownership) -> Result<(), PortError>;
 
-    /// Writes the final identity on the stopped VM and begins to turn it into the artefact. Effect; the commit
-    /// point lies in it. Repeating it on a finished artefact is no error.
+    /// Writes the notes on the stopped VM and begins to turn it into the artefact. Effect; the commit point lies in it.
+    /// A template keeps the name and the tags of its build until [`Machine::publish`]. Repeating it on a finished
+    /// artefact is no error.
     ///
     /// # Errors
     /// [`PortError::OutcomeUnknown`] when the answer was lost: the engine then counts the artefact as made unless
     /// [`Hypervisor::standing`] shows that it was not.
     async fn submit_finalize(&self, finish: &Finish) -> Result<TaskHandle, PortError>;
+
+    /// Gives the finished artefact its name, tags and notes: from here on it is found. Effect, idempotent. Nothing to do
+    /// where the artefact is files.
+    ///
+    /// # Errors
+    /// The target's refusal; the artefact is there all the same.
+    async fn publish(&self, finish: &Finish) -> Result<(), PortError> {
+        let _files_have_their_names = finish;
+        Ok(())
+    }
+
+    /// Takes a tag off a template, and changes nothing else of it. Effect, idempotent.
+    ///
+    /// # Errors
+    /// The target's refusal.
+    async fn untag(&self, tag: &str) -> Result<(), PortError> {
+        let _files_have_none = tag;
+        Ok(())
+    }
 
     /// Tells what was made, after the finalize task is over. Read only.
     ///

@@ -154,6 +154,10 @@ pub enum FileFormat {
     Raw,
 }
 
+/// The tag of the template that is the newest of its profile. Published before the older one loses it, so at any moment
+/// the newest that bears it is the one to take.
+pub const TAG_LATEST: &str = "latest";
+
 /// What the build VM becomes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "kind")]

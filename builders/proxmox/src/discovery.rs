@@ -15,6 +15,7 @@ use crate::api::types::{
     CpuEntry, NetworkEntry, NodeEntry, PermissionMap, ResourceEntry, StatusCurrent, StorageEntry, Version,
 };
 use crate::config::ProxmoxConfig;
+use crate::params::TAG_LATEST;
 use crate::permissions::Grants;
 use crate::vmconfig::VmConfig;
 
@@ -228,6 +229,17 @@ async fn find_source(
         };
         if is_it && config.lock() != Some("clone") && config.lock() != Some("create") {
             matches.push((at, config));
+        }
+    }
+    // A name goes over to the newest template that is published under it; older ones keep it.
+    let is_published = |config: &VmConfig| config.is_template() && config.tags().any(|tag| tag == TAG_LATEST);
+    let named = matches!(selector, CloneSelector::Name(_));
+    if named && matches.len() > 1 && matches.iter().all(|(_, config)| config.is_template()) {
+        let published: Vec<_> = matches.iter().filter(|(_, config)| is_published(config)).cloned().collect();
+        if !published.is_empty() {
+            matches = published;
+            matches.sort_by_key(|(at, config)| (age_key(config), at.id.parse::<u64>().unwrap_or(0)));
+            matches = matches.pop().into_iter().collect();
         }
     }
     if matches!(selector, CloneSelector::Tags(_)) {

@@ -333,19 +333,25 @@ impl Hypervisor for ProxmoxHypervisor {
         Ok(found)
     }
 
-    async fn templates(&self) -> Result<Vec<TemplateFacts>, PortError> {
+    async fn templates(&self, tag: Option<&str>) -> Result<Vec<TemplateFacts>, PortError> {
         let fault = |error: ApiError| error.at("list the templates");
         let query = Params::new().with("type", "vm");
         let entries: Value = self.shared.client.get("/cluster/resources", &query).await.map_err(fault)?;
         let entries: Vec<ResourceEntry> = decode("GET /cluster/resources", entries).map_err(fault)?;
         let mut found = Vec::new();
         for entry in entries {
-            if entry.kind == "lxc" || !entry.template {
+            // The list may be 10 s old, and show a build VM that is a template by now; the configuration is not.
+            let new = entry.name.as_deref().is_none_or(|name| name.starts_with("forge-"));
+            let bears = |mut tags: Box<dyn Iterator<Item = &str> + '_>| {
+                tag.is_none_or(|tag| tags.any(|each| each.eq_ignore_ascii_case(tag)))
+            };
+            let listed = entry.template && bears(Box::new(entry.tags()));
+            if entry.kind == "lxc" || !(listed || new || entry.tags().any(|tag| tag == TAG_BUILD)) {
                 continue;
             }
             let vm = VmRef::new(entry.vmid.to_string(), entry.node.as_str());
             match vm_config(&self.shared.client, &vm).await {
-                // The list may be 10 s old; the configuration is not.
+                Ok(config) if !config.is_template() || !bears(Box::new(config.tags())) => {}
                 Ok(config) => found.push(TemplateFacts {
                     name: config.name().to_owned(),
                     tags: config.tags().map(str::to_owned).collect(),

@@ -306,7 +306,7 @@ impl Machine for ProxmoxMachine {
     }
 
     async fn submit_finalize(&self, finish: &Finish) -> Result<TaskHandle, PortError> {
-        let Finish::Template { name, tags, notes } = finish else {
+        let Finish::Template { notes, .. } = finish else {
             return Err(PortError::Unsupported { backend: "Proxmox VE", what: "make files".to_owned() });
         };
         let action = self.action("make a template of");
@@ -314,7 +314,7 @@ impl Machine for ProxmoxMachine {
         if self.config().await.map_err(fault)?.is_template() {
             return Ok(TaskHandle::finished(&self.at.node));
         }
-        self.put_config(&params::finish(name, tags, notes)).await.map_err(fault)?;
+        self.put_config(&params::notes(notes)).await.map_err(fault)?;
         let pace = Pace::start();
         loop {
             match self.submit(&["template"], &Params::new()).await {
@@ -331,6 +331,32 @@ impl Machine for ProxmoxMachine {
                 other => return other.map_err(fault),
             }
         }
+    }
+
+    async fn publish(&self, finish: &Finish) -> Result<(), PortError> {
+        let Finish::Template { name, tags, notes } = finish else { return Ok(()) };
+        let action = self.action("publish");
+        let fault = |error: ApiError| error.at(&action);
+        if !self.config().await.map_err(fault)?.is_template() {
+            return Err(PortError::failed(action, "it is not a template"));
+        }
+        self.put_config(&params::finish(name, tags, notes)).await.map_err(fault)
+    }
+
+    async fn untag(&self, tag: &str) -> Result<(), PortError> {
+        let action = self.action(&format!("take the tag `{tag}` off"));
+        let fault = |error: ApiError| error.at(&action);
+        for tries_left in (0..5).rev() {
+            let present = self.config().await.map_err(fault)?;
+            let Some(change) = params::untag(&present, tag) else { return Ok(()) };
+            match self.put_config(&change).await {
+                // Somebody else changed the template in between: read it again, so that their change stays.
+                Err(ApiError::Refused { detail, .. })
+                    if detail.contains("checksum mismatch") && tries_left > 0 => {}
+                other => return other.map_err(fault),
+            }
+        }
+        Ok(())
     }
 
     async fn artefact(&self, finish: &Finish) -> Result<Artefact, PortError> {

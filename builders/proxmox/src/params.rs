@@ -19,6 +19,8 @@ use crate::vmconfig::{Drive, Nic, PropertyString, VmConfig, format_size};
 pub const TAG_BUILD: &str = "forge-build";
 /// The tag of a VM that was kept after a late failure.
 pub const TAG_KEPT: &str = "forge-kept";
+/// The tag that tells which of several templates of a name is meant.
+pub const TAG_LATEST: &str = forge_machine::TAG_LATEST;
 /// How a seed in the SMBIOS serial begins; only such a serial is ours to take away.
 const SEED_SERIAL: &str = "ds=nocloud";
 /// Keys that forge sets itself, or that would take the VM away from it.
@@ -102,6 +104,32 @@ pub fn identity(mark: &Ownership) -> Params {
 #[must_use]
 pub fn mark(mark: &Ownership) -> Params {
     Params::new().with("tags", state_tag(mark.state)).with("description", mark.to_description())
+}
+
+/// What the conversion to a template finds: the final notes, under the build's name and tag.
+#[must_use]
+pub fn notes(notes: &str) -> Params {
+    Params::new().with("description", notes)
+}
+
+/// The tags of a template without one of them, if nothing else changed since they were read; `None` when it bears no
+/// such tag.
+#[must_use]
+pub fn untag(present: &VmConfig, tag: &str) -> Option<Params> {
+    let (gone, stay): (Vec<&str>, Vec<&str>) =
+        present.tags().partition(|each| each.eq_ignore_ascii_case(tag));
+    if gone.is_empty() {
+        return None;
+    }
+    let mut params = Params::new();
+    match stay.is_empty() {
+        true => params.set("delete", "tags"),
+        false => params.set("tags", stay.join(";")),
+    }
+    if let Some(digest) = present.get("digest") {
+        params.set("digest", digest);
+    }
+    Some(params)
 }
 
 /// The final identity.

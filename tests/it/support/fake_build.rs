@@ -168,8 +168,8 @@ pub fn plan() -> Plan {
         seal: Vec::new(),
         finish: Finish::Template {
             name: "tpl-fake".into(),
-            tags: vec!["fake".into()],
-            notes: "made by a test".into(),
+            tags: vec!["forge".into(), "latest".into()],
+            notes: "Made by a test.\n\n* chain id: CHAIN-20261121T040506Z-fake\n* profile: fake".into(),
         },
         deadlines: Deadlines {
             boot: Duration::from_secs(5),

@@ -14,6 +14,8 @@ pub const TOKEN: &str = "forge@pve!build";
 pub const SECRET_VARIABLE: &str = "PROXMOX_TOKEN_SECRET";
 /// The VM that profiles clone.
 pub const BOOT_VM: u32 = 9000;
+/// A template that an earlier build made: nothing may harm it.
+pub const OLD: u32 = 8999;
 /// The first of the ids that forge may take.
 pub const FIRST_ID: u32 = 9001;
 /// How long anything may take: far beyond what it needs, so that only a hang is an error.
@@ -185,9 +187,40 @@ seed = {{ bind = "127.0.0.1", address = "10.0.2.2" }}
         names
     }
 
-    /// All VMs but the boot VM.
+    /// All VMs but the boot VM and the template of an earlier build.
     pub fn others(&self) -> Vec<VmView> {
-        self.lab.vms().into_iter().filter(|vm| vm.vmid != BOOT_VM).collect()
+        self.lab.vms().into_iter().filter(|vm| vm.vmid != BOOT_VM && vm.vmid != OLD).collect()
+    }
+
+    /// Puts a template there as an earlier build of that profile left it.
+    pub async fn with_old_template(self, profile: &str) -> anyhow::Result<Self> {
+        let notes = format!(
+            "Template built by forge.\n\n* chain id: CHAIN-20260101T000000Z-{profile}-0000\n* profile: {profile}\n"
+        );
+        let old = ImportVm {
+            vmid: OLD,
+            name: format!("tpl-{profile}"),
+            template: true,
+            tags: "forge;latest".into(),
+            extra: [("description".to_owned(), notes)].into(),
+            ..ImportVm::default()
+        };
+        self.lab.import_vm(old).await?;
+        Ok(self)
+    }
+
+    /// Asserts that the template of an earlier build is what it was, and whether it still bears `latest`.
+    pub fn assert_old_template(&self, is_latest: bool, case: &str) {
+        let old = self.lab.vm(OLD).unwrap_or_else(|| panic!("{case}: the old template is gone"));
+        let tags = if is_latest { "forge;latest" } else { "forge" };
+        assert_eq!((old.tags.as_str(), old.template, old.running), (tags, true, false), "{case}");
+        assert!(
+            old.name.starts_with("tpl-") && old.description.contains("CHAIN-20260101"),
+            "{case}: {old:?}"
+        );
+        assert!(old.config.contains_key("scsi0"), "{case}: {old:?}");
+        let disk = self.lab.image_files().into_iter().any(|path| path.to_string_lossy().contains("/8999/"));
+        assert!(disk, "{case}: its disk is gone");
     }
 
     /// Asserts that a build left nothing: no VM, no disk, no guest that runs, no task, no journal.
@@ -199,7 +232,9 @@ seed = {{ bind = "127.0.0.1", address = "10.0.2.2" }}
             .lab
             .image_files()
             .into_iter()
-            .filter(|path| !path.to_string_lossy().contains(&format!("/{BOOT_VM}/")))
+            .filter(|path| {
+                ![BOOT_VM, OLD].iter().any(|id| path.to_string_lossy().contains(&format!("/{id}/")))
+            })
             .collect();
         assert!(foreign.is_empty(), "disks are left: {foreign:?}");
         assert_eq!(self.journals(), Vec::<String>::new(), "no journal is left");

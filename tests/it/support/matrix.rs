@@ -1,7 +1,8 @@
 //! The fault matrix: for every effect, before and after it, a failure, an interruption, and the death of the process.
 //!
 //! Before the keep point nothing remains; between keep and commit one stopped, marked VM that `forge finish` turns
-//! into the template; after the commit point exactly the template. Generated from the list of effects, for any target.
+//! into the template; after the commit point exactly the template, published. The template of an earlier build is never
+//! harmed, and loses `latest` only when the new one bears it. Generated from the list of effects, for any target.
 
 use forge::engine::effect::{Effect, When};
 use forge::event::{Ending, Region};
@@ -25,7 +26,7 @@ pub trait Scene {
 
 fn region(effect: Effect, when: When) -> Region {
     match (effect, when) {
-        (Effect::Finalize, When::After) => Region::Committed,
+        (Effect::Finalize, When::After) | (Effect::Publish | Effect::Retire, _) => Region::Committed,
         (effect, _) if effect <= Effect::Provision => Region::Building,
         _ => Region::Keeping,
     }
@@ -84,6 +85,12 @@ async fn failure_or_interruption<S: Scene>(scene: &S, effect: Effect, when: When
         Region::Committed => {
             let expected = if blow == Blow::Fail { 5 } else { 0 };
             assert_eq!(ending.exit_code(), expected, "{case}: {ending:?}");
+            if blow == Blow::Fail && effect != Effect::Finalize {
+                // What is left to do of publishing is in the journal.
+                assert_eq!(scene.bench().journal_files().len(), 1, "{case}: the journal");
+                let found = scene.bench().gc().await;
+                assert!(found.iter().all(|each| each.ok), "{case}: {found:?}");
+            }
             assert_done(scene, &case);
         }
     }

@@ -169,6 +169,10 @@ async fn ids_are_proposed_from_the_range_past_taken_and_refused_ones() {
 
     let mut full = spec();
     full.ids = Some((9000, 9001));
+    let again = bench.pve.propose_id(&full, &refused).await.expect("whoever had it is gone");
+    assert_eq!(again.id, "9001");
+    let other = ImportVm { vmid: 9001, name: "y".into(), ..ImportVm::default() };
+    bench.lab.import_vm(other).await.expect("imported");
     let error = bench.pve.propose_id(&full, &refused).await.expect_err("none is left");
     assert!(error.to_string().contains("9000 to 9001"), "{error}");
     bench.lab.stop().await;

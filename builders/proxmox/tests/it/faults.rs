@@ -251,3 +251,30 @@ async fn field_errors_reach_the_message() {
     assert!(error.to_string().contains("bogus: "), "{error}");
     bench.lab.stop().await;
 }
+
+#[tokio::test]
+async fn a_tag_is_taken_off_without_undoing_what_somebody_else_changes_meanwhile() {
+    let bench = bench().await;
+    let mark = mark(21);
+    let at = bench.clone_vm(&mark).await;
+    let machine = bench.pve.machine(&at);
+    let tags = vec!["golden".to_owned(), "latest".to_owned()];
+    let finish = Finish::Template { name: "tpl".into(), tags, notes: mark.to_description() };
+    let task = machine.submit_finalize(&finish).await.expect("submitted");
+    bench.pve.wait(&task).await.expect("converted");
+    machine.publish(&finish).await.expect("published");
+    let gate = Gate::new();
+    bench.lab.faults().on("PUT", "/nodes/*/qemu/*/config").then(Fault::Hold(gate.clone()));
+    let untag = machine.untag("latest");
+    let change = async {
+        gate.reached().await;
+        let path = format!("/nodes/pve/qemu/{}/config", at.id);
+        let tags = forge_proxmox::api::encode::Params::new().with("tags", "golden;latest;checked");
+        bench.pve.client().put(&path, &tags).await.expect("changed");
+        gate.release();
+    };
+    let (untagged, ()) = tokio::join!(untag, change);
+    untagged.expect("untagged");
+    assert_eq!(bench.config_of(&at, "tags").as_deref(), Some("checked;golden"));
+    bench.lab.stop().await;
+}

@@ -82,6 +82,11 @@ async fn a_clone_becomes_a_template_and_stays_one() {
     let task = machine.submit_finalize(&finish(&notes)).await.expect("submitted");
     bench.pve.wait(&task).await.expect("converted");
     assert_eq!(bench.pve.standing(&at, &mark.nonce).await.expect("asked"), Standing::Committed);
+    let unpublished = bench.lab.vm(at.id.parse().expect("a number")).expect("there");
+    assert_eq!((unpublished.name, unpublished.tags.as_str()), (mark.nonce.vm_name(), "forge-build"));
+    for _ in 0..2 {
+        machine.publish(&finish(&notes)).await.expect("published");
+    }
     let made = machine.artefact(&finish(&notes)).await.expect("it is there");
     assert_eq!(made, Artefact::Template { vm: at.clone(), name: "tpl-debian-12".into() });
     let again = machine.submit_finalize(&finish(&notes)).await.expect("repeating is no error");
@@ -95,6 +100,9 @@ async fn a_clone_becomes_a_template_and_stays_one() {
             .vm(at.id.parse().expect("a number"))
             .is_some_and(|vm| vm.template && vm.tags == "debian;golden")
     );
+    let bearers = bench.pve.templates(Some("golden")).await.expect("asked");
+    assert!(bearers.len() == 1 && bearers[0].vm == at, "{bearers:?}");
+    assert_eq!(bench.pve.templates(Some("silver")).await.expect("asked"), []);
     bench.lab.stop().await;
 }
 
