@@ -32,6 +32,10 @@ pub struct RequestRecord {
     pub query: String,
     /// Status of the answer; `None` while there is none, and when the connection was cut.
     pub status: Option<u16>,
+    /// The text of an error, with the parameters it names.
+    pub error: Option<String>,
+    /// How long it took, in lab time; `None` while it is worked on.
+    pub took: Option<Duration>,
     /// User or token, when the call was authenticated.
     pub caller: Option<String>,
     /// The route in the schema's form, once it is known: `/nodes/{node}/qemu`.

@@ -33,6 +33,16 @@ pub enum ErrorBody {
 pub type ApiResult<T> = Result<T, ApiError>;
 
 impl ApiError {
+    /// The text with what is wrong with each parameter, for people.
+    pub fn whole_text(&self) -> String {
+        let each = self
+            .errors
+            .iter()
+            .flatten()
+            .map(|(name, text)| format!(" {name}: {}", text.as_str().unwrap_or_default()));
+        each.fold(self.message.trim_end().to_owned(), |all, one| all + &one)
+    }
+
     /// A Perl `die`: status 500 with its text.
     pub fn die(message: impl Into<String>) -> Self {
         ApiError { status: 500, message: message.into(), errors: None, body: ErrorBody::Json }

@@ -9,11 +9,12 @@ mod read;
 mod respond;
 pub mod upload;
 
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use http::{Request, Response, header};
+use http::{Method, Request, Response, header};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -26,6 +27,7 @@ use crate::auth::Caller;
 use crate::cluster::{Cluster, RequestRecord};
 use crate::error::{ApiError, ApiResult, ErrorBody};
 use crate::faults::Fault;
+use crate::page;
 use read::{Read, Stop};
 use respond::{Form, LabBody};
 
@@ -69,6 +71,7 @@ pub async fn serve(cluster: Arc<Cluster>, listener: TcpListener, stop: Cancellat
 
 async fn connection(cluster: Arc<Cluster>, acceptor: TlsAcceptor, stream: TcpStream) {
     let _ = stream.set_nodelay(true);
+    let Ok(peer) = stream.peer_addr() else { return };
     let mut first = [0];
     match tokio::time::timeout(IDLE, stream.peek(&mut first)).await {
         Ok(Ok(1)) if first[0] == TLS_HANDSHAKE => {}
@@ -79,7 +82,7 @@ async fn connection(cluster: Arc<Cluster>, acceptor: TlsAcceptor, stream: TcpStr
     let count = Arc::new(AtomicUsize::new(0));
     let service = service_fn(move |request| {
         let last = count.fetch_add(1, Ordering::SeqCst) + 1 >= REQUESTS;
-        answer(Arc::clone(&cluster), request, last)
+        answer(Arc::clone(&cluster), request, peer.ip(), last)
     });
     let result = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
@@ -96,8 +99,14 @@ async fn connection(cluster: Arc<Cluster>, acceptor: TlsAcceptor, stream: TcpStr
 async fn answer(
     cluster: Arc<Cluster>,
     request: Request<Incoming>,
+    peer: IpAddr,
     last: bool,
 ) -> Result<Response<LabBody>, Cut> {
+    if request.method() == Method::GET && page::is_page(request.uri().path()) {
+        let known = read::header_text(request.headers(), header::IF_NONE_MATCH);
+        let page = page::get(&cluster, request.uri().path(), peer, known.as_deref()).await;
+        return Ok(respond::page(page, last));
+    }
     let index = note(&cluster, &request);
     let mut form = Form {
         extjs: request.uri().path().starts_with("/api2/extjs"),
@@ -164,6 +173,8 @@ fn note(cluster: &Cluster, request: &Request<Incoming>) -> usize {
         path: decoded.strip_prefix("/api2/json").unwrap_or(&decoded).to_owned(),
         query: request.uri().query().unwrap_or_default().to_owned(),
         status: None,
+        error: None,
+        took: None,
         caller: None,
         route: None,
         agent: read::header_text(request.headers(), header::USER_AGENT).unwrap_or_default(),
@@ -182,9 +193,16 @@ struct Log<'a> {
 
 impl Log<'_> {
     fn finish(&mut self, status: Option<u16>) {
+        self.end(status, None);
+    }
+
+    fn end(&mut self, status: Option<u16>, error: Option<&ApiError>) {
+        let now = self.cluster.clock.elapsed();
         let mut requests = self.cluster.requests.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(record) = requests.get_mut(self.index) {
             record.status = status;
+            record.took = Some(now.saturating_sub(record.at));
+            record.error = error.map(ApiError::whole_text);
             if let Some((route, caller)) = self.known.take() {
                 record.caller = (!caller.is_nobody()).then_some(caller.0);
                 record.route = (!route.is_empty()).then_some(route);
@@ -197,7 +215,7 @@ impl Log<'_> {
         if error.status == 401 {
             self.cluster.clock.sleep(self.cluster.config.auth_delay).await;
         }
-        self.finish(Some(error.status));
+        self.end(Some(error.status), Some(error));
         respond::failure(error, form)
     }
 }

@@ -42,6 +42,7 @@ mod ids;
 pub mod images;
 mod lab;
 pub mod netns;
+mod page;
 mod routes;
 mod scenario;
 mod schema;

@@ -80,6 +80,7 @@ async fn serve(arguments: &ServeArguments, disk: Option<PathBuf>) -> anyhow::Res
     }
     for line in [
         format!("url          {}", lab.url()),
+        format!("page         {}/ (in a browser)", lab.url()),
         format!("token        {TOKEN_ID}={secret}"),
         format!("root@pam     {password}"),
         format!("fingerprint  {}", lab.fingerprint()),

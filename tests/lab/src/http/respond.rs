@@ -18,6 +18,7 @@ use serde_json::{Map, Value, json};
 use super::Cut;
 use crate::api::Answer;
 use crate::error::{ApiError, ErrorBody};
+use crate::page::Page;
 
 /// A body of at least this size is compressed for clients that ask for it.
 const COMPRESS_FROM: usize = 1024;
@@ -124,6 +125,25 @@ fn connection(response: &mut Response<LabBody>, form: Form) {
     if !form.last {
         headers.append(header::CONNECTION, HeaderValue::from_static("Keep-Alive"));
     }
+}
+
+/// A part of the page to look at; it may show and load nothing but the lab's own.
+pub(super) fn page(page: Page, last: bool) -> Response<LabBody> {
+    let mut response = Response::new(LabBody::whole(page.bytes));
+    *response.status_mut() = StatusCode::from_u16(page.status).unwrap_or(StatusCode::NOT_FOUND);
+    let headers = response.headers_mut();
+    let policy = "default-src 'self'; img-src 'self' blob: data:; frame-ancestors 'none'; base-uri 'none'";
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(page.kind));
+    headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(policy));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    if let Some(tag) = page.tag.and_then(|tag| HeaderValue::from_str(&tag).ok()) {
+        headers.insert(header::ETAG, tag);
+    }
+    if last {
+        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
 }
 
 /// The response of a call that failed.

@@ -155,6 +155,12 @@ impl Browser {
         Ok(())
     }
 
+    /// A picture of the page as it is seen, as PNG.
+    pub async fn picture(&mut self) -> anyhow::Result<Vec<u8>> {
+        let answer = self.call("Page.captureScreenshot", json!({"format": "png"})).await?;
+        Ok(STANDARD.decode(answer["data"].as_str().unwrap_or_default())?)
+    }
+
     /// Sends a command and waits for its answer; what happens meanwhile is dealt with.
     pub async fn call(&mut self, method: &str, params: Value) -> anyhow::Result<Value> {
         let id = self.send(method, params).await?;

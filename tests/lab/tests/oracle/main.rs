@@ -12,6 +12,7 @@ mod install;
 mod lifecycle;
 mod novnc;
 mod packer;
+mod page;
 mod protocol;
 mod replay;
 mod snapshots;
