@@ -172,7 +172,7 @@ pub struct Vm {
     pub pool: Option<String>,
     /// The disks of the firmware's variables and of the TPM on Proxmox, added when the source has none.
     pub state_disks: Vec<DiskSpec>,
-    /// The settings that stand for keys of `[vm.proxmox]`: `vm.proxmox.scsihw` is `vm.scsi-controller`.
+    /// The settings that stand for keys of `[vm.proxmox]`: `vm.proxmox.scsihw` is `vm.scsihw`.
     #[serde(skip)]
     pub origins: BTreeMap<String, String>,
 }

@@ -166,12 +166,12 @@ async fn hardware_that_the_release_does_not_take_is_told_with_its_lines() -> any
     let site = LabSite::in_name_only().await?;
     let vm = r#"[vm]
 cpu = "hots"
-os-type = "l27"
+ostype = "l27"
 vga = { type = "virtio", memory = 2 }
 args = "-s"
 disks = [{ slot = "scsi0", cache = "never", options = { mpbs = 3 } }]
 networks = [{ model = "virtoi", mtu = 70000 }]
-efi = { storage = "local", type = "8m" }
+efi-disk = { storage = "local", type = "8m" }
 
 [vm.proxmox]
 scsihv = "lsi"
@@ -182,14 +182,14 @@ tags = "x"
     let told = refused(&site, &site.run(&["plan", "tiny.toml"]).await, 3);
     for line in [
         "tiny.toml:14:7: the node offers no CPU type `hots` (`vm.cpu`)",
-        "tiny.toml:15:11: Proxmox VE 9.2 takes no `l27` for `ostype` (`vm.os-type`)",
+        "tiny.toml:15:10: Proxmox VE 9.2 takes no `l27` for `ostype` (`vm.ostype`)",
         "tiny.toml:16:1: `memory` of `vga` is 4 at least, not 2 (`vm.vga`)",
         "tiny.toml:17:8: Proxmox VE lets only root@pam itself set `args` to this, and no token (`vm.args`)",
         "tiny.toml:18:36: Proxmox VE 9.2 takes no `never` for `cache` of `scsi0` (`vm.disks[0].cache`)",
         "tiny.toml:18:10: Proxmox VE 9.2 knows no `mpbs` in `scsi0` (`vm.disks[0].mpbs`)",
         "tiny.toml:19:23: Proxmox VE 9.2 takes no `virtoi` for `model` of `net0` (`vm.networks[0].model`)",
         "tiny.toml:19:39: `mtu` of `net0` is 65520 at most, not 70000 (`vm.networks[0].mtu`)",
-        "tiny.toml:20:1: Proxmox VE 9.2 takes no `8m` for `efitype` of `efidisk0` (`vm.efi.efitype`)",
+        "tiny.toml:20:1: Proxmox VE 9.2 takes no `8m` for `efitype` of `efidisk0` (`vm.efi-disk.efitype`)",
         "tiny.toml:23:10: Proxmox VE 9.2 knows no key `scsihv` (`vm.proxmox.scsihv`)",
         "tiny.toml:24:8: `tags` is set by forge itself (`vm.proxmox.tags`)",
     ] {

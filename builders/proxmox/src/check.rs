@@ -31,6 +31,7 @@ pub fn check(config: &ProxmoxConfig, spec: &MachineSpec, facts: &Facts) -> Vec<F
     disks(config, spec, facts, &mut findings);
     networks(config, spec, facts, &mut findings);
     keys(config, spec, facts, &mut findings);
+    custom_files(spec, facts, &mut findings);
     findings
 }
 
@@ -48,7 +49,8 @@ fn keys(config: &ProxmoxConfig, spec: &MachineSpec, facts: &Facts, findings: &mu
             let help = "remove it here; where a profile may set it, it has a key of its own";
             tell(setting, refuse(format!("`{key}` is set by forge itself"), help));
         } else if is_drive_slot(key) || is_state_slot(key) {
-            let help = "name disks in `vm.disks`, and those of firmware and TPM by `vm.efi` and `vm.tpm`";
+            let help =
+                "name disks in `vm.disks`, and those of firmware and TPM by `vm.efi-disk` and `vm.tpm`";
             tell(setting, refuse(format!("`{key}` is a disk, and would be made anew each time"), help));
         } else {
             if let Some(fault) = only_root(&config.token_id, key, value) {
@@ -76,10 +78,30 @@ fn keys(config: &ProxmoxConfig, spec: &MachineSpec, facts: &Facts, findings: &mu
     }
 }
 
+/// Storages of cloud-init's custom files hold snippets; whether the files are there only the start tells.
+fn custom_files(spec: &MachineSpec, facts: &Facts, findings: &mut Vec<Finding>) {
+    let Some(custom) = spec.extra.get("cicustom") else { return };
+    for (kind, volume) in PropertyString::parse(custom).pairs() {
+        let name = volume.split(':').next().unwrap_or_default();
+        let storage = facts.storages.iter().find(|storage| storage.name == name);
+        let message = match storage {
+            None => {
+                format!("there is no storage `{name}` for the {kind} file `{volume}` that the token sees")
+            }
+            Some(storage) if !storage.content.iter().any(|content| content == "snippets") => {
+                format!("storage `{name}` holds no snippets, such as the {kind} file `{volume}`")
+            }
+            Some(_) => continue,
+        };
+        let help = "give a storage the content type `snippets`, and put the file there by SSH";
+        findings.push(Finding::fatal("vm.proxmox.cicustom", message, help));
+    }
+}
+
 /// What a profile calls a disk.
 fn setting_of_disk(number: usize, slot: &str) -> String {
     match slot {
-        "efidisk0" => "vm.efi".into(),
+        "efidisk0" => "vm.efi-disk".into(),
         "tpmstate0" => "vm.tpm".into(),
         _ => format!("vm.disks[{number}]"),
     }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use forge_machine::{
     AddressReport, Artefact, Attachments, Display, Finish, KeyChord, Machine, MachineSpec, MachineState,
-    Ownership, PortError, Power, StopLadder, StopRung, TaskHandle, VmRef,
+    Ownership, PortError, Power, SourceSpec, StopLadder, StopRung, TaskHandle, VmRef,
 };
 use serde_json::Value;
 use tokio::sync::OnceCell;
@@ -294,7 +294,14 @@ impl Machine for ProxmoxMachine {
         let action = self.action("take the build's traces off");
         let fault = |error: ApiError| error.at(&action);
         let present = self.config().await.map_err(fault)?;
-        self.put_config(&params::detach(spec, &present)).await.map_err(fault)?;
+        let source = match &spec.source {
+            SourceSpec::Clone { vm, .. } if spec.cloud_init.is_some() => {
+                // It may be gone by now: then what the build set is taken off.
+                vm_config(self.client(), vm).await.ok()
+            }
+            _ => None,
+        };
+        self.put_config(&params::detach(spec, &present, source.as_ref())).await.map_err(fault)?;
         if let Some((slot, value)) = params::cloud_init_drive(spec, &present) {
             self.allocate(&slot, &value).await.map_err(fault)?;
         }

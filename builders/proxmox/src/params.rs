@@ -26,13 +26,11 @@ const SEED_SERIAL: &str = "ds=nocloud";
 /// Keys that forge sets itself, or that would take the VM away from it.
 pub const RESERVED_KEYS: &[&str] = &[
     "agent",
-    "ciuser",
     "cores",
     "cpu",
     "delete",
     "description",
     "digest",
-    "ipconfig0",
     "lock",
     "memory",
     "name",
@@ -41,7 +39,6 @@ pub const RESERVED_KEYS: &[&str] = &[
     "skiplock",
     "smbios1",
     "sockets",
-    "sshkeys",
     "tags",
     "template",
     "vmid",
@@ -49,8 +46,23 @@ pub const RESERVED_KEYS: &[&str] = &[
 
 /// Keys that are set when the devices they name are there.
 const AFTER_DISKS: &[&str] = &["boot"];
-/// Keys of the finished template: a build VM neither starts with its node nor resists its removal.
-const OF_THE_TEMPLATE: &[&str] = &["onboot", "protection"];
+/// Keys of the finished template: a build VM neither starts with its node nor resists its removal, and its cloud-init
+/// drive carries the build's own user.
+const OF_THE_TEMPLATE: &[&str] = &[
+    "cicustom",
+    "cipassword",
+    "citype",
+    "ciupgrade",
+    "ciuser",
+    "ipconfig",
+    "nameserver",
+    "onboot",
+    "protection",
+    "searchdomain",
+    "sshkeys",
+];
+/// What the build's own user may have overwritten on a cloud-init drive.
+const OVERWRITTEN: &[&str] = &["ciuser", "sshkeys", "ipconfig0"];
 
 /// Whether a slot holds state of the firmware or TPM: a volume of a fixed size, made when it is not there.
 #[must_use]
@@ -160,7 +172,7 @@ pub fn hardware(spec: &MachineSpec, present: &VmConfig, default_bridge: Option<&
     }
     for (key, value) in &spec.extra {
         let key = key.as_str();
-        if ![RESERVED_KEYS, AFTER_DISKS, OF_THE_TEMPLATE].iter().any(|keys| keys.contains(&key)) {
+        if ![RESERVED_KEYS, AFTER_DISKS].iter().any(|keys| keys.contains(&key)) && !is_of_the_template(key) {
             want(key, Some(value.clone()));
         }
     }
@@ -176,12 +188,20 @@ pub fn hardware(spec: &MachineSpec, present: &VmConfig, default_bridge: Option<&
 /// What names disks, once they are there.
 #[must_use]
 pub fn after_disks(spec: &MachineSpec, present: &VmConfig) -> Params {
-    only(AFTER_DISKS, spec, present)
+    only(|key| AFTER_DISKS.contains(&key), spec, present)
 }
 
-fn only(keys: &[&str], spec: &MachineSpec, present: &VmConfig) -> Params {
+/// Whether a key is set when the VM is finished. Addresses are numbered.
+fn is_of_the_template(key: &str) -> bool {
+    OF_THE_TEMPLATE.contains(&key)
+        || (key.starts_with("ipconfig") && key[8..].bytes().all(|byte| byte.is_ascii_digit()))
+}
+
+fn only(wanted: impl Fn(&str) -> bool, spec: &MachineSpec, present: &VmConfig) -> Params {
     let mut params = Params::new();
-    for (key, value) in spec.extra.iter().filter(|(key, _)| keys.contains(&key.as_str())) {
+    for (key, value) in spec.extra.iter().filter(|(key, _)| wanted(key)) {
+        // Keys are escaped inside the value, and once more by the form (observed on PVE 9.2).
+        let value = if key == "sshkeys" { escape(value) } else { value.clone() };
         if present.get(key) != Some(value.as_str()) {
             params.set(key, value);
         }
@@ -382,17 +402,27 @@ pub fn attachments(attachments: &Attachments, present: &VmConfig) -> Params {
     params
 }
 
-/// What takes the build's traces off again; empty when there are none.
+/// What takes the build's traces off again, and gives the template what is its own; empty when there is nothing to do.
+///
+/// `source` is the configuration of the VM that was cloned, as far as it can still be read: what the build's own user
+/// overwrote on the cloud-init drive becomes again what it was there.
 #[must_use]
-pub fn detach(spec: &MachineSpec, present: &VmConfig) -> Params {
-    let mut params = only(OF_THE_TEMPLATE, spec, present);
+pub fn detach(spec: &MachineSpec, present: &VmConfig, source: Option<&VmConfig>) -> Params {
+    let mut params = only(is_of_the_template, spec, present);
     let smbios = present.get("smbios1").unwrap_or_default();
     if serial_of(smbios).is_some_and(|serial| serial.starts_with(SEED_SERIAL)) {
         params.set("smbios1", smbios_with_serial(smbios, None));
     }
     if spec.cloud_init.is_some() {
-        let gone: Vec<&str> =
-            ["ciuser", "sshkeys"].into_iter().filter(|key| present.get(key).is_some()).collect();
+        let mut gone = Vec::new();
+        for key in OVERWRITTEN.iter().filter(|key| !spec.extra.contains_key(**key)) {
+            match (source.and_then(|source| source.get(key)), present.get(key)) {
+                (Some(was), now) if now != Some(was) => params.set(*key, was),
+                // DHCP is what a drive without an address gives too.
+                (None, Some(now)) if now != "ip=dhcp" => gone.push(*key),
+                _ => {}
+            }
+        }
         if !gone.is_empty() {
             params.set("delete", gone.join(","));
         }

@@ -275,10 +275,10 @@ fn the_seed_goes_into_the_serial_and_comes_out_again_with_the_uuid_unchanged() {
         assert_eq!(attachments(&seed, &config).get("smbios1"), Some(during.as_str()), "{case}");
         let config = VmConfig::from_iter([("smbios1", during.as_str())]);
         assert!(attachments(&seed, &config).is_empty(), "{case}: repeating changes nothing");
-        assert_eq!(detach(&spec(), &config).get("smbios1"), Some(after.as_str()), "{case}");
+        assert_eq!(detach(&spec(), &config, None).get("smbios1"), Some(after.as_str()), "{case}");
     }
     let own = VmConfig::from_iter([("smbios1", "uuid=1,serial=ABC")]);
-    assert!(detach(&spec(), &own).is_empty(), "a serial of the source's own stays");
+    assert!(detach(&spec(), &own, None).is_empty(), "a serial of the source's own stays");
 }
 
 #[test]
@@ -303,9 +303,30 @@ fn cloud_init_settings_are_escaped_inside_and_removed_afterwards() {
     let drive = CloudInitDrive { slot: "ide3".into(), storage: "local".into(), inherited: true };
     let with_drive = MachineSpec { cloud_init: Some(drive), ..spec() };
     let config = VmConfig::from_iter([("ciuser", "forge"), ("sshkeys", "x"), ("ipconfig0", "ip=dhcp")]);
-    assert_eq!(sent(&detach(&with_drive, &config)), pairs(&[("delete", "ciuser,sshkeys")]));
-    assert!(detach(&with_drive, &present()).is_empty());
-    assert!(detach(&spec(), &config).is_empty(), "without a drive of ours the source's settings stay");
+    assert_eq!(sent(&detach(&with_drive, &config, None)), pairs(&[("delete", "ciuser,sshkeys")]));
+    assert!(detach(&with_drive, &present(), None).is_empty());
+    assert!(detach(&spec(), &config, None).is_empty(), "without a drive of ours the source's settings stay");
+
+    // What the build's user overwrote is as in the source again, and what the profile names is the template's.
+    let source = VmConfig::from_iter([("ciuser", "site"), ("sshkeys", "k"), ("nameserver", "192.0.2.53")]);
+    let back = pairs(&[("ciuser", "site"), ("sshkeys", "k")]);
+    assert_eq!(sent(&detach(&with_drive, &config, Some(&source))), back);
+    let mut named = with_drive;
+    for (key, value) in
+        [("ciuser", "ops"), ("sshkeys", "ssh-ed25519 A b"), ("ipconfig1", "ip=dhcp"), ("ciupgrade", "0")]
+    {
+        named.extra.insert(key.into(), value.into());
+    }
+    assert!(hardware(&named, &config, None).is_empty(), "not during the build");
+    assert_eq!(
+        sent(&detach(&named, &config, Some(&source))),
+        pairs(&[
+            ("ciupgrade", "0"),
+            ("ciuser", "ops"),
+            ("ipconfig1", "ip=dhcp"),
+            ("sshkeys", "ssh-ed25519%20A%20b"),
+        ])
+    );
 }
 
 #[test]

@@ -21,9 +21,9 @@ const PLAIN: [(&str, &str); 14] = [
     ("machine", "machine"),
     ("numa", "numa"),
     ("onboot", "onboot"),
-    ("os-type", "ostype"),
+    ("ostype", "ostype"),
     ("rng", "rng0"),
-    ("scsi-controller", "scsihw"),
+    ("scsihw", "scsihw"),
     ("vga", "vga"),
 ];
 /// Options of a disk by Proxmox's names; further ones go into `options`.
@@ -39,6 +39,13 @@ const NETWORK_OPTIONS: [(&str, &str); 6] = [
     ("trunks", "trunks"),
 ];
 
+/// The settings of the finished template's cloud-init drive, by Proxmox's names.
+const CLOUD_INIT: [&str; 6] = ["cicustom", "citype", "ciupgrade", "ciuser", "nameserver", "searchdomain"];
+
+/// All keys of `vm.cloud-init` that are the finished template's.
+pub(super) const CLOUD_INIT_KEYS: [&str; 8] =
+    ["cicustom", "citype", "ciupgrade", "ciuser", "ipconfig", "nameserver", "searchdomain", "sshkeys"];
+
 /// Reads them into `vm.proxmox` and `vm.state_disks`. What stands in `[vm.proxmox]` too is named twice.
 pub(super) fn read(reader: &mut Reader<'_>, vm: &mut Vm, findings: &mut Vec<Finding>) {
     for (name, key) in PLAIN {
@@ -47,6 +54,11 @@ pub(super) fn read(reader: &mut Reader<'_>, vm: &mut Vm, findings: &mut Vec<Find
                 // Proxmox counts in MiB, and 0 takes the device away.
                 "balloon" if value.parse::<u32>().is_err() => balloon(reader, findings),
                 "boot-order" if !value.contains('=') => Some(format!("order={value}")),
+                // Its own name for the older chipset.
+                "machine" if value == "i440fx" => Some("pc".into()),
+                "rng" if value == "0" => None,
+                "rng" if value == "1" => Some("source=/dev/urandom".into()),
+                "args" => Some(value.replace(';', " ")),
                 _ => Some(value),
             };
             set(reader, vm, name, key, value, findings);
@@ -62,7 +74,7 @@ pub(super) fn read(reader: &mut Reader<'_>, vm: &mut Vm, findings: &mut Vec<Find
         }
     }
     let efi = [("type", "efitype", Some("4m")), ("pre-enrolled-keys", "pre-enrolled-keys", None)];
-    vm.state_disks.extend(state_disk(reader, "efi", "efidisk0", &efi, findings));
+    vm.state_disks.extend(state_disk(reader, "efi-disk", "efidisk0", &efi, findings));
     vm.state_disks.extend(state_disk(
         reader,
         "tpm",
@@ -70,6 +82,34 @@ pub(super) fn read(reader: &mut Reader<'_>, vm: &mut Vm, findings: &mut Vec<Find
         &[("version", "version", Some("v2.0"))],
         findings,
     ));
+}
+
+/// Reads the user fields of the template's cloud-init drive.
+pub(super) fn cloud_init(reader: &mut Reader<'_>, vm: &mut Vm, findings: &mut Vec<Finding>) {
+    let Some(Node::Table(_)) = reader.any("cloud-init").map(|spot| &spot.node) else { return };
+    let Some(mut drive) = reader.table("cloud-init", findings) else { return };
+    for key in CLOUD_INIT {
+        // Name servers and domains are lists with spaces.
+        let value = value(&mut drive, key, findings).map(|value| match key {
+            "nameserver" | "searchdomain" => value.replace(';', " "),
+            _ => value,
+        });
+        set(&drive, vm, key, key, value, findings);
+    }
+    let keys = match drive.any("sshkeys").map(|spot| &spot.node) {
+        Some(Node::Text(text)) => Some(vec![text.clone()]),
+        Some(_) => drive.texts("sshkeys", findings),
+        None => None,
+    };
+    let keys = keys.map(|keys| keys.iter().map(|key| key.trim().to_owned()).collect::<Vec<_>>());
+    set(&drive, vm, "sshkeys", "sshkeys", keys.map(|keys| keys.join("\n")), findings);
+    let addresses = match drive.any("ipconfig").map(|spot| &spot.node) {
+        Some(Node::List(_)) => items(&mut drive, "ipconfig", findings),
+        _ => value(&mut drive, "ipconfig", findings).into_iter().collect(),
+    };
+    for (index, address) in addresses.into_iter().enumerate() {
+        set(&drive, vm, "ipconfig", &format!("ipconfig{index}"), Some(address), findings);
+    }
 }
 
 fn set(

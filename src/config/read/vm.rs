@@ -33,6 +33,7 @@ impl Load<'_> {
             ..Vm::default()
         };
         hardware::read(&mut reader, &mut vm, findings);
+        hardware::cloud_init(&mut reader, &mut vm, findings);
         reader.done(findings);
         vm
     }
@@ -98,6 +99,10 @@ fn cloud_init(reader: &mut Reader<'_>, findings: &mut Vec<Finding>) -> CloudInit
                     findings.push(finding.help("ide0-3, scsi0-30 or sata0-5"));
                 }
                 let storage = drive.text("storage", findings);
+                // Read by `hardware`.
+                for key in hardware::CLOUD_INIT_KEYS {
+                    drive.any(key);
+                }
                 drive.done(findings);
                 CloudInit::Add { slot, storage }
             })

@@ -8,8 +8,8 @@ fn hardware_has_settings_of_its_own_that_become_proxmox_s_keys() {
 [vm]
 bios = "ovmf"
 machine = "q35"
-scsi-controller = "virtio-scsi-single"
-os-type = "l26"
+scsihw = "virtio-scsi-single"
+ostype = "l26"
 numa = true
 kvm = false
 hotplug = "network,disk"
@@ -19,10 +19,11 @@ vga = { type = "virtio", memory = 64 }
 serials = ["socket"]
 rng = { source = "/dev/urandom", max_bytes = 1024 }
 pci-devices = [{ mapping = "gpu", pcie = true }]
-efi = { storage = "fast", pre-enrolled-keys = true }
+efi-disk = { storage = "fast", pre-enrolled-keys = true }
 tpm = true
 storage = "lvm"
 pool = "builds"
+cloud-init = { slot = "ide2", ciuser = "ops", sshkeys = ["ssh-ed25519 A b", "ssh-ed25519 C d"], ipconfig = ["ip=dhcp", { ip = "192.0.2.5/24" }], nameserver = ["192.0.2.53", "192.0.2.54"], searchdomain = "example.org", cicustom = { vendor = "local:snippets/v.yaml" }, ciupgrade = false }
 disks = [{ slot = "scsi0", size = "20GiB", storage = "fast", cache = "none", iothread = true, options = { mbps_wr = 1.5 } }]
 networks = [{ mac = "bc:24:11:00:00:01", firewall = true, mtu = 1, queues = 4, link-down = true }]
 proxmox = { watchdog = { model = "i6300esb", action = "reset" }, tablet = false }
@@ -34,15 +35,24 @@ proxmox = { watchdog = { model = "i6300esb", action = "reset" }, tablet = false 
     balloon: 512
     bios: ovmf
     boot: order=scsi0;net0
+    cicustom: vendor=local:snippets/v.yaml
+    ciupgrade: 0
+    ciuser: ops
     hostpci0: mapping=gpu,pcie=1
     hotplug: network,disk
+    ipconfig0: ip=dhcp
+    ipconfig1: ip=192.0.2.5/24
     kvm: 0
     machine: q35
+    nameserver: 192.0.2.53 192.0.2.54
     numa: 1
     ostype: l26
     rng0: source=/dev/urandom,max_bytes=1024
     scsihw: virtio-scsi-single
+    searchdomain: example.org
     serial0: socket
+    sshkeys: ssh-ed25519 A b
+    ssh-ed25519 C d
     tablet: 0
     vga: type=virtio,memory=64
     watchdog: model=i6300esb,action=reset
@@ -68,7 +78,8 @@ proxmox = { watchdog = { model = "i6300esb", action = "reset" }, tablet = false 
         ]
     );
     assert_eq!((vm.storage.as_deref(), vm.pool.as_deref()), (Some("lvm"), Some("builds")));
-    assert_eq!(profile.setting("vm.proxmox.scsihw"), "vm.scsi-controller");
+    assert_eq!(profile.setting("vm.proxmox.ciuser"), "vm.cloud-init.ciuser");
+    assert_eq!(profile.setting("vm.proxmox.scsihw"), "vm.scsihw");
     assert!(profile.place("vm.proxmox.scsihw").is_some_and(|place| place.line > 5));
 }
 

@@ -211,9 +211,34 @@ impl Client {
                 .header(header::CONTENT_LENGTH, body.len())
                 .body(body);
         }
+        self.send(builder, &request, intent).await
+    }
+
+    /// A request to a path of the API, with the token.
+    pub(crate) fn request_to(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
+        let url = format!("{}/api2/json{path}", self.origin);
+        self.http.request(method, url).header(header::AUTHORIZATION, self.token.header())
+    }
+
+    /// Sends a request that was built elsewhere.
+    pub(crate) async fn answer_to(
+        &self,
+        builder: reqwest::RequestBuilder,
+        request: &str,
+        intent: Intent,
+    ) -> Result<Reply, ApiError> {
+        self.send(builder, request, intent).await.map_err(|failed| failed.error)
+    }
+
+    async fn send(
+        &self,
+        builder: reqwest::RequestBuilder,
+        request: &str,
+        intent: Intent,
+    ) -> Result<Reply, Failed> {
         let transport = |error: reqwest::Error| {
             let closed = !error.is_connect() && !error.is_timeout() && !error.is_builder();
-            Failed { error: ApiError::from_transport(&self.peer, &request, intent, error), closed }
+            Failed { error: ApiError::from_transport(&self.peer, request, intent, error), closed }
         };
         let response = builder.send().await.map_err(transport)?;
         let status = response.status();
@@ -225,13 +250,13 @@ impl Client {
             // A refusal stands even when its body was cut off.
             let body = body.unwrap_or_default();
             let refusal = Refusal::read(reason.as_deref(), &body);
-            let error = ApiError::from_refusal(&self.peer, &request, intent, status.as_u16(), &refusal)
+            let error = ApiError::from_refusal(&self.peer, request, intent, status.as_u16(), &refusal)
                 .explained(self.token.id());
             return Err(Failed { error, closed: false });
         }
         let body = body.map_err(transport)?;
         let envelope: Envelope = serde_json::from_slice(&body).map_err(|source| Failed {
-            error: ApiError::Malformed { request: request.clone(), source: Box::new(source) },
+            error: ApiError::Malformed { request: request.to_owned(), source: Box::new(source) },
             closed: false,
         })?;
         Ok(Reply { data: envelope.data, total: envelope.total, peer })

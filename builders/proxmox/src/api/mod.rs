@@ -13,5 +13,6 @@ pub mod envelope;
 pub mod error;
 pub mod task;
 pub mod tls;
+pub mod transfer;
 pub mod types;
 pub mod websocket;

@@ -179,7 +179,7 @@ impl<'de> Deserialize<'de> for PermissionMap {
 }
 
 /// Reads a number that may be text.
-fn number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+pub(crate) fn number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
     let value = Value::deserialize(deserializer)?;
     let read = match &value {
         Value::Null => Some(0),

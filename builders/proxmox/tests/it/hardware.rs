@@ -1,7 +1,10 @@
 //! Every setting of the hardware on the lab: set once, the same when set again, and the rest as the source had it.
 
-use forge_lab::{LabConfig, PveVersion, StorageConfig};
-use forge_machine::{Attachments, DiskSpec, Hypervisor as _, MachineSpec, NetworkSpec};
+use forge_lab::{ImportVm, LabConfig, PveVersion, StorageConfig};
+use forge_machine::{
+    Attachments, CloudInitDrive, CloudInitSettings, DiskSpec, Hypervisor as _, MachineSpec, NetworkSpec,
+    SourceSpec, VmRef,
+};
 
 use crate::support::{bench, bench_with, mark, query, spec};
 
@@ -191,4 +194,92 @@ async fn settings_are_judged_by_the_release_of_the_server() {
         assert!(cpu.fatal && cpu.help.contains("did you mean `host`?"), "{cpu:?}");
         bench.lab.stop().await;
     }
+}
+
+const KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIBs/pKYCXUa1NsAQUngaX6ppcDn49GIeAAm/mrcaOcUQ ops";
+
+#[tokio::test]
+async fn the_templates_cloud_init_drive_has_the_fields_of_the_profile_and_else_those_of_the_source() {
+    let bench = bench().await;
+    let source =
+        ImportVm { vmid: 101, name: "with-drive".into(), cloudinit_drive: true, ..ImportVm::default() };
+    bench.lab.import_vm(source).await.expect("imported");
+    let change = forge_proxmox::api::encode::Params::new()
+        .with("ciuser", "site")
+        .with("searchdomain", "site.example")
+        .with("ipconfig0", "ip=192.0.2.5/24,gw=192.0.2.1");
+    bench.pve.client().put("/nodes/pve/qemu/101/config", &change).await.expect("changed");
+    let of_source = SourceSpec::Clone {
+        vm: VmRef::new("101", "pve"),
+        name: "with-drive".into(),
+        full: true,
+        storage: None,
+    };
+    let drive = CloudInitDrive { slot: "ide2".into(), storage: "local".into(), inherited: true };
+    let plain = MachineSpec { source: of_source, cloud_init: Some(drive), ..spec() };
+    let named = MachineSpec {
+        extra: text(&[
+            ("ciuser", "ops"),
+            ("sshkeys", KEY),
+            ("ipconfig0", "ip=dhcp,ip6=auto"),
+            ("nameserver", "192.0.2.53 192.0.2.54"),
+            ("cicustom", "vendor=local:snippets/vendor.yaml"),
+            ("ciupgrade", "0"),
+        ]),
+        ..plain.clone()
+    };
+    let seed = Attachments {
+        cloud_init: Some(CloudInitSettings {
+            user: "forge".into(),
+            ssh_keys: vec![KEY.into()],
+            ip_config: "ip=dhcp".into(),
+        }),
+        ..Attachments::default()
+    };
+    for (byte, spec, expected) in [
+        (
+            1,
+            &plain,
+            [
+                ("ciuser", Some("site")),
+                ("ipconfig0", Some("ip=192.0.2.5/24,gw=192.0.2.1")),
+                ("sshkeys", None),
+            ],
+        ),
+        (
+            2,
+            &named,
+            [
+                ("ciuser", Some("ops")),
+                ("ipconfig0", Some("ip=dhcp,ip6=auto")),
+                ("nameserver", Some("192.0.2.53 192.0.2.54")),
+            ],
+        ),
+    ] {
+        let mark = mark(byte);
+        let at = bench.pve.propose_id(spec, &[]).await.expect("an id");
+        let task = bench.pve.submit_create(spec, &at, &mark).await.expect("submitted");
+        bench.pve.wait(&task).await.expect("cloned");
+        let machine = bench.pve.machine(&at);
+        machine.configure(spec, &mark, &seed).await.expect("configured");
+        assert_eq!(bench.config_of(&at, "ciuser").as_deref(), Some("forge"), "during the build");
+        assert_eq!(bench.config_of(&at, "cicustom"), None, "during the build");
+        for _ in 0..2 {
+            machine.detach(spec).await.expect("detached");
+            for (key, value) in expected {
+                assert_eq!(bench.config_of(&at, key).as_deref(), value, "{key}");
+            }
+            assert_eq!(bench.config_of(&at, "searchdomain").as_deref(), Some("site.example"));
+        }
+        if byte == 2 {
+            let keys = bench.config_of(&at, "sshkeys").expect("set");
+            assert_eq!(keys, forge_proxmox::api::encode::escape(KEY));
+            assert_eq!(
+                bench.config_of(&at, "cicustom").as_deref(),
+                Some("vendor=local:snippets/vendor.yaml")
+            );
+            assert_eq!(bench.config_of(&at, "ciupgrade").as_deref(), Some("0"));
+        }
+    }
+    bench.lab.stop().await;
 }

@@ -7,6 +7,7 @@ mod facts;
 mod faults;
 mod hardware;
 mod lifecycle;
+mod media;
 mod raw;
 mod screen;
 mod support;

@@ -53,6 +53,21 @@ impl Bench {
         ProxmoxHypervisor::connect(config).expect("sound settings")
     }
 
+    /// The same with a token that may also put media on the storages, and let the nodes download them.
+    pub fn with_media(&self, download: bool) -> ProxmoxHypervisor {
+        let mut privileges = [LEAST_PRIVILEGES_PVE9, &["Datastore.AllocateTemplate"]].concat();
+        if download {
+            privileges.push("Sys.AccessNetwork");
+        }
+        let id = format!("forge@pve!media{}", u8::from(download));
+        let secret = self.lab.add_token(&id, &[("/", &privileges)]);
+        self.client(|config| {
+            config.token_id = id;
+            config.token_secret = Secret::new(secret);
+            config.iso_storage = Some("local".into());
+        })
+    }
+
     /// A build VM, cloned and waited for.
     pub async fn clone_vm(&self, mark: &Ownership) -> VmRef {
         let at = self.pve.propose_id(&spec(), &[]).await.expect("an id");
