@@ -39,6 +39,9 @@ pub struct BuildArgs {
     /// Replaces image files of the same name (QEMU); templates are never replaced
     #[arg(long)]
     force: bool,
+    /// Shows the guest's screen below the progress, on a terminal
+    #[arg(long)]
+    screen: bool,
     /// Plans and checks, and stops before anything is changed
     #[arg(long)]
     dry_run: bool,
@@ -62,7 +65,15 @@ pub async fn build(global: &Global, args: &BuildArgs) -> u8 {
         super::gc::replay_quietly(&journals, hypervisor, REPLAY_LIMIT).await;
     }
     let cancel = cancel_on_signals(journals.path().to_owned());
-    let bus = Bus::start(vec![Style::choose(global.json, global.quiet).sink()], redactor.clone());
+    let style = Style::choose(global.json, global.quiet);
+    let bus = Bus::start(vec![style.sink()], redactor.clone());
+    if args.screen && style == Style::Terminal {
+        bus.show_screens();
+    } else if args.screen {
+        ui::say(
+            "warning: --screen needs a terminal, and neither --json nor --quiet; afterwards `forge screen show` replays the screen",
+        );
+    }
     let endings: Vec<Result<Ending, u8>> = stream::iter(prepared)
         .map(|prepared| one(prepared, global, &args.output, &bus, &cancel))
         .buffer_unordered(usize::from(args.parallel))

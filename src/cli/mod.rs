@@ -14,6 +14,7 @@ pub mod prepare;
 pub mod profiles;
 pub mod render;
 pub mod screen;
+pub mod show;
 pub mod signals;
 pub mod test;
 pub mod validate;

@@ -1,4 +1,5 @@
-//! `forge screen`: pictures of guests' screens. `learn` teaches forge characters that it can't read yet.
+//! `forge screen`: pictures of guests' screens. `learn` teaches forge characters that it can't read yet, `show` replays
+//! a recording.
 
 use std::path::{Path, PathBuf};
 
@@ -8,6 +9,7 @@ use forge_console::frame::Frame;
 use forge_console::{Screen, ScreenText};
 
 use super::options::Global;
+use super::show::{ShowArgs, show};
 use super::{REFUSED, USAGE};
 use crate::engine::error::chain;
 use crate::ui;
@@ -17,6 +19,8 @@ use crate::ui;
 pub enum ScreenCommand {
     /// Learns the characters of a picture, by the text that stands on it
     Learn(LearnArgs),
+    /// Replays what a build's screen showed, from its evidence
+    Show(ShowArgs),
 }
 
 /// Options of `forge screen learn`.
@@ -59,7 +63,10 @@ pub fn use_learnt_fonts(global: &Global) {
 
 /// Runs it; gives the exit code.
 pub fn screen(global: &Global, command: &ScreenCommand) -> u8 {
-    let ScreenCommand::Learn(args) = command;
+    let args = match command {
+        ScreenCommand::Learn(args) => args,
+        ScreenCommand::Show(args) => return show(global, args),
+    };
     match learn(&folder(global), args) {
         Ok(said) => {
             ui::data(&said);

@@ -166,8 +166,9 @@ pub fn load_profile(file: &Path, given: &Given) -> (Option<Profile>, Vec<Finding
     let own = files.first().map_or_else(|| file.to_owned(), |(path, _)| path.clone());
     let place = Place { file: Arc::new(own), line: 1, column: 1 };
     let read_file = |path: &Path| std::fs::read_to_string(path);
+    let read_bytes = |path: &Path| std::fs::read(path);
     let exists = |path: &Path| path.exists();
-    let context = read::Context { given, read_file: &read_file, exists: &exists };
+    let context = read::Context { given, read_file: &read_file, read_bytes: &read_bytes, exists: &exists };
     let (profile, more) = read::profile(&table, &place, files, &context);
     findings.extend(more);
     let usable = findings.iter().all(|finding| !finding.fatal);

@@ -284,7 +284,7 @@ pub struct Sight {
     pub columns: Option<(usize, usize)>,
 }
 
-/// A text or a regular expression.
+/// A text, a regular expression or a needle.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Wanted {
@@ -292,6 +292,8 @@ pub enum Wanted {
     Text(Template),
     /// A regular expression, searched line by line.
     Regex(String),
+    /// A piece of a picture.
+    Needle(NeedleWish),
 }
 
 /// One of the things that an `expect` step is ready for.
@@ -308,7 +310,7 @@ pub struct Outcome {
     pub fail: Option<String>,
 }
 
-pub use crate::plan::EchoWish;
+pub use crate::plan::{EchoWish, NeedleWish};
 
 /// `[access]`.
 #[derive(Clone, Debug, Serialize)]

@@ -6,10 +6,14 @@
 
 use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
+use forge_console::Shot;
+use forge_console::frame::Frame;
 use forge_machine::ChainId;
 
 use super::{BuildView, Envelope, Event, Redactor, VERSION};
@@ -19,12 +23,16 @@ pub trait Sink: Send {
     /// Takes one event, already masked, with the state of its build after it.
     fn take(&mut self, envelope: &Envelope, view: &BuildView);
 
+    /// What a build's screen shows from now on, without secrets. Only live views look at it; it is in no log.
+    fn screen(&mut self, _build: &ChainId, _shot: &ScreenShot) {}
+
     /// All builds are over; nothing comes any more.
     fn finish(&mut self) {}
 }
 
 enum Message {
     Event { build: ChainId, began: Instant, at: Instant, event: Box<Event> },
+    Screen { build: ChainId, shot: Box<ScreenShot> },
     Attach(Box<dyn Sink>),
 }
 
@@ -34,6 +42,7 @@ pub struct Bus {
     sender: Sender<Message>,
     redactor: Redactor,
     thread: JoinHandle<()>,
+    screens: Arc<AtomicBool>,
 }
 
 impl Bus {
@@ -43,19 +52,29 @@ impl Bus {
         let (sender, receiver) = mpsc::channel();
         let mask = redactor.clone();
         let thread = std::thread::spawn(move || pump(&receiver, sinks, &mask));
-        Self { sender, redactor, thread }
+        Self { sender, redactor, thread, screens: Arc::default() }
     }
 
     /// A handle for one build, whose clock begins now.
     #[must_use]
     pub fn events(&self, build: ChainId) -> Events {
-        Events { build, began: Instant::now(), sender: self.sender.clone() }
+        Events {
+            build,
+            began: Instant::now(),
+            sender: self.sender.clone(),
+            screens: Arc::clone(&self.screens),
+        }
     }
 
     /// Adds a sink for all events from now on.
     pub fn attach(&self, sink: Box<dyn Sink>) {
         // The thread only ends when all senders are gone, and this is one of them.
         let _unreachable = self.sender.send(Message::Attach(sink));
+    }
+
+    /// Has builds show their screens to the sinks while they run.
+    pub fn show_screens(&self) {
+        self.screens.store(true, Ordering::Relaxed);
     }
 
     /// The redactor that stands before all sinks.
@@ -79,9 +98,31 @@ pub struct Events {
     build: ChainId,
     began: Instant,
     sender: Sender<Message>,
+    screens: Arc<AtomicBool>,
+}
+
+/// What a build's screen shows, for live views.
+#[derive(Clone, Debug)]
+pub struct ScreenShot {
+    /// The text, where there is some.
+    pub shot: Shot,
+    /// The picture, made small, where there is no text and it may be shown.
+    pub picture: Option<Frame>,
 }
 
 impl Events {
+    /// Whether somebody watches the screens.
+    #[must_use]
+    pub fn shows_screens(&self) -> bool {
+        self.screens.load(Ordering::Relaxed)
+    }
+
+    /// Shows a screen to who watches. What is in it must be masked already.
+    pub fn show(&self, shot: ScreenShot) {
+        let message = Message::Screen { build: self.build.clone(), shot: Box::new(shot) };
+        let _nobody_listens = self.sender.send(message);
+    }
+
     /// Emits an event.
     pub fn emit(&self, event: Event) {
         let message = Message::Event {
@@ -112,6 +153,10 @@ fn pump(receiver: &Receiver<Message>, mut sinks: Vec<Box<dyn Sink>>, redactor: &
     while let Ok(message) = receiver.recv() {
         let (build, began, at, event) = match message {
             Message::Event { build, began, at, event } => (build, began, at, event),
+            Message::Screen { build, shot } => {
+                sinks.retain_mut(|sink| survives(|| sink.screen(&build, &shot)));
+                continue;
+            }
             Message::Attach(sink) => {
                 sinks.push(sink);
                 continue;
@@ -122,17 +167,20 @@ fn pump(receiver: &Receiver<Message>, mut sinks: Vec<Box<dyn Sink>>, redactor: &
         let envelope = Envelope { v: VERSION, build, seq: *next, t_ms, event: mask(*event, redactor) };
         *next += 1;
         view.apply(&envelope);
-        sinks.retain_mut(|sink| {
-            let taken = std::panic::catch_unwind(AssertUnwindSafe(|| sink.take(&envelope, view)));
-            if taken.is_err() {
-                tracing::error!("a sink panicked and was removed");
-            }
-            taken.is_ok()
-        });
+        sinks.retain_mut(|sink| survives(|| sink.take(&envelope, view)));
     }
     for sink in &mut sinks {
         sink.finish();
     }
+}
+
+/// Whether a sink did its work without a panic.
+fn survives(work: impl FnOnce()) -> bool {
+    let done = std::panic::catch_unwind(AssertUnwindSafe(work)).is_ok();
+    if !done {
+        tracing::error!("a sink panicked and was removed");
+    }
+    done
 }
 
 /// Masks an event by way of its JSON form, so that no field can be forgotten.
@@ -144,7 +192,7 @@ fn mask(event: Event, redactor: &Redactor) -> Event {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{Arc, Mutex};
+    use std::sync::Mutex;
 
     use super::*;
 

@@ -15,7 +15,7 @@ use std::path::PathBuf;
 use forge_machine::{Artefact, ChainId, VmRef};
 use serde::{Deserialize, Serialize};
 
-pub use bus::{Bus, Events, Sink};
+pub use bus::{Bus, Events, ScreenShot, Sink};
 pub use check::{CheckResult, Verdict};
 pub use redact::Redactor;
 pub use view::BuildView;

@@ -8,6 +8,7 @@
 //! | `events.jsonl` | every event, as `--json` prints it |
 //! | `build.log` | the same as lines |
 //! | `screens/` | pictures of the screen at boot steps and failures |
+//! | `recording/` | every frame of the screen that differed from the one before, as text and picture |
 //! | `seed/` | the seed as it was served, secrets masked |
 //! | `provision/` | each provisioner's whole output |
 //! | `SHA256SUMS` | the checksums of all the others |

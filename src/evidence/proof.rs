@@ -186,7 +186,7 @@ pub fn readme(plan: &Plan, view: &BuildView) -> String {
     }
     line("\n## Files\n".into());
     line("`plan.txt` and `plan.json`: what was going to be done. `events.jsonl` and `build.log`: what happened.".into());
-    line("`screens/`: pictures. `seed/`: what was served. `provision/`: the provisioners' output.".into());
+    line("`screens/`: pictures. `recording/`: what the screen showed, frame by frame. `seed/`: what was served. `provision/`: the provisioners' output.".into());
     line("`sha256sum --check SHA256SUMS` checks them all.".into());
     out
 }

@@ -132,6 +132,7 @@ fn seen(sight: &Sight) -> String {
     let what = match &sight.wanted {
         Wanted::Text(text) => format!("\u{201c}{text}\u{201d}"),
         Wanted::Regex(expression) => format!("/{expression}/"),
+        Wanted::Needle(needle) => format!("the needle {} at {} %", needle.name, needle.percent),
     };
     let part = |name: &str, range: Option<(usize, usize)>| {
         range.map(|(first, last)| format!(" in {name} {first}-{last}")).unwrap_or_default()

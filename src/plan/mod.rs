@@ -12,6 +12,9 @@ pub mod make;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use base64::Engine as _;
+use forge_console::frame::Rect;
+use forge_console::needle::{Needle, NeedleError};
 use forge_http_seed::answers::Answers;
 use forge_machine::{ChainId, Finish, MachineSpec, Nonce, SourceSpec};
 use jiff::Timestamp;
@@ -175,6 +178,44 @@ pub enum Wanted {
     Text(LateText),
     /// A regular expression, searched line by line.
     Regex(String),
+    /// A piece of a picture.
+    Needle(NeedleWish),
+}
+
+/// A piece of a picture that is looked for on the screen.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct NeedleWish {
+    /// The file's name, for people.
+    pub name: String,
+    /// The PNG, in base64.
+    pub png: String,
+    /// The parts of it that count, as left, top, width and height in pixels; none means all of it.
+    pub areas: Vec<[u32; 4]>,
+    /// How well it must match, in percent.
+    pub percent: u8,
+}
+
+impl NeedleWish {
+    /// The needle.
+    ///
+    /// # Errors
+    /// When the PNG is none, or an area lies outside of it.
+    pub fn needle(&self) -> Result<Needle, NeedleError> {
+        let png = base64::engine::general_purpose::STANDARD.decode(&self.png).unwrap_or_default();
+        let areas: Vec<Rect> = self
+            .areas
+            .iter()
+            .map(|[x, y, width, height]| Rect { x: *x, y: *y, width: *width, height: *height })
+            .collect();
+        Needle::from_png(&png, &areas)
+    }
+
+    /// How much it may differ, from 0 to 1.
+    #[must_use]
+    pub fn tolerance(&self) -> f64 {
+        f64::from(100_u8.saturating_sub(self.percent)) / 100.0
+    }
 }
 
 /// One of the things that an `expect` step is ready for.

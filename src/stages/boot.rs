@@ -49,7 +49,8 @@ pub async fn boot(cx: &mut Cx, created: Created) -> Result<Running, StageError> 
 
 /// Opens the screen; needed for boot steps, and only missed otherwise.
 async fn open(cx: &Cx, machine: &Arc<dyn Machine>, needed: bool) -> Result<Watch, StageError> {
-    let opened = cx.cancellable(async { Ok::<_, StageError>(Watch::open(machine.as_ref()).await) }).await?;
+    let opened =
+        cx.cancellable(async { Ok::<_, StageError>(Watch::open(cx, machine.as_ref()).await) }).await?;
     match opened {
         Ok(watch) => Ok(watch),
         Err(detail) if needed => Err(StageError::new(
@@ -137,6 +138,12 @@ impl Driver<'_> {
             Wanted::Text(text) => Pattern::text(&self.cx.bindings.resolve(text)?),
             Wanted::Regex(expression) => Pattern::regex(expression)
                 .map_err(|error| StageError::caused("the plan has a broken regular expression", error))?,
+            Wanted::Needle(wish) => {
+                let needle = wish
+                    .needle()
+                    .map_err(|error| StageError::caused("the plan has a broken needle", error))?;
+                Pattern::needle(&wish.name, needle, wish.tolerance())
+            }
         };
         let part = |range: Option<(usize, usize)>| range.map_or(1..=usize::MAX, |(first, last)| first..=last);
         Ok(pattern.within(Region { lines: part(sight.lines), columns: part(sight.columns) }))
@@ -246,6 +253,7 @@ impl Driver<'_> {
     async fn keys(&self, keys: &LateText, number: &str) -> Result<(), StageError> {
         let text = self.cx.bindings.resolve(keys)?;
         self.cx.doing(Stage::Boot, format!("pressing {text}"));
+        self.watch.typing(&text);
         let actions = boot_command::parse(&text).map_err(|mistakes| {
             let first = StageError::new(format!("the keys of boot step {number} make no sense"));
             mistakes.iter().fold(first, |error, mistake| error.seen(mistake.to_string()))
@@ -266,6 +274,7 @@ impl Driver<'_> {
     ) -> Result<(), StageError> {
         let text = self.cx.bindings.resolve(text)?;
         let length = text.chars().count();
+        self.watch.typing(&text);
         let echo = match echo {
             EchoWish::Required => Echo::Required,
             EchoWish::IfSeen => Echo::IfSeen,

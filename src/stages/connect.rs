@@ -169,7 +169,7 @@ pub async fn reconnect(
         hypervisor.wait(&task).await.map_err(failed)
     })
     .await?;
-    let watch = Watch::open(machine.as_ref()).await.unwrap_or_default();
+    let watch = Watch::open(cx, machine.as_ref()).await.unwrap_or_default();
     let limit = cx.plan.deadlines.connect;
     let login = Login {
         machine: machine.clone(),

@@ -14,6 +14,7 @@ pub mod connect;
 pub mod create;
 pub mod finish;
 pub mod provision;
+pub mod record;
 pub mod screen;
 pub mod seal;
 pub mod seed;

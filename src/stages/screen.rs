@@ -1,37 +1,57 @@
-//! The build VM's screen while it runs: pictures for the evidence, and how long it stands still.
+//! The build VM's screen while it runs: pictures and a recording for the evidence, and how long it stands still.
+//!
+//! Nothing leaves here with a secret on it: where a text screen shows one, its cells are black and its characters
+//! stars; a picture that can't be read is left out from the moment a secret is typed until text is read again.
 
+use std::collections::HashSet;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use forge_console::frame::{Frame, Rect};
-use forge_console::{Console, Sighting, known};
+use forge_console::{Console, Screen, Shot, Sighting, known};
 use forge_machine::Machine;
 
+use super::record::Tape;
 use crate::engine::{Cx, StageError};
-use crate::event::Event;
+use crate::event::{Event, Redactor};
 
 /// The screen of the build VM; empty when it could not be had.
 #[derive(Debug, Default)]
 pub struct Watch {
     console: Option<Console>,
+    /// Records the screen until this goes.
+    _tape: Option<Tape>,
+    curtain: Curtain,
 }
 
 impl Watch {
-    /// Opens the screen.
+    /// Opens the screen and begins to record it.
     ///
     /// # Errors
     /// When it can't be had, in one line.
-    pub async fn open(machine: &dyn Machine) -> Result<Self, String> {
+    pub async fn open(cx: &Cx, machine: &dyn Machine) -> Result<Self, String> {
         let display = machine.display().await.map_err(|error| crate::engine::error::chain(&error))?;
         let console = Console::open(display.stream, display.password.as_deref())
             .await
             .map_err(|error| crate::engine::error::chain(&error))?;
-        Ok(Self { console: Some(console) })
+        let curtain = Curtain::new(cx.evidence.redactor().clone());
+        let tape = Tape::start(cx, console.clone(), curtain.clone());
+        Ok(Self { console: Some(console), _tape: tape, curtain })
     }
 
     /// The console, when there is one.
     #[must_use]
     pub fn console(&self) -> Option<&Console> {
         self.console.as_ref()
+    }
+
+    /// A text is about to be typed: when it holds a secret, pictures that can't be read are left out from now on.
+    pub fn typing(&self, text: &str) {
+        if self.curtain.redactor.text(text) != text {
+            self.curtain.closed.store(true, Ordering::Relaxed);
+        }
     }
 
     /// How long the screen has not changed; `None` when it can't be seen.
@@ -50,29 +70,22 @@ impl Watch {
     /// Takes a picture for the evidence. A failure is told, and no more: no build ends for a picture.
     pub fn picture(&self, cx: &Cx, label: &str) {
         let Some(console) = &self.console else { return };
-        let screen = console.screen();
-        let text = screen.text().map(|text| text.rows.join("\n").trim_end().to_owned());
-        let mut frame = console.frame();
-        if let Some(text) = screen.text() {
-            let secrets = cx.evidence.redactor().needles();
-            for (row, columns) in secret_cells(&text.rows, &secrets) {
-                for column in columns {
-                    blacken(&mut frame, text.cell_rect(row, column));
-                }
-            }
-        }
-        let file = match frame.png() {
-            Ok(png) => match cx.evidence.write_screen(label, &png) {
+        let (screen, frame) = console.snapshot();
+        let (shot, frame) = self.curtain.shot(&screen, frame);
+        let text = shot.text.map(|rows| rows.join("\n"));
+        let file = match frame.map(|frame| frame.png()) {
+            Some(Ok(png)) => match cx.evidence.write_screen(label, &png) {
                 Ok(name) => name,
                 Err(error) => {
                     cx.warn(crate::engine::error::chain(&error), "");
                     String::new()
                 }
             },
-            Err(error) => {
+            Some(Err(error)) => {
                 tracing::debug!(%error, "no picture of the screen");
                 String::new()
             }
+            None => String::new(),
         };
         cx.events.emit(Event::Screen { label: label.to_owned(), file, text });
     }
@@ -95,23 +108,52 @@ pub fn wrong(sighting: &Sighting) -> StageError {
     StageError::new(sighting.to_string()).hint(sighting.known.advice)
 }
 
+/// Hides secrets on what a screen shows.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Curtain {
+    redactor: Redactor,
+    /// Whether pictures without readable text are left out.
+    closed: Arc<AtomicBool>,
+}
+
+impl Curtain {
+    fn new(redactor: Redactor) -> Self {
+        Self { redactor, closed: Arc::default() }
+    }
+
+    /// What a screen shows, without secrets; no picture when it may show one that can't be found on it.
+    pub(super) fn shot(&self, screen: &Screen, mut frame: Frame) -> (Shot, Option<Frame>) {
+        let mut shot = Shot::of(screen, &frame);
+        let Some((text, rows)) = screen.text().zip(shot.text.as_mut()) else {
+            let hidden = self.closed.load(Ordering::Relaxed);
+            return (shot, (!hidden).then_some(frame));
+        };
+        self.closed.store(false, Ordering::Relaxed);
+        for (row, columns) in secret_cells(rows, &self.redactor.needles()) {
+            columns.clone().for_each(|column| blacken(&mut frame, text.cell_rect(row, column)));
+            if let Some(line) = rows.get_mut(row) {
+                let starred = line.chars().enumerate();
+                *line = starred.map(|(at, c)| if columns.contains(&at) { '*' } else { c }).collect();
+            }
+        }
+        (shot, Some(frame))
+    }
+}
+
 /// The shortest piece of a secret that is masked at the edge of a line.
 const PIECE: usize = 6;
 
 /// The cells of a text screen that hold a secret or, where it is wrapped over two lines, a piece of one.
-fn secret_cells(rows: &[String], secrets: &[String]) -> Vec<(usize, std::ops::Range<usize>)> {
+fn secret_cells(rows: &[String], secrets: &[String]) -> Vec<(usize, Range<usize>)> {
+    // Every piece is looked for, since nobody knows where a boot loader breaks its lines.
+    let secrets = secrets.iter().filter(|secret| secret.is_ascii());
+    let pieces: HashSet<&[u8]> = secrets.flat_map(|secret| secret.as_bytes().windows(PIECE)).collect();
     let mut cells = Vec::new();
-    for secret in secrets.iter().filter(|secret| secret.is_ascii() && secret.len() >= PIECE) {
-        for (row, line) in rows.iter().enumerate() {
-            // Every piece is looked for, since nobody knows where a boot loader breaks its lines.
-            for start in 0..=secret.len() - PIECE {
-                let Some(piece) = secret.get(start..start + PIECE) else { continue };
-                for (at, _) in line.match_indices(piece) {
-                    let column = line.get(..at).map_or(0, |before| before.chars().count());
-                    cells.push((row, column..column + PIECE));
-                }
-            }
-        }
+    for (row, line) in rows.iter().enumerate() {
+        // A character that no secret has keeps its column.
+        let line: Vec<u8> = line.chars().map(|c| u8::try_from(c).unwrap_or(0)).collect();
+        let found = line.windows(PIECE).enumerate().filter(|(_, piece)| pieces.contains(piece));
+        cells.extend(found.map(|(column, _)| (row, column..column + PIECE)));
     }
     cells
 }
@@ -127,6 +169,8 @@ fn blacken(frame: &mut Frame, cell: Rect) {
 
 #[cfg(test)]
 mod tests {
+    use forge_console::NoText;
+
     use super::*;
 
     #[test]
@@ -152,5 +196,22 @@ mod tests {
                 .all(|(row, columns)| *row == 0 && columns.end <= 31 || *row == 1 && columns.end <= 8),
             "{cells:?}"
         );
+    }
+
+    #[test]
+    fn a_picture_that_cant_be_read_is_left_out_once_a_secret_is_typed() {
+        let redactor = Redactor::default();
+        redactor.add("correct-horse");
+        let watch = Watch { curtain: Curtain::new(redactor), ..Watch::default() };
+        let screen = Screen::NoText(NoText { width: 4, height: 4, reason: "a picture" });
+        let picture = || watch.curtain.shot(&screen, Frame::new(4, 4).unwrap()).1;
+        watch.typing("nothing of note");
+        assert!(picture().is_some());
+        watch.typing("pw=correct-horse");
+        assert!(picture().is_none());
+        assert!(picture().is_none(), "until text is read again");
+        let blank = Frame::new(720, 400).unwrap();
+        assert!(watch.curtain.shot(&Screen::read(&blank), blank).1.is_some());
+        assert!(picture().is_some());
     }
 }

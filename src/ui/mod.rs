@@ -7,6 +7,7 @@ pub mod failure;
 pub mod json;
 pub mod lines;
 pub mod paint;
+pub mod screen;
 pub mod table;
 pub mod terminal;
 

@@ -8,10 +8,10 @@ use std::time::Duration;
 use forge_machine::ChainId;
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use super::failure;
 use super::paint::paint;
+use super::{failure, screen};
 use crate::event::phrase::{phrase, time};
-use crate::event::{BuildView, Envelope, Event, Region, Sink};
+use crate::event::{BuildView, Envelope, Event, Region, ScreenShot, Sink};
 
 /// Draws on stderr.
 #[derive(Debug)]
@@ -19,6 +19,14 @@ pub struct Terminal {
     lines: MultiProgress,
     builds: BTreeMap<ChainId, ProgressBar>,
     several: bool,
+    screen: Option<Showing>,
+}
+
+/// The screen of a guest, below the lines of the builds.
+#[derive(Debug)]
+struct Showing {
+    build: ChainId,
+    bar: ProgressBar,
 }
 
 impl Terminal {
@@ -26,7 +34,7 @@ impl Terminal {
     #[must_use]
     pub fn new() -> Self {
         let lines = MultiProgress::with_draw_target(ProgressDrawTarget::stderr_with_hz(10));
-        Self { lines, builds: BTreeMap::new(), several: false }
+        Self { lines, builds: BTreeMap::new(), several: false, screen: None }
     }
 
     fn bar(&mut self, build: &ChainId) -> ProgressBar {
@@ -46,6 +54,29 @@ impl Terminal {
                 bar
             })
             .clone()
+    }
+}
+
+impl Terminal {
+    /// The lines under the builds' own that show a screen, as drawn by indicatif, so that neither overwrites the other.
+    fn screen_bar(&mut self, build: &ChainId) -> ProgressBar {
+        let lines = &self.lines;
+        let showing = self.screen.get_or_insert_with(|| {
+            let bar = lines.add(ProgressBar::new_spinner());
+            if let Ok(style) = ProgressStyle::with_template("{msg}") {
+                bar.set_style(style);
+            }
+            Showing { build: build.clone(), bar }
+        });
+        showing.build = build.clone();
+        showing.bar.clone()
+    }
+
+    fn hide_screen(&mut self) {
+        if let Some(Showing { bar, .. }) = self.screen.take() {
+            bar.finish_and_clear();
+            self.lines.remove(&bar);
+        }
     }
 }
 
@@ -74,6 +105,9 @@ impl Sink for Terminal {
         if let Event::BuildFinished { ending, .. } = &envelope.event {
             bar.finish_and_clear();
             self.lines.remove(&bar);
+            if self.screen.as_ref().is_some_and(|showing| showing.build == envelope.build) {
+                self.hide_screen();
+            }
             if let Some(failed) = ending.failure() {
                 let _terminal_is_gone = self.lines.println(failure::render(failed).trim_end());
             }
@@ -87,7 +121,21 @@ impl Sink for Terminal {
         }
     }
 
+    fn screen(&mut self, build: &ChainId, shot: &ScreenShot) {
+        // Told after the end of its build, by a frame that was on its way: its line is gone.
+        if self.builds.get(build).is_none_or(ProgressBar::is_finished) {
+            return;
+        }
+        let term = console::Term::stderr();
+        let (height, width) = term.size();
+        let reserved = self.builds.len() + 2;
+        let size = (usize::from(width).saturating_sub(1), usize::from(height).saturating_sub(reserved));
+        let lines = screen::lines(&shot.shot, shot.picture.as_ref(), size, screen::Ink::of(&term));
+        self.screen_bar(build).set_message(lines.join("\n"));
+    }
+
     fn finish(&mut self) {
+        self.hide_screen();
         for bar in self.builds.values() {
             bar.finish_and_clear();
         }

@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use forge::event::{Ending, Envelope, Event, Region, Stage};
+use forge_console::{Recording, Screen, Shot};
 use sha2::{Digest as _, Sha256};
 
 use crate::support::lab_site::{BOOT_VM, Done, FIRST_ID, LabSite, PROFILE};
@@ -162,6 +163,14 @@ async fn a_tiny_guest_becomes_a_template_with_evidence_and_without_a_secret_anyw
     {
         assert!(done.stdout.contains(words), "`{words}` is not in the report");
     }
+    let done = site.run(&["screen", "show", "output/tiny/latest"]).await;
+    assert_eq!(done.code, Some(0), "{}", done.stderr);
+    assert!(done.stdout.contains("00001.png") && done.stdout.contains(" text ──"), "{}", done.stdout);
+    let done = site.run(&["screen", "show", "output/tiny/latest", "--json", "--at", "1"]).await;
+    assert_eq!(done.stdout.lines().count(), 1, "{}{}", done.stdout, done.stderr);
+    assert!(serde_json::from_str::<Shot>(&done.stdout).is_ok(), "{}", done.stdout);
+    let done = site.run(&["screen", "show", "output/tiny"]).await;
+    assert_eq!(done.code, Some(3), "{}{}", done.stdout, done.stderr);
     std::fs::write(evidence.join("build.log"), "forged")?;
     let done = site.run(&["evidence", "verify", "output/tiny/latest"]).await;
     assert_eq!(done.code, Some(3), "{}", done.stdout);
@@ -397,10 +406,25 @@ async fn a_debian_guest_gets_its_whole_seed_address_typed_at_its_boot_menu() -> 
         assert!(!text.contains(path), "{} holds the seed's path", file.display());
     }
     assert!(!done.stderr.contains(path), "{}", done.stderr);
-    let screens = files(&site.path().join("output"))
-        .into_iter()
-        .filter(|path| path.extension().is_some_and(|ending| ending == "png"));
-    assert!(screens.count() >= 7, "a picture at each boot step");
+    let evidence = site.path().join("output/typed/latest");
+    assert!(files(&evidence.join("screens")).len() >= 7, "a picture at each boot step");
+
+    // The recording has what was typed, and no piece of the secret path can be read on any of its pictures.
+    let recording = Recording::open(&evidence.join("recording"))?;
+    let texts: Vec<&String> =
+        recording.shots.iter().filter_map(|shot| shot.text.as_ref()).flatten().collect();
+    assert!(texts.iter().any(|line| line.contains("ds=nocloud;s=http://")), "{texts:?}");
+    assert!(texts.iter().any(|line| line.contains("******")), "{texts:?}");
+    let mut pieces: Vec<&str> = (0..=path.len() - 6).filter_map(|at| path.get(at..at + 6)).collect();
+    pieces.sort_unstable();
+    for shot in &recording.shots {
+        let picture = recording.picture(shot)?.expect("nothing was typed that can't be read");
+        let screen = Screen::read(&picture).to_string();
+        for seen in [shot.text.as_ref().map(|rows| rows.join("\n")).unwrap_or_default(), screen] {
+            let piece = pieces.iter().find(|piece| seen.contains(**piece));
+            assert_eq!(piece, None, "{:?}\n{seen}", shot.file);
+        }
+    }
     Ok(())
 }
 

@@ -173,6 +173,20 @@ impl Console {
         self.handle.shared.client().frame().clone()
     }
 
+    /// The picture together with what is read on it. Where an update is half drawn at this moment, the picture is read as
+    /// it is.
+    #[must_use]
+    pub fn snapshot(&self) -> (Arc<Screen>, Frame) {
+        // In this order the task locks them too.
+        let client = self.handle.shared.client();
+        let frame = client.frame().clone();
+        if client.is_between_updates() || self.failure().is_some() {
+            return (self.screen(), frame);
+        }
+        drop(client);
+        (Arc::new(Screen::read(&frame)), frame)
+    }
+
     /// The picture as a PNG file.
     ///
     /// # Errors
@@ -198,6 +212,12 @@ impl Console {
     #[must_use]
     pub fn changes(&self) -> u64 {
         self.look().changes
+    }
+
+    /// A number that grows with each update, whether it changed the content or not.
+    #[must_use]
+    pub(crate) fn pictures(&self) -> u64 {
+        self.look().pictures
     }
 
     /// Why the display is gone, when it is.
@@ -233,6 +253,24 @@ impl Console {
         self.wait_until(limit, |look| look.changes != before)
             .await?
             .map_err(|screen| WaitError::NoChange { limit, screen })
+    }
+
+    /// Waits until [`Console::changes`] is another number than `seen`, or the display is lost. Unlike the other waits it
+    /// does not ask the server to hurry. May be dropped.
+    pub async fn wait_other_than(&self, seen: u64) {
+        let shared = &self.handle.shared;
+        let mut version = shared.subscribe();
+        loop {
+            {
+                let look = shared.look();
+                if look.changes != seen || look.failure.is_some() {
+                    return;
+                }
+            }
+            if version.changed().await.is_err() {
+                return;
+            }
+        }
     }
 
     /// Waits until the content has not changed for `quiet`, at most `limit`. May be dropped.

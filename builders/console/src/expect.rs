@@ -1,21 +1,26 @@
-//! What a wait looks for: a text or a regular expression, in a part of the screen, or one of several; and the known
-//! screens after which waiting makes no sense.
+//! What a wait looks for: a text or a regular expression in a part of the screen, a needle on its picture, or one of
+//! several; and the known screens after which waiting makes no sense.
 //!
-//! Both look at one line at a time. Of several patterns the first in the given order wins, so that the order of a
+//! Texts and expressions look at one line at a time. Of several patterns the first in the given order wins, so that the order of a
 //! profile decides.
 
 use std::fmt;
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use crate::console::{Console, WaitError};
+use crate::frame::Frame;
 use crate::known::{self, Sighting};
+use crate::needle::Needle;
 use crate::screen::{Screen, ScreenText};
 
 /// How often the clock is looked at: a fatal screen counts only when it has stood still.
 const TICK: Duration = Duration::from_millis(250);
+/// A search for needles takes at most this share of the time.
+const SEARCH_SHARE: u32 = 3;
 
 /// A part of a text screen, in lines and columns from 1, both ends included.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,6 +41,7 @@ impl Default for Region {
 enum Wanted {
     Words(String),
     Expression(regex_lite::Regex),
+    Needle { name: String, needle: Arc<Needle>, tolerance: f64 },
 }
 
 /// What is looked for on a screen.
@@ -61,13 +67,20 @@ impl Pattern {
         Ok(Self { wanted: Wanted::Expression(expression), region: Region::default() })
     }
 
-    /// The same, in a part of the screen only.
+    /// A piece of a picture, by a name for messages; `tolerance` as in [`Needle::find`].
+    #[must_use]
+    pub fn needle(name: &str, needle: Needle, tolerance: f64) -> Self {
+        let wanted = Wanted::Needle { name: name.to_owned(), needle: Arc::new(needle), tolerance };
+        Self { wanted, region: Region::default() }
+    }
+
+    /// The same, in a part of the screen only; a needle is looked for everywhere.
     #[must_use]
     pub fn within(self, region: Region) -> Self {
         Self { region, ..self }
     }
 
-    /// The line that holds it.
+    /// The line that holds it; never for a needle.
     #[must_use]
     pub fn find(&self, screen: &Screen) -> Option<String> {
         self.find_in(screen.text()?)
@@ -84,7 +97,20 @@ impl Pattern {
             .find(|row| match &self.wanted {
                 Wanted::Words(words) => squeeze(row).contains(words),
                 Wanted::Expression(expression) => expression.is_match(row),
+                Wanted::Needle { .. } => false,
             })
+    }
+
+    /// Whether it is on the screen, or on its picture.
+    fn is_on(&self, screen: &Screen, picture: &Frame) -> bool {
+        match &self.wanted {
+            Wanted::Needle { needle, tolerance, .. } => needle.find(picture, *tolerance).is_some(),
+            _ => self.find(screen).is_some(),
+        }
+    }
+
+    fn is_needle(&self) -> bool {
+        matches!(self.wanted, Wanted::Needle { .. })
     }
 }
 
@@ -94,6 +120,7 @@ impl fmt::Display for Pattern {
         match &self.wanted {
             Wanted::Words(words) => write!(f, "{words:?}")?,
             Wanted::Expression(expression) => write!(f, "/{expression}/")?,
+            Wanted::Needle { name, .. } => write!(f, "the needle {name}")?,
         }
         let part = |range: &RangeInclusive<usize>| match *range.end() {
             usize::MAX => format!("{} to the end", range.start()),
@@ -125,15 +152,26 @@ pub enum Seen {
 /// After `limit`, quoting the screen; or when the display is lost.
 pub async fn expect(console: &Console, patterns: &[Pattern], limit: Duration) -> Result<Seen, WaitError> {
     let deadline = Instant::now() + limit;
+    let needles = patterns.iter().any(Pattern::is_needle);
+    let mut searched = None;
     loop {
         let mut found = None;
         let left = deadline.saturating_duration_since(Instant::now());
         let waited = console
             .wait_until(left.min(TICK), |look| {
                 found = patterns.iter().position(|pattern| pattern.find(&look.screen).is_some());
-                found.is_some()
+                found.is_some() || (needles && searched != Some(look.pictures))
             })
             .await?;
+        if needles && found.is_none() {
+            let (pictures, began) = (console.pictures(), Instant::now());
+            if searched.replace(pictures) != Some(pictures) {
+                found = search(console, patterns).await;
+                // A picture that never comes to rest must not keep a processor busy.
+                let pause = began.elapsed() * SEARCH_SHARE;
+                tokio::time::sleep(pause.min(deadline.saturating_duration_since(Instant::now()))).await;
+            }
+        }
         if let Some(number) = found {
             return Ok(Seen::Pattern(number));
         }
@@ -147,6 +185,17 @@ pub async fn expect(console: &Console, patterns: &[Pattern], limit: Duration) ->
     }
 }
 
+/// Looks for every pattern on the picture as it is, away from the tasks that must answer soon.
+async fn search(console: &Console, patterns: &[Pattern]) -> Option<usize> {
+    let (screen, picture) = console.snapshot();
+    let patterns = patterns.to_vec();
+    let searched = tokio::task::spawn_blocking(move || {
+        patterns.iter().position(|pattern| pattern.is_on(&screen, &picture))
+    });
+    // Only a panic inside loses the answer; then nothing was found.
+    searched.await.ok().flatten()
+}
+
 fn squeeze(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
@@ -154,6 +203,8 @@ fn squeeze(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::frame::Rect;
+    use crate::screen::tests::draw;
     use crate::testing::{Guest, console};
 
     #[tokio::test(start_paused = true)]
@@ -187,6 +238,22 @@ mod tests {
         let Seen::Fatal(sighting) = seen else { panic!("{seen:?}") };
         assert!(sighting.to_string().contains("No bootable device"), "{sighting}");
         assert!(began.elapsed() < Duration::from_secs(60), "{:?}", began.elapsed());
+    }
+
+    #[tokio::test]
+    async fn a_needle_is_waited_for_beside_a_text_and_found_when_it_comes() {
+        let mut guest = Guest::with_prompt("boot: ");
+        guest.shows_cursor = false;
+        let (console, guest) = console(guest).await;
+        let button = draw(&["", "", "Install now"], None);
+        let needle = Needle::from_frame(&button, &[Rect { x: 0, y: 32, width: 99, height: 16 }]).unwrap();
+        let patterns = [Pattern::text("no such text"), Pattern::needle("button.png", needle, 0.02)];
+        let error = expect(&console, &patterns, Duration::from_millis(300)).await.unwrap_err().to_string();
+        assert!(error.contains("\"no such text\" or the needle button.png within 0.3 s"), "{error}");
+        crate::console::lock(&guest).lines = vec!["x".to_owned(); 7];
+        crate::console::lock(&guest).lines.push("Install now".to_owned());
+        let seen = expect(&console, &patterns, Duration::from_secs(60)).await.unwrap();
+        assert!(matches!(seen, Seen::Pattern(1)), "{seen:?}");
     }
 
     #[tokio::test(start_paused = true)]

@@ -3,6 +3,8 @@
 //! Invariants: `pixels.len() == width * height`, both sides at most [`MAX_SIDE`] and the area at most
 //! [`MAX_PIXELS`]; every method clips or refuses coordinates outside.
 
+use std::collections::HashMap;
+
 use thiserror::Error;
 
 /// The longest side of a picture, in pixels.
@@ -179,26 +181,89 @@ impl Frame {
         self.dirty = Some(self.dirty.map_or(rect, |dirty| dirty.union(rect)));
     }
 
-    /// The picture as a PNG file, 8-bit RGB.
+    /// The picture as a PNG file: with a palette where it has at most 256 colours, as text screens do, else 8-bit RGB.
     ///
     /// # Errors
     /// When the encoder fails, which an empty picture (0x0) makes it do.
     pub fn png(&self) -> Result<Vec<u8>, FrameError> {
         let mut file = Vec::new();
         let mut encoder = png::Encoder::new(&mut file, self.width, self.height);
-        encoder.set_color(png::ColorType::Rgb);
         encoder.set_depth(png::BitDepth::Eight);
         encoder.set_compression(png::Compression::Fast);
+        let bytes = match self.indexed() {
+            Some((palette, indices)) => {
+                encoder.set_color(png::ColorType::Indexed);
+                encoder.set_palette(palette.into_iter().flat_map(rgb).collect::<Vec<u8>>());
+                indices
+            }
+            None => {
+                encoder.set_color(png::ColorType::Rgb);
+                self.pixels.iter().copied().flat_map(rgb).collect()
+            }
+        };
         let mut writer = encoder.write_header().map_err(FrameError::Png)?;
-        let mut bytes = Vec::with_capacity(self.pixels.len() * 3);
-        for pixel in &self.pixels {
-            let [blue, green, red, _] = pixel.to_le_bytes();
-            bytes.extend_from_slice(&[red, green, blue]);
-        }
         writer.write_image_data(&bytes).map_err(FrameError::Png)?;
         writer.finish().map_err(FrameError::Png)?;
         Ok(file)
     }
+
+    /// The colours and each pixel's number among them; `None` when a palette can't hold them.
+    fn indexed(&self) -> Option<(Vec<u32>, Vec<u8>)> {
+        let mut palette: Vec<u32> = Vec::new();
+        let mut numbers = HashMap::new();
+        let mut last = None;
+        let mut indices = Vec::with_capacity(self.pixels.len());
+        for pixel in &self.pixels {
+            let number = match last {
+                Some((colour, number)) if colour == *pixel => number,
+                _ => match numbers.get(pixel) {
+                    Some(number) => *number,
+                    None => {
+                        let number = u8::try_from(palette.len()).ok()?;
+                        palette.push(*pixel);
+                        numbers.insert(*pixel, number);
+                        number
+                    }
+                },
+            };
+            last = Some((*pixel, number));
+            indices.push(number);
+        }
+        Some((palette, indices))
+    }
+
+    /// The picture made smaller so that it fits, its sides in proportion; each pixel is the mean of those it stands for. A
+    /// picture that fits already stays as it is.
+    #[must_use]
+    pub fn shrunk(&self, width: u32, height: u32) -> Self {
+        let factor = self.width.div_ceil(width.max(1)).max(self.height.div_ceil(height.max(1))).max(1);
+        if factor == 1 {
+            return self.clone();
+        }
+        let (new_width, new_height) = (self.width / factor, self.height / factor);
+        let mut pixels = Vec::with_capacity((new_width * new_height) as usize);
+        for y in 0..new_height {
+            for x in 0..new_width {
+                let mut sums = [0_u32; 3];
+                for row in y * factor..(y + 1) * factor {
+                    for pixel in self.row(x * factor, row, factor) {
+                        for (sum, colour) in sums.iter_mut().zip(rgb(*pixel)) {
+                            *sum += u32::from(colour);
+                        }
+                    }
+                }
+                let [red, green, blue] = sums.map(|sum| sum / (factor * factor));
+                pixels.push(red << 16 | green << 8 | blue);
+            }
+        }
+        Self { width: new_width, height: new_height, pixels, dirty: None }
+    }
+}
+
+/// Red, green and blue of a pixel.
+fn rgb(pixel: u32) -> [u8; 3] {
+    let [blue, green, red, _] = pixel.to_le_bytes();
+    [red, green, blue]
 }
 
 #[cfg(test)]
@@ -244,8 +309,27 @@ mod tests {
         let file = frame.png().unwrap();
         assert_eq!(Frame::from_png(&file).unwrap().row(0, 0, 2), frame.row(0, 0, 2));
         let mut reader = png::Decoder::new(std::io::Cursor::new(file)).read_info().unwrap();
+        assert_eq!(reader.info().palette.as_deref(), Some(&[0x12, 0x34, 0x56, 0xff, 0xff, 0xff][..]));
         let mut pixels = vec![0; reader.output_buffer_size().unwrap()];
         reader.next_frame(&mut pixels).unwrap();
-        assert_eq!(pixels, [0x12, 0x34, 0x56, 0xff, 0xff, 0xff]);
+        assert_eq!(pixels, [0, 1]);
+    }
+
+    #[test]
+    fn a_picture_with_more_colours_than_a_palette_holds_decodes_to_the_same() {
+        let mut frame = Frame::new(300, 2).unwrap();
+        frame.put_row(0, 1, &(0..300).map(|x| x * 7).collect::<Vec<u32>>());
+        let back = Frame::from_png(&frame.png().unwrap()).unwrap();
+        assert_eq!((back.row(0, 0, 300), back.row(0, 1, 300)), (frame.row(0, 0, 300), frame.row(0, 1, 300)));
+    }
+
+    #[test]
+    fn a_shrunk_picture_fits_and_keeps_its_mean() {
+        let mut frame = Frame::new(8, 4).unwrap();
+        frame.put_row(0, 0, &[0x0040_0000, 0, 0, 0x0000_0080]);
+        let small = frame.shrunk(4, 4);
+        assert_eq!((small.width(), small.height()), (4, 2));
+        assert_eq!(small.row(0, 0, 2), [0x0010_0000, 0x20]);
+        assert_eq!(frame.shrunk(80, 40), frame);
     }
 }

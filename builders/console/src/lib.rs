@@ -15,6 +15,7 @@
 //! | [`typist`] | text typed, read back and corrected |
 //! | [`boot_command`] | Packer's boot-command language, strict, with words that wait for what the screen shows |
 //! | [`player`] | plays a parsed boot command on a console |
+//! | [`recording`] | what a screen showed, frame by frame: written, read, played to a console again |
 //!
 //! Invariants:
 //! * nothing here trusts a byte of the peer: every length has a bound, and no input can cause a panic;
@@ -34,6 +35,7 @@ pub mod known;
 mod layout;
 pub mod needle;
 pub mod player;
+pub mod recording;
 pub mod rfb;
 pub mod screen;
 #[cfg(test)]
@@ -48,5 +50,6 @@ pub use keys::{KeyError, KeySink, SendKeys};
 pub use known::{KnownScreen, Sighting};
 pub use needle::Needle;
 pub use player::{PlayError, PlayOptions, PlayReport, play};
+pub use recording::{Recorder, Recording, Shot};
 pub use screen::{NoText, Screen, ScreenText};
 pub use typist::{Echo, TypeError, TypeOptions, TypeReport, type_text, type_text_with};

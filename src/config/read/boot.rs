@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
+use base64::Engine as _;
 use forge_console::boot_command;
 use forge_console::keymap::Layout;
 
-use super::Load;
+use super::{Load, beside};
 use crate::config::place::Node;
-use crate::config::profile::{BootStep, EchoWish, Outcome, Sight, Wanted};
+use crate::config::profile::{BootStep, EchoWish, NeedleWish, Outcome, Sight, Wanted};
 use crate::config::reader::Reader;
 use crate::config::template::{Scope, Template};
 use crate::plan::late::Part as LatePart;
@@ -24,6 +25,10 @@ const DETAILS: [&str; 10] =
 const WITHIN: Duration = Duration::from_secs(300);
 /// How often `until` presses its key when it does not say.
 const EVERY: Duration = Duration::from_secs(1);
+/// How well a needle must match when it does not say, in percent.
+const DEFAULT_MATCH: u8 = 98;
+/// The largest picture that a plan carries, in bytes.
+const LARGEST_NEEDLE: usize = 256 * 1024;
 
 impl Load<'_> {
     pub(super) fn boot(&mut self, root: &mut Reader<'_>) -> Vec<BootStep> {
@@ -141,16 +146,17 @@ impl Load<'_> {
 
     /// What an `expect` step is ready for.
     fn outcome(&mut self, mut reader: Reader<'_>) -> Option<Outcome> {
-        let given = ["text", "regex"].into_iter().filter(|key| reader.any(key).is_some()).count();
+        let given = ["text", "regex", "needle"].into_iter().filter(|key| reader.any(key).is_some()).count();
         if given != 1 {
-            let finding = reader.finding("text", "an outcome needs a `text` or a `regex`, and only one");
-            self.findings.push(finding);
+            let message = "an outcome needs a `text`, a `regex` or a `needle`, and only one";
+            self.findings.push(reader.finding("text", message));
         }
-        let wanted = match reader.any("regex") {
-            Some(_) => self.expression(&mut reader),
-            None => self.late(&mut reader, "text").map(Wanted::Text),
+        let wanted = match reader.any("text") {
+            Some(_) => self.late(&mut reader, "text").map(Wanted::Text),
+            None => self.picture_or_expression(&mut reader),
         };
         let (lines, columns) = self.region(&mut reader);
+        let sight = self.in_a_part(&reader, "needle", wanted, lines, columns);
         let steps = self.boot_steps(&mut reader);
         let again = reader.flag("again", &mut self.findings).unwrap_or(false);
         let fail = reader.raw_text("fail", &mut self.findings);
@@ -165,7 +171,7 @@ impl Load<'_> {
             self.findings.push(finding.help("give the steps that make it go away"));
         }
         reader.done(&mut self.findings);
-        Some(Outcome { sight: Sight { wanted: wanted?, lines, columns }, steps, again, fail })
+        Some(Outcome { sight: sight?, steps, again, fail })
     }
 
     /// `KEY = "text"` or `KEY = { regex = "…" }`, with `lines` and `columns` beside it.
@@ -173,21 +179,99 @@ impl Load<'_> {
         let wanted = match step.any(key).map(|spot| &spot.node) {
             Some(Node::Table(_)) => {
                 let mut inner = step.table(key, &mut self.findings)?;
-                let wanted = match inner.any("regex") {
-                    Some(_) => self.expression(&mut inner),
-                    None => {
-                        let finding = inner.finding("regex", "`regex` is missing");
-                        self.findings.push(finding.help("write { regex = \"…\" }, or the text itself"));
-                        None
-                    }
-                };
+                let given = ["regex", "needle"].into_iter().filter(|key| inner.any(key).is_some()).count();
+                if given != 1 {
+                    let finding = inner.finding("regex", "this needs a `regex` or a `needle`, and only one");
+                    let help = "write { regex = \"…\" }, { needle = \"file.png\" }, or the text itself";
+                    self.findings.push(finding.help(help));
+                }
+                let wanted = self.picture_or_expression(&mut inner);
                 inner.done(&mut self.findings);
                 wanted
             }
             _ => self.late(step, key).map(Wanted::Text),
         };
         let (lines, columns) = self.region(step);
-        Some(Sight { wanted: wanted?, lines, columns })
+        self.in_a_part(step, key, wanted, lines, columns)
+    }
+
+    /// A needle is looked for everywhere.
+    fn in_a_part(
+        &mut self,
+        step: &Reader<'_>,
+        key: &str,
+        wanted: Option<Wanted>,
+        lines: Part,
+        columns: Part,
+    ) -> Option<Sight> {
+        let wanted = wanted?;
+        if matches!(wanted, Wanted::Needle(_)) && (lines.is_some() || columns.is_some()) {
+            let finding =
+                step.finding(key, "`lines` and `columns` are parts of a text, and this is a needle");
+            self.findings.push(finding.help("a needle is looked for on the whole screen"));
+        }
+        Some(Sight { wanted, lines, columns })
+    }
+
+    fn picture_or_expression(&mut self, reader: &mut Reader<'_>) -> Option<Wanted> {
+        match reader.any("needle") {
+            Some(_) => self.needle(reader).map(Wanted::Needle),
+            None => self.expression(reader),
+        }
+    }
+
+    /// `needle = "file.png"`, with `areas` and `match` beside it.
+    fn needle(&mut self, reader: &mut Reader<'_>) -> Option<NeedleWish> {
+        let path = reader.text("needle", &mut self.findings)?;
+        let percent = match reader.any("match").map(|spot| &spot.node) {
+            None => DEFAULT_MATCH,
+            Some(Node::Integer(percent)) if (50..=100).contains(percent) => {
+                u8::try_from(*percent).unwrap_or(DEFAULT_MATCH)
+            }
+            Some(_) => {
+                let finding = reader.finding("match", "`match` is a whole number of percent, 50 to 100");
+                self.findings.push(finding);
+                return None;
+            }
+        };
+        let mut areas = Vec::new();
+        for text in reader.texts("areas", &mut self.findings).unwrap_or_default() {
+            let numbers: Vec<Option<u32>> =
+                text.split(',').map(|number| number.trim().parse().ok()).collect();
+            let [Some(left), Some(top), Some(width), Some(height)] = *numbers.as_slice() else {
+                let finding = reader.finding("areas", format!("`{text}` is no area"));
+                let help = "left, top, width and height in pixels of the picture: \"120,40,80,24\"";
+                self.findings.push(finding.help(help));
+                return None;
+            };
+            areas.push([left, top, width, height]);
+        }
+        let file = beside(reader.place_of("needle"), &path);
+        let bytes = match (self.context.read_bytes)(&file) {
+            Ok(bytes) if bytes.len() <= LARGEST_NEEDLE => bytes,
+            Ok(bytes) => {
+                let message = format!("the needle {} has {} bytes", file.display(), bytes.len());
+                let finding = reader.finding("needle", message);
+                let help = format!("cut out what matters: at most {} KiB", LARGEST_NEEDLE / 1024);
+                self.findings.push(finding.help(help));
+                return None;
+            }
+            Err(error) => {
+                let message = format!("the needle {} can't be read: {error}", file.display());
+                let finding = reader.finding("needle", message);
+                self.findings.push(finding.help("paths are relative to the file that names them"));
+                return None;
+            }
+        };
+        let png = base64::engine::general_purpose::STANDARD.encode(bytes);
+        let wish = NeedleWish { name: path, png, areas, percent };
+        if let Err(error) = wish.needle() {
+            let message = crate::engine::error::chain(&error);
+            self.findings
+                .push(reader.finding("needle", message).help("a PNG of a screen, or a piece of one"));
+            return None;
+        }
+        Some(wish)
     }
 
     fn expression(&mut self, reader: &mut Reader<'_>) -> Option<Wanted> {

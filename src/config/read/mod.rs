@@ -24,6 +24,8 @@ pub struct Context<'a> {
     pub given: &'a Given,
     /// Reads a script's file; relative paths are already resolved.
     pub read_file: &'a dyn Fn(&Path) -> std::io::Result<String>,
+    /// Reads a picture that a profile names.
+    pub read_bytes: &'a dyn Fn(&Path) -> std::io::Result<Vec<u8>>,
     /// Whether a file or folder that is to be uploaded is there.
     pub exists: &'a dyn Fn(&Path) -> bool,
 }

@@ -2,10 +2,13 @@
 
 use std::time::Duration;
 
+use forge_console::frame::Frame;
 use forge_machine::CloneSelector;
 
 use super::{least, load, sound};
+use crate::config::load_profile;
 use crate::config::profile::{BootStep, CloudInit, Wanted};
+use crate::config::variables::Given;
 
 #[test]
 fn boot_steps_expect_repeat_and_look_at_a_part_of_the_screen() {
@@ -35,6 +38,52 @@ steps = [
 }
 
 #[test]
+fn needles_are_pictures_beside_the_profile_and_what_is_wrong_with_them_is_told() {
+    let png = Frame::new(40, 20).and_then(|frame| frame.png()).expect("a picture");
+    let load = |steps: &str| {
+        let folder = super::folder(&[("a.toml", &least(&format!("[boot]\nsteps = [{steps}]\n")))]);
+        std::fs::write(folder.path().join("next.png"), &png).expect("written");
+        std::fs::write(folder.path().join("large.png"), vec![0; 300 * 1024]).expect("written");
+        std::fs::write(folder.path().join("text.png"), "no picture").expect("written");
+        let (profile, findings) = load_profile(&folder.path().join("a.toml"), &Given::default());
+        (profile, super::told(&findings, folder.path()))
+    };
+    let (profile, told) = load(
+        r#"{ wait-for = { needle = "next.png", areas = ["0,0,10,10", "30, 10, 10, 10"], match = 95 } },
+        { expect = [{ needle = "next.png" }, { text = "x" }] }, { until = { needle = "next.png" }, press = "x" }"#,
+    );
+    let profile = profile.unwrap_or_else(|| panic!("{told}"));
+    let BootStep::WaitFor { sight, .. } = &profile.boot[0] else { panic!("{:?}", profile.boot) };
+    let Wanted::Needle(needle) = &sight.wanted else { panic!("{sight:?}") };
+    assert_eq!((needle.areas.as_slice(), needle.percent), (&[[0, 0, 10, 10], [30, 10, 10, 10]][..], 95));
+    assert_eq!(needle.needle().map(|needle| needle.size).ok(), Some((40, 20)));
+
+    for (step, message) in [
+        ("{ wait-for = { needle = \"none.png\" } }", "the needle none.png can't be read"),
+        (
+            "{ wait-for = { needle = \"text.png\" } }",
+            "the needle can't be read: the picture is no readable PNG",
+        ),
+        ("{ wait-for = { needle = \"large.png\" } }", "large.png has 307200 bytes"),
+        (
+            "{ wait-for = { needle = \"next.png\", areas = [\"0,0,41,1\"] } }",
+            "does not lie inside the needle",
+        ),
+        ("{ wait-for = { needle = \"next.png\", areas = [\"1x1\"] } }", "`1x1` is no area"),
+        ("{ wait-for = { needle = \"next.png\", match = 20 } }", "`match` is a whole number of percent"),
+        ("{ wait-for = { needle = \"next.png\", regex = \"x\" } }", "and only one"),
+        ("{ wait-for = { needle = \"next.png\" }, lines = \"3\" }", "parts of a text, and this is a needle"),
+        (
+            "{ expect = [{ needle = \"next.png\", columns = \"3\" }] }",
+            "parts of a text, and this is a needle",
+        ),
+    ] {
+        let (_, told) = load(step);
+        assert!(told.contains(message), "{step}: {told}");
+    }
+}
+
+#[test]
 fn what_is_wrong_with_boot_steps_is_told_with_advice() {
     let text = r#"
 [boot]
@@ -48,7 +97,7 @@ steps = [
 "#;
     let (_, told) = load(&[("p/a.toml", &least(text))]);
     for message in [
-        "an outcome needs a `text` or a `regex`, and only one",
+        "an outcome needs a `text`, a `regex` or a `needle`, and only one",
         "`again` without `steps` would find the same screen at once",
         "`until` needs the keys to be pressed until then",
         "`(` is no regular expression",

@@ -168,6 +168,12 @@ impl RfbClient {
         )
     }
 
+    /// Whether the frame shows whole updates only: none is being received.
+    #[must_use]
+    pub fn is_between_updates(&self) -> bool {
+        matches!(self.state, State::Message)
+    }
+
     /// Presses or releases a key: by scancode where the server takes them, else by keysym.
     pub fn key(&mut self, down: bool, keysym: u32, scancode: u32) {
         if self.extended_keys {
