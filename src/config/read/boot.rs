@@ -50,7 +50,13 @@ impl Load<'_> {
             step.entries().map(|(key, ..)| key).filter(|key| KINDS.contains(key)).collect();
         let setting = step.path().to_owned();
         let result = match given.as_slice() {
-            [kind] => self.step_of(kind, &mut step),
+            [kind] => {
+                let read = self.step_of(kind, &mut step);
+                if let Some(read) = &read {
+                    self.lint_step(&step, kind, read);
+                }
+                read
+            }
             several => {
                 let at = self.findings.len();
                 // Asked for, so that only what is misspelt is told as unknown.
@@ -352,9 +358,12 @@ impl Load<'_> {
                 LatePart::Late(_) => "x",
             })
             .collect();
-        if let Err(mistakes) = boot_command::parse(&sample) {
-            self.findings.extend(mistakes.iter().map(|mistake| step.finding(key, mistake.to_string())));
-            return None;
+        match boot_command::parse(&sample) {
+            Ok(actions) => self.lint_keys(step, key, &actions),
+            Err(mistakes) => {
+                self.findings.extend(mistakes.iter().map(|mistake| step.finding(key, mistake.to_string())));
+                return None;
+            }
         }
         Some(template)
     }

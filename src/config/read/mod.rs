@@ -1,6 +1,7 @@
 //! Reads the merged table of a profile into a [`Profile`], collecting everything that is wrong with it.
 
 mod boot;
+mod boot_lint;
 mod hardware;
 mod provision;
 mod seed;
@@ -79,6 +80,7 @@ pub fn profile(
     let provision = load.provision(&mut root);
     let seal = load.seal(&mut root);
     let deadlines = load.deadlines(&mut root);
+    load.lint_time(&root, &boot, &deadlines);
     let mut findings = load.findings;
     root.done(&mut findings);
 

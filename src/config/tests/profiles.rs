@@ -38,6 +38,55 @@ steps = [
 }
 
 #[test]
+fn what_is_hardly_meant_in_boot_steps_is_told_before_anything_is_built() {
+    let cases = [
+        ("{ wait-for = \"a\\nb\" }", true, "looked at line by line"),
+        ("{ wait-for = \"a\\tb\" }", true, "a control character"),
+        (
+            "{ wait-for = \"x\", within = \"2s\", still-for = \"5s\" }",
+            true,
+            "can't be still for 5 s within 2 s",
+        ),
+        ("{ wait-still = \"5m\" }", true, "can't be still for 300 s within 300 s"),
+        ("{ until = \"x\", press = \"y\", every = \"9m\" }", false, "pressed only once"),
+        ("{ wait = \"90s\" }", false, "this waits for 90 s, whatever the screen shows"),
+        ("{ keys = \"<wait2m>\" }", false, "this waits for 120 s"),
+        ("{ keys = \"<leftCtrlOff>\" }", false, "lets a key go that it did not hold"),
+        ("{ keys = \"<leftCtrlOn>x\" }", true, "has no <leftCtrlOff>"),
+        (
+            "{ expect = [{ text = \"GRUB\" }, { text = \"GRUB rescue\" }] }",
+            false,
+            "\"GRUB rescue\" is never chosen",
+        ),
+        (
+            "{ type = \" inst.ks=http://10.0.2.2:8000/ks.cfg\" }",
+            false,
+            "an address that forge does not serve",
+        ),
+        (
+            "{ command = [\"auto url=http://h/p.cfg\", \"<enter>\"] }",
+            false,
+            "an address that forge does not serve",
+        ),
+        ("{ type = \"naïve\" }", true, "no key of a keyboard \"us\" types 'ï'"),
+    ];
+    for (step, fatal, message) in cases {
+        let (profile, told) = load(&[("a.toml", &least(&format!("[boot]\nsteps = [{step}]\n")))]);
+        assert!(told.contains(message), "{step}: {told}");
+        assert_eq!(profile.is_none(), fatal, "{step}: {told}");
+    }
+    let sums = "[boot]\nboot-wait = \"50s\"\nsteps = [{ wait = \"50s\" }]\n[deadlines]\nbuild = \"90s\"\n";
+    let (profile, told) = load(&[("a.toml", &least(sums))]);
+    assert!(
+        profile.is_none() && told.contains("wait for 100 s, and the whole build may take 90 s"),
+        "{told}"
+    );
+    let fine = "[boot]\nsteps = [{ type = \" inst.ks={{ seed.url }}ks.cfg inst.repo=http://mirror/\" }, { keys = \"<leftAltOn>x<leftAltOff><wait5>\" }, { expect = [{ text = \"GRUB rescue\" }, { text = \"GRUB\" }, { text = \"GRUB\", lines = \"1\" }] }]\n";
+    let (_, told) = load(&[("a.toml", &least(fine))]);
+    assert!(!told.contains("forge does not serve") && !told.contains("hold"), "{told}");
+}
+
+#[test]
 fn needles_are_pictures_beside_the_profile_and_what_is_wrong_with_them_is_told() {
     let png = Frame::new(40, 20).and_then(|frame| frame.png()).expect("a picture");
     let load = |steps: &str| {
