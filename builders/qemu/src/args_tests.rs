@@ -42,14 +42,18 @@ fn lines(spec: &MachineSpec, attachments: &Attachments, accelerator: Accelerator
 }
 
 #[test]
-fn a_seed_disc_is_a_read_only_cd_in_a_drive_of_its_own() {
+fn a_seed_disc_is_a_read_only_drive_on_the_main_disks_bus() {
     let attachments = Attachments { seed_disc: Some(vec![0; 2048]), ..Attachments::default() };
-    let text = lines(&spec(), &attachments, Accelerator::Tcg);
-    assert!(
-        text.contains("-drive file=seed.iso,format=raw,if=none,id=seed0,media=cdrom,readonly=on"),
-        "{text}"
-    );
-    assert!(text.contains("-device ide-cd,drive=seed0"), "{text}");
+    for (slot, device) in [
+        ("virtio0", "-device virtio-blk-pci,drive=seed0"),
+        ("scsi0", "-device scsi-cd,drive=seed0,bus=scsi0.0"),
+        ("sata0", "-device ide-cd,drive=seed0"),
+    ] {
+        let spec = MachineSpec { disks: vec![disk(slot)], ..spec() };
+        let text = lines(&spec, &attachments, Accelerator::Tcg);
+        assert!(text.contains("-drive file=seed.iso,format=raw,if=none,id=seed0,readonly=on"), "{text}");
+        assert!(text.contains(device), "{slot}: {text}");
+    }
 }
 
 #[test]
