@@ -24,6 +24,7 @@ mod storage;
 mod suspend;
 mod tasks;
 mod template;
+mod terminal;
 mod websocket;
 
 use std::future::Future;
@@ -281,6 +282,7 @@ async fn vm(method: &str, below: &str, call: Call) -> Option<ApiResult<Answer>> 
         ("POST", "/clone") => clone::clone(call).await,
         ("POST", "/template") => template::template(&call),
         ("PUT", "/sendkey") => sendkey::sendkey(call).await,
+        ("POST", "/termproxy") => terminal::proxy(&call),
         ("POST", "/vncproxy") => console::proxy(&call),
         ("GET", "/vncwebsocket") => console::websocket(call).await,
         ("GET", "/cloudinit") => cloudinit::pending(&call),

@@ -1,10 +1,10 @@
-//! `vncproxy` and `vncwebsocket`.
+//! `vncproxy` and `vncwebsocket`, which `termproxy` uses too.
 //!
 //! A proxy is a task that waits 10 s for one connection with its port; its ticket is bound to user, VM and port and
 //! holds the VNC password's 8 characters in front, as 9.2 does (proxmox.md §3.7).
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -19,6 +19,7 @@ use sha2::Sha256;
 use tokio::net::UnixStream;
 use tokio::sync::oneshot;
 
+use super::terminal::Session;
 use super::{Answer, Call, websocket};
 use crate::error::{ApiError, ApiResult};
 use crate::faults::Fault;
@@ -29,14 +30,34 @@ const WAIT: Duration = Duration::from_secs(10);
 /// How long a ticket is good.
 const TICKET: i64 = 40;
 
+/// Bytes that wait between a terminal and its websocket.
+const PIPE: usize = 16 << 10;
+
 /// First port of VNC proxies.
 const FIRST_PORT: u16 = 5900;
 
-/// The proxies that wait, by port.
+/// What a proxy leads to.
+#[derive(Debug, Clone)]
+pub enum Backend {
+    /// The screen.
+    Screen,
+    /// A serial port, if the VM has one.
+    Serial(Option<String>),
+}
+
+/// A proxy that waits for its client.
+#[derive(Debug)]
+struct Waiting {
+    backend: Backend,
+    /// Takes what tells the end of the session.
+    turn: oneshot::Sender<oneshot::Receiver<()>>,
+}
+
+/// The proxies, by port; a port whose client has come has none that waits.
 #[derive(Debug)]
 pub struct Consoles {
     secret: [u8; 32],
-    waiting: Mutex<HashMap<u16, Option<oneshot::Sender<oneshot::Receiver<()>>>>>,
+    waiting: Mutex<HashMap<u16, Option<Waiting>>>,
 }
 
 impl Default for Consoles {
@@ -46,22 +67,20 @@ impl Default for Consoles {
 }
 
 impl Consoles {
-    fn lock(
-        &self,
-    ) -> std::sync::MutexGuard<'_, HashMap<u16, Option<oneshot::Sender<oneshot::Receiver<()>>>>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<u16, Option<Waiting>>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes a free port, at which a client can be handed over once.
-    fn open(&self) -> (u16, oneshot::Receiver<oneshot::Receiver<()>>) {
-        let (sender, receiver) = oneshot::channel();
+    fn open(&self, backend: Backend) -> (u16, oneshot::Receiver<oneshot::Receiver<()>>) {
+        let (turn, receiver) = oneshot::channel();
         let mut waiting = self.lock();
         let port = (FIRST_PORT..u16::MAX).find(|port| !waiting.contains_key(port)).unwrap_or(FIRST_PORT);
-        waiting.insert(port, Some(sender));
+        waiting.insert(port, Some(Waiting { backend, turn }));
         (port, receiver)
     }
 
-    fn take(&self, port: u16) -> Option<oneshot::Sender<oneshot::Receiver<()>>> {
+    fn take(&self, port: u16) -> Option<Waiting> {
         self.lock().get_mut(&port).and_then(Option::take)
     }
 
@@ -81,7 +100,8 @@ impl Consoles {
         format!("PVEVNC:{time:08X}::{}", self.signature(user, path, port, time))
     }
 
-    fn verify(&self, ticket: &str, user: &str, path: &str, port: u16) -> bool {
+    /// Whether a ticket is good for a user, a path and a port, now.
+    pub fn verify(&self, ticket: &str, user: &str, path: &str, port: u16) -> bool {
         let Some(start) = ticket.find("PVEVNC:") else { return false };
         let mut parts = ticket[start..].splitn(4, ':');
         let time = parts.nth(1).and_then(|time| i64::from_str_radix(time, 16).ok()).unwrap_or(0);
@@ -91,21 +111,36 @@ impl Consoles {
     }
 }
 
-/// `POST vncproxy`.
-pub fn proxy(call: &Call) -> ApiResult<Answer> {
+/// A proxy that has been opened.
+pub struct Opened {
+    /// Its port.
+    pub port: u16,
+    /// Its ticket.
+    pub ticket: String,
+    /// The password of the VNC server.
+    password: String,
+    /// Its task.
+    pub upid: String,
+}
+
+/// Opens a proxy: a task that waits for one client and lasts as long as its session.
+///
+/// # Errors
+/// None of its own.
+pub fn open_proxy(call: &Call, backend: Backend) -> ApiResult<Opened> {
     let (cluster, node, vmid) = (Arc::clone(&call.cluster), call.node().to_owned(), call.vmid());
     let path = format!("/vms/{vmid}");
+    let is_screen = matches!(backend, Backend::Screen);
+    let (port, handed) = cluster.consoles.open(backend);
+    let ticket = cluster.consoles.ticket(&call.caller.0, &path, port);
     let password = crate::ids::vnc_password();
-    let (port, handed) = cluster.consoles.open();
-    let ticket = format!("{password}:{}", cluster.consoles.ticket(&call.caller.0, &path, port));
     let shared = password.clone();
     let closing = Arc::clone(&cluster);
     let Answer::Data(upid) = call.spawn_with_undo(
         "vncproxy",
         vmid,
-        |log| async move {
-            let _ = &log;
-            if let Ok(Some(process)) = cluster.process(&node, vmid) {
+        |_| async move {
+            if is_screen && let Ok(Some(process)) = cluster.process(&node, vmid) {
                 let set = json!({"protocol": "vnc", "password": shared, "connected": "keep"});
                 process.qmp.execute("set_password", set).await.map_err(|error| error.to_string())?;
                 let expire = json!({"protocol": "vnc", "time": "+30"});
@@ -129,9 +164,15 @@ pub fn proxy(call: &Call) -> ApiResult<Answer> {
     else {
         return Err(ApiError::die("no task"));
     };
+    Ok(Opened { port, ticket, password, upid: upid.as_str().unwrap_or_default().to_owned() })
+}
+
+/// `POST vncproxy`.
+pub fn proxy(call: &Call) -> ApiResult<Answer> {
+    let Opened { port, ticket, password, upid } = open_proxy(call, Backend::Screen)?;
     Ok(json!({
-        "port": port.to_string(), "user": call.caller.0, "ticket": ticket, "password": password, "upid": upid,
-        "cert": call.cluster.identity.ca_pem,
+        "port": port.to_string(), "user": call.caller.0, "ticket": format!("{password}:{ticket}"),
+        "password": password, "upid": upid, "cert": call.cluster.identity.ca_pem,
     })
     .into())
 }
@@ -142,6 +183,9 @@ pub async fn websocket(call: Call) -> ApiResult<Answer> {
     let port: u16 = call.params.number("port").unwrap_or(0);
     let ticket = call.params.text("vncticket");
     let consoles = &call.cluster.consoles;
+    if signature_is_too_long(ticket) {
+        return Err(ApiError::die("Signature longer than key at /usr/share/perl5/PVE/Ticket.pm line 83."));
+    }
     if !consoles.verify(ticket, &call.caller.0, &format!("/vms/{vmid}"), port) {
         return Err(ApiError::unauthorized("permission denied - invalid PVEVNC ticket"));
     }
@@ -163,16 +207,31 @@ pub async fn websocket(call: Call) -> ApiResult<Answer> {
         Fault::LoseWebsocket { after_bytes } => Some(*after_bytes),
         _ => None,
     });
+    let session = |serial| Session {
+        cluster: Arc::clone(&call.cluster),
+        user: call.caller.0.clone(),
+        vmid,
+        port,
+        serial,
+    };
+    let terminal = match &turn {
+        Some(Waiting { backend: Backend::Serial(serial), .. }) => Some(session(serial.clone())),
+        _ => None,
+    };
     tokio::spawn(async move {
         let Ok(upgraded) = on_upgrade.await else { return };
         // A port that nobody waits at, or a VM without a screen: the connection closes without an answer.
-        let (Some(turn), Some(process)) = (turn, process) else { return };
+        let (Some(waiting), Some(process)) = (turn, process) else { return };
         let (ended, ending) = oneshot::channel();
-        if turn.send(ending).is_err() {
+        if waiting.turn.send(ending).is_err() {
             return;
         }
-        if let Ok(vnc) = UnixStream::connect(&process.vnc_socket).await {
-            websocket::bridge(TokioIo::new(upgraded), vnc, limit).await;
+        let upgraded = TokioIo::new(upgraded);
+        if let Some(terminal) = terminal {
+            let (ours, theirs) = tokio::io::duplex(PIPE);
+            tokio::join!(terminal.run(ours), websocket::bridge(upgraded, theirs, limit));
+        } else if let Ok(vnc) = UnixStream::connect(&process.vnc_socket).await {
+            websocket::bridge(upgraded, vnc, limit).await;
         }
         let _ = ended.send(());
     });
@@ -184,8 +243,17 @@ pub async fn websocket(call: Call) -> ApiResult<Answer> {
     if let Ok(accept) = HeaderValue::from_str(&accept) {
         headers.insert("sec-websocket-accept", accept);
     }
-    if let Some(protocol) = call.headers.get("sec-websocket-protocol") {
-        headers.insert("sec-websocket-protocol", protocol.clone());
+    // Of several protocols one is chosen; extensions are never taken.
+    let offered = call.headers.get("sec-websocket-protocol").and_then(|offered| offered.to_str().ok());
+    if offered.is_some_and(|offered| offered.split(',').any(|one| one.trim() == "binary")) {
+        headers.insert("sec-websocket-protocol", HeaderValue::from_static("binary"));
     }
     Ok(Answer::Upgrade(Box::new(response)))
+}
+
+/// Whether a ticket's signature has more bytes than any of the lab's own.
+fn signature_is_too_long(ticket: &str) -> bool {
+    let signature = ticket.rsplit_once("::").map_or("", |(_, signature)| signature);
+    let letters = signature.bytes().filter(|byte| *byte != b'=').count();
+    letters * 6 / 8 > Sha256::output_size()
 }

@@ -1,13 +1,13 @@
-//! Websocket frames between a client and a VM's VNC server, with pveproxy's limits: client frames are masked,
+//! Websocket frames between a client and a VM's VNC server or serial port, with pveproxy's limits: client frames are masked,
 //! unfragmented and at most 128 KiB; the server's are binary, unmasked and unfragmented.
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::UnixStream;
 use tokio::sync::mpsc;
 
 /// Most bytes of a frame, either way.
 const FRAME_LIMIT: usize = 128 << 10;
 
+const TEXT: u8 = 1;
 const BINARY: u8 = 2;
 const CLOSE: u8 = 8;
 const PING: u8 = 9;
@@ -15,10 +15,14 @@ const PONG: u8 = 10;
 
 /// Carries bytes both ways until either side ends or breaks a rule, or, by a fault, until so many bytes have gone to the
 /// client.
-pub async fn bridge(client: impl AsyncRead + AsyncWrite + Send, vnc: UnixStream, limit: Option<u64>) {
+pub async fn bridge(
+    client: impl AsyncRead + AsyncWrite + Send,
+    vnc: impl AsyncRead + AsyncWrite + Send,
+    limit: Option<u64>,
+) {
     let mut left = limit.unwrap_or(u64::MAX);
     let (mut from_client, mut to_client) = tokio::io::split(client);
-    let (mut from_vnc, mut to_vnc) = vnc.into_split();
+    let (mut from_vnc, mut to_vnc) = tokio::io::split(vnc);
     let (pongs, mut ponged) = mpsc::channel::<(u8, Vec<u8>)>(16);
     let inwards = async {
         while let Some((opcode, data)) = read_frame(&mut from_client).await {
@@ -30,7 +34,8 @@ pub async fn bridge(client: impl AsyncRead + AsyncWrite + Send, vnc: UnixStream,
                     let _ = pongs.send((CLOSE, data)).await;
                     false
                 }
-                _ => to_vnc.write_all(&data).await.is_ok(),
+                TEXT | BINARY => to_vnc.write_all(&data).await.is_ok(),
+                _ => false,
             };
             if !goes_on {
                 break;
@@ -84,7 +89,7 @@ async fn read_frame(stream: &mut (impl AsyncRead + Unpin)) -> Option<(u8, Vec<u8
     stream.read_exact(&mut head).await.ok()?;
     let (whole, reserved, opcode) = (head[0] & 0x80 != 0, head[0] & 0x70, head[0] & 0x0f);
     let masked = head[1] & 0x80 != 0;
-    if !whole || reserved != 0 || !masked || opcode == 0 {
+    if !whole || reserved != 0 || !masked {
         return None;
     }
     let length = match head[1] & 0x7f {

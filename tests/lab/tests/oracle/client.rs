@@ -119,7 +119,11 @@ impl Client {
 
     /// Waits for a task's end: its exit status and its log.
     pub async fn task(&self, reply: &Reply) -> anyhow::Result<(String, Vec<String>)> {
-        let upid = reply.data().as_str().with_context(|| format!("no task: {reply:?}"))?.to_owned();
+        self.task_of(reply.data().as_str().with_context(|| format!("no task: {reply:?}"))?).await
+    }
+
+    /// As [`Client::task`], by the task's identifier.
+    pub async fn task_of(&self, upid: &str) -> anyhow::Result<(String, Vec<String>)> {
         let node = upid.split(':').nth(1).unwrap_or_default();
         for _ in 0..3000 {
             let status = self.get(&format!("/nodes/{node}/tasks/{upid}/status")).await?.data();

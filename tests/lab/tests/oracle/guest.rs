@@ -3,55 +3,19 @@
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context as _, ensure};
+use anyhow::Context as _;
 use forge_lab::{Fault, ImportVm, LabConfig};
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
-use tokio_rustls::client::TlsStream;
 
-use super::client::{Client, header, read_head};
+use super::client::header;
 use super::lab_with;
+use super::websocket::{frame, masked, open};
 
 const VM: &str = "/nodes/pve/qemu/9000";
 
-/// Opens the websocket of a proxy: its head, and the connection with what came after the head.
-async fn websocket(
-    client: &Client,
-    port: &str,
-    ticket: &str,
-) -> anyhow::Result<(String, TlsStream<TcpStream>, Vec<u8>)> {
-    let ticket: String = ticket.bytes().map(|byte| format!("%{byte:02X}")).collect();
-    let more = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: binary\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
-    let request = client.head("GET", &format!("{VM}/vncwebsocket?port={port}&vncticket={ticket}"), more);
-    let mut stream = client.connect().await?;
-    stream.write_all(request.as_bytes()).await?;
-    let (head, rest) = read_head(&mut stream).await?;
-    Ok((head, stream, rest))
-}
-
-/// Reads one short unmasked frame.
-async fn frame(stream: &mut TlsStream<TcpStream>, rest: &mut Vec<u8>) -> anyhow::Result<Vec<u8>> {
-    loop {
-        if rest.len() >= 2 && rest.len() >= 2 + usize::from(rest[1]) {
-            ensure!(rest[0] == 0x82, "a whole binary frame");
-            let length = usize::from(rest[1]);
-            let data = rest[2..2 + length].to_vec();
-            rest.drain(..2 + length);
-            return Ok(data);
-        }
-        let mut buffer = vec![0; 4096];
-        let read = stream.read(&mut buffer).await?;
-        ensure!(read > 0, "the websocket closed");
-        rest.extend(&buffer[..read]);
-    }
-}
-
-fn masked(data: &[u8]) -> Vec<u8> {
-    let mut frame = vec![0x82, 0x80 | data.len() as u8, 1, 2, 3, 4];
-    frame.extend(data.iter().zip([1u8, 2, 3, 4].iter().cycle()).map(|(byte, mask)| byte ^ mask));
-    frame
-}
+/// The protocol of the tests.
+const BINARY: &str = "Sec-WebSocket-Protocol: binary\r\n";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_vm_is_a_real_qemu_with_a_real_screen() -> anyhow::Result<()> {
@@ -86,7 +50,7 @@ async fn a_vm_is_a_real_qemu_with_a_real_screen() -> anyhow::Result<()> {
     let (port, ticket, password) = (text("port")?, text("ticket")?, text("password")?);
     assert!(ticket.starts_with(&format!("{password}:PVEVNC:")), "{ticket}");
     assert_eq!(password.len(), 8);
-    let (head, mut stream, mut rest) = websocket(&client, &port, &ticket).await?;
+    let (head, mut stream, mut rest) = open(&client, &port, &ticket, BINARY).await?;
     assert!(head.starts_with("HTTP/1.1 101 Switching Protocols\r\n"), "{head}");
     assert_eq!(header(&head, "sec-websocket-accept").as_deref(), Some("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="));
     assert_eq!(header(&head, "sec-websocket-protocol").as_deref(), Some("binary"));
@@ -98,12 +62,9 @@ async fn a_vm_is_a_real_qemu_with_a_real_screen() -> anyhow::Result<()> {
     }
     assert_eq!(types, [1, 2], "one security type: VNC authentication");
     drop(stream);
-    let upid = json!({"data": proxy["upid"]}).to_string();
-    let ended = client
-        .task(&super::client::Reply { status: 200, reason: String::new(), head: String::new(), body: upid })
-        .await?;
+    let ended = client.task_of(&text("upid")?).await?;
     assert_eq!(ended.0, "OK");
-    let (_, mut second, _) = websocket(&client, &port, &ticket).await?;
+    let (_, mut second, _) = open(&client, &port, &ticket, BINARY).await?;
     let mut byte = [0];
     assert!(matches!(second.read(&mut byte).await, Ok(0) | Err(_)), "a used port closes without a word");
 
@@ -111,7 +72,7 @@ async fn a_vm_is_a_real_qemu_with_a_real_screen() -> anyhow::Result<()> {
     lab.faults().on("GET", "/nodes/*/qemu/*/vncwebsocket").then(Fault::LoseWebsocket { after_bytes: 12 });
     let proxy = client.call("POST", &format!("{VM}/vncproxy"), "websocket=1").await?.data();
     let text = |key: &str| proxy[key].as_str().unwrap_or_default().to_owned();
-    let (_, mut lost, mut rest) = websocket(&client, &text("port"), &text("ticket")).await?;
+    let (_, mut lost, mut rest) = open(&client, &text("port"), &text("ticket"), BINARY).await?;
     assert_eq!(frame(&mut lost, &mut rest).await?, b"RFB 003.008\n");
     lost.write_all(&masked(b"RFB 003.008\n")).await?;
     assert!(frame(&mut lost, &mut rest).await.is_err(), "the connection is lost");

@@ -20,6 +20,7 @@ mod storage;
 mod strangers;
 mod tiny;
 mod trouble;
+mod websocket;
 
 use forge_lab::{ALL_PRIVILEGES_PVE9, Lab, LabConfig};
 
