@@ -31,6 +31,8 @@ pub struct LabConfig {
     pub storages: Vec<StorageConfig>,
     /// Bridges of every node.
     pub bridges: Vec<String>,
+    /// Bridges without DHCP, where guests are on real ones ([`SshForward::Bridge`]).
+    pub silent_bridges: Vec<String>,
     /// Whether a started VM is a QEMU process. Without, it runs in name only, its disks are empty files, and
     /// power actions succeed at once.
     pub run_guests: bool,
@@ -71,6 +73,7 @@ impl Default for LabConfig {
             nodes: vec!["pve".to_owned()],
             storages: vec![StorageConfig::everything("local")],
             bridges: vec!["vmbr0".to_owned()],
+            silent_bridges: Vec::new(),
             run_guests: true,
             accel: "tcg,thread=multi".to_owned(),
             cpu: "max".to_owned(),

@@ -89,6 +89,8 @@ impl Lab {
         }
         let run_dir = root.join("run");
         std::fs::create_dir_all(&run_dir)?;
+        let mut network = GuestNetwork::claim(config.ssh)?;
+        network.make_bridges(&config.bridges, &config.silent_bridges, &root.join("network"))?;
         let clock = Arc::new(LabClock::new(config.clock));
         let cluster = Arc::new(Cluster {
             state: Mutex::new(State::default()),
@@ -99,7 +101,7 @@ impl Lab {
             identity: Identity::generate(&config.nodes)?,
             storages,
             disks: if config.run_guests { Disks::Real } else { Disks::Stub },
-            network: GuestNetwork::claim(config.ssh)?,
+            network,
             run_dir,
             consoles: Consoles::default(),
             clock,
@@ -228,10 +230,27 @@ impl Lab {
         running.map(|task| (task.kind.clone(), task.id.clone())).collect()
     }
 
-    /// Where a VM's port 22 is reached.
+    /// Gives the first adapter of a VM on a real bridge another address, from the guest's next question for one on
+    /// ([`SshForward::Bridge`](crate::SshForward::Bridge)).
+    ///
+    /// # Errors
+    /// The lab has no real bridges, or the VM no adapter.
+    pub fn move_address(&self, vmid: u32) -> anyhow::Result<std::net::Ipv4Addr> {
+        let mac = self.cluster.state().vms.get(&vmid).and_then(mac_of).context("the VM has no adapter")?;
+        self.cluster.network.bridges().context("the lab has no real bridges")?.move_address(&mac)
+    }
+
+    /// Where a VM's port 22 is reached; on a real bridge once the guest has an address.
     pub fn ssh_address(&self, vmid: u32) -> Option<SocketAddr> {
-        let slot = self.cluster.state().vms.get(&vmid)?.slot;
-        Some(self.cluster.network.ssh_address(slot))
+        let (slot, mac) = {
+            let state = self.cluster.state();
+            let vm = state.vms.get(&vmid)?;
+            (vm.slot, mac_of(vm))
+        };
+        match self.cluster.network.bridges() {
+            Some(bridges) => Some((bridges.address_of(&mac?)?, 22).into()),
+            None => Some(self.cluster.network.ssh_address(slot)),
+        }
     }
 
     /// A VM's serial console so far.
@@ -383,6 +402,11 @@ impl Drop for Lab {
             }
         }
     }
+}
+
+/// The hardware address of a VM's first adapter.
+fn mac_of(vm: &Vm) -> Option<String> {
+    crate::state::parse_net(vm.get("net0")?).1
 }
 
 fn view(vm: &Vm) -> VmView {

@@ -32,7 +32,7 @@ const fn program(package: &'static str, name: &'static str, purpose: &'static st
 }
 
 /// Everything, in the order in which it is named to people.
-const NEEDS: [Need; 28] = [
+const NEEDS: [Need; 29] = [
     program("qemu-system-x86", "qemu-system-x86_64", "runs the guests"),
     program("qemu-utils", "qemu-img", "makes their disks"),
     Need {
@@ -64,6 +64,7 @@ const NEEDS: [Need; 28] = [
     program("cpio", "cpio", "makes their initrd"),
     program("genisoimage", "genisoimage", "makes cloud-init drives"),
     program("iproute2", "ip", "sets up the network namespace"),
+    program("dnsmasq-base", "dnsmasq", "gives guests on real bridges their addresses"),
     program("util-linux", "unshare", "enters the network namespace"),
     Need {
         package: "memtest86+",

@@ -1,6 +1,7 @@
 //! Real virtual machines: disks, arguments, processes, firmware, the cloud-init drive, guests' addresses.
 
 mod args;
+mod bridge;
 mod cloudinit;
 mod disk;
 mod firmware;

@@ -132,7 +132,7 @@ async fn plain(call: &Call, name: &str) -> ApiResult<Answer> {
         name => format!("guest-{name}"),
     };
     let mut result = run(call, &command, Value::Null).await?;
-    if name == "network-get-interfaces" {
+    if name == "network-get-interfaces" && call.cluster.network.bridges().is_none() {
         let vm = call.cluster.vm(call.node(), call.vmid())?;
         let shown = call.cluster.network.shown_address(vm.slot).to_string();
         show_address(&mut result, &shown);

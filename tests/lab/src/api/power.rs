@@ -167,7 +167,17 @@ async fn launch(
     let uefi =
         if vm.get("bios") == Some("ovmf") { Some(uefi(cluster, node, vm, &folder, log)?) } else { None };
     let tpm = tpm(cluster, node, vm, &folder, log).await?;
-    let ssh = vm.config.contains_key("net0").then(|| cluster.network.ssh_address(vm.slot));
+    let bridges = cluster.network.bridges();
+    let is_reached = vm.config.contains_key("net0") && bridges.is_none();
+    let ssh = is_reached.then(|| cluster.network.ssh_address(vm.slot));
+    let mut taps = std::collections::BTreeMap::new();
+    for (key, value) in &vm.config {
+        let (_, _, options) = crate::state::parse_net(value);
+        let is_net = key.strip_prefix("net").is_some_and(|number| number.parse::<u8>().is_ok());
+        if let (Some(bridges), true, Some(bridge)) = (bridges, is_net, options.get("bridge")) {
+            taps.insert(key.clone(), bridges.tap(bridge, vm.slot, key)?);
+        }
+    }
     let name = vm.name();
     let launch = Launch {
         name: &name,
@@ -177,6 +187,7 @@ async fn launch(
         accel: &cluster.config.accel,
         cpu: &cluster.config.cpu,
         ssh,
+        taps,
         uefi,
         tpm: tpm.as_ref().map(|tpm| tpm.socket.clone()),
         state,

@@ -82,7 +82,14 @@ fn vms(cluster: &Cluster) -> String {
     }
     let mut text = "<ul class=\"vms\">".to_owned();
     for vm in state.vms.values() {
-        text.push_str(&card(vm, &cluster.network.shown_address(vm.slot).to_string()));
+        let address = match cluster.network.bridges() {
+            Some(bridges) => {
+                let mac = vm.get("net0").and_then(|net| crate::state::parse_net(net).1);
+                mac.and_then(|mac| bridges.address_of(&mac))
+            }
+            None => Some(cluster.network.shown_address(vm.slot)),
+        };
+        text.push_str(&card(vm, &address.map_or_else(|| "no address yet".to_owned(), |ip| ip.to_string())));
     }
     text + "</ul>\n"
 }

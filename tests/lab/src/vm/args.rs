@@ -7,6 +7,7 @@
 mod devices;
 mod drives;
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -35,6 +36,8 @@ pub struct Launch<'a> {
     pub cpu: &'a str,
     /// Where the guest's port 22 is reached.
     pub ssh: Option<SocketAddr>,
+    /// Tap devices of its adapters, by their keys; the others are on QEMU's user network.
+    pub taps: BTreeMap<String, String>,
     /// UEFI firmware; BIOS without.
     pub uefi: Option<Uefi>,
     /// The control socket of its TPM.
@@ -215,6 +218,7 @@ mod tests {
             accel: "tcg,thread=multi",
             cpu: "max",
             ssh: Some("127.77.0.10:22".parse().expect("an address")),
+            taps: BTreeMap::new(),
             uefi: None,
             tpm: None,
             state: None,

@@ -6,8 +6,11 @@
 //! same time never take each other's ports.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::path::Path;
 
 use anyhow::Context as _;
+
+use super::bridge::Bridges;
 
 /// The port whose listener claims a network.
 const CLAIM_PORT: u16 = 7707;
@@ -24,6 +27,9 @@ pub enum SshForward {
     Ports,
     /// `198.18.X.N:22`; only in the network namespace of `cargo lab`.
     Outer,
+    /// Directly: the guests are on real bridges, with addresses of their own from DHCP (`198.19.X.N`); only in the network
+    /// namespace of `cargo lab`.
+    Bridge,
 }
 
 /// The network of one lab's guests.
@@ -32,6 +38,7 @@ pub struct GuestNetwork {
     first: [u8; 2],
     octet: u8,
     forward: SshForward,
+    bridges: Option<Bridges>,
     _claim: TcpListener,
 }
 
@@ -56,10 +63,26 @@ impl GuestNetwork {
             SshForward::Auto => SshForward::Ports,
             chosen => chosen,
         };
-        Ok(GuestNetwork { first, octet, forward, _claim: claim })
+        Ok(GuestNetwork { first, octet, forward, bridges: None, _claim: claim })
     }
 
-    /// The address that the guest agent's answers show.
+    /// Makes the bridges of a lab whose guests are on real ones; see [`Bridges::make`].
+    ///
+    /// # Errors
+    /// As [`Bridges::make`].
+    pub fn make_bridges(&mut self, names: &[String], silent: &[String], folder: &Path) -> anyhow::Result<()> {
+        if self.forward == SshForward::Bridge {
+            self.bridges = Some(Bridges::make(self.octet, names, silent, folder)?);
+        }
+        Ok(())
+    }
+
+    /// The real bridges, where guests are on such.
+    pub fn bridges(&self) -> Option<&Bridges> {
+        self.bridges.as_ref()
+    }
+
+    /// The address that the guest agent's answers show for QEMU's user network.
     pub fn shown_address(&self, slot: u8) -> Ipv4Addr {
         Ipv4Addr::new(self.first[0], self.first[1], self.octet, slot)
     }
@@ -68,7 +91,7 @@ impl GuestNetwork {
     pub fn ssh_address(&self, slot: u8) -> SocketAddr {
         match self.forward {
             SshForward::Ports => SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 22000 + u16::from(slot)),
-            SshForward::Auto | SshForward::Addresses | SshForward::Outer => {
+            SshForward::Auto | SshForward::Addresses | SshForward::Outer | SshForward::Bridge => {
                 SocketAddr::new(IpAddr::V4(self.shown_address(slot)), 22)
             }
         }
@@ -76,6 +99,6 @@ impl GuestNetwork {
 
     /// Whether nothing listens where the slot's guest would be reached.
     pub fn is_free(&self, slot: u8) -> bool {
-        TcpListener::bind(self.ssh_address(slot)).is_ok()
+        self.bridges.is_some() || TcpListener::bind(self.ssh_address(slot)).is_ok()
     }
 }

@@ -2,6 +2,7 @@
 
 mod access;
 mod answers;
+mod bridge;
 mod browser;
 mod client;
 mod config;

@@ -93,16 +93,21 @@ pub(super) fn others(list: &mut Arguments, launch: &Launch<'_>) {
     }
 }
 
-/// Adapters on QEMU's user network; the first one has the way in to port 22. There is no boot by network: the cards have
+/// Adapters on real bridges, or on QEMU's user network; the first one there has the way in to port 22. There is no boot by network: the cards have
 /// no ROM, which spares every start the time that it takes.
 pub(super) fn networks(list: &mut Arguments, launch: &Launch<'_>) {
     let mut forward = launch.ssh;
     for (key, value) in launch.config.iter().filter(|(key, _)| is_net(key)) {
         let (model, mac, options) = parse_net(value);
-        let mut netdev = format!("user,id={key},ipv6=off");
-        if let Some(address) = forward.take() {
-            netdev.push_str(&format!(",hostfwd=tcp:{}:{}-:22", address.ip(), address.port()));
-        }
+        let netdev = match launch.taps.get(key) {
+            Some(tap) => format!("tap,id={key},ifname={tap},script=no,downscript=no"),
+            None => {
+                let way_in = forward
+                    .take()
+                    .map(|address| format!(",hostfwd=tcp:{}:{}-:22", address.ip(), address.port()));
+                format!("user,id={key},ipv6=off{}", way_in.unwrap_or_default())
+            }
+        };
         list.add("-netdev", netdev);
         list.add("-device", adapter(launch, key, &model, mac.as_deref(), &options));
     }
