@@ -23,6 +23,7 @@ pub mod discovery;
 pub mod hypervisor;
 mod ids;
 pub mod machine;
+pub mod media;
 pub mod params;
 pub mod permissions;
 mod power;

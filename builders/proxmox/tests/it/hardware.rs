@@ -283,3 +283,43 @@ async fn the_templates_cloud_init_drive_has_the_fields_of_the_profile_and_else_t
     }
     bench.lab.stop().await;
 }
+
+#[tokio::test]
+async fn a_clone_goes_to_the_node_and_the_storage_that_are_asked_for_full_or_linked() {
+    let shared = |name: &str| StorageConfig::everything(name).shared();
+    let bench = bench_with(LabConfig {
+        run_guests: false,
+        nodes: vec!["pve".into(), "pve2".into()],
+        storages: vec![shared("local"), shared("fast")],
+        ..LabConfig::default()
+    })
+    .await;
+    let template = ImportVm { vmid: 102, name: "base".into(), template: true, ..ImportVm::default() };
+    bench.lab.import_vm(template).await.expect("imported");
+    for (byte, full, node, storage, expected) in [
+        (1, true, "pve2", Some("fast"), "fast:"),
+        (2, true, "pve", None, "local:"),
+        (3, false, "pve", None, "local:102/base-102-disk-0"),
+        (4, false, "pve2", None, "local:102/base-102-disk-0"),
+    ] {
+        let spec = MachineSpec {
+            source: SourceSpec::Clone {
+                vm: VmRef::new("102", "pve"),
+                name: "base".into(),
+                full,
+                storage: storage.map(str::to_owned),
+            },
+            node: node.into(),
+            ..spec()
+        };
+        let mark = mark(byte);
+        let at = bench.pve.propose_id(&spec, &[]).await.expect("an id");
+        let task = bench.pve.submit_create(&spec, &at, &mark).await.expect("submitted");
+        bench.pve.wait(&task).await.expect("cloned");
+        bench.pve.machine(&at).configure(&spec, &mark, &Attachments::default()).await.expect("configured");
+        let vm = bench.lab.vm(at.id.parse().expect("a number")).expect("it is there");
+        assert_eq!(vm.node, node, "{full} {node}");
+        assert!(vm.config["scsi0"].starts_with(expected), "{full} {node}: {}", vm.config["scsi0"]);
+    }
+    bench.lab.stop().await;
+}

@@ -3,12 +3,14 @@
 #![expect(clippy::expect_used, reason = "a test fails by panicking, its helpers too")]
 
 mod conformance;
+mod courier;
 mod facts;
 mod faults;
 mod hardware;
 mod lifecycle;
 mod media;
 mod raw;
+mod readme;
 mod screen;
 mod support;
 mod trust;

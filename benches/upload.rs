@@ -1,0 +1,204 @@
+//! A large upload beside curl's on the same lab: `cargo bench --bench upload -- --mib 4096 --rounds 3`.
+//!
+//! The lab, curl and forge's client are processes of their own, so that each one's peak memory is its own. forge's client
+//! hashes what it sends, and the server compares it; curl sends the same digest along and hashes nothing.
+
+use std::io::{Read as _, Write as _};
+use std::path::Path;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail, ensure};
+use forge::ui;
+use forge_lab::{LEAST_PRIVILEGES_PVE9, Lab, LabConfig};
+use forge_proxmox::api::client::Client;
+use forge_proxmox::api::encode::Params;
+use forge_proxmox::api::task::Upid;
+use forge_proxmox::api::transfer::{Upload, sha256_of};
+use forge_proxmox::{ProxmoxConfig, Secret, TlsChoice};
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::process::Command;
+
+const TOKEN: &str = "forge@pve!build";
+
+/// How the lab is reached.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Site {
+    url: String,
+    fingerprint: String,
+    secret: String,
+}
+
+/// What one upload took.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+struct Took {
+    seconds: f64,
+    peak_kib: u64,
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
+    let number = |name: &str, default: u64| -> anyhow::Result<u64> {
+        match arguments.iter().position(|argument| argument == name) {
+            Some(at) => Ok(arguments.get(at + 1).context("a number is missing")?.parse()?),
+            None => Ok(default),
+        }
+    };
+    match arguments.first().map(String::as_str) {
+        Some("lab") => lab().await,
+        Some("send") => send(&arguments).await,
+        _ => compare(number("--mib", 4096)?, number("--rounds", 3)?).await,
+    }
+}
+
+/// A lab until its standard input ends.
+async fn lab() -> anyhow::Result<()> {
+    let lab = Lab::start(LabConfig { run_guests: false, ..LabConfig::default() }).await?;
+    let privileges = [LEAST_PRIVILEGES_PVE9, &["Datastore.AllocateTemplate", "Datastore.Allocate"]].concat();
+    let secret = lab.add_token(TOKEN, &[("/", &privileges)]);
+    let site = Site { url: lab.url(), fingerprint: lab.fingerprint().to_owned(), secret };
+    ui::data(&format!("{}\n", serde_json::to_string(&site)?));
+    tokio::task::spawn_blocking(|| std::io::stdin().read_to_end(&mut Vec::new())).await??;
+    lab.stop().await;
+    Ok(())
+}
+
+fn client(site: &Site) -> anyhow::Result<Client> {
+    Ok(Client::new(&ProxmoxConfig {
+        target: "lab".into(),
+        url: site.url.clone(),
+        token_id: TOKEN.into(),
+        token_secret: Secret::new(&site.secret),
+        tls: TlsChoice::Fingerprint(site.fingerprint.clone()),
+        nodes: Vec::new(),
+        disk_storage: None,
+        iso_storage: None,
+        bridge: None,
+    })?)
+}
+
+/// One upload by forge's client: `send SITE FILE DIGEST`.
+async fn send(arguments: &[String]) -> anyhow::Result<()> {
+    let [_, site, file, digest] = arguments else { bail!("send SITE FILE DIGEST") };
+    let client = client(&serde_json::from_str(site)?)?;
+    let upload = Upload {
+        node: "pve",
+        storage: "local",
+        content: "iso",
+        name: "bench.iso",
+        file: Path::new(file),
+        digest: Some(("sha256", digest)),
+    };
+    let began = Instant::now();
+    client.upload(&upload, &|_, _| {}).await?;
+    let seconds = began.elapsed().as_secs_f64();
+    let status = std::fs::read_to_string("/proc/self/status")?;
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("no peak")?;
+    let peak_kib = peak.trim().trim_end_matches(" kB").parse()?;
+    ui::data(&serde_json::to_string(&Took { seconds, peak_kib })?);
+    Ok(())
+}
+
+async fn curl(site: &Site, file: &Path, digest: &str) -> anyhow::Result<f64> {
+    let output = Command::new("curl")
+        .args(["--silent", "--show-error", "--fail", "--insecure", "--output", "/dev/null"])
+        .args(["--write-out", "%{time_total}", "--header", "Expect:", "--header"])
+        .arg(format!("Authorization: PVEAPIToken={TOKEN}={}", site.secret))
+        .args(["--form", "content=iso", "--form", "checksum-algorithm=sha256", "--form"])
+        .arg(format!("checksum={digest}"))
+        .arg("--form")
+        .arg(format!("filename=@{};filename=bench.iso", file.display()))
+        .arg(format!("{}/api2/json/nodes/pve/storage/local/upload", site.url))
+        .output()
+        .await
+        .context("curl can't be run")?;
+    ensure!(output.status.success(), "curl: {}", String::from_utf8_lossy(&output.stderr));
+    Ok(String::from_utf8(output.stdout)?.trim().parse()?)
+}
+
+async fn forge(site: &Site, file: &Path, digest: &str) -> anyhow::Result<Took> {
+    let output = Command::new(std::env::current_exe()?)
+        .args(["send", &serde_json::to_string(site)?])
+        .arg(file)
+        .arg(digest)
+        .stderr(Stdio::inherit())
+        .output()
+        .await?;
+    ensure!(output.status.success(), "the upload failed");
+    Ok(serde_json::from_slice(&output.stdout)?)
+}
+
+/// Waits until the lab has put the file in its place, and removes it there.
+async fn settle(client: &Client) -> anyhow::Result<()> {
+    loop {
+        let tasks: Vec<serde_json::Value> = client.get("/cluster/tasks", &Params::new()).await?;
+        let upid = tasks.iter().find_map(|task| {
+            let copies = task["type"] == "imgcopy" && task.get("status").is_none();
+            copies.then(|| task["upid"].as_str().and_then(Upid::parse)).flatten()
+        });
+        match upid {
+            Some(upid) => client.wait_task(&upid).await?,
+            None => break,
+        }
+    }
+    client
+        .delete("/nodes/pve/storage/local/content/local:iso%2Fbench.iso", &Params::new().with("delay", 20))
+        .await?;
+    Ok(())
+}
+
+async fn compare(mib: u64, rounds: u64) -> anyhow::Result<()> {
+    let folder = tempfile::Builder::new().prefix("forge-upload-").tempdir()?;
+    let file = folder.path().join("bench.iso");
+    let mut writer = std::io::BufWriter::new(std::fs::File::create(&file)?);
+    let mut piece: Vec<u8> =
+        (0..1_u32 << 20).map(|at| (at.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+    for number in 0..mib {
+        piece[..8].copy_from_slice(&number.to_le_bytes());
+        writer.write_all(&piece)?;
+    }
+    writer.into_inner()?.sync_all()?;
+    let digest = sha256_of(&file).await?;
+
+    let mut lab = Command::new(std::env::current_exe()?)
+        .arg("lab")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()?;
+    let mut lines = BufReader::new(lab.stdout.take().context("no output")?).lines();
+    let site: Site = serde_json::from_str(&lines.next_line().await?.context("the lab did not start")?)?;
+    let client = client(&site)?;
+    let mut rows = Vec::new();
+    let (mut by_curl, mut by_forge) = (Vec::new(), Vec::new());
+    for round in 1..=rounds {
+        let curl = curl(&site, &file, &digest).await?;
+        settle(&client).await?;
+        let forge = forge(&site, &file, &digest).await?;
+        settle(&client).await?;
+        let rate = |seconds: f64| format!("{:.0}", mib as f64 / seconds);
+        rows.push(vec![
+            round.to_string(),
+            rate(curl),
+            rate(forge.seconds),
+            format!("{:.2}", curl / forge.seconds),
+            format!("{:.1}", forge.peak_kib as f64 / 1024.0),
+        ]);
+        by_curl.push(curl);
+        by_forge.push(forge.seconds);
+    }
+    ui::data(&ui::table::table(
+        &["ROUND", "CURL MIB/S", "FORGE MIB/S", "FORGE/CURL", "FORGE'S PEAK MIB"],
+        &rows,
+    ));
+    let median = |mut times: Vec<f64>| {
+        times.sort_by(f64::total_cmp);
+        times.get(times.len() / 2).copied().unwrap_or(f64::NAN)
+    };
+    ui::data(&format!("{mib} MiB; medians: forge/curl {:.2}", median(by_curl) / median(by_forge)));
+    drop(lab.stdin.take());
+    tokio::time::timeout(Duration::from_secs(30), lab.wait()).await??;
+    Ok(())
+}

@@ -1,0 +1,388 @@
+//! Brings media to a storage of a node: looked for under a name made of their digest, then downloaded by the node or sent
+//! from here.
+//!
+//! ```text
+//!  on a storage already ──────────────────────────────► compared by the node
+//!  a URL ── the node may download ────────────────────► download-url, compared by the node
+//!        └─ it may not, or does not get there ─┐
+//!  a file of this machine ─────────────────────┴──────► sent, hashed on the way, compared by the node
+//! ```
+//!
+//! A file `forge-<digest>-…` comes into being only after the node has compared it with that digest, so that finding it is
+//! almost proof; where the token may let the node download (`Sys.AccessNetwork`), the node compares it once more.
+//! Builds of one process that want the same file wait for each other.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_trait::async_trait;
+use forge_machine::PortError;
+
+use crate::api::client::Client;
+use crate::api::encode::{Params, path};
+use crate::api::error::ApiError;
+use crate::api::transfer::{Upload, Volume, sha256_of};
+use crate::api::types::StorageEntry;
+
+/// How much of a digest stands in a file's name.
+const SHOWN: usize = 20;
+/// How often a file is sent before its failure counts.
+const TRIES: usize = 3;
+/// An address that the node never asks, because the file is there.
+const NOWHERE: &str = "http://127.0.0.1:9/forge-compares";
+
+/// Where a medium is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin<'a> {
+    /// It is downloaded.
+    Url(&'a str),
+    /// A file of this machine.
+    File(&'a Path),
+    /// A volume of the target (`local:iso/debian.iso`).
+    Volume(&'a str),
+}
+
+/// A medium that a storage is to hold.
+#[derive(Clone, Copy, Debug)]
+pub struct Medium<'a> {
+    /// Where it is now.
+    pub origin: Origin<'a>,
+    /// Algorithm (`sha256`, …) and hexadecimal digits.
+    pub digest: Option<(&'a str, &'a str)>,
+    /// What the storage holds it as: `iso` or `import`.
+    pub content: &'a str,
+}
+
+/// Downloads to this machine, and hears what is going on.
+#[async_trait]
+pub trait Fetch: Send + Sync {
+    /// The file of this machine that holds what a URL names, proved by the medium's digest. May be dropped.
+    ///
+    /// # Errors
+    /// When it can't be had.
+    async fn fetch(&self, url: &str) -> Result<PathBuf, PortError>;
+
+    /// Tells what is being done, in a few words.
+    fn tell(&self, what: &str);
+}
+
+/// Whose turn it is to bring a file, for all builds of a process.
+#[derive(Debug, Default)]
+pub struct Turns(Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>);
+
+impl Turns {
+    async fn wait(&self, volume: &str) -> tokio::sync::OwnedMutexGuard<()> {
+        let mutex = {
+            let mut turns = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(turns.entry(volume.to_owned()).or_default())
+        };
+        mutex.lock_owned().await
+    }
+}
+
+/// Brings media to the storages of one node.
+pub struct Courier<'a> {
+    client: &'a Client,
+    turns: &'a Turns,
+    node: &'a str,
+    preferred: Option<&'a str>,
+    storages: Vec<StorageEntry>,
+    fetch: &'a dyn Fetch,
+}
+
+impl<'a> Courier<'a> {
+    /// Looks at the storages of a node; `preferred` is the one that takes media when it can. May be dropped.
+    ///
+    /// # Errors
+    /// When the target can't be asked.
+    pub async fn new(
+        client: &'a Client,
+        turns: &'a Turns,
+        node: &'a str,
+        preferred: Option<&'a str>,
+        fetch: &'a dyn Fetch,
+    ) -> Result<Self, PortError> {
+        let list = path(&["nodes", node, "storage"]);
+        let storages = client.get(&list, &Params::new().with("enabled", 1)).await;
+        let storages =
+            storages.map_err(|error: ApiError| error.at(&format!("list the storages of {node}")))?;
+        Ok(Self { client, turns, node, preferred, storages, fetch })
+    }
+
+    /// The volume that holds a medium, which is brought there when it is not. May be dropped.
+    ///
+    /// # Errors
+    /// When it can't be had or brought there, or is not what its digest says.
+    pub async fn bring(&self, medium: &Medium<'_>) -> Result<String, PortError> {
+        match medium.origin {
+            Origin::Volume(volume) => {
+                self.check_volume(volume, medium.digest).await?;
+                Ok(volume.to_owned())
+            }
+            Origin::Url(url) => self.bring_url(medium, url).await,
+            Origin::File(file) => self.bring_file(medium, file, file_name(medium.origin)).await,
+        }
+    }
+
+    /// A volume that the profile names: it must be there, and be what its checksum says.
+    async fn check_volume(&self, volume: &str, digest: Option<(&str, &str)>) -> Result<(), PortError> {
+        let missing = |why: &str| PortError::NotFound { what: format!("{volume} on {} ({why})", self.node) };
+        let (storage, rest) = volume.split_once(':').ok_or_else(|| missing("it is no volume"))?;
+        let (content, name) = rest.split_once('/').ok_or_else(|| missing("it is no volume"))?;
+        let there = self.volumes(storage, content).await?;
+        if !there.iter().any(|each| each.volid == volume) {
+            return Err(missing("the storage does not list it"));
+        }
+        match digest {
+            None => Ok(()),
+            Some(digest) => {
+                self.fetch.tell(&format!("the node compares {volume} with its checksum"));
+                self.compare(storage, content, name, digest).await.map_err(|error| {
+                    let help = "its checksum can only be compared by the node: leave `checksum` out, or let the \
+                                token do that (Sys.AccessNetwork on the node)";
+                    match error {
+                        ApiError::Denied { .. } => PortError::failed(format!("compare {volume}"), help),
+                        other => other.at(&format!("compare {volume}")),
+                    }
+                })
+            }
+        }
+    }
+
+    async fn bring_url(&self, medium: &Medium<'_>, url: &str) -> Result<String, PortError> {
+        let content = medium.content;
+        let Some(digest) = medium.digest else {
+            // Without a checksum the bytes themselves make the name.
+            let file = self.fetch.fetch(url).await?;
+            return self.bring_file(medium, &file, file_name(medium.origin)).await;
+        };
+        let storage = self.storage_for(content)?;
+        let name = name_of(file_name(medium.origin), digest.1, content);
+        let volume = format!("{storage}:{content}/{name}");
+        let _turn = self.turns.wait(&volume).await;
+        if let Some(there) = self.find(storage, content, &volume).await? {
+            self.confirm(storage, content, &name, digest, &there).await?;
+            return Ok(volume);
+        }
+        self.fetch.tell(&format!("{} downloads {url}", self.node));
+        match self.download(storage, content, &name, url, digest).await {
+            Ok(()) => return Ok(volume),
+            Err(error) if is_mismatch(&error) => return Err(error.at(&format!("download {url}"))),
+            // The node may not, or has no way to the web: then it comes by way of this machine.
+            Err(error) => {
+                tracing::debug!(%error, "the node does not download");
+                self.fetch
+                    .tell(&format!("{} does not download by itself; by way of this machine", self.node));
+            }
+        }
+        let file = self.fetch.fetch(url).await?;
+        self.send(&file, storage, content, &name, digest).await?;
+        Ok(volume)
+    }
+
+    async fn bring_file(&self, medium: &Medium<'_>, file: &Path, named: &str) -> Result<String, PortError> {
+        let content = medium.content;
+        let storage = self.storage_for(content)?;
+        let computed;
+        let digest = match medium.digest {
+            Some(digest) => digest,
+            None => {
+                self.fetch.tell(&format!("reading {}", file.display()));
+                computed = sha256_of(file).await.map_err(|error| PortError::Broken {
+                    what: format!("{} can't be read", file.display()),
+                    source: Some(Box::new(error)),
+                })?;
+                ("sha256", computed.as_str())
+            }
+        };
+        let name = name_of(named, digest.1, content);
+        let volume = format!("{storage}:{content}/{name}");
+        let _turn = self.turns.wait(&volume).await;
+        if let Some(there) = self.find(storage, content, &volume).await? {
+            let size = tokio::fs::metadata(file).await.map(|metadata| metadata.len()).unwrap_or(there.size);
+            if size != there.size {
+                let what = format!("{volume} has {} bytes, and {} has {size}", there.size, file.display());
+                return Err(PortError::failed(
+                    "use the medium that is there",
+                    format!("{what}: remove it from the storage"),
+                ));
+            }
+            self.confirm(storage, content, &name, digest, &there).await?;
+            return Ok(volume);
+        }
+        self.send(file, storage, content, &name, digest).await?;
+        Ok(volume)
+    }
+
+    async fn volumes(&self, storage: &str, content: &str) -> Result<Vec<Volume>, PortError> {
+        let listed = self.client.volumes(self.node, storage, content).await;
+        listed.map_err(|error| error.at(&format!("list what {storage} holds on {}", self.node)))
+    }
+
+    async fn find(&self, storage: &str, content: &str, volume: &str) -> Result<Option<Volume>, PortError> {
+        Ok(self.volumes(storage, content).await?.into_iter().find(|each| each.volid == volume))
+    }
+
+    /// A file that is there under its digest's name: compared once more where the token may ask for that.
+    async fn confirm(
+        &self,
+        storage: &str,
+        content: &str,
+        name: &str,
+        digest: (&str, &str),
+        there: &Volume,
+    ) -> Result<(), PortError> {
+        self.fetch.tell(&format!("{} is there; the node compares it", there.volid));
+        match self.compare(storage, content, name, digest).await {
+            Ok(()) => Ok(()),
+            Err(ApiError::Denied { .. }) => {
+                self.fetch.tell(&format!("{} is there, compared when it was put there", there.volid));
+                Ok(())
+            }
+            Err(error) => Err(error.at(&format!("compare {} with its checksum", there.volid))),
+        }
+    }
+
+    async fn compare(
+        &self,
+        storage: &str,
+        content: &str,
+        name: &str,
+        digest: (&str, &str),
+    ) -> Result<(), ApiError> {
+        self.download(storage, content, name, NOWHERE, digest).await
+    }
+
+    async fn download(
+        &self,
+        storage: &str,
+        content: &str,
+        name: &str,
+        url: &str,
+        digest: (&str, &str),
+    ) -> Result<(), ApiError> {
+        let client = self.client;
+        match client.download_url(self.node, storage, content, name, url, Some(digest)).await? {
+            Some(upid) => client.wait_task(&upid).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn send(
+        &self,
+        file: &Path,
+        storage: &str,
+        content: &str,
+        name: &str,
+        digest: (&str, &str),
+    ) -> Result<(), PortError> {
+        let volume = format!("{storage}:{content}/{name}");
+        let upload = Upload { node: self.node, storage, content, name, file, digest: Some(digest) };
+        let progress = |sent: u64, size: u64| {
+            let percent = (sent * 100).checked_div(size).unwrap_or(100);
+            self.fetch.tell(&format!("sending {volume}: {percent} % of {} MiB", size >> 20));
+        };
+        let client = self.client;
+        for attempt in 1..=TRIES {
+            let sent = async {
+                match client.upload(&upload, &progress).await? {
+                    Some(upid) => client.wait_task(&upid).await,
+                    None => Ok(()),
+                }
+            };
+            match sent.await {
+                Ok(()) => return Ok(()),
+                // A broken transfer leaves nothing, unless only its answer was lost.
+                Err(error @ (ApiError::Unanswered { .. } | ApiError::Unreachable { .. })) => {
+                    if self.find(storage, content, &volume).await?.is_some()
+                        && self.compare(storage, content, name, digest).await.is_ok()
+                    {
+                        return Ok(());
+                    }
+                    if attempt == TRIES {
+                        return Err(error.at(&format!("send {} to {volume}", file.display())));
+                    }
+                    self.fetch.tell(&format!("sending {volume} broke off; once more"));
+                }
+                Err(error) => return Err(error.at(&format!("send {} to {volume}", file.display()))),
+            }
+        }
+        Ok(())
+    }
+
+    /// The storage that the site file names for media, or the first that takes them.
+    fn storage_for(&self, content: &str) -> Result<&str, PortError> {
+        let takes = |storage: &&StorageEntry| {
+            storage.active && storage.content.split(',').any(|each| each.trim() == content)
+        };
+        let named = self
+            .storages
+            .iter()
+            .filter(takes)
+            .find(|storage| Some(storage.storage.as_str()) == self.preferred);
+        let found = named.or_else(|| self.storages.iter().find(takes));
+        found.map(|storage| storage.storage.as_str()).ok_or_else(|| {
+            PortError::failed(
+                format!("find a storage for media on {}", self.node),
+                format!("none that is active takes `{content}`: add that content type to one of them"),
+            )
+        })
+    }
+}
+
+fn is_mismatch(error: &ApiError) -> bool {
+    matches!(error, ApiError::Refused { detail, .. } if detail.contains("checksum mismatch"))
+}
+
+/// The last part of a medium's name.
+fn file_name(origin: Origin<'_>) -> &str {
+    match origin {
+        Origin::Url(url) => {
+            let path = url.split(['?', '#']).next().unwrap_or_default();
+            path.rsplit('/').next().unwrap_or_default()
+        }
+        Origin::File(file) => file.file_name().and_then(|name| name.to_str()).unwrap_or_default(),
+        Origin::Volume(volume) => volume.rsplit(['/', ':']).next().unwrap_or_default(),
+    }
+}
+
+/// `forge-<digest>-debian-12.iso`: of the characters that Proxmox leaves as they are, with an ending that it takes.
+fn name_of(original: &str, digest: &str, content: &str) -> String {
+    let sound = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '-' | '.') { c } else { '_' };
+    let (stem, ending) = original.rsplit_once('.').unwrap_or((original, ""));
+    let ending = match (content, ending.to_ascii_lowercase().as_str()) {
+        ("iso", "img") => "img",
+        ("iso", _) => "iso",
+        (_, known @ ("qcow2" | "raw" | "vmdk")) => match known {
+            "raw" => "raw",
+            "vmdk" => "vmdk",
+            _ => "qcow2",
+        },
+        // Publishers call their qcow2 images so, too.
+        _ => "qcow2",
+    };
+    let stem: String = stem.chars().map(sound).take(60).collect();
+    let digest: String = digest.chars().take(SHOWN).collect();
+    format!("forge-{digest}-{stem}.{ending}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mediums_name_on_the_storage_is_made_of_its_digest() {
+        let hex = "ab".repeat(32);
+        for (url, content, name) in [
+            ("https://x/debian-12.9.0 amd64.iso?m=1", "iso", "debian-12.9.0_amd64.iso"),
+            ("https://x/disk.IMG", "iso", "disk.img"),
+            ("https://x/debian-12-generic.qcow2", "import", "debian-12-generic.qcow2"),
+            ("https://x/noble.img", "import", "noble.qcow2"),
+            ("https://x/", "iso", ".iso"),
+        ] {
+            let expected = format!("forge-abababababababababab-{name}");
+            assert_eq!(name_of(file_name(Origin::Url(url)), &hex, content), expected, "{url}");
+        }
+    }
+}
