@@ -39,6 +39,7 @@ async fn a_clone_is_locked_while_it_is_made_and_gets_identities_of_its_own() -> 
     );
     let busy = client.call("PUT", "/nodes/pve/qemu/9100/config", "memory=128").await?;
     assert_eq!(busy.line(), "500 VM is locked (clone)");
+    assert_eq!(busy.json(), json!({"data": null, "message": "VM is locked (clone)\n"}));
     let taken = client.call("POST", &format!("{VM}/clone"), "newid=9100").await?;
     assert_eq!(taken.line(), "500 unable to create VM 9100: config file already exists");
     assert_eq!(

@@ -16,7 +16,7 @@ use super::install::medium;
 use super::lab_with;
 
 /// How long a build may take on a loaded machine.
-const LIMIT: Duration = Duration::from_secs(420);
+const LIMIT: Duration = Duration::from_secs(900);
 
 /// Whether Debian's Packer is there; later ones have no Proxmox builder of their own.
 fn is_there() -> bool {
@@ -41,7 +41,7 @@ fn template(lab: &Lab, builder: &str, name: &str, more: &Value) -> Value {
         "scsi_controller": "virtio-scsi-pci",
         "network_adapters": [{"model": "virtio", "bridge": "vmbr0"}],
         "qemu_agent": true,
-        "ssh_timeout": "6m",
+        "ssh_timeout": "10m",
     });
     for (key, value) in more.as_object().into_iter().flatten() {
         all[key] = value.clone();
@@ -175,8 +175,10 @@ async fn packer_installs_a_guest_from_an_iso_by_typing_at_its_boot_menu() -> any
         "disks": [{"type": "scsi", "disk_size": "1G", "storage_pool": "local", "storage_pool_type": "directory", "format": "qcow2"}],
         "http_directory": "web",
         // GRUB's command line; the guest reaches the host under this address of QEMU's user network.
-        "boot_wait": "15s",
-        "boot_key_interval": "150ms",
+        // Packer types blind. A busy machine takes long to come to the menu, which then waits for a minute, and a slow
+        // boot loader keeps few keys.
+        "boot_wait": "40s",
+        "boot_key_interval": "200ms",
         "boot_command": [
             "c<wait2>",
             "linux /boot/vmlinuz no_timer_check console=ttyS0 console=tty0 answers=http://10.0.2.2:{{ .HTTPPort }}/answers<enter><wait2>",

@@ -98,7 +98,7 @@ async fn run(client: &Client, command: &str) -> anyhow::Result<String> {
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
         }
-        if started.elapsed() > Duration::from_secs(180) {
+        if started.elapsed() > Duration::from_secs(400) {
             bail!("{}", reply.line());
         }
     }

@@ -15,7 +15,8 @@ use super::lab_with;
 const VM: &str = "/nodes/pve/qemu/9200";
 
 async fn until_the_agent_answers(client: &Client) -> anyhow::Result<()> {
-    for _ in 0..100 {
+    // Each takes a second while there is no agent; a busy machine boots slowly.
+    for _ in 0..300 {
         match client.call("POST", &format!("{VM}/agent/ping"), "").await?.line().as_str() {
             "200 OK" => return Ok(()),
             "500 QEMU guest agent is not running" => {}
