@@ -19,7 +19,6 @@ use crate::engine::{Build, NoFaults, run};
 use crate::event::{Bus, Ending, Redactor};
 use crate::evidence::{EvidenceSink, Folder};
 use crate::plan::make::output_files;
-use crate::stages::connect::SshConnector;
 use crate::ui::{self, Style};
 
 /// How long the journals of dead builds may hold a new build up.
@@ -126,7 +125,7 @@ pub(super) async fn one(
     bus: &Bus,
     cancel: &CancellationToken,
 ) -> Result<Ending, u8> {
-    let Prepared { plan, hypervisor, moment } = prepared;
+    let Prepared { plan, hypervisor, connector, moment } = prepared;
     let plan = Arc::new(plan);
     let location = Folder::location(output, &plan.profile, &plan.chain_id);
     let opened = Folder::create(location, bus.redactor().clone())
@@ -151,7 +150,7 @@ pub(super) async fn one(
         events: bus.events(plan.chain_id.clone()),
         plan,
         hypervisor,
-        connector: Arc::new(SshConnector),
+        connector,
         journals: global.journals(),
         evidence,
         cancel: cancel.child_token(),

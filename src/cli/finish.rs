@@ -16,7 +16,6 @@ use crate::engine::{Build, NoFaults, run};
 use crate::event::{Bus, Redactor};
 use crate::evidence::{EvidenceSink, Folder};
 use crate::plan::Plan;
-use crate::stages::connect::SshConnector;
 use crate::ui::{self, Style};
 
 /// Options of `forge finish`.
@@ -67,6 +66,8 @@ async fn prepare_finish(
         )
     })?;
     let hypervisor = prepare::open(target, global, redactor).await.map_err(|finding| finding.to_string())?;
+    let connector =
+        prepare::connector(&plan.access, redactor).await.map_err(|finding| finding.to_string())?;
     let plan = Arc::new(plan);
     let evidence = Folder::reopen(story.evidence.clone(), redactor.clone()).map_err(|error| chain(&error))?;
     let sink = EvidenceSink::reopen(plan.clone(), evidence.clone()).map_err(|error| chain(&error))?;
@@ -86,7 +87,7 @@ async fn prepare_finish(
         events: bus.events(plan.chain_id.clone()),
         plan,
         hypervisor,
-        connector: Arc::new(SshConnector),
+        connector,
         journals: global.journals(),
         evidence,
         cancel,

@@ -15,7 +15,9 @@ use crate::config::site::{SecretRef, Site, Target, TargetKind};
 use crate::config::{Finding, Profile, SiteSearch, load_given, load_profile, load_site};
 use crate::engine::error::{chain, hint};
 use crate::event::Redactor;
-use crate::plan::{Moment, Plan, make};
+use crate::plan::{AccessPlan, Moment, Plan, make};
+use crate::remote::SshAccess;
+use crate::stages::connect::{Connector, SshConnector};
 
 /// A build that could begin.
 pub struct Prepared {
@@ -23,8 +25,21 @@ pub struct Prepared {
     pub plan: Plan,
     /// Where.
     pub hypervisor: Arc<dyn Hypervisor>,
+    /// How the guest is reached.
+    pub connector: Arc<dyn Connector>,
     /// Its moment: nonce, owner, time.
     pub moment: Moment,
+}
+
+/// Reads the keys and secrets by which the guest is reached.
+///
+/// # Errors
+/// A finding about the first that can't be had.
+pub async fn connector(access: &AccessPlan, redactor: &Redactor) -> Result<Arc<dyn Connector>, Finding> {
+    match SshAccess::resolve(&access.ssh, access.create, &|secret| redactor.add(secret)).await {
+        Ok(access) => Ok(Arc::new(SshConnector { access })),
+        Err(error) => Err(Finding::general(chain(&error))),
+    }
 }
 
 /// Why nothing could be prepared: the findings were told, this is the exit code.
@@ -170,7 +185,13 @@ pub async fn prepare(
         match plan_one(profile, target, &hypervisor, evidence_root).await {
             Ok((plan, moment, findings)) => {
                 refused |= tell(&findings, redactor);
-                prepared.extend(plan.map(|plan| Prepared { plan, hypervisor: hypervisor.clone(), moment }));
+                let Some(plan) = plan else { continue };
+                match connector(&plan.access, redactor).await {
+                    Ok(connector) => {
+                        prepared.push(Prepared { plan, hypervisor: hypervisor.clone(), connector, moment });
+                    }
+                    Err(finding) => refused |= tell(&[finding], redactor),
+                }
             }
             Err(findings) => {
                 tell(&findings, redactor);

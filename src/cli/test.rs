@@ -1,6 +1,7 @@
 //! `forge test`.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use clap::Args;
 use forge_machine::{CloneSelector, SourceSelector};
@@ -13,6 +14,7 @@ use super::signals::cancel_on_signals;
 use crate::config::Finding;
 use crate::engine::error::chain;
 use crate::event::{Bus, Ending, Redactor};
+use crate::stages::connect::SshConnector;
 use crate::trial;
 use crate::ui::{self, Style, table::table};
 
@@ -129,7 +131,8 @@ async fn prepare_trial(
     let moment = prepare::moment(&args.output);
     let plan = trial::plan(target, &hypervisor.capabilities(), &facts, &moment, checks)
         .map_err(|words| one(Finding::general(words)))?;
-    Ok(Prepared { plan, hypervisor, moment })
+    let connector = Arc::new(SshConnector::default());
+    Ok(Prepared { plan, hypervisor, connector, moment })
 }
 
 /// How a template is named on the command line.

@@ -3,7 +3,7 @@
 //! Only read to say what to write instead; none of these names is accepted.
 
 /// A name from elsewhere (kebab-case), and the dotted setting it is here.
-const ELSEWHERE: [(&str, &str); 75] = [
+const ELSEWHERE: [(&str, &str); 94] = [
     ("accelerator", "accel"),
     ("asyncio", "aio"),
     ("ballooning-minimum", "vm.balloon"),
@@ -63,6 +63,25 @@ const ELSEWHERE: [(&str, &str); 75] = [
     ("scsi-controller", "vm.scsihw"),
     ("secret", "token-secret"),
     ("shutdown-timeout", "deadlines.shutdown"),
+    ("ssh-agent-auth", "access.agent-auth"),
+    ("ssh-bastion-agent-auth", "access.bastions"),
+    ("ssh-bastion-certificate-file", "access.bastions"),
+    ("ssh-bastion-host", "access.bastions"),
+    ("ssh-bastion-password", "access.bastions"),
+    ("ssh-bastion-port", "access.bastions"),
+    ("ssh-bastion-private-key-file", "access.bastions"),
+    ("ssh-bastion-username", "access.bastions"),
+    ("ssh-certificate-file", "access.certificate-file"),
+    ("ssh-ciphers", "access.old-algorithms"),
+    ("ssh-host", "access.host"),
+    ("ssh-key-exchange-algorithms", "access.old-algorithms"),
+    ("ssh-password", "access.password"),
+    ("ssh-port", "access.port"),
+    ("ssh-private-key-file", "access.key-file"),
+    ("ssh-proxy-host", "access.proxy"),
+    ("ssh-proxy-password", "access.proxy"),
+    ("ssh-proxy-port", "access.proxy"),
+    ("ssh-proxy-username", "access.proxy"),
     ("ssh-timeout", "deadlines.connect"),
     ("ssh-username", "access.user"),
     ("start-retry-timeout", "timeout"),

@@ -14,7 +14,7 @@ use super::place::Place;
 use super::secrets::Secrets;
 use super::template::Template;
 use crate::provision::{Condition, Direction};
-use crate::remote::Become;
+use crate::remote::{Become, SshPlan};
 
 /// A profile after loading: variables filled in, files read, everything typed.
 #[derive(Clone, Debug, Serialize)]
@@ -320,6 +320,8 @@ pub struct Access {
     pub user: String,
     /// Whether the seed makes the user, and sealing removes it; `true` for all but `root`.
     pub create: bool,
+    /// Other credentials than the build's key, and the way to the guest.
+    pub ssh: SshPlan,
 }
 
 /// A `[[provision]]`.

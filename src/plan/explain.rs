@@ -31,7 +31,18 @@ pub fn explain(plan: &Plan) -> String {
         row(if index == 0 { "boot" } else { "" }, format!("{}. {}", index + 1, boot_step(step)));
     }
     let made = if plan.access.create { "made for this build, removed when sealing" } else { "of the source" };
-    row("access", format!("SSH as {} ({made}), key made for this build", plan.access.user));
+    let ssh = &plan.access.ssh;
+    let mut by = ssh.credentials.in_words();
+    if plan.access.create || by.is_empty() {
+        by.insert(0, "key made for this build".into());
+    }
+    row("access", format!("SSH as {} ({made}), {}", plan.access.user, by.join(", ")));
+    let bastions = ssh.bastions.iter().map(|hop| format!("{}@{}:{}", hop.user, hop.host, hop.port));
+    let proxy = ssh.proxy.iter().map(|proxy| format!("the proxy {}:{}", proxy.host, proxy.port));
+    let through: Vec<String> = proxy.chain(bastions).collect();
+    if !through.is_empty() {
+        row("", format!("through {}", through.join(", then ")));
+    }
     for (index, step) in plan.provision.iter().enumerate() {
         row(if index == 0 { "provision" } else { "" }, format!("{}. {}", index + 1, step.in_words()));
     }

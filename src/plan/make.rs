@@ -188,7 +188,11 @@ pub fn make(profile: &Profile, input: &Input<'_>) -> (Option<Plan>, Vec<Finding>
         machine,
         boot: super::boot::steps(&profile.boot, &known),
         seed,
-        access: AccessPlan { user: profile.access.user.clone(), create: profile.access.create },
+        access: AccessPlan {
+            user: profile.access.user.clone(),
+            create: profile.access.create,
+            ssh: profile.access.ssh.clone(),
+        },
         provision: profile
             .provision
             .iter()

@@ -22,6 +22,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use crate::provision::Step;
+use crate::remote::SshPlan;
 use late::LateText;
 
 /// The version of the plan's JSON form.
@@ -256,6 +257,9 @@ pub struct AccessPlan {
     pub user: String,
     /// Whether the seed makes the user, so that sealing removes it.
     pub create: bool,
+    /// Other credentials than the build's key, and the way to the guest.
+    #[serde(default, skip_serializing_if = "SshPlan::is_default")]
+    pub ssh: SshPlan,
 }
 
 /// How long things may take.

@@ -28,6 +28,7 @@ async fn here(step: &ShellStep) -> (Result<StepOutcome, ProvisionError>, Vec<Str
 
 async fn connect(server: &SshServer) -> Arc<SshGuest> {
     let input = WaitInput {
+        access: crate::remote::SshAccess::default(),
         source: Arc::new(server.address),
         user: "forge".into(),
         key: Arc::new(BuildKey::generate().unwrap()),

@@ -8,11 +8,14 @@
 //! * nothing here sleeps for a fixed time: waits poll adaptively, overlap their tries, and end when dropped;
 //! * no task outlives the future that started it, but for the one that closes an abandoned channel.
 
+pub mod access;
+mod credentials;
 mod exec;
 pub mod key;
 mod lines;
 pub mod probe;
 pub mod quote;
+mod route;
 pub mod script;
 pub mod sentinel;
 mod session;
@@ -20,13 +23,18 @@ pub mod ssh;
 #[cfg(test)]
 mod ssh_tests;
 #[cfg(test)]
+mod sshd_tests;
+#[cfg(test)]
 pub(crate) mod testing;
 mod transfer;
 pub mod wait;
 
+pub use access::{AccessError, SecretSource, SshAccess, SshPlan};
+pub use credentials::{Method, Password};
 pub use key::{BUILD_KEY_COMMENT, BuildKey, KeyError};
 pub use lines::{LineSplitter, Tail};
 pub use probe::{Probe, probe};
+pub use route::{Hop, Proxy, ProxyKind, Route};
 pub use script::{Become, Begun, RemoteScript, ScriptEnd, ScriptOutput, ScriptRun, imitate, run_script};
 pub use ssh::SshGuest;
 pub use wait::{AddressSource, MachineAddresses, WaitError, WaitInput, wait_for_guest};

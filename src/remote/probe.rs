@@ -12,13 +12,18 @@ use std::time::{Duration, Instant};
 
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
+use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
+
+use super::route::{Route, Wire};
 
 /// How often a new try is made while older ones are unanswered.
 const TRY_EVERY: Duration = Duration::from_millis(500);
 /// How long one try may go without a banner. A loaded sshd under emulation needs more than a second.
 const TRY_LIFE: Duration = Duration::from_secs(4);
+/// The same through proxies and bastions.
+const THROUGH_LIFE: Duration = Duration::from_secs(15);
 /// How long a port that says something other than a banner is listened to: less than until the next try.
 const CHATTER: Duration = Duration::from_millis(300);
 
@@ -66,7 +71,7 @@ pub async fn probe(address: IpAddr, port: u16, limit: Duration) -> Probe {
             *last = probe;
         }
     };
-    match timeout(limit, knock(SocketAddr::new(address, port), &seen)).await {
+    match timeout(limit, knock(&Route::default(), SocketAddr::new(address, port), &seen)).await {
         Ok(Ok((_, banner))) => Probe::Banner(banner),
         Ok(Err(probe)) => probe,
         Err(_) => last.into_inner().unwrap_or(Probe::TimedOut),
@@ -77,9 +82,13 @@ pub async fn probe(address: IpAddr, port: u16, limit: Duration) -> Probe {
 ///
 /// The stream is handed over with the banner still unread. May be dropped.
 pub(super) async fn knock(
+    route: &Route,
     address: SocketAddr,
     seen: &(dyn Fn(Probe) + Send + Sync),
-) -> Result<(TcpStream, String), Probe> {
+) -> Result<(Box<dyn Wire>, String), Probe> {
+    if !route.is_direct() {
+        return knock_through(route, address).await;
+    }
     let accepted = AtomicBool::new(false);
     let mut tries = FuturesUnordered::new();
     tries.push(timeout(TRY_LIFE, attempt(address, &accepted)));
@@ -101,13 +110,40 @@ pub(super) async fn knock(
     }
 }
 
-async fn attempt(address: SocketAddr, accepted: &AtomicBool) -> Result<(TcpStream, String), Probe> {
+/// One try through proxies and bastions: they know better than a timer when a port does not answer, and each try is a
+/// channel of theirs.
+async fn knock_through(route: &Route, address: SocketAddr) -> Result<(Box<dyn Wire>, String), Probe> {
+    let mut stream = route.connect(address).await.map_err(|error| Probe::Failed(error.to_string()))?;
+    let mut read = Vec::new();
+    let line = timeout(THROUGH_LIFE, async {
+        loop {
+            let byte = stream.read_u8().await.map_err(|_| Probe::Closed)?;
+            read.push(byte);
+            let complete = read.ends_with(b"\n");
+            let start = read[..read.len() - 1].iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+            let line = String::from_utf8_lossy(&read[start..]).trim_end().to_owned();
+            if complete && line.starts_with("SSH-") {
+                return Ok(line);
+            }
+            if read.len() > 4096 {
+                return Err(Probe::NotSsh(line.chars().filter(|c| !c.is_control()).take(80).collect()));
+            }
+        }
+    });
+    let banner = line.await.map_err(|_| Probe::NoBanner)??;
+    // What was read is put back before the rest.
+    let (reading, writing) = tokio::io::split(stream);
+    let whole = tokio::io::join(std::io::Cursor::new(read).chain(reading), writing);
+    Ok((Box::new(whole), banner))
+}
+
+async fn attempt(address: SocketAddr, accepted: &AtomicBool) -> Result<(Box<dyn Wire>, String), Probe> {
     let stream = TcpStream::connect(address).await.map_err(|error| judge(&error))?;
     accepted.store(true, Ordering::Relaxed);
     let banner = banner(&stream).await?;
     // Without it each small packet of a handshake may wait for an acknowledgement.
     stream.set_nodelay(true).map_err(|error| judge(&error))?;
-    Ok((stream, banner))
+    Ok((Box::new(stream), banner))
 }
 
 /// Peeks for the banner, so that the SSH client reads it again.

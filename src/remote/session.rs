@@ -5,12 +5,13 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use russh::client::{self, AuthResult, Handle};
-use russh::keys::{HashAlg, PrivateKeyWithHashAlg, PublicKeyOrCertificate};
-use tokio::net::TcpStream;
+use russh::client::{self, Handle};
+use russh::keys::{Algorithm, HashAlg, PublicKeyOrCertificate};
+use russh::{Preferred, cipher, kex, mac};
 use tokio::time::timeout;
 
-use super::key::BuildKey;
+use super::credentials::{Method, authenticate};
+use super::route::Wire;
 
 /// How long handshake and login may take together; an emulated guest needs one to three seconds.
 const LOGIN_LIMIT: Duration = Duration::from_secs(30);
@@ -26,7 +27,10 @@ const CHANNEL_LIMIT: Duration = Duration::from_secs(20);
 #[derive(Clone, Debug)]
 pub(super) struct Credentials {
     pub user: String,
-    pub key: Arc<BuildKey>,
+    /// In the order in which they are tried.
+    pub methods: Arc<Vec<Method>>,
+    /// Whether algorithms are allowed that only old servers need.
+    pub old_algorithms: bool,
 }
 
 /// Why a login did not come about.
@@ -34,7 +38,7 @@ pub(super) struct Credentials {
 pub(super) enum LoginError {
     /// Another host key than the recorded one.
     HostKeyChanged { expected: String, seen: String },
-    /// The server refuses the key; what it offers instead.
+    /// The server refuses all credentials: how each fared, and what it offers instead.
     Refused(String),
     /// The connection failed or closed.
     Failed(String),
@@ -46,7 +50,7 @@ impl fmt::Display for LoginError {
             Self::HostKeyChanged { expected, seen } => {
                 write!(f, "another host key: {seen} instead of {expected}")
             }
-            Self::Refused(detail) => write!(f, "key refused ({detail})"),
+            Self::Refused(detail) => write!(f, "login refused ({detail})"),
             Self::Failed(detail) => write!(f, "login failed: {detail}"),
         }
     }
@@ -90,10 +94,23 @@ impl client::Handler for HostKeyCheck {
     }
 }
 
+/// What is offered to the server: the safe algorithms, and after them those of old servers when they are asked for.
+fn preferred(old_algorithms: bool) -> Preferred {
+    let mut preferred = Preferred::DEFAULT;
+    if old_algorithms {
+        preferred.kex.to_mut().extend([kex::DH_GEX_SHA1, kex::DH_G14_SHA1, kex::DH_G1_SHA1]);
+        preferred.cipher.to_mut().extend([cipher::AES_256_CBC, cipher::AES_192_CBC, cipher::AES_128_CBC]);
+        preferred.mac.to_mut().extend([mac::HMAC_SHA1_ETM, mac::HMAC_SHA1]);
+    } else {
+        preferred.key.to_mut().retain(|algorithm| *algorithm != Algorithm::Rsa { hash: None });
+    }
+    preferred
+}
+
 impl Session {
     /// Shakes hands and logs in on a stream whose banner is still unread. May be dropped.
     pub async fn login(
-        stream: TcpStream,
+        stream: impl Wire + 'static,
         address: SocketAddr,
         credentials: &Credentials,
         expected: Option<&str>,
@@ -105,7 +122,7 @@ impl Session {
     }
 
     async fn login_at_leisure(
-        stream: TcpStream,
+        stream: impl Wire + 'static,
         address: SocketAddr,
         credentials: &Credentials,
         expected: Option<&str>,
@@ -115,6 +132,7 @@ impl Session {
             keepalive_max: 4,
             inactivity_timeout: Some(INACTIVITY),
             nodelay: true,
+            preferred: preferred(credentials.old_algorithms),
             ..client::Config::default()
         };
         let shown = Arc::new(Mutex::new(None));
@@ -132,20 +150,16 @@ impl Session {
             (Err(error), ..) => return Err(LoginError::Failed(format!("handshake: {error}"))),
         };
         let host_key = shown.ok_or_else(|| LoginError::Failed("the server showed no host key".into()))?;
-        let key = PrivateKeyWithHashAlg::new(credentials.key.private(), None);
-        match handle.authenticate_publickey(&credentials.user, key).await {
-            Ok(AuthResult::Success) => Ok(Self { handle, address, host_key }),
-            // This is also what russh tells when the connection closes in the middle.
-            Ok(AuthResult::Failure { remaining_methods, .. }) if remaining_methods.is_empty() => {
-                Err(LoginError::Failed("the server closed the connection while logging in".into()))
-            }
-            Ok(AuthResult::Failure { remaining_methods, partial_success }) => {
-                let methods: Vec<&str> = remaining_methods.iter().map(<&str>::from).collect();
-                let more = if partial_success { "the key is right but more is asked for; " } else { "" };
-                Err(LoginError::Refused(format!("{more}offered: {}", methods.join(", "))))
-            }
-            Err(error) => Err(LoginError::Failed(format!("authentication: {error}"))),
-        }
+        authenticate(&mut handle, &credentials.user, &credentials.methods, credentials.old_algorithms)
+            .await?;
+        Ok(Self { handle, address, host_key })
+    }
+
+    /// Opens a connection from the server onwards to another machine.
+    pub async fn tunnel(self: &Arc<Self>, host: &str, port: u16) -> Result<Box<dyn Wire>, russh::Error> {
+        let opening = self.handle.channel_open_direct_tcpip(host, u32::from(port), "127.0.0.1", 0);
+        let stream = timeout(CHANNEL_LIMIT, opening).await??.into_stream();
+        Ok(Box::new(stream))
     }
 
     /// Opens a channel for a command or a subsystem.

@@ -11,17 +11,17 @@ use russh_sftp::client::SftpSession;
 use tokio::time::timeout;
 
 use super::exec::{self, StartError};
-use super::session::{Credentials, Session};
+use super::session::Session;
 use super::transfer;
-use super::wait::{AddressSource, Search, WaitError, find};
+use super::wait::{Search, WaitError, find};
 
 /// How long the one reconnection may take that is tried when no channel can be opened.
 const RECONNECT_LIMIT: Duration = Duration::from_secs(60);
 
 /// A guest that is reached by SSH.
 pub struct SshGuest {
-    credentials: Credentials,
-    source: Arc<dyn AddressSource>,
+    /// How it is found again.
+    search: Search,
     host_key: String,
     /// The present connection; while there is none, where the last one went.
     live: Mutex<Arc<Session>>,
@@ -39,10 +39,9 @@ impl fmt::Debug for SshGuest {
 }
 
 impl SshGuest {
-    pub(super) fn new(credentials: Credentials, source: Arc<dyn AddressSource>, session: Session) -> Self {
+    pub(super) fn new(search: Search, session: Session) -> Self {
         Self {
-            credentials,
-            source,
+            search,
             host_key: session.host_key.clone(),
             live: Mutex::new(Arc::new(session)),
             closed: AtomicBool::new(false),
@@ -82,12 +81,7 @@ impl SshGuest {
         }
         present.close().await;
         self.closed.store(true, Ordering::Relaxed);
-        let search = Search {
-            source: self.source.clone(),
-            credentials: self.credentials.clone(),
-            host_key: Some(self.host_key.clone()),
-            limit,
-        };
+        let search = Search { host_key: Some(self.host_key.clone()), limit, ..self.search.clone() };
         let session = find(&search, &|_| {}).await.map_err(|error| self.lost(error))?;
         *self.live.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(session);
         self.closed.store(false, Ordering::Relaxed);
@@ -144,7 +138,7 @@ impl SshGuest {
 impl Guest for SshGuest {
     fn describe(&self) -> String {
         let address = self.live().address;
-        let user = &self.credentials.user;
+        let user = &self.search.credentials.user;
         if address.port() == 22 { format!("{user}@{}", address.ip()) } else { format!("{user}@{address}") }
     }
 

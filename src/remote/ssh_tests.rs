@@ -16,7 +16,14 @@ const LIMIT: Duration = Duration::from_secs(60);
 
 fn input(source: impl AddressSource + 'static, limit: Duration) -> WaitInput {
     let key = Arc::new(BuildKey::generate().unwrap());
-    WaitInput { source: Arc::new(source), user: "forge".into(), key, host_key: None, limit }
+    WaitInput {
+        source: Arc::new(source),
+        user: "forge".into(),
+        key,
+        host_key: None,
+        limit,
+        access: super::SshAccess::default(),
+    }
 }
 
 async fn connect(server: &SshServer) -> Arc<SshGuest> {
@@ -155,7 +162,9 @@ async fn a_guest_that_hangs_then_closes_then_refuses_the_key_is_told_step_by_ste
     let server = SshServer::start(faults).await;
     let (guest, seen) = wait(input(server.address, LIMIT)).await;
     guest.unwrap();
-    for expected in ["accepts, no banner", "accepts and closes", "SSH-2.0-russh", "key refused (offered: "] {
+    for expected in
+        ["accepts, no banner", "accepts and closes", "SSH-2.0-russh", "login refused (key refused; offered: "]
+    {
         assert!(seen.iter().any(|seen| seen.contains(expected)), "{expected} is missing in {seen:#?}");
     }
     assert!(seen.windows(2).all(|pair| pair[0] != pair[1]), "only changes are told");

@@ -15,8 +15,11 @@ use futures_util::stream::FuturesUnordered;
 use thiserror::Error;
 use tokio::time::{sleep, timeout};
 
+use super::access::SshAccess;
+use super::credentials::Method;
 use super::key::BuildKey;
 use super::probe::{Probe, knock};
+use super::route::{Route, resolve};
 use super::session::{Credentials, LoginError, Session};
 use super::ssh::SshGuest;
 
@@ -67,6 +70,49 @@ impl AddressSource for SocketAddr {
     }
 }
 
+/// A name or address that the profile gives.
+struct Named {
+    host: String,
+    port: u16,
+}
+
+#[async_trait]
+impl AddressSource for Named {
+    async fn addresses(&self) -> AddressReport {
+        let detail = format!("{} by the profile", self.host);
+        match resolve(&self.host).await {
+            Ok(found) => AddressReport {
+                candidates: found.into_iter().map(|address| (address, self.port)).collect(),
+                detail,
+                agent: false,
+            },
+            Err(error) => {
+                AddressReport { candidates: Vec::new(), detail: format!("{detail}: {error}"), agent: false }
+            }
+        }
+    }
+}
+
+/// The addresses of another source, at another port.
+struct OtherPort {
+    source: Arc<dyn AddressSource>,
+    port: u16,
+}
+
+#[async_trait]
+impl AddressSource for OtherPort {
+    async fn addresses(&self) -> AddressReport {
+        let mut report = self.source.addresses().await;
+        for (_, port) in &mut report.candidates {
+            // The target may have led port 22 elsewhere, and that is the better answer.
+            if *port == 22 {
+                *port = self.port;
+            }
+        }
+        report
+    }
+}
+
 /// Whom to wait for.
 #[derive(Clone)]
 pub struct WaitInput {
@@ -74,8 +120,10 @@ pub struct WaitInput {
     pub source: Arc<dyn AddressSource>,
     /// The user to log in as.
     pub user: String,
-    /// The key to log in with.
+    /// The build's key.
     pub key: Arc<BuildKey>,
+    /// Other credentials, and the way there.
+    pub access: SshAccess,
     /// The host key's fingerprint (`SHA256:…`), when it is known from before.
     pub host_key: Option<String>,
     /// How long it may take.
@@ -93,10 +141,8 @@ pub enum WaitError {
         /// What was seen last, of each address.
         last_seen: String,
     },
-    /// The guest answers and never accepted the build's key.
-    #[error(
-        "the guest refused the build's key for `{user}` until the limit of {limit:?}; last seen: {last_seen}"
-    )]
+    /// The guest answers and never accepted the credentials.
+    #[error("the guest refused the login of `{user}` until the limit of {limit:?}; last seen: {last_seen}")]
     Refused {
         /// The user.
         user: String,
@@ -142,17 +188,34 @@ pub async fn wait_for_guest(
     input: WaitInput,
     seen: &(dyn Fn(&str) + Send + Sync),
 ) -> Result<Arc<SshGuest>, WaitError> {
-    let credentials = Credentials { user: input.user, key: input.key };
-    let search = Search { source: input.source, credentials, host_key: input.host_key, limit: input.limit };
+    let access = input.access;
+    let own = (!access.without_build_key).then(|| Method::Key(input.key.private()));
+    let methods = own.into_iter().chain(access.methods).collect();
+    let credentials =
+        Credentials { user: input.user, methods: Arc::new(methods), old_algorithms: access.old_algorithms };
+    let source: Arc<dyn AddressSource> = match (access.host, access.port) {
+        (None, None) => input.source,
+        (Some(host), port) => Arc::new(Named { host, port: port.unwrap_or(22) }),
+        (None, Some(port)) => Arc::new(OtherPort { source: input.source, port }),
+    };
+    let search = Search {
+        source,
+        credentials,
+        host_key: input.host_key.or(access.host_key),
+        limit: input.limit,
+        route: access.route,
+    };
     let session = find(&search, seen).await?;
-    Ok(Arc::new(SshGuest::new(search.credentials, search.source, session)))
+    Ok(Arc::new(SshGuest::new(search, session)))
 }
 
+#[derive(Clone)]
 pub(super) struct Search {
     pub source: Arc<dyn AddressSource>,
     pub credentials: Credentials,
     pub host_key: Option<String>,
     pub limit: Duration,
+    pub route: Arc<Route>,
 }
 
 /// What is known of one address.
@@ -309,7 +372,7 @@ async fn pursue(search: &Search, board: &Board<'_>, address: SocketAddr) -> Opti
     loop {
         let began = Instant::now();
         let silent = |probe| board.sight(address, Sight::Port(probe));
-        match knock(address, &silent).await {
+        match knock(&search.route, address, &silent).await {
             Ok((stream, banner)) => {
                 if refusals == 0 {
                     board.sight(address, Sight::LoggingIn { banner: banner.clone() });

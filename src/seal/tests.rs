@@ -242,6 +242,7 @@ async fn after_a_failure_the_access_to_the_guest_is_left_alone() {
 async fn a_connection_that_is_lost_while_sealing_is_no_success() {
     let server = SshServer::start(Faults { cut_at: Some("op machine-id"), ..Faults::default() }).await;
     let input = WaitInput {
+        access: crate::remote::SshAccess::default(),
         source: std::sync::Arc::new(server.address),
         user: "forge".into(),
         key: std::sync::Arc::new(BuildKey::generate().unwrap()),

@@ -12,7 +12,7 @@ use crate::engine::{Cx, Effect, StageError};
 use crate::event::Stage;
 use crate::plan::late::LateName;
 use crate::provision::Step;
-use crate::remote::{BuildKey, MachineAddresses, WaitInput, wait_for_guest};
+use crate::remote::{BuildKey, MachineAddresses, SshAccess, WaitInput, wait_for_guest};
 
 /// What a connector is told of the login.
 #[derive(Clone, Debug)]
@@ -192,8 +192,11 @@ pub async fn reconnect(
 }
 
 /// Logs in by SSH.
-#[derive(Clone, Copy, Debug)]
-pub struct SshConnector;
+#[derive(Clone, Debug, Default)]
+pub struct SshConnector {
+    /// Credentials besides the build's key, and the way to the guest.
+    pub access: SshAccess,
+}
 
 #[async_trait]
 impl Connector for SshConnector {
@@ -206,6 +209,7 @@ impl Connector for SshConnector {
             source: Arc::new(MachineAddresses(login.machine.clone())),
             user: login.user.clone(),
             key: login.key.clone(),
+            access: self.access.clone(),
             host_key: login.host_key.clone(),
             limit: login.limit,
         };

@@ -125,7 +125,7 @@ pub fn plan(
             ip_config: "ip=dhcp".into(),
         },
         boot: Vec::new(),
-        access: AccessPlan { user: USER.into(), create: true },
+        access: AccessPlan { user: USER.into(), create: true, ssh: crate::remote::SshPlan::default() },
         provision: checks
             .into_iter()
             .map(|check| Step::new(check.name.clone(), Action::Shell(check)))

@@ -1,5 +1,6 @@
 //! Reads the merged table of a profile into a [`Profile`], collecting everything that is wrong with it.
 
+mod access;
 mod boot;
 mod boot_lint;
 mod hardware;
@@ -13,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 use super::findings::{Finding, in_order, suggest};
 use super::place::{Node, Place, Spot, Table};
-use super::profile::{Access, DeadlineConfig, Os, Profile, Source, Tested};
+use super::profile::{DeadlineConfig, Os, Profile, Source, Tested};
 use super::reader::Reader;
 use super::template::{Scope, Template, parse as parse_template};
 use super::variables::{Given, Variables};
@@ -234,27 +235,6 @@ impl Load<'_> {
         }
         reader.done(&mut self.findings);
         (template, tags)
-    }
-
-    fn access(&mut self, root: &mut Reader<'_>) -> Access {
-        let mut access = Access { user: "forge".into(), create: true };
-        if let Some(mut reader) = root.table("access", &mut self.findings) {
-            if let Some(user) = self.filled(&mut reader, "user") {
-                if !is_user_name(&user) {
-                    let finding = reader.finding("user", format!("`{user}` is no user name"));
-                    let help = "lower-case letters, digits, `-` and `_`, a letter or `_` first, 32 at most";
-                    self.findings.push(finding.help(help));
-                }
-                access.user = user;
-            }
-            access.create = reader.flag("create", &mut self.findings).unwrap_or(access.user != "root");
-            if access.create && access.user == "root" {
-                let finding = reader.finding("create", "root is there already, and sealing would remove it");
-                self.findings.push(finding.help("leave `create` out, or name another user"));
-            }
-            reader.done(&mut self.findings);
-        }
-        access
     }
 
     fn seal(&mut self, root: &mut Reader<'_>) -> BTreeMap<String, bool> {

@@ -1,5 +1,6 @@
 //! Tests of what people see: which text becomes which value or finding.
 
+mod access;
 mod extending;
 mod hardware;
 mod profiles;

@@ -163,7 +163,7 @@ pub fn plan() -> Plan {
             ip_config: "ip=dhcp".into(),
         },
         boot: Vec::new(),
-        access: AccessPlan { user: "forge".into(), create: true },
+        access: AccessPlan { user: "forge".into(), create: true, ssh: forge::remote::SshPlan::default() },
         provision: Vec::new(),
         seal: Vec::new(),
         finish: Finish::Template {

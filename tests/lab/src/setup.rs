@@ -97,7 +97,8 @@ const NEEDS: [Need; 29] = [
 ];
 
 /// What only the tests need.
-const TESTS_NEED: [Need; 2] = [
+const TESTS_NEED: [Need; 3] = [
+    program("openssh-server", "sshd", "is a server to log in to; it is kept from running by itself"),
     program("chromium", "chromium", "is a browser, for noVNC and the lab's page"),
     program("npm", "npm", "installs noVNC"),
 ];
@@ -106,6 +107,9 @@ const TESTS_NEED: [Need; 2] = [
 const BACKPORTS_RELEASE: &str = "bookworm";
 /// The sources file that is written when the backports are not among apt's sources.
 const BACKPORTS_FILE: &str = "/etc/apt/sources.list.d/forge-backports.sources";
+
+/// The file whose presence keeps Debian's OpenSSH server from being started.
+const SSHD_NOT_TO_BE_RUN: &str = "/etc/ssh/sshd_not_to_be_run";
 
 /// Installs what is missing.
 ///
@@ -174,6 +178,12 @@ fn install_what_is_missing(needs: &[&Need], say: &mut dyn FnMut(&str)) -> anyhow
         install(&arguments)?;
     }
     if !others.is_empty() {
+        // Debian's own switch: the tests run their own, and this machine opens no port for them.
+        if others.contains(&"openssh-server") {
+            std::fs::create_dir_all("/etc/ssh")
+                .and_then(|()| std::fs::write(SSHD_NOT_TO_BE_RUN, ""))
+                .with_context(|| format!("{SSHD_NOT_TO_BE_RUN} can't be written"))?;
+        }
         install(&others)?;
     }
     let left: Vec<&str> = missing_from(needs, &search_path()).iter().map(|need| need.package).collect();

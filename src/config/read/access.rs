@@ -1,0 +1,164 @@
+//! Reads `[access]`: who logs in, by what, and on which way.
+
+use super::super::findings::Finding;
+use super::super::place::Node;
+use super::super::profile::Access;
+use super::super::reader::Reader;
+use super::{Load, beside, is_user_name};
+use crate::remote::access::{BastionPlan, CredentialPlan, ProxyPlan};
+use crate::remote::{ProxyKind, SecretSource, SshPlan};
+
+/// The port of SSH.
+const SSH_PORT: u16 = 22;
+
+impl Load<'_> {
+    pub(super) fn access(&mut self, root: &mut Reader<'_>) -> Access {
+        let mut access = Access { user: "forge".into(), create: true, ssh: SshPlan::default() };
+        let Some(mut reader) = root.table("access", &mut self.findings) else { return access };
+        if let Some(user) = self.filled(&mut reader, "user") {
+            if !is_user_name(&user) {
+                let finding = reader.finding("user", format!("`{user}` is no user name"));
+                let help = "lower-case letters, digits, `-` and `_`, a letter or `_` first, 32 at most";
+                self.findings.push(finding.help(help));
+            }
+            access.user = user;
+        }
+        access.create = reader.flag("create", &mut self.findings).unwrap_or(access.user != "root");
+        if access.create && access.user == "root" {
+            let finding = reader.finding("create", "root is there already, and sealing would remove it");
+            self.findings.push(finding.help("leave `create` out, or name another user"));
+        }
+        access.ssh = SshPlan {
+            credentials: self.credentials(&mut reader),
+            host: self.filled(&mut reader, "host"),
+            port: self.port(&mut reader),
+            host_key: self.host_key(&mut reader),
+            old_algorithms: reader.flag("old-algorithms", &mut self.findings).unwrap_or(false),
+            bastions: self.bastions(&mut reader),
+            proxy: self.proxy(&mut reader),
+        };
+        reader.done(&mut self.findings);
+        access
+    }
+
+    fn credentials(&mut self, reader: &mut Reader<'_>) -> CredentialPlan {
+        let mut path = |load: &mut Self, key| {
+            let text = load.filled(reader, key)?;
+            Some(beside(reader.place_of(key), &text))
+        };
+        let (key_file, certificate_file) = (path(self, "key-file"), path(self, "certificate-file"));
+        let plan = CredentialPlan {
+            key_file,
+            certificate_file,
+            password: self.secret(reader, "password"),
+            key_passphrase: self.secret(reader, "key-passphrase"),
+            agent_auth: reader.flag("agent-auth", &mut self.findings).unwrap_or(false),
+        };
+        for (key, given) in [
+            ("certificate-file", plan.certificate_file.is_some()),
+            ("key-passphrase", plan.key_passphrase.is_some()),
+        ] {
+            if given && plan.key_file.is_none() {
+                let finding = reader.finding(key, format!("`{key}` belongs to a `key-file`"));
+                self.findings.push(finding.help("name the private key's file in `key-file`"));
+            }
+        }
+        plan
+    }
+
+    fn bastions(&mut self, reader: &mut Reader<'_>) -> Vec<BastionPlan> {
+        let tables = reader.tables("bastions", &mut self.findings);
+        tables
+            .into_iter()
+            .map(|mut reader| {
+                for key in ["host", "user"] {
+                    if reader.any(key).is_none() {
+                        self.findings.push(reader.finding(key, format!("`{}` is missing", reader.name(key))));
+                    }
+                }
+                let credentials = self.credentials(&mut reader);
+                if credentials.is_empty() {
+                    let finding = reader.finding("key-file", "nothing says how to log in to this bastion");
+                    let help =
+                        "the build's key is not known there: give `key-file`, `agent-auth` or `password`";
+                    self.findings.push(finding.help(help));
+                }
+                let plan = BastionPlan {
+                    host: self.filled(&mut reader, "host").unwrap_or_default(),
+                    port: self.port(&mut reader).unwrap_or(SSH_PORT),
+                    user: self.filled(&mut reader, "user").unwrap_or_default(),
+                    host_key: self.host_key(&mut reader),
+                    credentials,
+                };
+                reader.done(&mut self.findings);
+                plan
+            })
+            .collect()
+    }
+
+    fn proxy(&mut self, reader: &mut Reader<'_>) -> Option<ProxyPlan> {
+        let mut reader = reader.table("proxy", &mut self.findings)?;
+        let http =
+            reader.word("type", &["socks5", "http"], &mut self.findings).is_some_and(|kind| kind == "http");
+        let (kind, usual) = if http { (ProxyKind::Http, 8080) } else { (ProxyKind::Socks5, 1080) };
+        if reader.any("host").is_none() {
+            self.findings.push(reader.finding("host", "`access.proxy.host` is missing"));
+        }
+        let plan = ProxyPlan {
+            kind,
+            host: self.filled(&mut reader, "host").unwrap_or_default(),
+            port: self.port(&mut reader).unwrap_or(usual),
+            user: self.filled(&mut reader, "user"),
+            password: self.secret(&mut reader, "password"),
+        };
+        reader.done(&mut self.findings);
+        Some(plan)
+    }
+
+    fn port(&mut self, reader: &mut Reader<'_>) -> Option<u16> {
+        reader.integer("port", 1, 65535, &mut self.findings).and_then(|port| u16::try_from(port).ok())
+    }
+
+    /// A host key as `ssh-keygen -l` prints it.
+    fn host_key(&mut self, reader: &mut Reader<'_>) -> Option<String> {
+        let text = self.filled(reader, "host-key")?;
+        let hash = text.strip_prefix("SHA256:").unwrap_or_default().trim_end_matches('=');
+        let fits =
+            hash.len() == 43 && hash.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '+' | '/'));
+        if !fits {
+            let finding = reader.finding("host-key", format!("`{text}` is no fingerprint of a host key"));
+            self.findings
+                .push(finding.help("`ssh-keygen -l -f FILE` prints it: `SHA256:` and 43 characters"));
+        }
+        Some(format!("SHA256:{hash}"))
+    }
+
+    /// A secret's source; the secret itself does not belong in a profile.
+    fn secret(&mut self, reader: &mut Reader<'_>, key: &'static str) -> Option<SecretSource> {
+        let advice = "write { env = \"NAME\" }, { file = \"PATH\" } or { command = [\"…\"] }";
+        let spot = reader.any(key)?;
+        if matches!(spot.node, Node::Text(_)) {
+            let finding = Finding::at(&spot.place, reader.name(key), "a secret does not belong in this file");
+            self.findings.push(finding.help(advice));
+            return None;
+        }
+        let mut table = reader.table(key, &mut self.findings)?;
+        let given = (
+            table.text("env", &mut self.findings),
+            table.text("file", &mut self.findings),
+            table.texts("command", &mut self.findings),
+        );
+        let place = table.place().clone();
+        table.done(&mut self.findings);
+        match given {
+            (Some(name), None, None) => Some(SecretSource::Env(name)),
+            (None, Some(file), None) => Some(SecretSource::File(beside(&place, &file))),
+            (None, None, Some(command)) if !command.is_empty() => Some(SecretSource::Command(command)),
+            _ => {
+                let finding = Finding::at(&place, reader.name(key), "one source of the secret is needed");
+                self.findings.push(finding.help(advice));
+                None
+            }
+        }
+    }
+}
