@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
-use forge_machine::{BuildState, Ownership};
+use forge_machine::{BuildState, Finish, Ownership};
 use futures_util::StreamExt as _;
 use futures_util::stream;
 use tokio_util::sync::CancellationToken;
@@ -18,7 +18,6 @@ use crate::engine::error::chain;
 use crate::engine::{Build, NoFaults, run};
 use crate::event::{Bus, Ending, Redactor};
 use crate::evidence::{EvidenceSink, Folder};
-use crate::plan::make::output_files;
 use crate::ui::{self, Style};
 
 /// How long the journals of dead builds may hold a new build up.
@@ -49,12 +48,17 @@ pub struct BuildArgs {
 /// Builds; gives the exit code.
 pub async fn build(global: &Global, args: &BuildArgs) -> u8 {
     let redactor = Redactor::default();
-    let prepared = match prepare(global, &args.selection, &args.output, &redactor).await {
+    let mut prepared = match prepare(global, &args.selection, &args.output, &redactor).await {
         Ok(prepared) => prepared,
         Err(Refusal(code)) => return code,
     };
     if let Some(code) = refuse_existing(&prepared, args) {
         return code;
+    }
+    for each in &mut prepared {
+        if let Finish::Files { replace, .. } = &mut each.plan.finish {
+            *replace = args.force;
+        }
     }
     if args.dry_run {
         return super::plan::print(global, &prepared, &redactor);
@@ -97,11 +101,8 @@ fn worst(codes: impl Iterator<Item = u8>) -> u8 {
 }
 
 fn refuse_existing(prepared: &[Prepared], args: &BuildArgs) -> Option<u8> {
-    let taken: Vec<PathBuf> = prepared
-        .iter()
-        .flat_map(|each| output_files(&each.plan.finish))
-        .filter(|path| path.exists())
-        .collect();
+    let taken: Vec<PathBuf> =
+        prepared.iter().flat_map(|each| each.plan.finish.files()).filter(|path| path.exists()).collect();
     if args.force || taken.is_empty() {
         return None;
     }

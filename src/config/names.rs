@@ -3,7 +3,7 @@
 //! Only read to say what to write instead; none of these names is accepted.
 
 /// A name from elsewhere (kebab-case), and the dotted setting it is here.
-const ELSEWHERE: [(&str, &str); 94] = [
+const ELSEWHERE: [(&str, &str); 96] = [
     ("accelerator", "accel"),
     ("asyncio", "aio"),
     ("ballooning-minimum", "vm.balloon"),
@@ -21,6 +21,7 @@ const ELSEWHERE: [(&str, &str); 94] = [
     ("cpu-type", "vm.cpu"),
     ("cpus", "vm.cores"),
     ("disable-kvm", "vm.kvm"),
+    ("disk-compression", "output.compress"),
     ("disk-image", "source.image"),
     ("disk-size", "size"),
     ("efi-config", "vm.efi-disk"),
@@ -29,6 +30,7 @@ const ELSEWHERE: [(&str, &str); 94] = [
     ("environment", "env"),
     ("environment-vars", "env"),
     ("exclude-from-backup", "backup"),
+    ("format", "output.formats"),
     ("full-clone", "source.full"),
     ("host-name", "seed.hostname"),
     ("http-bind-address", "seed.bind"),

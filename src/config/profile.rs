@@ -28,6 +28,10 @@ pub struct Profile {
     pub template_name: Template,
     /// Its tags.
     pub tags: Vec<String>,
+    /// The formats of the image files, on a target that makes files.
+    pub formats: Vec<FileFormat>,
+    /// Whether those files are compressed.
+    pub compress: bool,
     /// What it starts from.
     pub source: Source,
     /// The build VM.
@@ -455,10 +459,4 @@ impl Profile {
             name = name.rsplit_once(['.', '['])?.0;
         }
     }
-}
-
-/// The formats of a QEMU build's output that a profile may name; for now the one that is made.
-#[must_use]
-pub fn default_formats() -> Vec<FileFormat> {
-    vec![FileFormat::Qcow2]
 }

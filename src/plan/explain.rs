@@ -52,10 +52,15 @@ pub fn explain(plan: &Plan) -> String {
         Finish::Template { name, tags, .. } => {
             row("makes", format!("template {name}, tags {}", tags.join(", ")));
         }
-        Finish::Files { directory, name, formats } => {
-            let formats: Vec<String> =
-                formats.iter().map(|format| format!("{format:?}").to_lowercase()).collect();
-            row("makes", format!("{} as {}", directory.join(name).display(), formats.join(", ")));
+        Finish::Files { directory, name, formats, compress, replace, .. } => {
+            let formats: Vec<&str> = formats.iter().map(|format| format.name()).collect();
+            let how = match (compress, replace) {
+                (false, false) => "",
+                (true, false) => ", compressed",
+                (false, true) => ", replacing what is there",
+                (true, true) => ", compressed, replacing what is there",
+            };
+            row("makes", format!("{} as {}{how}", directory.join(name).display(), formats.join(", ")));
         }
     }
     let deadlines = &plan.deadlines;

@@ -1,6 +1,6 @@
 //! Makes a plan: profile + site + facts + moment → plan, or everything that is wrong. Pure.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use forge_machine::facts::SourceFacts;
 use forge_machine::{
@@ -172,9 +172,17 @@ pub fn make(profile: &Profile, input: &Input<'_>) -> (Option<Plan>, Vec<Finding>
             tags: tags(profile),
             notes: notes(profile, input, source, &chain_id.to_string()),
         },
-        TargetKind::Qemu(qemu) => {
-            Finish::Files { directory: qemu.images.clone(), name, formats: profile::default_formats() }
-        }
+        TargetKind::Qemu(qemu) => Finish::Files {
+            directory: qemu.images.clone(),
+            name,
+            formats: profile.formats.clone(),
+            compress: profile.compress,
+            replace: false,
+            about: about(profile, input, source, chain_id.as_str())
+                .into_iter()
+                .map(|(name, value)| (name.replace(' ', "-"), value))
+                .collect(),
+        },
     };
     let plan = Plan {
         version: VERSION,
@@ -551,7 +559,13 @@ fn tags(profile: &Profile) -> Vec<String> {
     tags
 }
 
-fn notes(profile: &Profile, input: &Input<'_>, source: &SourceFacts, chain_id: &str) -> String {
+/// What a template's notes and an image's manifest say about the build: names and values that are not empty.
+fn about(
+    profile: &Profile,
+    input: &Input<'_>,
+    source: &SourceFacts,
+    chain_id: &str,
+) -> Vec<(&'static str, String)> {
     let os = &profile.os;
     let system = [os.distribution.as_str(), os.version.as_str()].join(" ");
     let rows = [
@@ -563,28 +577,13 @@ fn notes(profile: &Profile, input: &Input<'_>, source: &SourceFacts, chain_id: &
         ("source", format!("{} ({})", source.name, source.vm.id)),
         ("forge", env!("CARGO_PKG_VERSION").to_owned()),
     ];
-    let rows: Vec<String> = rows
+    rows.into_iter().filter(|(_, value)| !value.is_empty()).collect()
+}
+
+fn notes(profile: &Profile, input: &Input<'_>, source: &SourceFacts, chain_id: &str) -> String {
+    let rows: Vec<String> = about(profile, input, source, chain_id)
         .iter()
-        .filter(|(_, value)| !value.is_empty())
         .map(|(name, value)| format!("* {name}: {value}"))
         .collect();
     format!("Template built by forge.\n\n{}", rows.join("\n"))
-}
-
-/// Where the image of a QEMU build goes, for the check that nothing of that name is there.
-#[must_use]
-pub fn output_files(finish: &Finish) -> Vec<PathBuf> {
-    match finish {
-        Finish::Template { .. } => Vec::new(),
-        Finish::Files { directory, name, formats } => formats
-            .iter()
-            .map(|format| {
-                let ending = match format {
-                    forge_machine::FileFormat::Qcow2 => "qcow2",
-                    forge_machine::FileFormat::Raw => "raw",
-                };
-                Path::new(directory).join(format!("{name}.{ending}"))
-            })
-            .collect(),
-    }
 }

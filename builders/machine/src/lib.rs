@@ -34,6 +34,6 @@ pub use port::{
     Orphan, Power, Standing, StopLadder, StopRung,
 };
 pub use spec::{
-    CloneSelector, CloudInitDrive, DiskSpec, FileFormat, Finish, MachineSpec, NetworkSpec, SourceSelector,
-    SourceSpec, TAG_LATEST,
+    CloneSelector, CloudInitDrive, DiskSpec, FileFormat, Finish, MANIFEST_ENDING, MachineSpec, NetworkSpec,
+    SUMS_ENDING, SourceSelector, SourceSpec, TAG_LATEST,
 };

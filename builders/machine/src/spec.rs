@@ -145,13 +145,45 @@ pub struct MachineSpec {
 }
 
 /// An output format of [`Finish::Files`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum FileFormat {
-    /// QEMU's copy-on-write format.
+    /// QEMU's copy-on-write format. Compressed: its clusters, by zstd.
     Qcow2,
-    /// Plain sectors.
+    /// Plain sectors. Compressed: the whole file, by zstd.
     Raw,
+    /// VMware's format, a sparse file. Compressed: the stream-optimized form, which an OVA holds.
+    Vmdk,
+}
+
+impl FileFormat {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Qcow2, Self::Raw, Self::Vmdk];
+
+    /// Its name in profiles and in QEMU.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Qcow2 => "qcow2",
+            Self::Raw => "raw",
+            Self::Vmdk => "vmdk",
+        }
+    }
+
+    /// The ending of its files' names.
+    #[must_use]
+    pub fn ending(self, compressed: bool) -> &'static str {
+        match (self, compressed) {
+            (Self::Raw, true) => "raw.zst",
+            _ => self.name(),
+        }
+    }
+}
+
+impl fmt::Display for FileFormat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
 }
 
 /// The tag of the template that is the newest of its profile. Published before the older one loses it, so at any moment
@@ -181,5 +213,36 @@ pub enum Finish {
         name: String,
         /// The formats.
         formats: Vec<FileFormat>,
+        /// Whether they are compressed.
+        #[serde(default)]
+        compress: bool,
+        /// Whether files of these names are replaced; else they are left alone, and finishing fails.
+        #[serde(default)]
+        replace: bool,
+        /// What the manifest says about the build, by name.
+        #[serde(default)]
+        about: BTreeMap<String, String>,
     },
 }
+
+impl Finish {
+    /// The files that are made for sure, in their order: the images, the checksums, the manifest. Templates have none.
+    #[must_use]
+    pub fn files(&self) -> Vec<PathBuf> {
+        let Self::Files { directory, name, formats, compress, .. } = self else { return Vec::new() };
+        let mut files = Vec::new();
+        let images = formats.iter().map(|format| format.ending(*compress));
+        for ending in images.chain([SUMS_ENDING, MANIFEST_ENDING]) {
+            let file = directory.join(format!("{name}.{ending}"));
+            if !files.contains(&file) {
+                files.push(file);
+            }
+        }
+        files
+    }
+}
+
+/// The ending of the file of checksums of [`Finish::Files`], for `sha256sum --check`.
+pub const SUMS_ENDING: &str = "SHA256SUMS";
+/// The ending of the manifest of [`Finish::Files`]: the file that is put in place last.
+pub const MANIFEST_ENDING: &str = "manifest.json";

@@ -23,6 +23,8 @@ pub const AGENT_SOCKET: &str = "qga.sock";
 pub const VNC_SOCKET: &str = "vnc.sock";
 /// What the guest writes to its first serial port.
 pub const SERIAL_LOG: &str = "serial.log";
+/// The UEFI variables; where this file is, it is kept beside the image.
+pub const FIRMWARE_VARIABLES_FILE: &str = "efivars.fd";
 /// Where QEMU writes its own process id.
 pub const PID_FILE: &str = "qemu.pid";
 

@@ -415,4 +415,4 @@ async fn version(binary: &Path) -> String {
 
 #[cfg(test)]
 #[path = "hypervisor_tests.rs"]
-mod tests;
+pub(crate) mod tests;

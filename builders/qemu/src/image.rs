@@ -5,11 +5,11 @@
 //! guessing dangerous; only [`ImageTool::info`] may guess, on images the user named himself.
 
 use std::ffi::OsString;
-use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 
+use forge_machine::FileFormat;
 use serde::Deserialize;
 use thiserror::Error;
 use tokio::process::Command;
@@ -50,24 +50,6 @@ pub enum ImageError {
     },
 }
 
-/// An image format.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ImageFormat {
-    /// QEMU's copy-on-write format.
-    Qcow2,
-    /// Plain sectors.
-    Raw,
-}
-
-impl fmt::Display for ImageFormat {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Qcow2 => "qcow2",
-            Self::Raw => "raw",
-        })
-    }
-}
-
 /// What `qemu-img info` tells.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -105,7 +87,7 @@ impl ImageTool {
     ///
     /// # Errors
     /// When `qemu-img` fails.
-    pub async fn create(&self, path: &Path, format: ImageFormat, size: u64) -> Result<(), ImageError> {
+    pub async fn create(&self, path: &Path, format: FileFormat, size: u64) -> Result<(), ImageError> {
         let arguments = vec![
             "create".into(),
             "-q".into(),
@@ -138,7 +120,8 @@ impl ImageTool {
         self.run(arguments).await.map(drop)
     }
 
-    /// Copies an image with all it is based on into one new file.
+    /// Copies an image with all it is based on into one new file. `compress` takes zstd for qcow2 (QEMU 5.1 and
+    /// later read it) and the stream-optimized form for vmdk; qemu-img can't compress raw images.
     ///
     /// # Errors
     /// When `qemu-img` fails; the target may be half there.
@@ -147,11 +130,17 @@ impl ImageTool {
         source: &Path,
         source_format: &str,
         target: &Path,
-        target_format: ImageFormat,
+        target_format: FileFormat,
+        compress: bool,
     ) -> Result<(), ImageError> {
-        let target_format = target_format.to_string();
         let mut arguments: Vec<OsString> =
-            ["convert", "-q", "-f", source_format, "-O", &target_format].map(OsString::from).into();
+            ["convert", "-q", "-f", source_format, "-O", target_format.name()].map(OsString::from).into();
+        let options: &[&str] = match (compress, target_format) {
+            (true, FileFormat::Qcow2) => &["-c", "-o", "compression_type=zstd"],
+            (true, FileFormat::Vmdk) => &["-o", "subformat=streamOptimized"],
+            _ => &[],
+        };
+        arguments.extend(options.iter().map(OsString::from));
         arguments.extend(["--".into(), source.into(), target.into()]);
         self.run(arguments).await.map(drop)
     }
@@ -222,14 +211,14 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let (base, overlay, flat) =
             (dir.path().join("base, with comma"), dir.path().join("overlay"), dir.path().join("flat"));
-        tool.create(&base, ImageFormat::Raw, 1 << 20).await.expect("created");
+        tool.create(&base, FileFormat::Raw, 1 << 20).await.expect("created");
         tool.create_overlay(&overlay, &base, "raw", Some(2 << 20)).await.expect("overlaid");
         let info = tool.info(&overlay, Some("qcow2")).await.expect("read");
         assert_eq!((info.format.as_str(), info.virtual_size), ("qcow2", 2 << 20));
         assert_eq!(info.backing_filename.as_deref(), Some(base.as_path()));
 
         tool.resize(&overlay, "qcow2", 3 << 20).await.expect("grown");
-        tool.convert(&overlay, "qcow2", &flat, ImageFormat::Qcow2).await.expect("flattened");
+        tool.convert(&overlay, "qcow2", &flat, FileFormat::Qcow2, false).await.expect("flattened");
         let info = tool.info(&flat, None).await.expect("read");
         assert_eq!((info.virtual_size, info.backing_filename), (3 << 20, None));
     }

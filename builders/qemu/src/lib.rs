@@ -13,6 +13,7 @@
 pub mod accel;
 pub mod agent;
 pub mod args;
+mod digest;
 mod finalize;
 mod hypervisor;
 pub mod image;

@@ -18,9 +18,8 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::agent::GuestAgent;
 use crate::args::{AGENT_SOCKET, DISK_FILE, QMP_SOCKET, SEED_FILE, Settings, VNC_SOCKET};
-use crate::finalize;
+use crate::finalize::{self, Wanted};
 use crate::hypervisor::{Job, NODE, Shared};
-use crate::image::ImageFormat;
 use crate::process::{Launch, QemuProcess};
 use crate::qmp::Qmp;
 use crate::socket;
@@ -377,16 +376,16 @@ impl Machine for QemuMachine {
     }
 
     async fn submit_finalize(&self, finish: &Finish) -> Result<TaskHandle, PortError> {
-        let files = finalize::outputs(finish)?;
+        let wanted = Wanted::new(finish)?;
         if !self.shared.directory(&self.at)?.exists() {
             // The work directory goes when the files are in place: this one was finished before.
-            return finalize::read_files(files).await.map(|_| TaskHandle::finished(NODE));
+            return finalize::read_files(&wanted).await.map(|_| TaskHandle::finished(NODE));
         }
         let dir = self.stopped_directory("writing the image")?;
         let (tell, done) = watch::channel(None);
         let (shared, at) = (Arc::clone(&self.shared), self.at.clone());
         let work = tokio::spawn(async move {
-            let outcome = write_out(&shared, &at, &dir, files).await;
+            let outcome = write_out(&shared, &at, &dir, &wanted).await;
             tell.send_replace(Some(outcome.map_err(|error| with_causes(&error))));
         });
         self.shared.set_job(&self.at, Job { abort: work.abort_handle(), done });
@@ -401,7 +400,7 @@ impl Machine for QemuMachine {
         if dir.exists() {
             return Err(PortError::NotFound { what: format!("the image of {}", self.at) });
         }
-        finalize::read_files(finalize::outputs(finish)?).await
+        finalize::read_files(&Wanted::new(finish)?).await
     }
 
     async fn power_off(&self) -> Result<(), PortError> {
@@ -426,13 +425,8 @@ impl Machine for QemuMachine {
 }
 
 /// Writes the files, remembers them, and removes the work directory.
-async fn write_out(
-    shared: &Shared,
-    at: &VmRef,
-    dir: &WorkDir,
-    files: Vec<(ImageFormat, PathBuf)>,
-) -> Result<(), PortError> {
-    let artefact = finalize::write_files(&shared.tool, dir, files).await?;
+async fn write_out(shared: &Shared, at: &VmRef, dir: &WorkDir, wanted: &Wanted) -> Result<(), PortError> {
+    let artefact = finalize::write_files(&shared.tool, dir, wanted).await?;
     shared.set_made(at, artefact);
     // The artefact is whole: what can't be tidied up now is no failure of the build, and `forge gc` finds it.
     if let Err(error) = dir.remove() {

@@ -12,6 +12,8 @@ mod vm;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use forge_machine::FileFormat;
+
 use super::findings::{Finding, in_order, suggest};
 use super::place::{Node, Place, Spot, Table};
 use super::profile::{DeadlineConfig, Os, Profile, Source, Tested};
@@ -73,6 +75,7 @@ pub fn profile(
     let name = if base { "base".into() } else { load.name(&mut root) };
     let os = load.os(&mut root);
     let (template_name, tags) = load.template(&mut root, &name);
+    let (formats, compress) = load.files(&mut root);
     let source = if base { Source::default() } else { load.source(&mut root) };
     let vm = load.vm(&mut root);
     let boot = load.boot(&mut root);
@@ -93,6 +96,8 @@ pub fn profile(
         os,
         template_name,
         tags,
+        formats,
+        compress,
         source,
         vm,
         seed,
@@ -235,6 +240,32 @@ impl Load<'_> {
         }
         reader.done(&mut self.findings);
         (template, tags)
+    }
+
+    /// What becomes of the image on a target that makes files.
+    fn files(&mut self, root: &mut Reader<'_>) -> (Vec<FileFormat>, bool) {
+        let default = (vec![FileFormat::Qcow2], false);
+        let Some(mut reader) = root.table("output", &mut self.findings) else { return default };
+        let known = FileFormat::ALL.map(FileFormat::name);
+        let mut formats = Vec::new();
+        for name in reader.texts("formats", &mut self.findings).unwrap_or_default() {
+            match FileFormat::ALL.into_iter().find(|format| format.name() == name) {
+                Some(format) if formats.contains(&format) => {
+                    self.findings.push(reader.finding("formats", format!("`{name}` is named twice")));
+                }
+                Some(format) => formats.push(format),
+                None => {
+                    let finding = reader.finding("formats", format!("`{name}` is no format of an image"));
+                    self.findings.push(finding.help(suggest(&name, &known)));
+                }
+            }
+        }
+        if formats.is_empty() {
+            formats = default.0;
+        }
+        let compress = reader.flag("compress", &mut self.findings).unwrap_or(false);
+        reader.done(&mut self.findings);
+        (formats, compress)
     }
 
     fn seal(&mut self, root: &mut Reader<'_>) -> BTreeMap<String, bool> {
