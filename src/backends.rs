@@ -46,6 +46,7 @@ pub fn open(
             let mut local = QemuTarget::new(target.name.clone(), state_dir.join("qemu").join(&target.name));
             local.binary.clone_from(&qemu.binary);
             local.cache = Some(state_dir.to_owned());
+            local.ssh_ports = qemu.ssh_ports;
             local.accelerator = match qemu.accel.as_str() {
                 "kvm" => AcceleratorChoice::Fixed(Accelerator::Kvm),
                 "tcg" => AcceleratorChoice::Fixed(Accelerator::Tcg),

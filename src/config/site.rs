@@ -87,6 +87,8 @@ pub struct QemuTargetConfig {
     pub binary: PathBuf,
     /// The folder that images are written to.
     pub images: PathBuf,
+    /// The ports of this machine that may lead to the guests' SSH, inclusive; `None` for any.
+    pub ssh_ports: Option<(u16, u16)>,
 }
 
 /// What kind of target it is.
@@ -263,6 +265,8 @@ fn qemu(reader: &mut Reader<'_>, folder: &Path, findings: &mut Vec<Finding>) -> 
         accel: reader.word("accel", &["auto", "kvm", "tcg"], findings).unwrap_or_else(|| "auto".into()),
         binary: reader.text("binary", findings).map_or_else(|| "qemu-system-x86_64".into(), PathBuf::from),
         images: folder.join(reader.text("images", findings).unwrap_or_else(|| "images".into())),
+        ssh_ports: range(reader, "ssh-ports", 1, 65_535, findings)
+            .and_then(|(low, high)| u16::try_from(low).ok().zip(u16::try_from(high).ok())),
     }
 }
 

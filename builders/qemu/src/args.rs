@@ -107,10 +107,9 @@ impl Settings {
 
     /// QEMU's arguments.
     ///
-    /// The SSH port is forwarded from port 0 of 127.0.0.1: QEMU binds a free one itself, and `info usernet` tells
-    /// which; so no port is chosen here that another process could take first.
+    /// `ssh_port` of 127.0.0.1 is forwarded to the guest's port 22.
     #[must_use]
-    pub fn arguments(&self, accelerator: Accelerator) -> Vec<String> {
+    pub fn arguments(&self, accelerator: Accelerator, ssh_port: u16) -> Vec<String> {
         let mut line = Line::default();
         line.option("-name", &[&self.name]);
         line.option("-uuid", &[&self.uuid]);
@@ -131,7 +130,7 @@ impl Settings {
         );
         line.option("-m", &[format!("{}M", self.memory_mib)]);
         self.disk(&mut line);
-        self.network(&mut line);
+        self.network(&mut line, ssh_port);
         line.option("-vga", &[&self.vga]);
         line.option("-vnc", &[format!("unix:{VNC_SOCKET}")]);
         line.option("-chardev", &["file", "id=serial0", &format!("path={SERIAL_LOG}"), "append=on"]);
@@ -201,11 +200,11 @@ impl Settings {
         }
     }
 
-    fn network(&self, line: &mut Line) {
+    fn network(&self, line: &mut Line, ssh_port: u16) {
         for (number, model) in self.adapters.iter().enumerate() {
             let mut backend = vec!["user".to_owned(), format!("id=net{number}")];
             if number == 0 {
-                backend.push("hostfwd=tcp:127.0.0.1:0-:22".to_owned());
+                backend.push(format!("hostfwd=tcp:127.0.0.1:{ssh_port}-:22"));
             }
             line.option("-netdev", &backend);
             let device =

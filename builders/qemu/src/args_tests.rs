@@ -34,7 +34,7 @@ fn disk(slot: &str) -> DiskSpec {
 fn lines(spec: &MachineSpec, attachments: &Attachments, accelerator: Accelerator) -> String {
     let nonce = Nonce::from_bytes([0xab; 8]);
     let mut text = String::new();
-    for word in Settings::new(spec, &nonce, attachments).arguments(accelerator) {
+    for word in Settings::new(spec, &nonce, attachments).arguments(accelerator, 4022) {
         let separator = if word.starts_with('-') { "\n" } else { " " };
         text = format!("{text}{separator}{word}");
     }
@@ -74,7 +74,7 @@ fn a_bare_spec_becomes_this_argument_list() {
 -m 2048M
 -drive file=disk.qcow2,format=qcow2,if=none,id=disk0,cache=unsafe,discard=unmap,detect-zeroes=unmap
 -device virtio-blk-pci,drive=disk0,bootindex=1
--netdev user,id=net0,hostfwd=tcp:127.0.0.1:0-:22
+-netdev user,id=net0,hostfwd=tcp:127.0.0.1:4022-:22
 -device virtio-net-pci,netdev=net0
 -vga std
 -vnc unix:vnc.sock
@@ -125,7 +125,7 @@ fn each_setting_shows_in_the_argument_list() {
             "two adapters",
             MachineSpec { networks: vec![network("e1000"), network("virtio")], ..spec() },
             &[
-                "-netdev user,id=net0,hostfwd=tcp:127.0.0.1:0-:22",
+                "-netdev user,id=net0,hostfwd=tcp:127.0.0.1:4022-:22",
                 "-device e1000,netdev=net0",
                 "-netdev user,id=net1",
                 "-device virtio-net-pci,netdev=net1",

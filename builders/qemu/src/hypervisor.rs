@@ -26,7 +26,9 @@ use crate::accel::{self, Accelerator, Verdict};
 use crate::args::{self, DISK_FILE, HOST_ADDRESS};
 use crate::image::ImageTool;
 use crate::machine::{QemuMachine, Running};
+use crate::port::HeldPort;
 use crate::process::find_program;
+use crate::sandbox;
 use crate::workdir::WorkDir;
 
 /// The node of every local VM.
@@ -58,6 +60,8 @@ pub struct QemuTarget {
     pub cache: Option<PathBuf>,
     /// The accelerator.
     pub accelerator: AcceleratorChoice,
+    /// The ports of 127.0.0.1 that may lead to the guests' SSH, both ends included; `None` takes any free one.
+    pub ssh_ports: Option<(u16, u16)>,
 }
 
 impl QemuTarget {
@@ -70,6 +74,7 @@ impl QemuTarget {
             work_root: work_root.into(),
             cache: None,
             accelerator: AcceleratorChoice::Auto,
+            ssh_ports: None,
         }
     }
 }
@@ -91,6 +96,8 @@ impl QemuHypervisor {
             tool: ImageTool::new(&target.image_tool),
             target,
             verdict: OnceCell::new(),
+            sandbox: OnceCell::new(),
+            ports: Mutex::default(),
             starting: tokio::sync::Mutex::new(()),
             running: Mutex::default(),
             jobs: Mutex::default(),
@@ -127,6 +134,9 @@ pub(crate) struct Shared {
     pub(crate) target: QemuTarget,
     pub(crate) tool: ImageTool,
     verdict: OnceCell<Verdict>,
+    sandbox: OnceCell<Result<(), String>>,
+    /// The forwarded ports, each from its VM's first start until the VM is gone.
+    ports: Mutex<HashMap<VmRef, HeldPort>>,
     /// Held while a process is being started, so that two starts of one VM don't both find it stopped.
     pub(crate) starting: tokio::sync::Mutex<()>,
     running: Mutex<HashMap<VmRef, Arc<Running>>>,
@@ -179,6 +189,27 @@ impl Shared {
 
     pub(crate) fn set_made(&self, at: &VmRef, artefact: Artefact) {
         lock(&self.made).insert(at.clone(), artefact);
+    }
+
+    /// The port that leads to the VM's SSH, held from now on.
+    pub(crate) fn hold_port(&self, at: &VmRef) -> Result<u16, PortError> {
+        let mut ports = lock(&self.ports);
+        if let Some(port) = ports.get(at) {
+            return Ok(port.number());
+        }
+        let port = HeldPort::take(self.target.ssh_ports)?;
+        let number = port.number();
+        ports.insert(at.clone(), port);
+        Ok(number)
+    }
+
+    pub(crate) fn let_port_go(&self, at: &VmRef) {
+        lock(&self.ports).remove(at);
+    }
+
+    /// Whether QEMU takes its sandbox; else its words.
+    pub(crate) async fn sandbox(&self) -> &Result<(), String> {
+        self.sandbox.get_or_init(|| sandbox::probe(&self.target.binary)).await
     }
 
     pub(crate) async fn verdict(&self) -> &Verdict {
@@ -244,6 +275,10 @@ impl Hypervisor for QemuHypervisor {
         facts.product = version(&target.binary).await;
         let verdict = self.shared.verdict().await;
         facts.notes.push(format!("accelerator {}: {}", verdict.accelerator, verdict.reason));
+        facts.notes.push(match self.shared.sandbox().await {
+            Ok(()) => "sandbox: on (seccomp)".to_owned(),
+            Err(words) => format!("sandbox: off, this QEMU does not take it: {words}"),
+        });
         match &query.source {
             SourceSelector::Clone(selector) => findings.push(Finding::fatal(
                 "source.clone",

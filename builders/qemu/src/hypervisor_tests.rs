@@ -290,7 +290,7 @@ async fn facts_name_the_version_the_accelerator_and_the_image() {
     let (facts, findings) = rig.hypervisor.facts(&query(path)).await.expect("asked");
     assert_eq!(findings, []);
     assert!(facts.product.starts_with("QEMU ") && facts.product.contains('.'), "{}", facts.product);
-    assert_eq!(facts.notes, ["accelerator TCG: the site file says so"]);
+    assert_eq!(facts.notes, ["accelerator TCG: the site file says so", "sandbox: on (seccomp)"]);
     assert_eq!(facts.source.expect("found").disks.first().map(|disk| disk.size), Some(1 << 20));
     assert_eq!(rig.hypervisor.check(&rig.spec, &Facts { source: None, ..facts_without_source() }), []);
 
@@ -413,4 +413,82 @@ async fn a_real_guest_fetches_its_seed_answers_by_its_agent_and_shuts_down_when_
     let artefact = machine.artefact(&finish).await.expect("made");
     println!("{artefact:?}");
     server.abort();
+}
+
+/// The local addresses on which a process listens or takes datagrams, from the kernel's tables: `0100007F:1F90`.
+fn open_ports(pid: i32) -> Vec<String> {
+    let sockets: Vec<String> = std::fs::read_dir(format!("/proc/{pid}/fd"))
+        .expect("it runs")
+        .flatten()
+        .filter_map(|entry| std::fs::read_link(entry.path()).ok())
+        .filter_map(|link| {
+            link.to_string_lossy().strip_prefix("socket:[")?.strip_suffix(']').map(str::to_owned)
+        })
+        .collect();
+    let mut found = Vec::new();
+    for table in ["tcp", "tcp6", "udp", "udp6"] {
+        let text = std::fs::read_to_string(format!("/proc/{pid}/net/{table}")).unwrap_or_default();
+        for line in text.lines().skip(1) {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            if sockets.iter().any(|inode| words.get(9) == Some(&inode.as_str())) {
+                found.push(format!("{table} {}", words.get(1).copied().unwrap_or_default()));
+            }
+        }
+    }
+    found
+}
+
+#[tokio::test]
+async fn qemu_runs_in_its_sandbox_and_listens_on_nothing_but_the_held_port_of_the_loopback() {
+    let Some(rig) = rig().await else { return };
+    let (at, machine) = rig.started().await;
+    let pid = rig.hypervisor.shared.directory(&at).expect("a name").running().expect("recorded").as_raw();
+    let report = machine.addresses().await.expect("asked");
+    let (_, port) = report.candidates.first().copied().expect("a forwarded port");
+    assert_eq!(open_ports(pid), [format!("tcp 0100007F:{port:04X}")]);
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
+    assert!(status.lines().any(|line| line.split_whitespace().eq(["Seccomp:", "2"])), "{status}");
+    assert!(status.lines().any(|line| line.split_whitespace().eq(["NoNewPrivs:", "1"])), "{status}");
+
+    // Stopped and started anew, it has the same port, which nobody could take meanwhile.
+    machine.power_off().await.expect("stopped");
+    let plain = tokio::net::TcpSocket::new_v4().expect("a socket");
+    plain.bind((std::net::Ipv4Addr::LOCALHOST, port).into()).expect_err("it is held");
+    machine.submit_start().await.expect("started");
+    let again = machine.addresses().await.expect("asked");
+    assert_eq!(again.candidates, report.candidates);
+    machine.destroy().await.expect("removed");
+    plain.bind((std::net::Ipv4Addr::LOCALHOST, port).into()).expect("it is free again");
+}
+
+#[tokio::test]
+async fn a_port_that_is_taken_is_told_by_its_number_and_nothing_runs() {
+    let Some(rig) = rig().await else { return };
+    let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("bound");
+    let port = listener.local_addr().expect("bound").port();
+    let hypervisor = QemuHypervisor::new(QemuTarget { ssh_ports: Some((port, port)), ..rig.target() });
+    let at = rig.created().await;
+    let machine = hypervisor.machine(&at);
+    machine.configure(&rig.spec, &rig.mark, &Attachments::default()).await.expect("configured");
+    let error = machine.submit_start().await.expect_err("taken").to_string();
+    assert!(error.contains(&format!("none of the ports {port}-{port} is free")), "{error}");
+    assert_eq!(machine.state().await.expect("asked").power, Power::Stopped);
+    machine.destroy().await.expect("removed");
+}
+
+#[tokio::test]
+async fn a_qemu_that_dies_in_mid_build_is_seen_as_stopped_and_leaves_no_image() {
+    let Some(rig) = rig().await else { return };
+    let (at, machine) = rig.started().await;
+    let pid = rig.hypervisor.shared.directory(&at).expect("a name").running().expect("recorded");
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).expect("killed");
+    let stops = async {
+        while machine.state().await.expect("asked").power != Power::Stopped {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    timeout(LONG, stops).await.expect("its end is seen");
+    assert!(machine.display().await.is_err());
+    machine.destroy().await.expect("removed");
+    assert!(!rig.output().exists() && !rig.hypervisor.work_directory(&at).exists());
 }

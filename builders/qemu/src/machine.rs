@@ -22,6 +22,7 @@ use crate::finalize::{self, Wanted};
 use crate::hypervisor::{Job, NODE, Shared};
 use crate::process::{Launch, QemuProcess};
 use crate::qmp::Qmp;
+use crate::sandbox::SANDBOX;
 use crate::socket;
 use crate::workdir::WorkDir;
 
@@ -44,7 +45,7 @@ pub(crate) struct Running {
     agent: Option<Arc<GuestAgent>>,
     agent_seen: Arc<AtomicBool>,
     watcher: Option<AbortHandle>,
-    ssh_port: Option<u16>,
+    ssh_port: u16,
 }
 
 impl Drop for Running {
@@ -61,22 +62,19 @@ impl Running {
         binary: PathBuf,
         arguments: Vec<String>,
         agent: bool,
+        ssh_port: u16,
     ) -> Result<Self, PortError> {
         let failed = |error| PortError::broken("QEMU could not be started", error);
         let mut launch = Launch::new(binary, dir.file(QEMU_LOG)).arguments(arguments);
         launch.directory = Some(dir.path().to_owned());
         let process = QemuProcess::spawn(launch).await.map_err(failed)?;
         let qmp = process.connect_qmp(&dir.file(QMP_SOCKET), START_LIMIT).await.map_err(failed)?;
-        let network = qmp
-            .human_monitor("info usernet")
-            .await
-            .map_err(|error| PortError::broken("QEMU does not tell its forwarded port", error))?;
         let agent = agent.then(|| Arc::new(GuestAgent::new(&dir.file(AGENT_SOCKET))));
         let agent_seen = Arc::new(AtomicBool::new(false));
         let watcher = agent.as_ref().map(|agent| {
             tokio::spawn(watch_agent(Arc::clone(agent), qmp.clone(), Arc::clone(&agent_seen))).abort_handle()
         });
-        Ok(Self { process, qmp, agent, agent_seen, watcher, ssh_port: forwarded_port(&network) })
+        Ok(Self { process, qmp, agent, agent_seen, watcher, ssh_port })
     }
 
     async fn exits_within(&self, limit: Duration) -> bool {
@@ -148,18 +146,6 @@ async fn watch_agent(agent: Arc<GuestAgent>, qmp: Qmp, seen: Arc<AtomicBool>) {
         }
         sleep(Duration::from_millis(50)).await;
     }
-}
-
-/// The port of this machine that leads to the guest's port 22, from `info usernet`:
-/// `  TCP[HOST_FORWARD]   8       127.0.0.1 44539       10.0.2.15    22     0     0` (seen on QEMU 10.0).
-fn forwarded_port(text: &str) -> Option<u16> {
-    text.lines().find_map(|line| {
-        let words: Vec<&str> = line.split_whitespace().collect();
-        match words.as_slice() {
-            ["TCP[HOST_FORWARD]", _, "127.0.0.1", port, _, "22", ..] => port.parse().ok(),
-            _ => None,
-        }
-    })
 }
 
 /// One VM of a [`crate::QemuHypervisor`].
@@ -252,9 +238,13 @@ impl Machine for QemuMachine {
         let settings =
             dir.settings()?.ok_or_else(|| PortError::failed("starting the VM", "it was not configured"))?;
         let accelerator = self.shared.verdict().await.accelerator;
-        let arguments = settings.arguments(accelerator);
+        let ssh_port = self.shared.hold_port(&self.at)?;
+        let mut arguments = settings.arguments(accelerator, ssh_port);
+        if self.shared.sandbox().await.is_ok() {
+            arguments.extend(["-sandbox".to_owned(), SANDBOX.to_owned()]);
+        }
         let binary = self.shared.target.binary.clone();
-        let running = Running::start(&dir, binary, arguments, settings.agent).await?;
+        let running = Running::start(&dir, binary, arguments, settings.agent, ssh_port).await?;
         self.shared.set_running(&self.at, running);
         Ok(TaskHandle::finished(NODE))
     }
@@ -320,10 +310,7 @@ impl Machine for QemuMachine {
         };
         let agent = running.agent_seen.load(Ordering::Relaxed);
         let heard = if agent { "guest agent answers" } else { "guest agent not running" };
-        let Some(port) = running.ssh_port else {
-            let detail = format!("QEMU forwards no port to the guest; {heard}");
-            return Ok(AddressReport { candidates: Vec::new(), detail, agent });
-        };
+        let port = running.ssh_port;
         let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
         let detail = format!("QEMU forwards {address}:{port} to the guest's port 22; {heard}");
         Ok(AddressReport { candidates: vec![(address, port)], detail, agent })
@@ -420,6 +407,7 @@ impl Machine for QemuMachine {
         }
         self.shared.stop_job(&self.at).await;
         self.power_off().await?;
+        self.shared.let_port_go(&self.at);
         dir.remove()
     }
 }
@@ -428,6 +416,7 @@ impl Machine for QemuMachine {
 async fn write_out(shared: &Shared, at: &VmRef, dir: &WorkDir, wanted: &Wanted) -> Result<(), PortError> {
     let artefact = finalize::write_files(&shared.tool, dir, wanted).await?;
     shared.set_made(at, artefact);
+    shared.let_port_go(at);
     // The artefact is whole: what can't be tidied up now is no failure of the build, and `forge gc` finds it.
     if let Err(error) = dir.remove() {
         tracing::warn!(%at, %error, "the work directory could not be removed");
@@ -443,23 +432,4 @@ fn with_causes(error: &PortError) -> String {
         next = cause.source();
     }
     words
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_forwarded_port_is_read_from_what_qemu_prints() {
-        let text = "Hub -1 (n0):\r\n  Protocol[State]    FD  Source Address  Port   Dest. Address  Port RecvQ SendQ\r\n  \
-                    TCP[HOST_FORWARD]   8       127.0.0.1 44539       10.0.2.15    22     0     0\r\n";
-        assert_eq!(forwarded_port(text), Some(44539));
-        for text in [
-            "",
-            "TCP[HOST_FORWARD] 8 127.0.0.1 99999 10.0.2.15 22",
-            "TCP[ESTABLISHED] 8 127.0.0.1 1 1.2.3.4 22",
-        ] {
-            assert_eq!(forwarded_port(text), None, "{text}");
-        }
-    }
 }
