@@ -11,3 +11,4 @@ mod lab_matrix;
 mod lab_race;
 mod seed_disc;
 mod support;
+mod typing_websocket;

@@ -29,6 +29,8 @@ pub(crate) struct Guest {
     pub(crate) keys: String,
     /// Keysyms that are down.
     pub(crate) down: Vec<u32>,
+    /// What the guest still draws, on a new line, before it takes the first key.
+    pub(crate) late_line: Option<String>,
     /// How many keys were taken, Backspace not counted.
     pub(crate) taken: usize,
 }
@@ -44,6 +46,7 @@ impl Guest {
             graphics: false,
             keys: String::new(),
             down: Vec::new(),
+            late_line: None,
             taken: 0,
         }
     }
@@ -56,6 +59,7 @@ impl Guest {
         if !down || keysym >= 0xff00 && keysym != BACKSPACE.keysym && keysym != ENTER.keysym {
             return;
         }
+        self.lines.extend(self.late_line.take());
         if keysym == BACKSPACE.keysym {
             self.keys.push('\u{8}');
             if let Some(line) = self.lines.last_mut() {

@@ -3,7 +3,9 @@
 //!
 //! The pace is the guest's own: never more keys are under way than QEMU's keyboard holds (16 bytes; more would be
 //! dropped silently), and the next go out when the screen shows the earlier ones. Where typing begins is where the
-//! text cursor stands, or, without a visible cursor, where the first character appears.
+//! text cursor stands, or, without a visible cursor, where the first character appears. Until that one is seen no other
+//! goes out: on a busy machine a screen that looked finished may still be drawn, with the cursor on its way. What then
+//! appears elsewhere is taken back, key by key, and typing begins anew.
 //!
 //! While the echo proves every key, keys are rolled: each is pressed and let go only at the end, which halves the
 //! events (QEMU's display takes 10 ms for each). The first wrong echo ends that: from then on strokes are whole.
@@ -33,6 +35,8 @@ const KEYS_UNDER_WAY: usize = 14;
 const CURSOR_LIMIT: Duration = Duration::from_millis(600);
 /// The least quiet time after which wrong text counts as wrong and not as half drawn.
 const SETTLED: Duration = Duration::from_secs(1);
+/// How often typing begins anew because the screen was still being drawn.
+const FRESH_LOOKS: u32 = 3;
 /// So many characters after a correction, the count of corrections begins anew.
 const FRESH_START: usize = 16;
 
@@ -182,6 +186,7 @@ pub async fn type_text_with(
         rolling: true,
         recent_corrections: 0,
         corrected_at: 0,
+        fresh_looks: 0,
         slowest_echo: Duration::ZERO,
     };
     let _settle = Settle(keys);
@@ -193,7 +198,7 @@ pub async fn type_text_with(
             typist.blind(0).await?;
             false
         }
-        Some(before) if options.echo != Echo::None && !text.is_empty() => typist.verified(before).await?,
+        Some(_) if options.echo != Echo::None && !text.is_empty() => typist.proven().await?,
         _ => {
             typist.blind(0).await?;
             text.is_empty()
@@ -235,6 +240,7 @@ struct Typist<'t> {
     rolling: bool,
     recent_corrections: u32,
     corrected_at: usize,
+    fresh_looks: u32,
     slowest_echo: Duration,
 }
 
@@ -250,7 +256,24 @@ struct Echoed {
 
 impl Typist<'_> {
     /// Types with read-back; `false` when it had to go on blind.
-    async fn verified(&mut self, before: &ScreenText) -> Result<bool, TypeError> {
+    async fn proven(&mut self) -> Result<bool, TypeError> {
+        loop {
+            let before = self.console.screen();
+            let Some(before) = before.text() else {
+                self.blind(0).await?;
+                return Ok(false);
+            };
+            if let Some(verified) = self.verified(before).await? {
+                return Ok(verified);
+            }
+            self.fresh_looks += 1;
+            // What was drawn after the first look is drawn to its end.
+            let _still = self.console.wait_still(SETTLED, self.options.echo_limit).await;
+        }
+    }
+
+    /// The same from one look at the screen; `None` when that look was too early and what was typed is taken back.
+    async fn verified(&mut self, before: &ScreenText) -> Result<Option<bool>, TypeError> {
         self.start = self.cursor(before).await?;
         let mut sent = 0;
         let mut best = 0;
@@ -260,7 +283,7 @@ impl Typist<'_> {
             let echoed = self.look(before, sent);
             let complete = echoed.clean && echoed.length == self.text.len();
             if complete && (!self.ends_in_blank() || self.cursor_is_at(echoed.end).await?) {
-                return Ok(true);
+                return Ok(Some(true));
             }
             if echoed.length > best {
                 self.slowest_echo = self.slowest_echo.max(progress.elapsed());
@@ -279,10 +302,13 @@ impl Typist<'_> {
             }
             let changes = self.console.changes();
             // Text that is right as far as it goes may still be coming; wrong text may be half drawn.
-            let settled = SETTLED.max(self.slowest_echo * 4).min(self.options.echo_limit);
-            let limit = if echoed.clean { self.options.echo_limit } else { settled };
+            let settled = SETTLED.min(self.options.echo_limit).max(self.slowest_echo * 4);
+            let limit = if echoed.clean { self.patience() } else { settled };
             let nothing_yet = changes == first_change;
             let quiet = progress.elapsed().min(self.console.unchanged_for());
+            // Until the first character is seen nothing is certain, and a busy guest may only be late.
+            let early = !nothing_yet && echoed.length <= self.blanks();
+            let limit = if early { limit.max(self.patience() * 4) } else { limit };
             if quiet < limit {
                 let step = limit - quiet;
                 let _ = self.console.wait_until(step, |look| look.changes != changes).await?;
@@ -290,7 +316,7 @@ impl Typist<'_> {
             }
             if nothing_yet && self.options.echo == Echo::IfSeen {
                 self.blind(sent).await?;
-                return Ok(false);
+                return Ok(Some(false));
             }
             if nothing_yet {
                 return Err(TypeError::NoEcho {
@@ -298,6 +324,17 @@ impl Typist<'_> {
                     limit,
                     screen: self.console.screen(),
                 });
+            }
+            if self.fresh_looks < FRESH_LOOKS
+                && echoed.length <= self.blanks()
+                && self.stands_elsewhere(before, sent).await?
+            {
+                self.rolling = false;
+                self.keys.release_all();
+                for _ in 0..sent {
+                    self.press_backspace().await?;
+                }
+                return Ok(None);
             }
             sent = self.correct(before, sent).await?;
             best = sent;
@@ -366,10 +403,31 @@ impl Typist<'_> {
     /// Whether the next key may go out: few enough are under way, and until the typing place is known, only what
     /// leads up to the first character that can be seen.
     fn may_send(&self, sent: usize, echoed: usize) -> bool {
-        let blanks = self.text.iter().take_while(|character| **character == ' ').count();
+        let blanks = self.blanks();
         sent < self.text.len()
-            && (self.start.is_some() || sent <= blanks)
+            && (sent <= blanks || (self.start.is_some() && echoed > blanks))
             && (sent == echoed || self.under_way(echoed, sent) < self.window)
+    }
+
+    /// How long the next echo may take: a guest that was slow may be as slow again.
+    fn patience(&self) -> Duration {
+        self.options.echo_limit.max(self.slowest_echo * 4)
+    }
+
+    /// How many blanks the text begins with: they can't be seen.
+    fn blanks(&self) -> usize {
+        self.text.iter().take_while(|character| **character == ' ').count()
+    }
+
+    /// Whether the first characters were typed well, but not where the cursor had been seen: with the cursor behind them.
+    async fn stands_elsewhere(&self, before: &ScreenText, sent: usize) -> Result<bool, TypeError> {
+        let screen = self.console.screen();
+        let (Some(now), Some(typed)) = (screen.text(), self.text.get(..sent)) else { return Ok(false) };
+        let Some(place) = readback::guess_start(before, now, typed) else { return Ok(false) };
+        let Some(cursor) = self.cursor(now).await? else { return Ok(false) };
+        Ok(Some(place) != self.start
+            && readback::read(now, place, typed).length == sent
+            && readback::is_behind(now, (place.0, place.1 + sent), cursor))
     }
 
     /// Bytes in the keyboard's queue for the characters between the two places: each key is pressed and released.
@@ -429,13 +487,19 @@ impl Typist<'_> {
         // A lost release of shift is made up for by pressing and releasing it once more.
         self.press(SHIFT).await?;
         self.cursor = None;
-        // At most what was sent can stand there; two more for what a key may have doubled.
-        for _ in 0..(sent - good) + 2 {
+        // At most what was sent can stand there; two more for what a key may have doubled, where the cursor shows it.
+        for taken in 0..(sent - good) + 2 {
             let echoed = self.look(before, good);
             if echoed.length < good || (echoed.clean && self.cursor_is_at(echoed.end).await?) {
                 break;
             }
             if self.cursor_is_at_start(before) {
+                break;
+            }
+            let surplus =
+                self.cursor.is_some_and(|cursor| cursor.0 == echoed.end.0 && cursor.1 > echoed.end.1);
+            // Where nothing of it was ever seen, more would take back what is not ours.
+            if taken >= sent - good && good <= self.blanks() && !surplus {
                 break;
             }
             self.press_backspace().await?;
@@ -450,7 +514,7 @@ impl Typist<'_> {
         self.press(BACKSPACE).await?;
         let _ = self
             .console
-            .wait_until(self.options.echo_limit, |look| {
+            .wait_until(self.patience(), |look| {
                 let now = look.screen.text().and_then(|text| text.cursor);
                 let moved = now.is_some() && cursor.is_some() && now != cursor;
                 cursor = now.or(cursor);

@@ -103,6 +103,11 @@ impl LabSite {
         Ok(Some(Self::with(LabConfig::default(), boot_vm).await?))
     }
 
+    /// With a boot VM that starts from this disk.
+    pub async fn with_disk(disk: PathBuf) -> anyhow::Result<Self> {
+        Self::with(LabConfig::default(), ImportVm { disk: Some(disk), ..ImportVm::default() }).await
+    }
+
     async fn with(config: LabConfig, boot_vm: ImportVm) -> anyhow::Result<Self> {
         let config = LabConfig { auth_delay: Duration::ZERO, ..config };
         let lab = Lab::start(config).await?;

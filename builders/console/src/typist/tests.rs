@@ -76,6 +76,20 @@ async fn lost_wrong_and_doubled_keys_are_corrected() {
     }
 }
 
+/// On a busy machine a menu that stood still was not drawn to its end: the cursor stood in its last line.
+#[tokio::test(start_paused = true)]
+async fn typing_that_began_before_the_screen_was_drawn_begins_anew_and_harms_nothing() {
+    for text in [LINE, "linux quiet"] {
+        let late_line = Some("    linux /vmlinuz quiet".to_owned());
+        let guest = Guest { late_line, ..Guest::with_prompt("Minimum Em") };
+        let (outcome, guest) = typed(guest, text).await;
+        let report = outcome.unwrap();
+        assert_eq!((report.verified, report.corrections), (true, 0));
+        assert_eq!(guest.lines[2], "Minimum Em", "what stood there still does");
+        assert_eq!(guest.lines[3..].concat(), format!("    linux /vmlinuz quiet{text}"));
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_can_not_be_corrected_is_quoted() {
     let faults: HashMap<usize, Option<char>> = (0..200).map(|number| (number, Some('q'))).collect();

@@ -1,7 +1,9 @@
 //! The console against real firmware and real boot loaders in a real QEMU. A test whose tools are missing says so.
 
+mod grub_disk;
 mod screens;
 mod soak;
+mod typing;
 mod vm;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -10,27 +12,15 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use async_trait::async_trait;
 use forge_console::{
-    BootAction, Console, KeyError, KeySink, KeyStroke, PlayOptions, TypeOptions, boot_command, keymap, play,
-    type_text, type_text_with,
+    Console, KeyError, KeySink, KeyStroke, PlayOptions, TypeOptions, keymap, play, type_text, type_text_with,
 };
+use typing::{GRUB_MENU, PATIENCE, parse};
 use vm::{Vm, missing};
-
-/// TCG on a loaded machine is slow; a test that passes never waits that long.
-const PATIENCE: Duration = Duration::from_secs(120);
 
 const QEMU: &str = "qemu-system-x86_64";
 const GRUB: [&str; 4] = [QEMU, "grub-mkimage", "tar", "/usr/lib/grub/i386-pc/boot.img"];
 /// What the main job appends to a kernel line.
 const SEED: &str = " ds=nocloud;s=http://10.0.2.2:8800/0123456789abcdef0123456789abcdef/";
-
-const GRUB_MENU: &str = r#"
-set timeout=-1
-menuentry "Debian GNU/Linux" {
-    linux /boot/vmlinuz-6.1.0-37-cloud-amd64 root=UUID=7c0d9a5e-5c0a-4b5e-9a43-6b4f5a3f2d11 ro console=tty0 quiet
-    initrd /boot/initrd.img-6.1.0-37-cloud-amd64
-}
-menuentry "Second entry" { true }
-"#;
 
 #[tokio::test]
 async fn seabios_without_a_bootable_disk_is_read_exactly() -> Result<()> {
@@ -76,13 +66,9 @@ async fn seabios_without_a_bootable_disk_is_read_exactly() -> Result<()> {
     Ok(())
 }
 
-fn parse(command: &str) -> Result<Vec<BootAction>> {
-    boot_command::parse(command).map_err(|errors| anyhow::anyhow!("{errors:?}"))
-}
-
 async fn grub(configuration: &str) -> Result<(Vm, Console)> {
     let folder = tempfile::tempdir()?;
-    let disk = vm::grub_disk(folder.path(), configuration)?;
+    let disk = grub_disk::grub_disk(folder.path(), configuration)?;
     let vm = Vm::start(folder, &disk)?;
     let console = vm.console().await?;
     Ok((vm, console))

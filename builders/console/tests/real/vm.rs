@@ -7,9 +7,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 use forge_console::Console;
 use tokio::net::UnixStream;
+
+use super::grub_disk::run;
 
 /// A running QEMU; dropped, it is killed by its own id and waited for.
 pub struct Vm {
@@ -102,42 +104,6 @@ pub fn empty_disk(folder: &Path) -> Result<PathBuf> {
     Ok(disk)
 }
 
-/// A disk that boots GRUB in VGA text mode with this configuration.
-pub fn grub_disk(folder: &Path, configuration: &str) -> Result<PathBuf> {
-    let (tree, tar) = (folder.join("tree"), folder.join("memdisk.tar"));
-    fs::create_dir(&tree)?;
-    fs::write(tree.join("grub.cfg"), configuration)?;
-    run(Command::new("tar").arg("-cf").arg(&tar).arg("-C").arg(&tree).arg("grub.cfg"))?;
-    let (early, core) = (folder.join("early.cfg"), folder.join("core.img"));
-    fs::write(&early, "configfile (memdisk)/grub.cfg\n")?;
-    run(Command::new("grub-mkimage")
-        .args(["-O", "i386-pc", "-p", "(memdisk)", "-c"])
-        .arg(&early)
-        .arg("-m")
-        .arg(&tar)
-        .arg("-o")
-        .arg(&core)
-        .args([
-            "memdisk",
-            "tar",
-            "biosdisk",
-            "normal",
-            "configfile",
-            "linux",
-            "echo",
-            "test",
-            "minicmd",
-            "sleep",
-        ]))?;
-    let disk = folder.join("grub.img");
-    let mut image = fs::read("/usr/lib/grub/i386-pc/boot.img")?;
-    ensure!(image.len() == 512, "boot.img is one sector");
-    image.extend(fs::read(core)?);
-    image.resize(image.len().next_multiple_of(1 << 20), 0);
-    fs::write(&disk, image)?;
-    Ok(disk)
-}
-
 /// A disk that boots extlinux to its prompt; needs root for a loop mount.
 pub fn extlinux_disk(folder: &Path, configuration: &str) -> Result<PathBuf> {
     const FIRST_SECTOR: u64 = 2048;
@@ -172,10 +138,4 @@ pub fn extlinux_disk(folder: &Path, configuration: &str) -> Result<PathBuf> {
     image[510..512].copy_from_slice(&[0x55, 0xaa]);
     fs::write(&disk, image)?;
     Ok(disk)
-}
-
-fn run(command: &mut Command) -> Result<()> {
-    let output = command.output().with_context(|| format!("running {command:?}"))?;
-    ensure!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
-    Ok(())
 }

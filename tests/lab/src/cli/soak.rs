@@ -15,11 +15,23 @@ enum Soak {
     Typing,
 }
 
+/// How keys travel to the guest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Transport {
+    /// QEMU's own display
+    Vnc,
+    /// The lab's websocket, as on Proxmox
+    Websocket,
+}
+
 /// The arguments of `cargo lab soak`.
 #[derive(Debug, Args)]
 pub struct SoakArguments {
     /// Which one
     name: Soak,
+    /// How the keys travel
+    #[arg(long, value_enum, default_value_t = Transport::Vnc)]
+    transport: Transport,
     /// How many lines to type with proof
     #[arg(long, default_value_t = 1000)]
     lines: u32,
@@ -34,8 +46,9 @@ pub struct SoakArguments {
 /// Sets up what is missing and runs it.
 pub fn run(arguments: &SoakArguments) -> anyhow::Result<ExitCode> {
     crate::setup::ensure(&mut output::say)?;
-    let (package, target, test) = match arguments.name {
-        Soak::Typing => ("forge-console", "real", "soak_typing"),
+    let (package, target, test) = match (arguments.name, arguments.transport) {
+        (Soak::Typing, Transport::Vnc) => ("forge-console", "real", "soak_typing"),
+        (Soak::Typing, Transport::Websocket) => ("forge", "it", "soak_typing_over_the_websocket"),
     };
     let status = cargo()
         .args(["test", "--locked", "--offline", "--package", package, "--test", target, "--"])

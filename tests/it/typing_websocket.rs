@@ -1,0 +1,69 @@
+//! Random kernel lines typed into GRUB's editor the way a build on Proxmox types them: over TLS with a pinned certificate,
+//! the node's websocket, and a display with a password.
+
+#[path = "../../builders/console/tests/real/grub_disk.rs"]
+mod grub_disk;
+#[path = "../../builders/console/tests/real/typing.rs"]
+mod typing;
+
+use std::path::Path;
+
+use forge_console::Console;
+use forge_machine::{Hypervisor as _, VmRef};
+use forge_proxmox::{ProxmoxConfig, ProxmoxHypervisor, Secret, TlsChoice};
+
+use crate::support::lab_site::{BOOT_VM, LabSite, TOKEN};
+use typing::{Busy, GRUB_MENU, Random, proven};
+
+/// A VM of the lab at GRUB's menu, and its console; `None`, with the reason printed, where there are no such programs.
+#[expect(clippy::print_stderr, reason = "a test that is skipped says why")]
+async fn grub() -> anyhow::Result<Option<(LabSite, Console, tempfile::TempDir)>> {
+    let here = |program: &str| std::process::Command::new(program).arg("--version").output().is_ok();
+    let modules = Path::new("/usr/lib/grub/i386-pc/boot.img").exists();
+    if !here("qemu-system-x86_64") || !here("grub-mkimage") || !modules {
+        eprintln!("skipped: it needs qemu-system-x86_64, grub-mkimage and GRUB's modules for a BIOS");
+        return Ok(None);
+    }
+    let folder = tempfile::tempdir()?;
+    let disk = grub_disk::grub_disk(folder.path(), GRUB_MENU)?;
+    let site = LabSite::with_disk(disk).await?;
+    let target = ProxmoxHypervisor::connect(ProxmoxConfig {
+        target: "lab".into(),
+        url: site.lab.url(),
+        token_id: TOKEN.into(),
+        token_secret: Secret::new(site.secret.clone()),
+        tls: TlsChoice::Fingerprint(site.lab.fingerprint().to_owned()),
+        nodes: Vec::new(),
+        disk_storage: None,
+        iso_storage: None,
+        bridge: None,
+    })?;
+    let machine = target.machine(&VmRef::new(BOOT_VM.to_string(), "pve"));
+    let task = machine.submit_start().await?;
+    target.wait(&task).await?;
+    let display = machine.display().await?;
+    let console = Console::open(display.stream, display.password.as_deref()).await?;
+    // The disk's image is read for as long as the VM runs.
+    Ok(Some((site, console, folder)))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn random_kernel_lines_arrive_exactly_over_the_websocket() -> anyhow::Result<()> {
+    let Some((site, console, _folder)) = grub().await? else { return Ok(()) };
+    assert!(console.types_scancodes(), "QEMU takes scancodes through the websocket too");
+    proven(&console, (8, 30), &mut Random(0xcafe)).await?;
+    drop(console);
+    site.close().await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "takes hours: cargo lab soak typing --transport websocket"]
+async fn soak_typing_over_the_websocket() -> anyhow::Result<()> {
+    let _busy = Busy::start()?;
+    let Some((site, console, _folder)) = grub().await? else { return Ok(()) };
+    typing::measure(&console, "the lab's websocket").await?;
+    drop(console);
+    site.close().await;
+    Ok(())
+}
