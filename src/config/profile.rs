@@ -13,7 +13,7 @@ use serde::Serialize;
 use super::place::Place;
 use super::secrets::Secrets;
 use super::template::Template;
-use crate::provision::{Condition, Direction};
+use crate::provision::{AnsibleWork, Condition, Direction};
 use crate::remote::{Become, SshPlan};
 
 /// A profile after loading: variables filled in, files read, everything typed.
@@ -383,6 +383,13 @@ pub enum ProvisionerKind {
     Exec {
         /// The program with its arguments.
         words: Vec<String>,
+        /// The profile's folder.
+        dir: PathBuf,
+    },
+    /// Ansible, from this machine.
+    Ansible {
+        /// What is run; it becomes root by the provisioner's own `become`.
+        work: AnsibleWork,
         /// The profile's folder.
         dir: PathBuf,
     },

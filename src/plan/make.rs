@@ -12,7 +12,7 @@ use super::{AccessPlan, Deadlines, Delivery, Moment, Plan, Purpose, SeedPlan, VE
 use crate::config::profile::{self, CloudInit, Profile, ProvisionerKind};
 use crate::config::template::PlanName;
 use crate::config::{Finding, Target, TargetKind};
-use crate::provision::{Action, FileStep, LocalStep, LocalWork, ShellSource, ShellStep, Step};
+use crate::provision::{Action, AnsibleWork, FileStep, LocalStep, LocalWork, ShellSource, ShellStep, Step};
 use crate::remote::Become;
 
 /// What must be asked of the target to plan a profile.
@@ -505,6 +505,10 @@ fn step(provisioner: &profile::Provisioner) -> Step {
         ProvisionerKind::Shell => Action::Shell(shell(provisioner)),
         ProvisionerKind::ShellLocal { dir } => local(LocalWork::Shell(provisioner.script.clone()), dir),
         ProvisionerKind::Exec { words, dir } => local(LocalWork::Exec(words.clone()), dir),
+        ProvisionerKind::Ansible { work, dir } => {
+            let become_root = provisioner.r#become != Become::No;
+            local(LocalWork::Ansible(AnsibleWork { become_root, ..work.clone() }), dir)
+        }
         ProvisionerKind::File { direction, local, remote, content, mode } => Action::File(FileStep {
             direction: *direction,
             local: local.clone(),

@@ -1,5 +1,6 @@
 //! What runs on this machine: shell lines, programs that get the build as JSON, and a person at a breakpoint.
 
+use std::collections::BTreeMap;
 use std::io::IsTerminal as _;
 use std::process::Stdio;
 
@@ -10,7 +11,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::Command;
 
 use super::perform::Around;
-use super::{LocalStep, LocalWork, OutputObserver, ProvisionError, StepOutcome, shown};
+use super::{LocalStep, LocalWork, OutputObserver, ProvisionError, StepOutcome, ansible, shown};
 use crate::remote::{LineSplitter, Tail};
 
 /// How many of the last lines are kept for messages.
@@ -29,7 +30,7 @@ impl Drop for Group {
 }
 
 /// The guest's `user`, `host` and `port`, out of `user@host:port`.
-fn parts(described: &str) -> (String, String, u16) {
+pub(super) fn parts(described: &str) -> (String, String, u16) {
     let (user, rest) = described.split_once('@').unwrap_or(("", described));
     match rest.parse::<std::net::SocketAddr>() {
         Ok(address) => (user.to_owned(), address.ip().to_string(), address.port()),
@@ -60,7 +61,9 @@ pub(super) async fn run(
     step: &LocalStep,
     observer: &mut dyn OutputObserver,
 ) -> Result<StepOutcome, ProvisionError> {
+    let none = BTreeMap::new();
     let (words, stdin) = match &step.what {
+        LocalWork::Ansible(work) => return ansible::run(around, work, step, observer).await,
         LocalWork::Shell(text) => {
             (vec!["/bin/sh".to_owned(), "-e".into(), "-c".into(), text.clone()], Vec::new())
         }
@@ -69,6 +72,17 @@ pub(super) async fn run(
             (words.clone(), format!("{text}\n").into_bytes())
         }
     };
+    program(around, step, (&words, &none), stdin, observer).await
+}
+
+/// Runs one program of this machine with more variables than the step's, which go before them.
+pub(super) async fn program(
+    around: &Around<'_>,
+    step: &LocalStep,
+    (words, more): (&[String], &BTreeMap<String, String>),
+    stdin: Vec<u8>,
+    observer: &mut dyn OutputObserver,
+) -> Result<StepOutcome, ProvisionError> {
     let Some((program, arguments)) = words.split_first() else {
         return Ok(StepOutcome { exit: 0, disconnected: false, rebooted: false });
     };
@@ -87,6 +101,7 @@ pub(super) async fn run(
             ("FORGE_GUEST_PORT", port.to_string()),
         ])
         .envs(around.key_file.map(|path| ("FORGE_GUEST_KEY_FILE", path)))
+        .envs(more)
         .envs(&step.env)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

@@ -4,6 +4,9 @@
 //! an exit status that the step allows. A lost connection is a failure unless the step expects one; then the guest
 //! must be back, as the same guest, before the step ends.
 
+mod ansible;
+#[cfg(test)]
+mod ansible_tests;
 pub mod file;
 mod local;
 mod perform;
@@ -20,7 +23,9 @@ use thiserror::Error;
 use crate::remote::{Begun, RemoteScript, ScriptEnd, ScriptOutput, quote, run_script};
 pub use local::is_interactive;
 pub use perform::{Around, perform};
-pub use step::{Action, Condition, Direction, FileStep, LocalStep, LocalWork, ShellSource, ShellStep, Step};
+pub use step::{
+    Action, AnsibleWork, Condition, Direction, FileStep, LocalStep, LocalWork, ShellSource, ShellStep, Step,
+};
 
 /// How long a guest may take to come back after an expected disconnect, for a step without a limit of its own.
 const BACK_LIMIT: Duration = Duration::from_secs(600);

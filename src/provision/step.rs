@@ -52,6 +52,10 @@ impl Step {
                     let program = words.first().map_or("", String::as_str);
                     format!("{} (runs {program} on this machine)", self.name)
                 }
+                LocalWork::Ansible(work) => {
+                    let rights = if work.become_root { ", as root" } else { "" };
+                    format!("{}: ansible-playbook {}{rights}", self.name, work.playbook.display())
+                }
             },
             Action::File(step) => {
                 let (arrow, near) = match step.direction {
@@ -187,6 +191,32 @@ pub enum LocalWork {
     Shell(String),
     /// A program with its arguments, which gets the build as JSON on its standard input.
     Exec(Vec<String>),
+    /// Ansible, which logs in to the guest by itself.
+    Ansible(AnsibleWork),
+}
+
+/// A run of `ansible-playbook` on this machine.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct AnsibleWork {
+    /// The playbook.
+    pub playbook: PathBuf,
+    /// What the guest is called in the inventory.
+    pub host_alias: String,
+    /// The groups of the inventory that it is in.
+    pub groups: Vec<String>,
+    /// More arguments for `ansible-playbook`.
+    pub extra_arguments: Vec<String>,
+    /// Roles and collections to install first (`ansible-galaxy`).
+    pub galaxy_file: Option<PathBuf>,
+    /// Where roles are, and are installed to.
+    pub roles_path: Option<PathBuf>,
+    /// Where collections are, and are installed to.
+    pub collections_path: Option<PathBuf>,
+    /// The file with the vault's password, or a program that prints it.
+    pub vault_password_file: Option<PathBuf>,
+    /// Whether everything is done as root.
+    pub become_root: bool,
 }
 
 /// What a shell step runs.

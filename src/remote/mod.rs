@@ -23,7 +23,7 @@ pub mod ssh;
 #[cfg(test)]
 mod ssh_tests;
 #[cfg(test)]
-mod sshd_tests;
+pub(crate) mod sshd_tests;
 #[cfg(test)]
 pub(crate) mod testing;
 mod transfer;

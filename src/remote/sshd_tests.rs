@@ -25,7 +25,7 @@ const LIMIT: Duration = Duration::from_secs(90);
 const REFUSAL: Duration = Duration::from_secs(8);
 
 /// The accounts and keys of a server.
-struct Site {
+pub(crate) struct Site {
     dir: tempfile::TempDir,
 }
 
@@ -36,7 +36,7 @@ fn keygen(words: &[&str]) {
 
 impl Site {
     /// `None`, with the reason printed, where OpenSSH or user namespaces are missing.
-    fn new() -> Option<Self> {
+    pub(crate) fn new() -> Option<Self> {
         let site = Self { dir: tempfile::tempdir().unwrap() };
         let allowed =
             || Command::new("unshare").args(["--user", "--map-root-user", "--mount", "true"]).output();
@@ -63,15 +63,15 @@ impl Site {
         Some(site)
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
-    fn text(&self, name: &str) -> String {
+    pub(crate) fn text(&self, name: &str) -> String {
         self.path(name).to_str().unwrap().to_owned()
     }
 
-    fn write(&self, name: &str, text: &str) {
+    pub(crate) fn write(&self, name: &str, text: &str) {
         std::fs::write(self.path(name), text).unwrap();
     }
 
@@ -82,7 +82,7 @@ impl Site {
     }
 
     /// Serves with these lines of `sshd_config`; a host key is among them.
-    async fn serve(&self, lines: &str) -> Served {
+    pub(crate) async fn serve(&self, lines: &str) -> Served {
         self.serve_at(IpAddr::V4(Ipv4Addr::LOCALHOST), lines).await.unwrap()
     }
 
@@ -128,15 +128,15 @@ impl Site {
     }
 }
 
-struct Served {
-    address: SocketAddr,
+pub(crate) struct Served {
+    pub(crate) address: SocketAddr,
     log: PathBuf,
     task: tokio::task::JoinHandle<()>,
 }
 
 impl Served {
     /// What `sshd` says of this, so that a failed test can be understood.
-    fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }
 }
@@ -159,7 +159,7 @@ async fn login_by(server: &Served, access: SshAccess, limit: Duration) -> Result
 }
 
 /// Logs in and runs a command.
-async fn works(server: &Served, plan: &SshPlan) -> Arc<SshGuest> {
+pub(crate) async fn works(server: &Served, plan: &SshPlan) -> Arc<SshGuest> {
     let guest = login(server, plan, LIMIT).await.unwrap_or_else(|error| panic!("{error}\n{}", server.log()));
     let mut output = Vec::new();
     let command = forge_machine::Command::new("id -un; cat");
@@ -180,7 +180,7 @@ fn by(credentials: CredentialPlan) -> SshPlan {
     SshPlan { credentials, ..SshPlan::default() }
 }
 
-fn key_file(path: PathBuf) -> SshPlan {
+pub(crate) fn key_file(path: PathBuf) -> SshPlan {
     by(CredentialPlan { key_file: Some(path), ..CredentialPlan::default() })
 }
 
@@ -189,7 +189,7 @@ fn password(site: &Site) -> CredentialPlan {
     CredentialPlan { password: Some(SecretSource::File(site.path("password"))), ..CredentialPlan::default() }
 }
 
-const KEYS_ONLY: &str = "PasswordAuthentication no\nKbdInteractiveAuthentication no\n";
+pub(crate) const KEYS_ONLY: &str = "PasswordAuthentication no\nKbdInteractiveAuthentication no\n";
 
 #[tokio::test]
 async fn openssh_lets_in_key_files_of_each_form_and_an_encrypted_one_by_its_passphrase() {

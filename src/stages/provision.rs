@@ -37,6 +37,10 @@ pub async fn provision(cx: &mut Cx, connected: Connected) -> Result<Provisioned,
     let plan = cx.plan.clone();
     let mut env = environment(cx);
     let key_file = match plan.provision.iter().any(|step| step.action.needs_key_file()) {
+        // The guest does not know the build's key then.
+        true if !plan.access.create && plan.access.ssh.credentials.key_file.is_some() => {
+            plan.access.ssh.credentials.key_file.clone()
+        }
         true => Some(write_key(cx, &connected)?),
         false => None,
     };

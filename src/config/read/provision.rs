@@ -8,14 +8,14 @@ use crate::config::findings::Finding;
 use crate::config::place::{Node, Place, Spot};
 use crate::config::profile::{Provisioner, ProvisionerKind};
 use crate::config::reader::Reader;
-use crate::provision::{Condition, Direction};
+use crate::provision::{AnsibleWork, Condition, Direction};
 use crate::remote::Become;
 
 /// How much of a command names a step that has no name.
 const NAME_LENGTH: usize = 40;
 
 /// The keys of a provisioner.
-const KEYS: [&str; 28] = [
+const KEYS: [&str; 36] = [
     "name",
     "enabled",
     "shell",
@@ -23,6 +23,14 @@ const KEYS: [&str; 28] = [
     "scripts",
     "shell-local",
     "exec",
+    "ansible",
+    "groups",
+    "host-alias",
+    "extra-arguments",
+    "galaxy-file",
+    "roles-path",
+    "collections-path",
+    "vault-password-file",
     "upload",
     "download",
     "content",
@@ -122,12 +130,13 @@ impl Load<'_> {
 
     /// What it is, when it is no script for the guest: the kind, a script for this machine, and what names it.
     fn kind(&mut self, reader: &mut Reader<'_>) -> Option<(ProvisionerKind, String, String)> {
-        const KINDS: [&str; 10] = [
+        const KINDS: [&str; 11] = [
             "shell",
             "script",
             "scripts",
             "shell-local",
             "exec",
+            "ansible",
             "upload",
             "download",
             "reboot",
@@ -176,6 +185,10 @@ impl Load<'_> {
                     self.findings.push(finding.help("exec = [\"./program\", \"argument\"]"));
                 }
                 (ProvisionerKind::Exec { words, dir }, String::new(), first)
+            }
+            "ansible" => {
+                let text = reader.raw_text("ansible", &mut self.findings)?;
+                (ProvisionerKind::Ansible { work: self.ansible(reader, &text), dir }, String::new(), text)
             }
             "upload" | "content" => {
                 let source = reader.raw_text("upload", &mut self.findings);
@@ -231,6 +244,37 @@ impl Load<'_> {
             }
         };
         Some(found)
+    }
+
+    fn ansible(&mut self, reader: &mut Reader<'_>, playbook: &str) -> AnsibleWork {
+        let place = reader.place().clone();
+        let mut path =
+            |key: &'static str| reader.raw_text(key, &mut self.findings).map(|text| beside(&place, &text));
+        let (galaxy_file, vault_password_file) = (path("galaxy-file"), path("vault-password-file"));
+        let (roles_path, collections_path) = (path("roles-path"), path("collections-path"));
+        let work = AnsibleWork {
+            playbook: beside(&place, playbook),
+            host_alias: reader.raw_text("host-alias", &mut self.findings).unwrap_or_else(|| "default".into()),
+            groups: reader.texts("groups", &mut self.findings).unwrap_or_default(),
+            extra_arguments: reader.texts("extra-arguments", &mut self.findings).unwrap_or_default(),
+            galaxy_file,
+            roles_path,
+            collections_path,
+            vault_password_file,
+            become_root: false,
+        };
+        let files = [
+            ("ansible", Some(&work.playbook)),
+            ("galaxy-file", work.galaxy_file.as_ref()),
+            ("vault-password-file", work.vault_password_file.as_ref()),
+        ];
+        for (key, path) in files {
+            if let Some(path) = path.filter(|path| !(self.context.exists)(path)) {
+                let finding = reader.finding(key, format!("{} does not exist", path.display()));
+                self.findings.push(finding.help("paths are relative to the file that names them"));
+            }
+        }
+        work
     }
 
     fn needs_destination(&mut self, reader: &Reader<'_>, path: &str) {

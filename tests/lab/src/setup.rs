@@ -97,7 +97,8 @@ const NEEDS: [Need; 29] = [
 ];
 
 /// What only the tests need.
-const TESTS_NEED: [Need; 3] = [
+const TESTS_NEED: [Need; 4] = [
+    program("ansible-core", "ansible-playbook", "provisions a guest by a playbook"),
     program("openssh-server", "sshd", "is a server to log in to; it is kept from running by itself"),
     program("chromium", "chromium", "is a browser, for noVNC and the lab's page"),
     program("npm", "npm", "installs noVNC"),

@@ -1,0 +1,131 @@
+//! Ansible from this machine: the real `ansible-playbook`, the guest's real address, the build's real key, and an
+//! inventory for the time of the run. Nothing is put between Ansible and the guest.
+//!
+//! The guest's host key is known by its fingerprint only, so `ssh` is told to ask a small script which keys it may
+//! accept (`KnownHostsCommand`, OpenSSH 8.5): another machine at the guest's address is refused.
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+
+use super::local::{parts, program};
+use super::perform::Around;
+use super::{AnsibleWork, LocalStep, OutputObserver, ProvisionError, StepOutcome};
+use crate::remote::quote::sh;
+
+/// Runs the playbook, after the roles and collections that it asks for were installed.
+pub(super) async fn run(
+    around: &Around<'_>,
+    work: &AnsibleWork,
+    step: &LocalStep,
+    observer: &mut dyn OutputObserver,
+) -> Result<StepOutcome, ProvisionError> {
+    let failed = |source| ProvisionError::Local { what: "the inventory can't be written".into(), source };
+    let folder = tempfile::Builder::new().prefix("forge-").tempdir().map_err(failed)?;
+    let inventory = folder.path().join("inventory.json");
+    let ssh = ssh_arguments(around, folder.path()).map_err(failed)?;
+    std::fs::write(&inventory, inventory_of(around, work, &ssh).to_string()).map_err(failed)?;
+    let env = environment(work, step, folder.path());
+
+    if let Some(file) = &work.galaxy_file {
+        for words in galaxy(work, file) {
+            program(around, step, (&words, &env), Vec::new(), observer).await?;
+        }
+    }
+    let mut words = vec!["ansible-playbook".to_owned(), "-i".into(), text_of(&inventory)];
+    if work.become_root {
+        words.push("--become".into());
+    }
+    if let Some(file) = &work.vault_password_file {
+        words.extend(["--vault-password-file".to_owned(), text_of(file)]);
+    }
+    words.extend(work.extra_arguments.iter().cloned());
+    words.push(text_of(&work.playbook));
+    program(around, step, (&words, &env), Vec::new(), observer).await
+}
+
+fn text_of(path: &Path) -> String {
+    path.to_string_lossy().into_owned()
+}
+
+/// The settings that are Ansible's own variables; those that the profile's `env` sets are left to it.
+fn environment(work: &AnsibleWork, step: &LocalStep, folder: &Path) -> BTreeMap<String, String> {
+    let mut env = BTreeMap::from([
+        // Without a locale of UTF-8 it refuses to start, and CI services have none.
+        ("LC_ALL".to_owned(), "C.UTF-8".to_owned()),
+        ("ANSIBLE_NOCOLOR".into(), "1".into()),
+        ("ANSIBLE_RETRY_FILES_ENABLED".into(), "0".into()),
+        // One connection for a file and its command instead of three.
+        ("ANSIBLE_PIPELINING".into(), "1".into()),
+        // The shared connection ends soon after the run: sealing removes the user behind it.
+        ("ANSIBLE_SSH_ARGS".into(), "-C -o ControlMaster=auto -o ControlPersist=5s".into()),
+        ("ANSIBLE_SSH_CONTROL_PATH_DIR".into(), text_of(folder)),
+    ]);
+    let paths: [(&str, &Option<PathBuf>); 2] =
+        [("ANSIBLE_ROLES_PATH", &work.roles_path), ("ANSIBLE_COLLECTIONS_PATH", &work.collections_path)];
+    for (name, path) in paths {
+        if let Some(path) = path {
+            env.insert(name.to_owned(), text_of(path));
+        }
+    }
+    env.retain(|name, _| !step.env.contains_key(name));
+    env
+}
+
+/// How roles and collections are installed. `ansible-galaxy` goes to the network unless the file names archives.
+fn galaxy(work: &AnsibleWork, file: &Path) -> Vec<Vec<String>> {
+    let install = |kind: &str, path: &Option<PathBuf>| {
+        let mut words: Vec<String> =
+            ["ansible-galaxy", kind, "install", "-r"].into_iter().map(str::to_owned).collect();
+        words.push(text_of(file));
+        words.extend(path.iter().flat_map(|path| ["-p".to_owned(), text_of(path)]));
+        words
+    };
+    vec![install("role", &work.roles_path), install("collection", &work.collections_path)]
+}
+
+/// What `ssh` is told: the build's key alone, and the guest's host key alone.
+fn ssh_arguments(around: &Around<'_>, folder: &Path) -> std::io::Result<Vec<String>> {
+    let fixed = ["IdentitiesOnly=yes", "UserKnownHostsFile=/dev/null", "GlobalKnownHostsFile=/dev/null"];
+    let mut options: Vec<String> = fixed.into_iter().map(str::to_owned).collect();
+    if let Some(fingerprint) = around.guest.host_key() {
+        let script = folder.join("host-key");
+        // Called with the fingerprint, the host's name, the key's type and the key; also before there is a key.
+        let text = format!(
+            "#!/bin/sh\nif [ \"$1\" = {} ]; then printf '%s %s %s\\n' \"$2\" \"$3\" \"$4\"; fi\n",
+            sh(&fingerprint)
+        );
+        std::fs::write(&script, text)?;
+        std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o700))?;
+        options.push("StrictHostKeyChecking=yes".into());
+        options.push(format!("KnownHostsCommand={} %f %H %t %K", text_of(&script)));
+    }
+    Ok(options.into_iter().flat_map(|option| ["-o".to_owned(), option]).collect())
+}
+
+fn inventory_of(around: &Around<'_>, work: &AnsibleWork, ssh: &[String]) -> Value {
+    let (user, host, port) = parts(&around.guest.describe());
+    let ssh: Vec<String> = ssh.iter().map(|word| sh(word).into_owned()).collect();
+    let mut variables = json!({
+        "ansible_host": host,
+        "ansible_port": port,
+        "ansible_user": user,
+        "ansible_ssh_common_args": ssh.join(" "),
+    });
+    if let Some(path) = around.key_file {
+        variables["ansible_ssh_private_key_file"] = text_of(path).into();
+    }
+    for (name, value) in around.env {
+        if let Some(name) = name.strip_prefix("FORGE_") {
+            variables[format!("forge_{}", name.to_lowercase())] = value.clone().into();
+        }
+    }
+    let alias = work.host_alias.as_str();
+    let mut all = json!({"hosts": {alias: variables}});
+    for group in &work.groups {
+        all["children"][group.as_str()] = json!({"hosts": {alias: {}}});
+    }
+    json!({"all": all})
+}

@@ -1,0 +1,151 @@
+//! The real `ansible-playbook` against Debian's OpenSSH, which lets it into an account of this machine.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::Command;
+
+use super::*;
+use crate::remote::sshd_tests::{KEYS_ONLY, Site, key_file, works};
+
+#[derive(Default)]
+struct Lines(Vec<String>);
+
+impl OutputObserver for Lines {
+    fn line(&mut self, line: &str, _stderr: bool) {
+        self.0.push(line.to_owned());
+    }
+}
+
+/// A playbook with a role, two tags and a vault, in a folder.
+fn playbook(site: &Site) {
+    for folder in ["book/roles/app/tasks", "guest"] {
+        std::fs::create_dir_all(site.path(folder)).unwrap();
+    }
+    let guest = site.text("guest");
+    site.write(
+        "book/site.yml",
+        &format!(
+            "- hosts: web\n  gather_facts: false\n  vars_files: [vault.yml]\n  roles:\n    - {{ role: app, tags: [app] }}\n  tasks:\n\
+             \x20   - copy: {{ content: '{{{{ word }}}}', dest: {guest}/word }}\n      tags: [word]\n"
+        ),
+    );
+    site.write(
+        "book/roles/app/tasks/main.yml",
+        &format!("- copy: {{ content: '{{{{ forge_profile }}}} as {{{{ inventory_hostname }}}}', dest: {guest}/app }}\n"),
+    );
+    site.write("book/vault.yml", "word: from the vault\n");
+    site.write("vault-password", "open sesame\n");
+    let mut vault = Command::new("ansible-vault");
+    vault.args([
+        "encrypt",
+        "--vault-password-file",
+        &site.text("vault-password"),
+        &site.text("book/vault.yml"),
+    ]);
+    let output = vault.env("LC_ALL", "C.UTF-8").output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+}
+
+async fn go(
+    guest: &dyn Guest,
+    key: &Path,
+    work: AnsibleWork,
+) -> (Result<StepOutcome, ProvisionError>, String) {
+    let env = BTreeMap::from([("FORGE_PROFILE".to_owned(), "debian-12".to_owned())]);
+    let around = Around { guest, env: &env, key_file: Some(key), interactive: false };
+    let dir = work.playbook.parent().unwrap().to_owned();
+    let step = LocalStep {
+        what: LocalWork::Ansible(work),
+        env: BTreeMap::new(),
+        valid_exit_codes: vec![0],
+        timeout: None,
+        dir,
+    };
+    let mut lines = Lines::default();
+    let result = perform(&around, &Step::new("ansible", Action::Local(step)), &mut lines).await;
+    (result, lines.0.join("\n"))
+}
+
+#[tokio::test]
+async fn ansible_runs_roles_tags_and_a_vault_in_the_guest_and_finds_nothing_to_change_the_second_time() {
+    let Some(site) = Site::new() else { return };
+    if Command::new("ansible-playbook").arg("--version").output().is_err() {
+        eprintln!("skipped: ansible-playbook is not there");
+        return;
+    }
+    playbook(&site);
+    let server = site.serve(KEYS_ONLY).await;
+    let guest = works(&server, &key_file(site.path("user"))).await;
+    let work = AnsibleWork {
+        playbook: site.path("book/site.yml"),
+        host_alias: "default".into(),
+        groups: vec!["web".into()],
+        extra_arguments: vec!["--tags".into(), "app".into()],
+        galaxy_file: None,
+        roles_path: None,
+        collections_path: None,
+        vault_password_file: Some(site.path("vault-password")),
+        become_root: false,
+    };
+    let (result, said) = go(guest.as_ref(), &site.path("user"), work.clone()).await;
+    result.unwrap_or_else(|error| panic!("{error}\n{said}\n{}", server.log()));
+    assert_eq!(std::fs::read_to_string(site.path("guest/app")).unwrap(), "debian-12 as default");
+    assert!(!site.path("guest/word").exists(), "{said}");
+    assert!(said.contains("changed=1"), "{said}");
+
+    let all = AnsibleWork { extra_arguments: Vec::new(), ..work.clone() };
+    let (result, said) = go(guest.as_ref(), &site.path("user"), all.clone()).await;
+    result.unwrap();
+    assert_eq!(std::fs::read_to_string(site.path("guest/word")).unwrap(), "from the vault");
+    assert!(said.contains("changed=1"), "{said}");
+    let (result, said) = go(guest.as_ref(), &site.path("user"), all).await;
+    result.unwrap();
+    assert!(said.contains("ok=2") && said.contains("changed=0"), "{said}");
+
+    // Another machine at the guest's address gets neither the key nor the play.
+    let other = site.serve(&format!("{KEYS_ONLY}HostKey {}\n", site.text("host-rsa"))).await;
+    let stranger = Moved { guest: guest.clone(), address: other.address };
+    let (result, said) = go(&stranger, &site.path("user"), work).await;
+    assert!(result.unwrap_err().to_string().contains("exited with status 4"), "{said}");
+    assert!(said.contains("UNREACHABLE") && said.contains("Host key verification failed"), "{said}");
+}
+
+/// A guest in whose place another machine answers.
+#[derive(Debug)]
+struct Moved {
+    guest: std::sync::Arc<crate::remote::SshGuest>,
+    address: std::net::SocketAddr,
+}
+
+#[async_trait::async_trait]
+impl Guest for Moved {
+    fn describe(&self) -> String {
+        format!("forge@{}", self.address)
+    }
+
+    fn host_key(&self) -> Option<String> {
+        self.guest.host_key()
+    }
+
+    async fn exec(
+        &self,
+        command: &forge_machine::Command,
+        output: &mut dyn forge_machine::OutputSink,
+    ) -> Result<ExecOutcome, GuestError> {
+        self.guest.exec(command, output).await
+    }
+
+    async fn put(&self, path: &str, content: &[u8], mode: u32) -> Result<(), GuestError> {
+        self.guest.put(path, content, mode).await
+    }
+
+    async fn get(&self, path: &str, limit: u64) -> Result<Vec<u8>, GuestError> {
+        self.guest.get(path, limit).await
+    }
+
+    async fn reconnect(&self, limit: Duration) -> Result<(), GuestError> {
+        self.guest.reconnect(limit).await
+    }
+
+    async fn close(&self) {}
+}
