@@ -83,7 +83,25 @@ pub async fn build(global: &Global, args: &BuildArgs) -> u8 {
         .collect()
         .await;
     bus.close();
+    if endings.len() > 1 && !global.json {
+        ui::say(&tally(&endings));
+    }
     worst(endings.into_iter().map(|ending| ending.map_or_else(|code| code, |ending| ending.exit_code())))
+}
+
+/// What became of several builds, in one line.
+fn tally(endings: &[Result<Ending, u8>]) -> String {
+    let count = |is: fn(&Ending) -> bool| endings.iter().flatten().filter(|ending| is(ending)).count();
+    let done = count(|ending| matches!(ending, Ending::Done { .. } | Ending::Tested { .. }));
+    let troubled = count(|ending| matches!(ending, Ending::DoneWithFailure { .. }));
+    let kept = count(|ending| matches!(ending, Ending::Kept { .. }));
+    let rest = [
+        (troubled, "done with a failure after it"),
+        (kept, "kept for `forge finish`"),
+        (endings.len() - done - troubled - kept, "failed"),
+    ];
+    let rest = rest.iter().filter(|(count, _)| *count > 0).map(|(count, words)| format!(", {count} {words}"));
+    format!("{} builds: {done} done{}", endings.len(), rest.collect::<String>())
 }
 
 /// Of several builds the worst counts: 4, then 130, 1, 3, 5, 0.
@@ -126,7 +144,7 @@ pub(super) async fn one(
     bus: &Bus,
     cancel: &CancellationToken,
 ) -> Result<Ending, u8> {
-    let Prepared { plan, hypervisor, connector, moment } = prepared;
+    let Prepared { plan, hypervisor, connector, moment, .. } = prepared;
     let plan = Arc::new(plan);
     let location = Folder::location(output, &plan.profile, &plan.chain_id);
     let opened = Folder::create(location, bus.redactor().clone())

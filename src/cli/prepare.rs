@@ -23,6 +23,8 @@ use crate::stages::connect::{Connector, SshConnector};
 pub struct Prepared {
     /// What to do.
     pub plan: Plan,
+    /// The node, and the memory that it takes there, in MiB.
+    pub takes: (String, u32),
     /// Where.
     pub hypervisor: Arc<dyn Hypervisor>,
     /// How the guest is reached.
@@ -179,16 +181,24 @@ pub async fn prepare(
             return Err(Refusal(REFUSED));
         }
     };
-    let mut prepared = Vec::new();
+    let mut prepared: Vec<Prepared> = Vec::new();
     let mut refused = false;
     for profile in &profiles {
-        match plan_one(profile, target, &hypervisor, evidence_root).await {
-            Ok((plan, moment, findings)) => {
+        // The target knows nothing yet of what was planned a moment ago.
+        let placed = prepared.iter().map(|each| each.takes.clone()).collect();
+        match plan_one(profile, target, &hypervisor, evidence_root, placed).await {
+            Ok((plan, takes, moment, findings)) => {
                 refused |= tell(&findings, redactor);
                 let Some(plan) = plan else { continue };
                 match connector(&plan.access, redactor).await {
                     Ok(connector) => {
-                        prepared.push(Prepared { plan, hypervisor: hypervisor.clone(), connector, moment });
+                        prepared.push(Prepared {
+                            plan,
+                            takes,
+                            hypervisor: hypervisor.clone(),
+                            connector,
+                            moment,
+                        });
                     }
                     Err(finding) => refused |= tell(&[finding], redactor),
                 }
@@ -206,15 +216,17 @@ pub async fn prepare(
     if prepared.is_empty() { Err(Refusal(USAGE)) } else { Ok(prepared) }
 }
 
-type Planned = (Option<Plan>, Moment, Vec<Finding>);
+type Planned = (Option<Plan>, (String, u32), Moment, Vec<Finding>);
 
 async fn plan_one(
     profile: &Profile,
     target: &Target,
     hypervisor: &Arc<dyn Hypervisor>,
     evidence_root: &Path,
+    placed: Vec<(String, u32)>,
 ) -> Result<Planned, Vec<Finding>> {
     let query = make::query(profile, target).map_err(|finding| vec![finding])?;
+    let query = FactsQuery { placed, ..query };
     let (facts, wrong) = facts(hypervisor, &query).await.map_err(|finding| vec![finding])?;
     let moment = moment(evidence_root);
     let capabilities = hypervisor.capabilities();
@@ -230,7 +242,10 @@ async fn plan_one(
         }));
     }
     let fatal = findings.iter().any(|finding| finding.fatal);
-    Ok((plan.filter(|_| !fatal), moment, findings))
+    let node = plan.as_ref().map(|plan| plan.machine.node.clone()).unwrap_or_default();
+    let of_source = facts.source.as_ref().map(|source| source.memory_mib);
+    let memory = query.memory_mib.or(of_source).unwrap_or_default();
+    Ok((plan.filter(|_| !fatal), (node, memory), moment, findings))
 }
 
 /// Asks a target.

@@ -132,7 +132,8 @@ async fn prepare_trial(
     let plan = trial::plan(target, &hypervisor.capabilities(), &facts, &moment, checks)
         .map_err(|words| one(Finding::general(words)))?;
     let connector = Arc::new(SshConnector::default());
-    Ok(Prepared { plan, hypervisor, connector, moment })
+    let takes = (plan.machine.node.clone(), 0);
+    Ok(Prepared { plan, takes, hypervisor, connector, moment })
 }
 
 /// How a template is named on the command line.

@@ -79,7 +79,16 @@ pub fn query(profile: &Profile, target: &Target) -> Result<FactsQuery, Finding> 
         [only] => Some(only.clone()),
         _ => None,
     });
-    Ok(FactsQuery { source, storages, bridges, node, pool, needs_console: !profile.boot.is_empty() })
+    Ok(FactsQuery {
+        source,
+        storages,
+        bridges,
+        node,
+        memory_mib: profile.vm.memory_mib,
+        placed: Vec::new(),
+        pool,
+        needs_console: !profile.boot.is_empty(),
+    })
 }
 
 /// A finding about a setting of a profile, with its file and line.
@@ -236,6 +245,7 @@ fn machine(
         .node
         .clone()
         .or_else(|| proxmox.filter(|target| target.nodes.len() == 1).map(|target| target.nodes.concat()))
+        .or_else(|| input.facts.placed.clone())
         .unwrap_or_else(|| source.vm.node.clone());
     for (index, disk) in vm.disks.iter().enumerate() {
         let setting = format!("vm.disks[{index}]");

@@ -13,11 +13,15 @@ use crate::plan::late::LateName;
 /// How long ids may be taken by others, one after another, before the range is called contested.
 const CLAIM_PATIENCE: Duration = Duration::from_secs(600);
 
+/// How long a build waits for others to start.
+const ADMISSION_LIMIT: Duration = Duration::from_secs(1800);
+
 /// Creates and configures the build VM.
 ///
 /// # Errors
 /// When no id can be claimed, or the target refuses the creation or a setting.
 pub async fn create(cx: &mut Cx, seeded: &Seeded) -> Result<Created, StageError> {
+    admitted(cx, None).await?;
     let vm = claim(cx, seeded).await?;
     cx.bindings.bind(LateName::VmId, &vm.id);
     cx.bindings.bind(LateName::VmNode, &vm.node);
@@ -34,7 +38,38 @@ pub async fn create(cx: &mut Cx, seeded: &Seeded) -> Result<Created, StageError>
             .map_err(|error| StageError::port(format!("{vm} could not be configured"), error))
     })
     .await?;
+    // Others may have come in between: of those that wait the lower VMID goes first.
+    cx.alive(machine.as_ref(), admitted(cx, Some(&vm))).await?;
     Ok(Created { machine })
+}
+
+/// Waits until the node has memory for the VM beside those builds that will need it first.
+async fn admitted(cx: &Cx, at: Option<&VmRef>) -> Result<(), StageError> {
+    let began = Instant::now();
+    let mut pause = Duration::from_millis(200);
+    loop {
+        let ask = async { Ok::<_, StageError>(cx.hypervisor.admission(&cx.plan.machine, at).await) };
+        let seen = match cx.cancellable(ask).await? {
+            Ok(None) => return Ok(()),
+            Ok(Some(seen)) => seen,
+            // It is a courtesy to other builds: whether the VM may start is the target's to say.
+            Err(error) => {
+                tracing::debug!(%error, "admission could not be asked for");
+                return Ok(());
+            }
+        };
+        if began.elapsed() > ADMISSION_LIMIT {
+            cx.warn(format!("starting although {seen}"), "");
+            return Ok(());
+        }
+        cx.waiting(Stage::Create, "memory", seen, ADMISSION_LIMIT);
+        let rest = async {
+            tokio::time::sleep(pause).await;
+            Ok::<_, StageError>(())
+        };
+        cx.cancellable(rest).await?;
+        pause = (pause * 2).min(Duration::from_secs(3));
+    }
 }
 
 /// Claims an id by creating at it, and waits until it is created. Nothing reserves an id, so whoever creates first has

@@ -36,6 +36,8 @@ pub fn query(template: SourceSelector, target: &Target) -> FactsQuery {
         storages: Vec::new(),
         bridges: Vec::new(),
         node: None,
+        memory_mib: None,
+        placed: Vec::new(),
         pool,
         needs_console: false,
     }

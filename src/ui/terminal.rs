@@ -46,7 +46,7 @@ impl Terminal {
                 let bar = lines.add(ProgressBar::new_spinner());
                 // The template is a constant of ours; a broken one would only lose the colours.
                 if let Ok(style) =
-                    ProgressStyle::with_template("{spinner:.cyan} {prefix:10}{elapsed:>12}  {wide_msg}")
+                    ProgressStyle::with_template("{spinner:.cyan} {prefix:10} {elapsed:>11}  {wide_msg}")
                 {
                     bar.set_style(style);
                 }
@@ -116,7 +116,7 @@ impl Sink for Terminal {
                 bar.reset_elapsed();
             }
             let (prefix, words) = line(view);
-            bar.set_prefix(prefix);
+            bar.set_prefix(if self.several { format!("{} {prefix}", view.profile) } else { prefix });
             bar.set_message(words);
         }
     }

@@ -15,13 +15,13 @@ use crate::support::matrix::{self, Scene};
 use crate::support::workbench::Workbench;
 
 /// A lab with a boot VM.
-struct OnLab {
-    site: LabSite,
-    bench: Workbench,
+pub struct OnLab {
+    pub site: LabSite,
+    pub bench: Workbench,
 }
 
 impl OnLab {
-    async fn new() -> Self {
+    pub async fn new() -> Self {
         let site = LabSite::in_name_only().await.expect("a lab");
         let site = site.with_old_template("fake").await.expect("a template");
         let config = config_of(&site.lab.url(), site.lab.fingerprint(), &site.secret);

@@ -14,8 +14,12 @@ pub struct FactsQuery {
     pub storages: Vec<String>,
     /// Bridges that the profile or the site file names.
     pub bridges: Vec<String>,
-    /// The node asked for; `None` takes the source's.
+    /// The node asked for; `None` lets the backend choose.
     pub node: Option<String>,
+    /// The memory the VM needs, in MiB; `None` is the source's.
+    pub memory_mib: Option<u32>,
+    /// Builds that are planned and have not begun: node and memory in MiB.
+    pub placed: Vec<(String, u32)>,
     /// The resource pool the VM goes into.
     pub pool: Option<String>,
     /// Whether the boot steps need the screen and keyboard.
@@ -84,6 +88,8 @@ pub struct Facts {
     pub notes: Vec<String>,
     /// The nodes that are online.
     pub nodes: Vec<String>,
+    /// The node that the backend chose, when it had a choice; a note says why.
+    pub placed: Option<String>,
     /// What the build starts from; `None` when it does not exist (a finding says so).
     pub source: Option<SourceFacts>,
     /// The storages that the credentials may see on the node.

@@ -293,6 +293,7 @@ impl Hypervisor for FakeHypervisor {
             product: "fake 1".into(),
             notes: Vec::new(),
             nodes: vec!["fake".into()],
+            placed: None,
             source,
             storages: vec![StorageFacts {
                 name: "local".into(),

@@ -237,6 +237,16 @@ pub trait Hypervisor: std::fmt::Debug + Send + Sync {
     /// When the target can't be asked.
     async fn stop_task(&self, task: &TaskHandle) -> Result<(), PortError>;
 
+    /// Why a build VM has to wait before it is made, or once it is there (`at`) before it is started, because others of
+    /// forge's on its node will need the memory first; `None` when it need not. Read only; may be dropped.
+    ///
+    /// # Errors
+    /// When the target can't be asked.
+    async fn admission(&self, spec: &MachineSpec, at: Option<&VmRef>) -> Result<Option<String>, PortError> {
+        let _nobody_else_is_there = (spec, at);
+        Ok(None)
+    }
+
     /// A handle on the VM at an id. Asks nobody.
     fn machine(&self, at: &VmRef) -> Arc<dyn Machine>;
 

@@ -300,6 +300,7 @@ mod tests {
             product: "Proxmox VE 9.2".into(),
             notes: Vec::new(),
             nodes: vec!["pve1".into()],
+            placed: None,
             source: Some(SourceFacts {
                 vm: VmRef::new("9000", "pve1"),
                 name: "boot-vm".into(),

@@ -17,6 +17,7 @@ use crate::api::types::{
 use crate::config::ProxmoxConfig;
 use crate::params::TAG_LATEST;
 use crate::permissions::Grants;
+use crate::placement;
 use crate::vmconfig::VmConfig;
 
 /// What one look at the target brought.
@@ -63,10 +64,15 @@ pub async fn discover(
             None
         }
     };
+    let placed = match query.node {
+        None => placement::place(client, &nodes, source.as_ref(), query).await?,
+        Some(_) => None,
+    };
     let node = query
         .node
         .clone()
         .filter(|node| all_nodes.iter().any(|entry| entry.node == *node))
+        .or_else(|| placed.as_ref().map(|(node, _)| node.clone()))
         .or_else(|| source.as_ref().map(|source| source.vm.node.clone()))
         .or_else(|| nodes.first().cloned());
     let (storages, bridges, cpus) = match &node {
@@ -104,8 +110,9 @@ pub async fn discover(
     findings.extend(grants.for_build(source_id, &wanted.storages, &wanted.bridges, query.needs_console));
     let facts = Facts {
         product: format!("Proxmox VE {}", version.version),
-        notes: Vec::new(),
+        notes: placed.iter().map(|(_, why)| why.clone()).collect(),
         nodes,
+        placed: placed.map(|(node, _)| node),
         source,
         storages,
         bridges,

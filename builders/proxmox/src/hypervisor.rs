@@ -26,6 +26,7 @@ use crate::ids;
 use crate::machine::{LOCK_PATIENCE, ProxmoxMachine, power_of, task_handle};
 use crate::params::{self, TAG_BUILD, TAG_KEPT};
 use crate::permissions::Grants;
+use crate::placement;
 use crate::vmconfig::VmConfig;
 
 /// What a target and its VMs share.
@@ -275,6 +276,12 @@ impl Hypervisor for ProxmoxHypervisor {
             .stop_task(&upid)
             .await
             .map_err(|error| error.at(&format!("stop {}", upid.describe())))
+    }
+
+    async fn admission(&self, spec: &MachineSpec, at: Option<&VmRef>) -> Result<Option<String>, PortError> {
+        placement::admission(&self.shared.client, &spec.node, spec.memory_mib, at)
+            .await
+            .map_err(|error| error.at(&format!("see how much memory {} has", spec.node)))
     }
 
     fn machine(&self, at: &VmRef) -> Arc<dyn Machine> {

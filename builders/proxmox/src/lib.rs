@@ -26,6 +26,7 @@ pub mod machine;
 pub mod media;
 pub mod params;
 pub mod permissions;
+mod placement;
 mod power;
 pub mod schema;
 pub mod secret;

@@ -155,6 +155,7 @@ fn facts() -> Facts {
         product: "QEMU".into(),
         notes: Vec::new(),
         nodes: vec!["localhost".into()],
+        placed: None,
         source: Some(SourceFacts {
             vm: VmRef::new("/images/debian.qcow2", "localhost"),
             name: "debian.qcow2".into(),

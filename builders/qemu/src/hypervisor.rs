@@ -264,6 +264,7 @@ impl Hypervisor for QemuHypervisor {
             product: NAME.to_owned(),
             notes: Vec::new(),
             nodes: vec![NODE.to_owned()],
+            placed: None,
             source: None,
             storages: Vec::new(),
             bridges: None,

@@ -284,6 +284,8 @@ async fn facts_name_the_version_the_accelerator_and_the_image() {
         storages: Vec::new(),
         bridges: Vec::new(),
         node: None,
+        memory_mib: None,
+        placed: Vec::new(),
         pool: None,
         needs_console: false,
     };
@@ -312,6 +314,7 @@ fn facts_without_source() -> Facts {
         product: NAME.into(),
         notes: Vec::new(),
         nodes: Vec::new(),
+        placed: None,
         source: None,
         storages: Vec::new(),
         bridges: None,

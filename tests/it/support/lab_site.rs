@@ -88,8 +88,33 @@ impl LabSite {
         Self::with_guest(cloudinit_drive, |cache| images::debian(cache).map(|image| image.disk)).await
     }
 
-    #[expect(clippy::print_stderr, reason = "a test that is skipped says why")]
+    /// Three nodes with a storage that all of them reach, the tiny guest as boot VM, and nodes chosen by forge.
+    pub async fn with_three_nodes() -> anyhow::Result<Option<Self>> {
+        let config = LabConfig {
+            nodes: ["pve", "pve2", "pve3"].map(str::to_owned).to_vec(),
+            storages: vec![forge_lab::StorageConfig {
+                shared: true,
+                ..forge_lab::StorageConfig::everything("local")
+            }],
+            ..LabConfig::default()
+        };
+        let tiny = |cache: &Path| images::tiny(cache).map(|image| image.disk);
+        let Some(site) = Self::with_guest_in(config, false, tiny).await? else { return Ok(None) };
+        site.lab.set_token_access(TOKEN, &[("/", &[LEAST_PRIVILEGES_PVE9, &["Sys.Audit"]].concat())]);
+        site.write("forge.toml", &site.forge_toml().replace(r#"nodes = ["pve"]"#, r#"nodes = "auto""#));
+        Ok(Some(site))
+    }
+
     async fn with_guest(
+        cloudinit_drive: bool,
+        disk: fn(&Path) -> anyhow::Result<PathBuf>,
+    ) -> anyhow::Result<Option<Self>> {
+        Self::with_guest_in(LabConfig::default(), cloudinit_drive, disk).await
+    }
+
+    #[expect(clippy::print_stderr, reason = "a test that is skipped says why")]
+    async fn with_guest_in(
+        config: LabConfig,
         cloudinit_drive: bool,
         disk: fn(&Path) -> anyhow::Result<PathBuf>,
     ) -> anyhow::Result<Option<Self>> {
@@ -100,7 +125,7 @@ impl LabSite {
         let cache = images::default_cache_root();
         let disk = tokio::task::spawn_blocking(move || disk(&cache)).await??;
         let boot_vm = ImportVm { disk: Some(disk), cloudinit_drive, memory: 1024, ..ImportVm::default() };
-        Ok(Some(Self::with(LabConfig::default(), boot_vm).await?))
+        Ok(Some(Self::with(config, boot_vm).await?))
     }
 
     /// With a boot VM that starts from this disk.

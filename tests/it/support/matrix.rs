@@ -98,7 +98,8 @@ async fn failure_or_interruption<S: Scene>(scene: &S, effect: Effect, when: When
 
 /// An interruption after an effect is noticed at the next one, which may be in the next stage.
 fn stage_noticed(effect: Effect, when: When, blow: Blow) -> forge::event::Stage {
-    if blow == Blow::Interrupt && when == When::After {
+    // After it is configured a build asks whether it may start yet.
+    if blow == Blow::Interrupt && when == When::After && effect != Effect::Configure {
         let next = Effect::ALL.iter().position(|each| *each == effect).expect("listed") + 1;
         return Effect::ALL[next].stage();
     }

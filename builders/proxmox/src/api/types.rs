@@ -83,6 +83,27 @@ pub struct StorageEntry {
     /// Whether it is switched on.
     #[serde(default = "yes", deserialize_with = "boolean")]
     pub enabled: bool,
+    /// Whether all nodes that have it reach the same volumes.
+    #[serde(default, deserialize_with = "boolean")]
+    pub shared: bool,
+}
+
+/// `GET /nodes/{node}/status`: live, unlike the figures in lists.
+#[derive(Clone, Debug, Deserialize)]
+pub struct NodeStatus {
+    /// The node's memory.
+    pub memory: MemoryFigures,
+}
+
+/// Memory in bytes.
+#[derive(Clone, Debug, Deserialize)]
+pub struct MemoryFigures {
+    /// Not used for anything.
+    #[serde(default, deserialize_with = "number")]
+    pub free: u64,
+    /// What could be used, caches included; since PVE 9.
+    #[serde(default)]
+    pub available: Option<u64>,
 }
 
 /// An entry of `GET /nodes/{node}/capabilities/qemu/cpu`.

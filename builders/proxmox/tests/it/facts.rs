@@ -1,7 +1,7 @@
 //! What is found out about a target before a build.
 
 use forge_lab::{ImportVm, LEAST_PRIVILEGES_PVE9, LabConfig, StorageConfig};
-use forge_machine::{CloneSelector, FactsQuery, Finding, Hypervisor as _, SourceSelector, VmRef};
+use forge_machine::{CloneSelector, FactsQuery, Finding, Hypervisor as _, Ownership, SourceSelector, VmRef};
 
 use crate::support::{Bench, SOURCE, TOKEN, bench, bench_with, mark, query, spec};
 
@@ -194,4 +194,43 @@ async fn what_builds_left_behind_is_found_by_its_mark() {
     assert_eq!(found.len(), 1, "{found:?}");
     assert_eq!((&found[0].vm, &found[0].mark), (&at, &ours));
     bench.lab.stop().await;
+}
+
+#[tokio::test]
+async fn a_build_is_placed_by_what_is_planned_and_under_way_unless_its_disks_are_on_one_node() {
+    for shared in [true, false] {
+        let storage = StorageConfig { shared, ..StorageConfig::everything("local") };
+        let nodes = ["pve", "pve2", "pve3"].map(str::to_owned).to_vec();
+        let config = LabConfig { run_guests: false, nodes, storages: vec![storage], ..LabConfig::default() };
+        let bench = bench_with(config).await;
+        bench.lab.set_token_access(TOKEN, &[("/", &[LEAST_PRIVILEGES_PVE9, &["Sys.Audit"]].concat())]);
+        let mut query = query();
+        let mut chosen = Vec::new();
+        for _ in 0..4 {
+            let (facts, findings) = bench.pve.facts(&query).await.expect("asked");
+            assert_eq!(findings, []);
+            let node = facts.placed.expect("it had a choice");
+            assert!(facts.notes[0].contains(&node), "{:?}", facts.notes);
+            query.placed.push((node.clone(), 1024));
+            chosen.push(node);
+        }
+        let each: std::collections::BTreeSet<&String> = chosen.iter().take(3).collect();
+        assert_eq!((chosen[0].as_str(), each.len()), ("pve", if shared { 3 } else { 1 }), "{chosen:?}");
+        if shared {
+            // One that is under way counts as well, by its own configuration.
+            query.placed.clear();
+            let alive = Ownership { heartbeat: jiff::Timestamp::now(), ..mark(3) };
+            let at = bench.clone_vm(&alive).await;
+            let attachments = forge_machine::Attachments::default();
+            bench.pve.machine(&at).configure(&spec(), &alive, &attachments).await.expect("configured");
+            let (facts, _) = bench.pve.facts(&query).await.expect("asked");
+            let second = facts.placed.expect("it had a choice");
+            assert_ne!(second, "pve");
+            bench.lab.set_online(&second, false);
+            let (facts, _) = bench.pve.facts(&query).await.expect("asked");
+            let third = facts.placed.expect("it had a choice");
+            assert!(third != "pve" && third != second, "a node that is down is no place: {third}");
+        }
+        bench.lab.stop().await;
+    }
 }

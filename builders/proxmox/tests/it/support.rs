@@ -88,6 +88,8 @@ pub fn query() -> FactsQuery {
         storages: vec!["local".into()],
         bridges: vec!["vmbr0".into()],
         node: None,
+        memory_mib: None,
+        placed: Vec::new(),
         pool: None,
         needs_console: true,
     }
