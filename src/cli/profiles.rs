@@ -62,8 +62,8 @@ pub fn profiles(global: &Global, args: &ProfilesArgs) -> u8 {
         let source = &profile.source;
         let from = [
             (source.clone.is_some(), "boot VM"),
-            (source.iso.is_some(), "install medium"),
-            (source.image.is_some() || source.download.is_some(), "cloud image"),
+            (!source.isos.is_empty(), "install medium"),
+            (source.image.is_some(), "cloud image"),
         ];
         let from: Vec<&str> = from.iter().filter(|(there, _)| *there).map(|(_, what)| *what).collect();
         rows.push(Row {

@@ -27,9 +27,7 @@ pub fn validate(global: &Global, args: &ValidateArgs) -> u8 {
             Ok(target) => {
                 for profile in &profiles {
                     if let Err(finding) = crate::plan::make::query(profile, target) {
-                        // The files are sound; that this version can't build from them yet is not their fault.
-                        let later = profile.source.iso.is_some() || profile.source.download.is_some();
-                        findings.push(if later { finding.warning() } else { finding });
+                        findings.push(finding);
                     }
                 }
             }

@@ -7,7 +7,7 @@ use super::findings::{Finding, suggest};
 use super::place::{Node, Spot, Table};
 
 /// Tables that are one value in several words: the profile's own replaces the base's as a whole.
-const WHOLE: [&str; 3] = ["source.clone", "source.iso", "source.image"];
+const WHOLE: [&str; 5] = ["source.clone", "source.iso", "source.image", "source.kernel", "source.initrd"];
 
 /// Lays a profile over its base.
 #[must_use]

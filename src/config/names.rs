@@ -3,8 +3,10 @@
 //! Only read to say what to write instead; none of these names is accepted.
 
 /// A name from elsewhere (kebab-case), and the dotted setting it is here.
-const ELSEWHERE: [(&str, &str); 96] = [
+const ELSEWHERE: [(&str, &str); 105] = [
     ("accelerator", "accel"),
+    ("additional-iso-files", "source.additional-isos"),
+    ("append", "source.cmdline"),
     ("asyncio", "aio"),
     ("ballooning-minimum", "vm.balloon"),
     ("boot-command", "boot.steps"),
@@ -21,9 +23,11 @@ const ELSEWHERE: [(&str, &str); 96] = [
     ("cpu-type", "vm.cpu"),
     ("cpus", "vm.cores"),
     ("disable-kvm", "vm.kvm"),
+    ("disk-additional-size", "vm.disks"),
     ("disk-compression", "output.compress"),
     ("disk-image", "source.image"),
     ("disk-size", "size"),
+    ("efi-boot", "vm.bios"),
     ("efi-config", "vm.efi-disk"),
     ("efidisk", "vm.efi-disk"),
     ("endpoint", "url"),
@@ -39,10 +43,12 @@ const ELSEWHERE: [(&str, &str); 96] = [
     ("inline", "shell"),
     ("insecure-skip-tls-verify", "tls.insecure"),
     ("io-thread", "iothread"),
+    ("iso-checksum", "checksum"),
     ("iso-file", "source.iso"),
     ("iso-url", "source.iso"),
     ("linked", "source.full"),
     ("mac-address", "mac"),
+    ("machine-type", "vm.machine"),
     ("mem", "vm.memory"),
     ("memory-mb", "vm.memory"),
     ("memory-mib", "vm.memory"),
@@ -60,10 +66,12 @@ const ELSEWHERE: [(&str, &str); 96] = [
     ("qemu-agent", "vm.agent"),
     ("qemu-binary", "binary"),
     ("qemu-guest-agent", "vm.agent"),
+    ("qemuargs", "vm.args"),
     ("ram", "vm.memory"),
     ("rng0", "vm.rng"),
     ("scsi-controller", "vm.scsihw"),
     ("secret", "token-secret"),
+    ("secure-boot", "vm.efi-disk"),
     ("shutdown-timeout", "deadlines.shutdown"),
     ("ssh-agent-auth", "access.agent-auth"),
     ("ssh-bastion-agent-auth", "access.bastions"),
@@ -100,6 +108,7 @@ const ELSEWHERE: [(&str, &str); 96] = [
     ("verify-tls", "tls"),
     ("vlan-tag", "vlan"),
     ("vm-name", "template.name"),
+    ("vtpm", "vm.tpm"),
 ];
 
 /// Forge's dotted name of a setting that another tool calls `word`.

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use forge_http_seed::answers::{Answers, Kind};
-use forge_machine::{CloneSelector, DiskSpec, FileFormat, NetworkSpec};
+use forge_machine::{CloneSelector, DiskSpec, FileFormat, KernelSpec, Medium, NetworkSpec};
 use serde::Serialize;
 
 use super::place::Place;
@@ -110,16 +110,14 @@ impl Tested {
     }
 }
 
-/// An install medium or image that is not a VM of the target.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+/// A kernel that an install starts with instead of a boot loader.
+#[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub struct Medium {
-    /// Where to download it.
-    pub url: Option<String>,
-    /// A file of this machine or a volume of the target.
-    pub file: Option<String>,
-    /// `sha256:…`, or `file:URL` of the publisher's sums.
-    pub checksum: Option<String>,
+pub struct Kernel {
+    /// Its files.
+    pub files: KernelSpec,
+    /// Its command line.
+    pub cmdline: Template,
 }
 
 /// `[source]`.
@@ -130,17 +128,19 @@ pub struct Source {
     pub clone: Option<CloneSelector>,
     /// Copies the disks; `false` makes overlays that pin the base.
     pub full: bool,
-    /// A disk image of this machine, for local QEMU.
-    pub image: Option<PathBuf>,
-    /// A disk image that is downloaded first.
-    pub download: Option<Medium>,
-    /// An install medium.
-    pub iso: Option<Medium>,
+    /// A disk image.
+    pub image: Option<Medium>,
+    /// Whether the build works on a copy of the image instead of an overlay.
+    pub copy: bool,
+    /// Media for the CD-ROM drives, the one to install from first.
+    pub isos: Vec<Medium>,
+    /// The kernel to start with.
+    pub kernel: Option<Kernel>,
 }
 
 impl Default for Source {
     fn default() -> Self {
-        Self { clone: None, full: true, image: None, download: None, iso: None }
+        Self { clone: None, full: true, image: None, copy: false, isos: Vec::new(), kernel: None }
     }
 }
 

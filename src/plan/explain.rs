@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use forge_machine::{Finish, SourceSpec};
+use forge_machine::{Bios, Checksum, Finish, Medium, SourceSpec};
 
 use super::{BootStep, Delivery, EchoWish, Outcome, Plan, Purpose, Sight, Wanted};
 
@@ -21,9 +21,18 @@ pub fn explain(plan: &Plan) -> String {
         row("", note.lines().map(str::trim).collect::<Vec<_>>().join(" "));
     }
     row("source", source(plan));
+    for iso in &plan.machine.isos {
+        row("", format!("disc {}", medium(iso)));
+    }
+    if let Some(kernel) = &plan.machine.kernel {
+        let initrds: Vec<String> = kernel.initrds.iter().map(ToString::to_string).collect();
+        let with = if initrds.is_empty() { String::new() } else { format!(" with {}", initrds.join(", ")) };
+        row("", format!("starts the kernel {}{with}, without a boot loader", kernel.kernel));
+        row("", plan.kernel_cmdline.as_ref().map(|text| format!("told: {text}")).unwrap_or_default());
+    }
     row("build VM", hardware(plan));
     row("seed", format!("{}: {}", plan.seed.delivery.name(), plan.seed.why));
-    if matches!(plan.seed.delivery, Delivery::Smbios | Delivery::Typed) {
+    if matches!(plan.seed.delivery, Delivery::Smbios | Delivery::Kernel | Delivery::Typed) {
         let address = plan.seed.address.clone().unwrap_or_else(|| "<seed.address>".into());
         row("", format!("served on {} as http://{address}:<seed.port>/", plan.seed.bind));
     }
@@ -84,7 +93,17 @@ fn source(plan: &Plan) -> String {
         SourceSpec::Clone { vm, name, full: false, .. } => {
             format!("linked clone of {name} ({vm}): the template needs {name} as long as it exists")
         }
-        SourceSpec::Image { path } => format!("overlay of {}", path.display()),
+        SourceSpec::Image { image, copy: false } => format!("overlay of {}", medium(image)),
+        SourceSpec::Image { image, copy: true } => format!("copy of {}", medium(image)),
+        SourceSpec::New => "a new VM".to_owned(),
+    }
+}
+
+/// A medium and what proves it.
+fn medium(medium: &Medium) -> String {
+    match &medium.checksum {
+        Checksum::None => medium.to_string(),
+        checksum => format!("{medium} ({checksum})"),
     }
 }
 
@@ -97,8 +116,22 @@ fn hardware(plan: &Plan) -> String {
     }
     parts.extend(machine.cores.map(|cores| format!("{cores} cores")));
     parts.extend(machine.memory_mib.map(|memory| format!("{memory} MiB")));
+    let hardware = &machine.hardware;
+    parts.extend(hardware.machine.clone());
+    parts.extend(hardware.bios.map(|bios| match bios {
+        Bios::Seabios => "BIOS".to_owned(),
+        Bios::Ovmf if hardware.efi_disk.as_ref().is_some_and(|disk| disk.pre_enrolled_keys) => {
+            "UEFI with Secure Boot".to_owned()
+        }
+        Bios::Ovmf => "UEFI".to_owned(),
+    }));
+    parts.extend(hardware.tpm.as_ref().map(|_| "TPM 2.0".to_owned()));
+    let how = if machine.is_install() { "of" } else { "grown to" };
     for disk in &machine.disks {
-        parts.extend(disk.size.map(|size| format!("{} grown to {} MiB", disk.slot, size >> 20)));
+        parts.extend(disk.size.map(|size| format!("{} {how} {} MiB", disk.slot, size >> 20)));
+    }
+    if !hardware.args.is_empty() {
+        parts.push(format!("with {}", hardware.args.join(" ")));
     }
     for (index, network) in machine.networks.iter().enumerate() {
         let bridge = network.bridge.as_deref().unwrap_or("the source's bridge");

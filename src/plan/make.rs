@@ -4,12 +4,16 @@ use std::path::PathBuf;
 
 use forge_machine::facts::SourceFacts;
 use forge_machine::{
-    Capabilities, CloudInitDrive, Facts, FactsQuery, Finish, MachineSpec, SourceSelector, SourceSpec,
+    Bios, Capabilities, CloudInitDrive, EfiDisk, Facts, FactsQuery, Finish, Hardware, MachineSpec,
+    SourceSelector, SourceSpec, TpmState,
 };
+
+use forge_http_seed::answers::Kind;
 
 use super::late::LateName;
 use super::{AccessPlan, Deadlines, Delivery, Moment, Plan, Purpose, SeedPlan, VERSION};
 use crate::config::profile::{self, CloudInit, Profile, ProvisionerKind};
+use crate::config::site::ProxmoxTarget;
 use crate::config::template::PlanName;
 use crate::config::{Finding, Target, TargetKind};
 use crate::provision::{Action, AnsibleWork, FileStep, LocalStep, LocalWork, ShellSource, ShellStep, Step};
@@ -20,30 +24,23 @@ use crate::remote::Become;
 /// # Errors
 /// When the profile has no source for this kind of target.
 pub fn query(profile: &Profile, target: &Target) -> Result<FactsQuery, Finding> {
-    let source = match &target.kind {
-        TargetKind::Proxmox(_) => profile.source.clone.clone().map(SourceSelector::Clone),
-        TargetKind::Qemu(_) => profile.source.image.clone().map(SourceSelector::Image),
+    let wanted = &profile.source;
+    let clone = || wanted.clone.clone().map(SourceSelector::Clone);
+    let image = || wanted.image.clone().map(SourceSelector::Image);
+    let install = || (!wanted.isos.is_empty() || wanted.kernel.is_some()).then_some(SourceSelector::New);
+    // A profile may name a source for each kind of target.
+    let (source, help) = match &target.kind {
+        TargetKind::Proxmox(_) => {
+            (clone().or_else(install).or_else(image), "write `clone = \"boot-vm\"` in `[source]`")
+        }
+        TargetKind::Qemu(_) => (
+            image().or_else(install),
+            "write `image = \"disk.qcow2\"` or `iso = \"installer.iso\"` in `[source]`",
+        ),
     };
     let source = source.ok_or_else(|| {
-        if profile.source.iso.is_some() || profile.source.download.is_some() {
-            let message = format!(
-                "this version of forge does not install from media or downloaded images, and the target `{}` needs a \
-                 source that is there",
-                target.name
-            );
-            return located(profile, "source", message)
-                .help("`forge render` writes the answer files; or name a source: `clone` or `image`");
-        }
-        let (message, help) = match &target.kind {
-            TargetKind::Proxmox(_) => {
-                ("the profile names no VM to clone", "write `clone = \"boot-vm\"` in `[source]`")
-            }
-            TargetKind::Qemu(_) => {
-                ("the profile names no disk image", "write `image = \"disk.qcow2\"` in `[source]`")
-            }
-        };
-        located(profile, "source", format!("{message}, and the target `{}` needs one", target.name))
-            .help(help)
+        let message = format!("the profile names nothing that the target `{}` can start from", target.name);
+        located(profile, "source", message).help(help)
     })?;
     let (storages, bridges, nodes, pool) = match &target.kind {
         TargetKind::Proxmox(proxmox) => {
@@ -81,6 +78,7 @@ pub fn query(profile: &Profile, target: &Target) -> Result<FactsQuery, Finding> 
     });
     Ok(FactsQuery {
         source,
+        isos: wanted.isos.clone(),
         storages,
         bridges,
         node,
@@ -203,6 +201,7 @@ pub fn make(profile: &Profile, input: &Input<'_>) -> (Option<Plan>, Vec<Finding>
         notes: input.facts.notes.clone(),
         planned: input.moment.now,
         machine,
+        kernel_cmdline: profile.source.kernel.as_ref().map(|kernel| kernel.cmdline.to_late(known)),
         boot: super::boot::steps(&profile.boot, &known),
         seed,
         access: AccessPlan {
@@ -247,15 +246,117 @@ fn machine(
         .or_else(|| proxmox.filter(|target| target.nodes.len() == 1).map(|target| target.nodes.concat()))
         .or_else(|| input.facts.placed.clone())
         .unwrap_or_else(|| source.vm.node.clone());
-    for (index, disk) in vm.disks.iter().enumerate() {
+    let source_spec = source_spec(profile, proxmox, source);
+    disks(profile, input.capabilities, &source_spec, source, findings);
+    let mut networks = vm.networks.clone();
+    for network in &mut networks {
+        if network.bridge.is_none() {
+            network.bridge = proxmox.and_then(|target| target.bridge.clone());
+        }
+    }
+    if !profile.source.full && !source.template && matches!(source_spec, SourceSpec::Clone { .. }) {
+        let message = format!("{} is no template, so it can only be cloned in full", source.name);
+        findings.push(
+            located(profile, "source.full", message).help("leave `full` out, or make a template of it first"),
+        );
+    }
+    MachineSpec {
+        source: source_spec,
+        isos: profile.source.isos.clone(),
+        kernel: profile.source.kernel.as_ref().map(|kernel| kernel.files.clone()),
+        hardware: if proxmox.is_some() { Hardware::default() } else { hardware(vm) },
+        node,
+        ids: proxmox.and_then(|target| target.vmids),
+        pool: proxmox.and_then(|target| vm.pool.clone().or_else(|| target.pool.clone())),
+        cores: vm.cores,
+        sockets: vm.sockets,
+        cpu: vm.cpu.clone(),
+        memory_mib: vm.memory_mib,
+        disks: if proxmox.is_some() {
+            vm.disks.iter().chain(&vm.state_disks).cloned().collect()
+        } else {
+            vm.disks.clone()
+        },
+        networks,
+        agent: vm.agent,
+        cloud_init: cloud_init_drive(profile, input, source, findings),
+        extra: if proxmox.is_some() { vm.proxmox.clone() } else { vm.qemu.clone() },
+    }
+}
+
+/// The hardware in the port's own words; Proxmox VE reads it from its own keys.
+fn hardware(vm: &profile::Vm) -> Hardware {
+    let key = |name: &str| vm.proxmox.get(name).map(String::as_str);
+    let state = |slot: &str| vm.state_disks.iter().find(|disk| disk.slot == slot);
+    let efi_disk = state("efidisk0").map(|disk| EfiDisk {
+        pre_enrolled_keys: disk.options.get("pre-enrolled-keys").is_some_and(|on| on == "1"),
+        storage: disk.storage.clone(),
+    });
+    Hardware {
+        bios: key("bios").and_then(Bios::from_name).or(efi_disk.as_ref().map(|_| Bios::Ovmf)),
+        machine: key("machine").map(str::to_owned),
+        efi_disk,
+        tpm: state("tpmstate0").map(|disk| TpmState { storage: disk.storage.clone() }),
+        rng: key("rng0").map(|value| value != "0"),
+        scsihw: key("scsihw").map(str::to_owned),
+        args: key("args")
+            .map(|text| text.split_whitespace().map(str::to_owned).collect())
+            .unwrap_or_default(),
+    }
+}
+
+/// What the build VM starts from.
+fn source_spec(profile: &Profile, proxmox: Option<&ProxmoxTarget>, source: &SourceFacts) -> SourceSpec {
+    let wanted = &profile.source;
+    let clone = || SourceSpec::Clone {
+        vm: source.vm.clone(),
+        name: source.name.clone(),
+        full: wanted.full || !source.template,
+        storage: proxmox
+            .and_then(|target| profile.vm.storage.clone().or_else(|| target.disk_storage.clone()))
+            .filter(|_| wanted.full),
+    };
+    let install = !wanted.isos.is_empty() || wanted.kernel.is_some();
+    let image =
+        wanted.image.as_ref().map(|image| SourceSpec::Image { image: image.clone(), copy: wanted.copy });
+    // As `query` chose.
+    match (proxmox, image) {
+        (Some(_), _) if wanted.clone.is_some() => clone(),
+        (Some(_), _) if install => SourceSpec::New,
+        (_, Some(image)) => image,
+        _ => SourceSpec::New,
+    }
+}
+
+/// Disks that the source has are grown; others are made, empty.
+fn disks(
+    profile: &Profile,
+    capabilities: &Capabilities,
+    spec: &SourceSpec,
+    source: &SourceFacts,
+    findings: &mut Vec<Finding>,
+) {
+    if matches!(spec, SourceSpec::New) && profile.vm.disks.is_empty() {
+        let finding = located(profile, "vm.disks", "the installer has no disk to write to");
+        findings.push(finding.help("disks = [{ slot = \"scsi0\", size = \"20GiB\" }]"));
+    }
+    for (index, disk) in profile.vm.disks.iter().enumerate() {
         let setting = format!("vm.disks[{index}]");
-        match source.disks.iter().find(|each| each.slot == disk.slot) {
-            // With a size it is added.
-            None if proxmox.is_some() && disk.size.is_some() => {}
+        // An image is no disk of a certain slot yet: it becomes the first.
+        let present = match spec {
+            SourceSpec::Image { .. } if index == 0 => source.disks.first(),
+            _ => source.disks.iter().find(|each| each.slot == disk.slot),
+        };
+        match present {
+            None if capabilities.new_disks && disk.size.is_some() => {}
+            None if matches!(spec, SourceSpec::New) => {
+                let message = format!("{} is a new disk, and its size is not said", disk.slot);
+                findings.push(located(profile, &setting, message).help("size = \"20GiB\""));
+            }
             None => {
                 let slots: Vec<&str> = source.disks.iter().map(|each| each.slot.as_str()).collect();
                 let message = format!("{} has no disk {}", source.name, disk.slot);
-                let added = if proxmox.is_some() { "; with a `size` it is added" } else { "" };
+                let added = if capabilities.new_disks { "; with a `size` it is added" } else { "" };
                 findings.push(
                     located(profile, &setting, message).help(format!("it has: {}{added}", slots.join(", "))),
                 );
@@ -273,48 +374,6 @@ fn machine(
                 }
             }
         }
-    }
-    let mut networks = vm.networks.clone();
-    for network in &mut networks {
-        if network.bridge.is_none() {
-            network.bridge = proxmox.and_then(|target| target.bridge.clone());
-        }
-    }
-    let source_spec = match profile.source.image.as_ref().filter(|_| proxmox.is_none()) {
-        Some(path) => SourceSpec::Image { path: path.clone() },
-        None => SourceSpec::Clone {
-            vm: source.vm.clone(),
-            name: source.name.clone(),
-            full: profile.source.full || !source.template,
-            storage: proxmox
-                .and_then(|target| vm.storage.clone().or_else(|| target.disk_storage.clone()))
-                .filter(|_| profile.source.full),
-        },
-    };
-    if !profile.source.full && !source.template && proxmox.is_some() {
-        let message = format!("{} is no template, so it can only be cloned in full", source.name);
-        findings.push(
-            located(profile, "source.full", message).help("leave `full` out, or make a template of it first"),
-        );
-    }
-    MachineSpec {
-        source: source_spec,
-        node,
-        ids: proxmox.and_then(|target| target.vmids),
-        pool: proxmox.and_then(|target| vm.pool.clone().or_else(|| target.pool.clone())),
-        cores: vm.cores,
-        sockets: vm.sockets,
-        cpu: vm.cpu.clone(),
-        memory_mib: vm.memory_mib,
-        disks: if proxmox.is_some() {
-            vm.disks.iter().chain(&vm.state_disks).cloned().collect()
-        } else {
-            vm.disks.clone()
-        },
-        networks,
-        agent: vm.agent,
-        cloud_init: cloud_init_drive(profile, input, source, findings),
-        extra: if proxmox.is_some() { vm.proxmox.clone() } else { vm.qemu.clone() },
     }
 }
 
@@ -377,7 +436,7 @@ fn seed(
 ) -> SeedPlan {
     let (delivery, why) = delivery(profile, input, machine, source, findings);
     let config = &input.target.seed;
-    let served = matches!(delivery, Delivery::Smbios | Delivery::Typed);
+    let served = matches!(delivery, Delivery::Smbios | Delivery::Kernel | Delivery::Typed);
     if delivery == Delivery::Typed && !types_seed(profile) {
         let message = "the seed is to be typed, and no boot step types `{{ seed.url }}`";
         findings.push(
@@ -417,6 +476,13 @@ fn seed(
     }
 }
 
+/// Whether the command line of the kernel that is started names the seed's address.
+fn tells_seed(profile: &Profile) -> bool {
+    profile.source.kernel.as_ref().is_some_and(|kernel| {
+        kernel.cmdline.to_late(|_| String::new()).names().any(|name| name == LateName::SeedUrl)
+    })
+}
+
 fn types_seed(profile: &Profile) -> bool {
     super::boot::types(&profile.boot, LateName::SeedUrl)
 }
@@ -440,6 +506,8 @@ fn delivery(
             Delivery::CloudInitDrive => {
                 if !input.capabilities.cloud_init_drive {
                     Err(format!("{} has no cloud-init drive", input.capabilities.name))
+                } else if profile.seed.answers.is_some() {
+                    Err("an installer does not read its answers from there".into())
                 } else if machine.cloud_init.is_none() {
                     Err(format!("{} has no cloud-init drive, and the profile adds none", source.name))
                 } else if more_than_a_user {
@@ -451,6 +519,13 @@ fn delivery(
                     Ok("the VM has a cloud-init drive: no HTTP and no typing")
                 }
             }
+            Delivery::Smbios if profile.seed.answers.is_some() && profile.seed.kind != Kind::Autoinstall => {
+                Err("an installer does not read its answers from there".into())
+            }
+            Delivery::Kernel if tells_seed(profile) => {
+                Ok("the kernel is started with the address of its answers: no typing")
+            }
+            Delivery::Kernel => Err("no `source.cmdline` with `{{ seed.url }}`".into()),
             Delivery::Smbios if input.capabilities.smbios_serial => match smbios_denied(&input.findings) {
                 Some(denied) => Err(denied.message.clone()),
                 None => Ok("the SMBIOS serial carries the NoCloud address: no typing"),
@@ -467,10 +542,19 @@ fn delivery(
             Delivery::None => Ok("the source has its own user and key"),
         }
     };
-    let all = [Delivery::CloudInitDrive, Delivery::Smbios, Delivery::Disc, Delivery::Typed, Delivery::None];
+    let all = [
+        Delivery::CloudInitDrive,
+        Delivery::Smbios,
+        Delivery::Kernel,
+        Delivery::Disc,
+        Delivery::Typed,
+        Delivery::None,
+    ];
     let named = |name: &String| all.into_iter().find(|rung| rung.name() == name);
     let chosen: Vec<Delivery> = if profile.seed.delivery.is_empty() {
-        if types_seed(profile) {
+        if tells_seed(profile) {
+            vec![Delivery::Kernel]
+        } else if types_seed(profile) {
             vec![Delivery::Typed]
         } else {
             vec![Delivery::CloudInitDrive, Delivery::Smbios, Delivery::Disc, Delivery::Typed]

@@ -36,6 +36,8 @@ pub enum Delivery {
     CloudInitDrive,
     /// The NoCloud address in the SMBIOS system serial; no typing.
     Smbios,
+    /// The address of the answers on the command line of the kernel that is started; no typing.
+    Kernel,
     /// A disc that holds the seed.
     Disc,
     /// The NoCloud address typed on the kernel's command line by the boot steps.
@@ -51,6 +53,7 @@ impl Delivery {
         match self {
             Self::CloudInitDrive => "cloud-init-drive",
             Self::Smbios => "smbios",
+            Self::Kernel => "kernel",
             Self::Disc => "disc",
             Self::Typed => "typed",
             Self::None => "none",
@@ -324,6 +327,9 @@ pub struct Plan {
     pub planned: Timestamp,
     /// The build VM.
     pub machine: MachineSpec,
+    /// The command line of the kernel that it starts with, where it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kernel_cmdline: Option<LateText>,
     /// The seed.
     pub seed: SeedPlan,
     /// The steps on the boot screen.
@@ -375,6 +381,10 @@ impl Plan {
         match &self.machine.source {
             SourceSpec::Clone { .. } => "proxmox-clone",
             SourceSpec::Image { .. } => "qemu",
+            SourceSpec::New => match &self.finish {
+                Finish::Template { .. } => "proxmox-iso",
+                Finish::Files { .. } => "qemu",
+            },
         }
     }
 

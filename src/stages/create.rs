@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use forge_machine::{Attachments, PortError, Standing, TaskHandle, VmRef};
+use forge_machine::{Attachments, MachineSpec, PortError, Standing, TaskHandle, VmRef};
 
 use super::{Created, Seeded};
 use crate::engine::journal::{UndoAction, UndoKind};
@@ -21,19 +21,19 @@ const ADMISSION_LIMIT: Duration = Duration::from_secs(1800);
 /// # Errors
 /// When no id can be claimed, or the target refuses the creation or a setting.
 pub async fn create(cx: &mut Cx, seeded: &Seeded) -> Result<Created, StageError> {
+    let spec = super::media::prepare(cx).await?;
     admitted(cx, None).await?;
-    let vm = claim(cx, seeded).await?;
+    let vm = claim(cx, seeded, &spec).await?;
     cx.bindings.bind(LateName::VmId, &vm.id);
     cx.bindings.bind(LateName::VmNode, &vm.node);
 
     cx.doing(Stage::Create, "configuring it");
     let machine = cx.hypervisor.machine(&vm);
     let attachments: Attachments = seeded.attachments(cx)?;
-    let plan = cx.plan.clone();
     let mark = cx.mark.clone();
     cx.effect(Effect::Configure, async {
         machine
-            .configure(&plan.machine, &mark, &attachments)
+            .configure(&spec, &mark, &attachments)
             .await
             .map_err(|error| StageError::port(format!("{vm} could not be configured"), error))
     })
@@ -74,15 +74,14 @@ async fn admitted(cx: &Cx, at: Option<&VmRef>) -> Result<(), StageError> {
 
 /// Claims an id by creating at it, and waits until it is created. Nothing reserves an id, so whoever creates first has
 /// it; an id that was taken is left to others, for as long as the range has room.
-async fn claim(cx: &mut Cx, seeded: &Seeded) -> Result<VmRef, StageError> {
-    let plan = cx.plan.clone();
+async fn claim(cx: &mut Cx, seeded: &Seeded, spec: &MachineSpec) -> Result<VmRef, StageError> {
     let hypervisor = cx.hypervisor.clone();
     let mut refused: Vec<VmRef> = Vec::new();
     let began = Instant::now();
     while began.elapsed() < CLAIM_PATIENCE {
         let propose = async {
             hypervisor
-                .propose_id(&plan.machine, &refused)
+                .propose_id(spec, &refused)
                 .await
                 .map_err(|error| StageError::port("no id could be chosen for the build VM", error))
         };
@@ -92,7 +91,7 @@ async fn claim(cx: &mut Cx, seeded: &Seeded) -> Result<VmRef, StageError> {
         let mark = cx.mark.clone();
         let submitted = cx
             .effect(Effect::SubmitCreate, async {
-                match hypervisor.submit_create(&plan.machine, &vm, &mark).await {
+                match hypervisor.submit_create(spec, &vm, &mark).await {
                     Ok(task) => Ok(Some(task)),
                     Err(PortError::IdTaken { .. }) => Ok(None),
                     Err(error) if error.is_outcome_unknown() => adopt(cx, &vm, error).await.map(Some),

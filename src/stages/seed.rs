@@ -183,7 +183,8 @@ impl Seeded {
     /// When a late value is missing.
     pub fn attachments(&self, cx: &Cx) -> Result<Attachments, StageError> {
         let access = &cx.plan.access;
-        Ok(match cx.plan.seed.delivery {
+        let cmdline = cx.plan.kernel_cmdline.as_ref().map(|text| cx.bindings.resolve(text)).transpose()?;
+        let attachments = match cx.plan.seed.delivery {
             Delivery::CloudInitDrive => Attachments {
                 cloud_init: Some(CloudInitSettings {
                     user: access.user.clone(),
@@ -197,8 +198,9 @@ impl Seeded {
                 Attachments { smbios_serial: Some(serial::smbios_serial(url)), ..Attachments::default() }
             }
             Delivery::Disc => Attachments { seed_disc: self.disc.clone(), ..Attachments::default() },
-            Delivery::Typed | Delivery::None => Attachments::default(),
-        })
+            Delivery::Kernel | Delivery::Typed | Delivery::None => Attachments::default(),
+        };
+        Ok(Attachments { kernel_cmdline: cmdline, ..attachments })
     }
 
     /// What is cloned, in words.
@@ -208,7 +210,9 @@ impl Seeded {
             SourceSpec::Clone { vm, name, full, .. } => {
                 format!("cloning {name} ({}, {})", vm.id, if *full { "full" } else { "linked" })
             }
-            SourceSpec::Image { path } => format!("making an overlay of {}", path.display()),
+            SourceSpec::Image { image, copy: false } => format!("making an overlay of {image}"),
+            SourceSpec::Image { image, copy: true } => format!("copying {image}"),
+            SourceSpec::New => "making a new VM".to_owned(),
         }
     }
 

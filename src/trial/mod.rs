@@ -33,6 +33,7 @@ pub fn query(template: SourceSelector, target: &Target) -> FactsQuery {
     };
     FactsQuery {
         source: template,
+        isos: Vec::new(),
         storages: Vec::new(),
         bridges: Vec::new(),
         node: None,
@@ -86,29 +87,25 @@ pub fn plan(
         notes: facts.notes.clone(),
         planned: moment.now,
         machine: MachineSpec {
-            source: SourceSpec::Clone {
-                vm: source.vm.clone(),
-                name: source.name.clone(),
-                full: false,
-                storage: None,
-            },
-            node: source.vm.node.clone(),
             ids: proxmox.vmids,
             pool: proxmox.pool.clone(),
-            cores: None,
-            sockets: None,
-            cpu: None,
-            memory_mib: None,
             disks: grown.into_iter().collect(),
-            networks: Vec::new(),
-            agent: None,
             cloud_init: source.cloud_init.clone().map(|(slot, storage)| CloudInitDrive {
                 slot,
                 storage,
                 inherited: true,
             }),
-            extra: std::collections::BTreeMap::new(),
+            ..MachineSpec::new(
+                SourceSpec::Clone {
+                    vm: source.vm.clone(),
+                    name: source.name.clone(),
+                    full: false,
+                    storage: None,
+                },
+                source.vm.node.clone(),
+            )
         },
+        kernel_cmdline: None,
         seed: SeedPlan {
             delivery,
             why,

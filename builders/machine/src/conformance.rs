@@ -3,14 +3,17 @@
 //!
 //! Each behaviour makes its own VM and removes it. A failure names the behaviour and what was seen.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use jiff::Timestamp;
 
 use crate::error::PortError;
 use crate::ids::{ChainId, Nonce, VmRef};
 use crate::ownership::{BuildState, Ownership};
-use crate::port::{Artefact, Attachments, Hypervisor, Power, Standing, StopLadder, StopRung};
+use crate::port::{Artefact, Attachments, Fetch, Hypervisor, Power, Standing, StopLadder, StopRung};
+use crate::source::{Checksum, Location, Medium};
 use crate::spec::{Finish, MachineSpec};
 
 /// What the suite runs over.
@@ -37,6 +40,7 @@ pub async fn run(subject: &Subject<'_>) -> Vec<Failure> {
             failures.push((name, seen));
         }
     };
+    note("its media have their places on the target, however often they are prepared", media(subject).await);
     note("a created VM is ours and stopped", created_is_ours(subject).await);
     note("a taken id is told as taken", taken_id(subject).await);
     note("a VM of another nonce is foreign", other_nonce_is_foreign(subject).await);
@@ -58,6 +62,33 @@ pub async fn run(subject: &Subject<'_>) -> Vec<Failure> {
 struct Made {
     at: VmRef,
     mark: Ownership,
+    spec: MachineSpec,
+}
+
+/// Gives files of this machine as they are.
+struct Here;
+
+#[async_trait]
+impl Fetch for Here {
+    async fn fetch(&self, medium: &Medium) -> Result<PathBuf, PortError> {
+        match &medium.location {
+            Location::File(path) => Ok(path.clone()),
+            other => Err(PortError::NotFound { what: other.to_string() }),
+        }
+    }
+
+    fn tell(&self, _what: &str) {}
+}
+
+async fn media(subject: &Subject<'_>) -> Outcome {
+    let first = subject.hypervisor.prepare_media(&subject.spec, &Here).await.map_err(text)?;
+    let again = subject.hypervisor.prepare_media(&subject.spec, &Here).await.map_err(text)?;
+    expect(first == again, format!("{first:?}, then {again:?}"))?;
+    expect(first.media().count() == subject.spec.media().count(), format!("{first:?}"))?;
+    let open = first.media().find(|medium| {
+        matches!(medium.location, Location::Url(_)) || matches!(medium.checksum, Checksum::File(_))
+    });
+    expect(open.is_none(), format!("{open:?}"))
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "it is handed to map_err")]
@@ -92,13 +123,14 @@ fn mark() -> Ownership {
 
 async fn make(subject: &Subject<'_>) -> Result<Made, String> {
     let mark = mark();
+    let spec = subject.hypervisor.prepare_media(&subject.spec, &Here).await.map_err(text)?;
     let mut refused = Vec::new();
     for _ in 0..20 {
-        let at = subject.hypervisor.propose_id(&subject.spec, &refused).await.map_err(text)?;
-        match subject.hypervisor.submit_create(&subject.spec, &at, &mark).await {
+        let at = subject.hypervisor.propose_id(&spec, &refused).await.map_err(text)?;
+        match subject.hypervisor.submit_create(&spec, &at, &mark).await {
             Ok(task) => {
                 subject.hypervisor.wait(&task).await.map_err(text)?;
-                return Ok(Made { at, mark });
+                return Ok(Made { at, mark, spec });
             }
             Err(PortError::IdTaken { .. }) => refused.push(at),
             Err(error) => return Err(text(error)),
@@ -110,7 +142,7 @@ async fn make(subject: &Subject<'_>) -> Result<Made, String> {
 async fn make_configured(subject: &Subject<'_>) -> Result<Made, String> {
     let made = make(subject).await?;
     let machine = subject.hypervisor.machine(&made.at);
-    machine.configure(&subject.spec, &made.mark, &Attachments::default()).await.map_err(text)?;
+    machine.configure(&made.spec, &made.mark, &Attachments::default()).await.map_err(text)?;
     Ok(made)
 }
 
@@ -145,7 +177,7 @@ async fn created_is_ours(subject: &Subject<'_>) -> Outcome {
 
 async fn taken_id(subject: &Subject<'_>) -> Outcome {
     let made = make(subject).await?;
-    let second = subject.hypervisor.submit_create(&subject.spec, &made.at, &mark()).await;
+    let second = subject.hypervisor.submit_create(&made.spec, &made.at, &mark()).await;
     let still = standing(subject, &made).await?;
     remove(subject, &made).await?;
     expect(matches!(second, Err(PortError::IdTaken { .. })), format!("{second:?}"))?;
@@ -168,7 +200,7 @@ async fn unused_is_gone(subject: &Subject<'_>) -> Outcome {
 async fn configure_twice(subject: &Subject<'_>) -> Outcome {
     let made = make_configured(subject).await?;
     let machine = subject.hypervisor.machine(&made.at);
-    let again = machine.configure(&subject.spec, &made.mark, &Attachments::default()).await.map_err(text);
+    let again = machine.configure(&made.spec, &made.mark, &Attachments::default()).await.map_err(text);
     remove(subject, &made).await?;
     again
 }
@@ -239,7 +271,7 @@ async fn orphan_is_found(subject: &Subject<'_>) -> Outcome {
 async fn finalized_is_committed(subject: &Subject<'_>) -> Outcome {
     let made = make_configured(subject).await?;
     let machine = subject.hypervisor.machine(&made.at);
-    machine.detach(&subject.spec).await.map_err(text)?;
+    machine.detach(&made.spec).await.map_err(text)?;
     let finish = finish_of(subject, &made.mark);
     for _ in 0..2 {
         let task = machine.submit_finalize(&finish).await.map_err(text)?;
@@ -275,34 +307,27 @@ async fn finalized_is_committed(subject: &Subject<'_>) -> Outcome {
 mod tests {
     use super::*;
     use crate::fake::{FakeHypervisor, FakeWorld};
-    use crate::spec::SourceSpec;
+    use crate::source::SourceSpec;
 
     #[tokio::test]
-    async fn the_strict_fake_conforms() {
-        let hypervisor = FakeHypervisor::new(FakeWorld::with_boot_vm());
-        let spec = MachineSpec {
-            source: SourceSpec::Clone {
-                vm: VmRef::new("9000", "fake"),
-                name: "boot-vm".into(),
-                full: true,
-                storage: None,
-            },
-            node: "fake".into(),
-            ids: Some((100, 199)),
-            pool: None,
-            cores: None,
-            sockets: None,
-            cpu: None,
-            memory_mib: None,
-            disks: Vec::new(),
-            networks: Vec::new(),
-            agent: None,
-            cloud_init: None,
-            extra: std::collections::BTreeMap::new(),
+    async fn the_strict_fake_conforms_with_each_source_it_has() {
+        let clone = SourceSpec::Clone {
+            vm: VmRef::new("9000", "fake"),
+            name: "boot-vm".into(),
+            full: true,
+            storage: None,
         };
-        let finish =
-            Finish::Template { name: "tpl-x".into(), tags: vec!["x".into()], notes: "made by a test".into() };
-        let failures = run(&Subject { hypervisor: &hypervisor, spec, finish }).await;
-        assert_eq!(failures, []);
+        let iso = || vec![Medium::file("/isos/installer.iso")];
+        for (source, isos) in [(clone.clone(), Vec::new()), (clone, iso()), (SourceSpec::New, iso())] {
+            let hypervisor = FakeHypervisor::new(FakeWorld::with_boot_vm());
+            let spec = MachineSpec { ids: Some((100, 199)), isos, ..MachineSpec::new(source, "fake") };
+            let finish = Finish::Template {
+                name: "tpl-x".into(),
+                tags: vec!["x".into()],
+                notes: "made by a test".into(),
+            };
+            let failures = run(&Subject { hypervisor: &hypervisor, spec, finish }).await;
+            assert_eq!(failures, []);
+        }
     }
 }

@@ -3,13 +3,15 @@
 use serde::{Deserialize, Serialize};
 
 use crate::ids::VmRef;
-use crate::spec::SourceSelector;
+use crate::source::{Medium, SourceSelector};
 
 /// What planning needs to know of the target.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FactsQuery {
     /// What the build starts from.
     pub source: SourceSelector,
+    /// The media for its CD-ROM drives.
+    pub isos: Vec<Medium>,
     /// Storages that the profile or the site file names.
     pub storages: Vec<String>,
     /// Bridges that the profile or the site file names.
@@ -56,7 +58,7 @@ pub struct SourceDisk {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct SourceFacts {
-    /// The VM; for an image file its path is the id.
+    /// The VM; for an image file its path is the id, for a new VM it is empty.
     pub vm: VmRef,
     /// Its name.
     pub name: String,

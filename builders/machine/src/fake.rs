@@ -18,10 +18,11 @@ use crate::facts::{Facts, FactsQuery, Finding, SourceDisk, SourceFacts, StorageF
 use crate::ids::{Nonce, TaskHandle, VmRef};
 use crate::ownership::{BuildState, Ownership};
 use crate::port::{
-    AddressReport, Artefact, Attachments, Capabilities, Hypervisor, Machine, MachineState, Orphan, Power,
-    Standing, StopLadder, StopRung,
+    AddressReport, Artefact, Attachments, Capabilities, Fetch, Hypervisor, Machine, MachineState, Orphan,
+    Power, Standing, StopLadder, StopRung,
 };
-use crate::spec::{CloneSelector, Finish, MachineSpec, SourceSelector, SourceSpec};
+use crate::source::{Checksum, Location, SourceSelector, SourceSpec};
+use crate::spec::{CloneSelector, Finish, MachineSpec};
 
 /// A VM of the fake.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,6 +45,8 @@ pub struct FakeVm {
     pub onboot: bool,
     /// The seed that is attached.
     pub attachments: Attachments,
+    /// The media in its drives.
+    pub isos: Vec<String>,
 }
 
 impl FakeVm {
@@ -60,6 +63,7 @@ impl FakeVm {
             protection: false,
             onboot: false,
             attachments: Attachments::default(),
+            isos: Vec::new(),
         }
     }
 }
@@ -253,6 +257,9 @@ impl Hypervisor for FakeHypervisor {
             name: "fake",
             clones: true,
             images: false,
+            isos: true,
+            new_disks: true,
+            kernel_boot: true,
             cloud_init_drive: false,
             smbios_serial: true,
             seed_disc: false,
@@ -270,19 +277,33 @@ impl Hypervisor for FakeHypervisor {
             SourceSelector::Clone(CloneSelector::Tags(tags)) => {
                 vm.template && tags.iter().all(|tag| vm.tags.contains(tag))
             }
-            SourceSelector::Image(_) => false,
+            SourceSelector::Image(_) | SourceSelector::New => false,
         });
-        let source = found.map(|(at, vm)| SourceFacts {
-            vm: at.clone(),
-            name: vm.name.clone(),
-            template: vm.template,
-            running: vm.power != Power::Stopped,
-            disks: vec![SourceDisk { slot: "scsi0".into(), storage: "local".into(), size: 1 << 30 }],
+        let blank = (query.source == SourceSelector::New).then(|| SourceFacts {
+            vm: VmRef::new("", "fake"),
+            name: "a new VM".into(),
+            template: false,
+            running: false,
+            disks: Vec::new(),
             cloud_init: None,
             agent: true,
-            networks: vec![("net0".into(), "virtio,bridge=vmbr0".into())],
-            memory_mib: 1024,
-            cores: 1,
+            networks: Vec::new(),
+            memory_mib: 0,
+            cores: 0,
+        });
+        let source = blank.or_else(|| {
+            found.map(|(at, vm)| SourceFacts {
+                vm: at.clone(),
+                name: vm.name.clone(),
+                template: vm.template,
+                running: vm.power != Power::Stopped,
+                disks: vec![SourceDisk { slot: "scsi0".into(), storage: "local".into(), size: 1 << 30 }],
+                cloud_init: None,
+                agent: true,
+                networks: vec![("net0".into(), "virtio,bridge=vmbr0".into())],
+                memory_mib: 1024,
+                cores: 1,
+            })
         });
         let findings = if source.is_some() {
             Vec::new()
@@ -311,6 +332,17 @@ impl Hypervisor for FakeHypervisor {
         Vec::new()
     }
 
+    async fn prepare_media(&self, spec: &MachineSpec, fetch: &dyn Fetch) -> Result<MachineSpec, PortError> {
+        let mut spec = spec.clone();
+        for medium in spec.media_mut() {
+            if !matches!(medium.location, Location::Volume(_)) {
+                medium.location = Location::File(fetch.fetch(medium).await?);
+            }
+            medium.checksum = Checksum::None;
+        }
+        Ok(spec)
+    }
+
     async fn propose_id(&self, spec: &MachineSpec, refused: &[VmRef]) -> Result<VmRef, PortError> {
         let (low, high) = spec.ids.unwrap_or((100, 999_999));
         let vms = self.world.vms();
@@ -327,9 +359,23 @@ impl Hypervisor for FakeHypervisor {
         at: &VmRef,
         mark: &Ownership,
     ) -> Result<TaskHandle, PortError> {
-        let SourceSpec::Clone { vm: source, .. } = spec.source.clone() else {
-            return Err(PortError::Unsupported { backend: "fake", what: "start from an image".into() });
+        if let Some(medium) = spec
+            .media()
+            .find(|medium| matches!(medium.location, Location::Url(_)) || medium.checksum != Checksum::None)
+        {
+            return Err(PortError::failed(
+                "creating the VM",
+                format!("{medium} is not on the target: its place was not prepared"),
+            ));
+        }
+        let source = match spec.source.clone() {
+            SourceSpec::Clone { vm, .. } => Some(vm),
+            SourceSpec::New => None,
+            SourceSpec::Image { .. } => {
+                return Err(PortError::Unsupported { backend: "fake", what: "start from an image".into() });
+            }
         };
+        let isos: Vec<String> = spec.isos.iter().map(ToString::to_string).collect();
         let (at, mark, world) = (at.clone(), mark.clone(), self.world.clone());
         let what = format!("create {}", at.id);
         self.world
@@ -337,7 +383,10 @@ impl Hypervisor for FakeHypervisor {
                 if state.vms.contains_key(&at) {
                     return Err(PortError::IdTaken { id: at.id.clone() });
                 }
-                let source = state.vms.get(&source).ok_or_else(|| missing(&source))?.clone();
+                let source = match &source {
+                    Some(source) => state.vms.get(source).ok_or_else(|| missing(source))?.clone(),
+                    None => FakeVm::new(""),
+                };
                 state.next_task += 1;
                 let task = format!("task-{}", state.next_task);
                 state.tasks.insert(task.clone(), None);
@@ -361,6 +410,7 @@ impl Hypervisor for FakeHypervisor {
                             power: Power::Stopped,
                             template: false,
                             lock: None,
+                            isos,
                             ..source
                         };
                         state.vms.insert(at.clone(), clone);

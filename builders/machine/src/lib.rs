@@ -13,9 +13,11 @@ pub mod console;
 pub mod error;
 pub mod facts;
 pub mod guest;
+pub mod hardware;
 pub mod ids;
 pub mod ownership;
 pub mod port;
+pub mod source;
 pub mod spec;
 
 #[cfg(feature = "testing")]
@@ -27,13 +29,15 @@ pub use console::{Display, DisplayStream, KeyChord};
 pub use error::{PortError, Retry};
 pub use facts::{Facts, FactsQuery, Finding, SourceFacts, StorageFacts, TemplateFacts};
 pub use guest::{Command, ExecOutcome, Guest, GuestError, OutputSink, Stream};
+pub use hardware::{Bios, EfiDisk, Hardware, TpmState};
 pub use ids::{ChainId, Nonce, TaskHandle, VmRef};
 pub use ownership::{BuildState, Ownership};
 pub use port::{
-    AddressReport, Artefact, Attachments, Capabilities, CloudInitSettings, Hypervisor, Machine, MachineState,
-    Orphan, Power, Standing, StopLadder, StopRung,
+    AddressReport, Artefact, Attachments, Capabilities, CloudInitSettings, Fetch, Hypervisor, Machine,
+    MachineState, Orphan, Power, Standing, StopLadder, StopRung,
 };
+pub use source::{Algorithm, BootFile, Checksum, KernelSpec, Location, Medium, SourceSelector, SourceSpec};
 pub use spec::{
     CloneSelector, CloudInitDrive, DiskSpec, FileFormat, Finish, MANIFEST_ENDING, MachineSpec, NetworkSpec,
-    SUMS_ENDING, SourceSelector, SourceSpec, TAG_LATEST,
+    SUMS_ENDING, TAG_LATEST,
 };

@@ -1,9 +1,9 @@
 //! The two traits that a backend implements: [`Hypervisor`] (the target) and [`Machine`] (one VM on it).
 //!
 //! ```text
-//!  facts ─ check ─ propose_id ─ submit_create ─ wait ─ machine ─ configure ─ submit_start ─ wait
-//!                                   │ lost answer, dead process
-//!                                   └─ standing ── stop_task ── power_off ── destroy
+//!  facts ─ check ─ prepare_media ─ propose_id ─ submit_create ─ wait ─ machine ─ configure ─ submit_start ─ wait
+//!                                                   │ lost answer, dead process
+//!                                                   └─ standing ── stop_task ── power_off ── destroy
 //!  … guest work … ─ stop ─ detach ─ submit_finalize ─ wait ─ artefact
 //! ```
 //!
@@ -25,6 +25,7 @@ use crate::error::PortError;
 use crate::facts::{Facts, FactsQuery, Finding, TemplateFacts};
 use crate::ids::{Nonce, TaskHandle, VmRef};
 use crate::ownership::Ownership;
+use crate::source::Medium;
 use crate::spec::{Finish, MachineSpec};
 
 /// What a backend can do, known when planning.
@@ -34,8 +35,14 @@ pub struct Capabilities {
     pub name: &'static str,
     /// It clones VMs of the target.
     pub clones: bool,
-    /// It starts from disk images of this machine.
+    /// It starts from disk images.
     pub images: bool,
+    /// It makes VMs with empty disks and puts media into their drives.
+    pub isos: bool,
+    /// It adds empty disks to what the source has.
+    pub new_disks: bool,
+    /// It starts a kernel without a boot loader.
+    pub kernel_boot: bool,
     /// It has a cloud-init drive of its own.
     pub cloud_init_drive: bool,
     /// It can put a NoCloud address into the SMBIOS serial.
@@ -70,6 +77,22 @@ pub struct Attachments {
     pub seed_disc: Option<Vec<u8>>,
     /// Settings for the cloud-init drive.
     pub cloud_init: Option<CloudInitSettings>,
+    /// The command line of the kernel that the first start takes.
+    pub kernel_cmdline: Option<String>,
+}
+
+/// Brings media to this machine: given to a backend by the engine, which downloads, proves and keeps them.
+#[async_trait]
+pub trait Fetch: Send + Sync {
+    /// The file of this machine that holds a medium, proved by its checksum. May be dropped: what was downloaded so far
+    /// is kept and gone on with.
+    ///
+    /// # Errors
+    /// When it can't be had, or is not what its checksum says.
+    async fn fetch(&self, medium: &Medium) -> Result<PathBuf, PortError>;
+
+    /// Tells what is being done with the media, in a few words.
+    fn tell(&self, what: &str);
 }
 
 /// Whether a VM runs.
@@ -204,6 +227,14 @@ pub trait Hypervisor: std::fmt::Debug + Send + Sync {
 
     /// Checks a spec against the facts. Pure: asks nobody.
     fn check(&self, spec: &MachineSpec, facts: &Facts) -> Vec<Finding>;
+
+    /// Brings every medium of a spec to where the target reads it, and gives the spec with those places in it, as
+    /// creating and configuring want it. What it leaves there is a cache for later builds, not this build's. May be
+    /// dropped.
+    ///
+    /// # Errors
+    /// When a medium can't be had or brought there.
+    async fn prepare_media(&self, spec: &MachineSpec, fetch: &dyn Fetch) -> Result<MachineSpec, PortError>;
 
     /// Names an id that is free now. It reserves nothing: creating may still find it taken.
     ///

@@ -6,7 +6,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::VmRef;
+use crate::hardware::Hardware;
+use crate::source::{BootFile, KernelSpec, Medium, SourceSpec};
 
 /// How a profile names the VM to clone.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,45 +31,12 @@ impl fmt::Display for CloneSelector {
     }
 }
 
-/// What a profile wants to start from, before the target was asked.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum SourceSelector {
-    /// A VM or template on the target.
-    Clone(CloneSelector),
-    /// A disk image on this machine.
-    Image(PathBuf),
-}
-
-/// What a build starts from, after the target was asked.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum SourceSpec {
-    /// A VM or template on the target.
-    #[serde(rename_all = "kebab-case")]
-    Clone {
-        /// The VM to clone.
-        vm: VmRef,
-        /// Its name, for messages.
-        name: String,
-        /// Copies the disks; `false` makes overlays that pin the base.
-        full: bool,
-        /// The storage for the copied disks; `None` keeps the source's.
-        storage: Option<String>,
-    },
-    /// A disk image on this machine (local QEMU).
-    #[serde(rename_all = "kebab-case")]
-    Image {
-        /// The image file; never written to.
-        path: PathBuf,
-    },
-}
-
 /// A disk as the profile names it. Only what is given is changed on a clone.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct DiskSpec {
-    /// The slot, by Proxmox's names (`scsi0`, `virtio0`, `sata1`, `ide0`).
+    /// The slot, by Proxmox's names (`scsi0`, `virtio0`, `sata1`, `ide0`), and `nvme0` where the backend has it. A disk
+    /// that the source does not have is made, empty, and needs a size.
     pub slot: String,
     /// The size in bytes; a clone's disk is grown to it, never shrunk.
     pub size: Option<u64>,
@@ -118,6 +86,12 @@ pub struct CloudInitDrive {
 pub struct MachineSpec {
     /// What it starts from.
     pub source: SourceSpec,
+    /// The media in its CD-ROM drives; the first is the one to install from.
+    pub isos: Vec<Medium>,
+    /// The kernel that the first start takes instead of a boot loader.
+    pub kernel: Option<KernelSpec>,
+    /// Firmware, chipset, TPM and the like.
+    pub hardware: Hardware,
     /// The node that holds the VM.
     pub node: String,
     /// The ids forge may use: inclusive; `None` asks the target for the next one.
@@ -142,6 +116,68 @@ pub struct MachineSpec {
     pub cloud_init: Option<CloudInitDrive>,
     /// Keys of this backend only (`[vm.proxmox]`, `[vm.qemu]`), passed through.
     pub extra: BTreeMap<String, String>,
+}
+
+impl MachineSpec {
+    /// A VM on a node of which nothing else is said.
+    #[must_use]
+    pub fn new(source: SourceSpec, node: impl Into<String>) -> Self {
+        Self {
+            source,
+            isos: Vec::new(),
+            kernel: None,
+            hardware: Hardware::default(),
+            node: node.into(),
+            ids: None,
+            pool: None,
+            cores: None,
+            sockets: None,
+            cpu: None,
+            memory_mib: None,
+            disks: Vec::new(),
+            networks: Vec::new(),
+            agent: None,
+            cloud_init: None,
+            extra: BTreeMap::new(),
+        }
+    }
+
+    /// Whether an installer writes the disks: the guest reboots or powers off when it is done, and only then is what
+    /// the build is about.
+    #[must_use]
+    pub fn is_install(&self) -> bool {
+        matches!(self.source, SourceSpec::New)
+    }
+
+    /// Every medium that the build reads.
+    pub fn media(&self) -> impl Iterator<Item = &Medium> {
+        let image = match &self.source {
+            SourceSpec::Image { image, .. } => Some(image),
+            SourceSpec::Clone { .. } | SourceSpec::New => None,
+        };
+        let files =
+            self.kernel.iter().flat_map(|kernel| std::iter::once(&kernel.kernel).chain(&kernel.initrds));
+        let files = files.filter_map(|file| match file {
+            BootFile::Medium(medium) => Some(medium),
+            BootFile::InIso(_) => None,
+        });
+        image.into_iter().chain(&self.isos).chain(files)
+    }
+
+    /// Likewise, to be replaced by what is known better.
+    pub fn media_mut(&mut self) -> impl Iterator<Item = &mut Medium> {
+        let image = match &mut self.source {
+            SourceSpec::Image { image, .. } => Some(image),
+            SourceSpec::Clone { .. } | SourceSpec::New => None,
+        };
+        let kernel = self.kernel.iter_mut();
+        let files = kernel.flat_map(|kernel| std::iter::once(&mut kernel.kernel).chain(&mut kernel.initrds));
+        let files = files.filter_map(|file| match file {
+            BootFile::Medium(medium) => Some(medium),
+            BootFile::InIso(_) => None,
+        });
+        image.into_iter().chain(&mut self.isos).chain(files)
+    }
 }
 
 /// An output format of [`Finish::Files`].

@@ -133,10 +133,23 @@ pub fn cpu(spec: &MachineSpec, offered: &[String]) -> Option<Finding> {
 }
 
 fn source(spec: &MachineSpec, facts: &Facts, findings: &mut Vec<Finding>) {
+    if !spec.isos.is_empty() {
+        let message = "this version of forge attaches no media on Proxmox VE";
+        findings.push(Finding::fatal("source.iso", message, "attach them to the boot VM"));
+    }
+    if spec.kernel.is_some() {
+        let message = "Proxmox VE starts no kernel without a boot loader";
+        findings.push(Finding::fatal("source.kernel", message, "drive the boot menu with `[boot]`"));
+    }
     match &spec.source {
-        SourceSpec::Image { path } => findings.push(Finding::fatal(
+        SourceSpec::Image { image, .. } => findings.push(Finding::fatal(
             "source.image",
-            format!("Proxmox VE can't start from {} of this machine", path.display()),
+            format!("this version of forge does not start from {image} on Proxmox VE"),
+            "clone a boot VM instead (`source.clone`)",
+        )),
+        SourceSpec::New => findings.push(Finding::fatal(
+            "source",
+            "this version of forge does not install from media on Proxmox VE",
             "clone a boot VM instead (`source.clone`)",
         )),
         SourceSpec::Clone { full, name, .. } => {
@@ -267,7 +280,6 @@ fn networks(config: &ProxmoxConfig, spec: &MachineSpec, facts: &Facts, findings:
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
 
     use forge_machine::facts::SourceDisk;
     use forge_machine::{CloudInitDrive, DiskSpec, NetworkSpec, SourceFacts, StorageFacts, VmRef};
@@ -325,19 +337,7 @@ mod tests {
 
     fn spec() -> MachineSpec {
         MachineSpec {
-            source: SourceSpec::Clone {
-                vm: VmRef::new("9000", "pve1"),
-                name: "boot-vm".into(),
-                full: true,
-                storage: Some("lvm".into()),
-            },
-            node: "pve1".into(),
             ids: Some((9000, 9099)),
-            pool: None,
-            cores: None,
-            sockets: None,
-            cpu: None,
-            memory_mib: None,
             disks: vec![DiskSpec {
                 slot: "scsi0".into(),
                 size: Some(4 << 30),
@@ -350,9 +350,16 @@ mod tests {
                 vlan: None,
                 ..NetworkSpec::default()
             }],
-            agent: None,
             cloud_init: Some(CloudInitDrive { slot: "ide2".into(), storage: "lvm".into(), inherited: false }),
-            extra: BTreeMap::new(),
+            ..MachineSpec::new(
+                SourceSpec::Clone {
+                    vm: VmRef::new("9000", "pve1"),
+                    name: "boot-vm".into(),
+                    full: true,
+                    storage: Some("lvm".into()),
+                },
+                "pve1",
+            )
         }
     }
 
@@ -376,7 +383,7 @@ mod tests {
                     storage: None,
                 };
             }),
-            ("source.image", "x.qcow2", |spec| spec.source = SourceSpec::Image { path: "x.qcow2".into() }),
+            ("source.image", "x.qcow2", |spec| spec.source = SourceSpec::image("x.qcow2")),
             ("template.cloud-init.storage", "does not take VM disks", |spec| {
                 spec.cloud_init =
                     Some(CloudInitDrive { slot: "ide2".into(), storage: "local".into(), inherited: false });

@@ -58,7 +58,15 @@ pub async fn discover(
         SourceSelector::Image(_) => {
             findings.push(Finding::fatal(
                 "source.image",
-                "Proxmox VE can't start from an image file of this machine",
+                "this version of forge does not start from disk images on Proxmox VE",
+                "clone a boot VM instead (`source.clone`)",
+            ));
+            None
+        }
+        SourceSelector::New => {
+            findings.push(Finding::fatal(
+                "source",
+                "this version of forge does not install from media on Proxmox VE",
                 "clone a boot VM instead (`source.clone`)",
             ));
             None

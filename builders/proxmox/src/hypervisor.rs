@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use forge_machine::{
-    BuildState, Capabilities, Facts, FactsQuery, Finding, Hypervisor, Machine, MachineSpec, Nonce, Orphan,
-    Ownership, PortError, Standing, TaskHandle, TemplateFacts, VmRef,
+    BuildState, Capabilities, Facts, FactsQuery, Fetch, Finding, Hypervisor, Machine, MachineSpec, Nonce,
+    Orphan, Ownership, PortError, Standing, TaskHandle, TemplateFacts, VmRef,
 };
 use serde_json::Value;
 
@@ -182,6 +182,9 @@ impl Hypervisor for ProxmoxHypervisor {
             name: "Proxmox VE",
             clones: true,
             images: false,
+            isos: false,
+            new_disks: true,
+            kernel_boot: false,
             cloud_init_drive: true,
             smbios_serial: true,
             seed_disc: false,
@@ -207,6 +210,15 @@ impl Hypervisor for ProxmoxHypervisor {
             findings.extend(check::cpu(spec, &learnt.cpus));
         }
         findings
+    }
+
+    async fn prepare_media(&self, spec: &MachineSpec, _fetch: &dyn Fetch) -> Result<MachineSpec, PortError> {
+        match spec.media().next() {
+            None => Ok(spec.clone()),
+            Some(medium) => {
+                Err(PortError::Unsupported { backend: "Proxmox VE", what: format!("be given {medium}") })
+            }
+        }
     }
 
     async fn propose_id(&self, spec: &MachineSpec, refused: &[VmRef]) -> Result<VmRef, PortError> {

@@ -1,32 +1,19 @@
 //! Tables for [`super`]: what is sent for which spec and which present configuration.
 
-use std::collections::BTreeMap;
-
 use forge_machine::{ChainId, CloudInitDrive, DiskSpec, Nonce};
 
 use super::*;
 
 fn spec() -> MachineSpec {
-    MachineSpec {
-        source: SourceSpec::Clone {
+    MachineSpec::new(
+        SourceSpec::Clone {
             vm: VmRef::new("9000", "pve1"),
             name: "boot-vm".into(),
             full: true,
             storage: None,
         },
-        node: "pve1".into(),
-        ids: None,
-        pool: None,
-        cores: None,
-        sockets: None,
-        cpu: None,
-        memory_mib: None,
-        disks: Vec::new(),
-        networks: Vec::new(),
-        agent: None,
-        cloud_init: None,
-        extra: BTreeMap::new(),
-    }
+        "pve1",
+    )
 }
 
 fn the_mark(state: BuildState) -> Ownership {
@@ -87,7 +74,7 @@ fn the_clone_call_carries_the_nonce_and_only_what_proxmox_takes() {
     );
     assert_eq!((params.get("target"), params.get("pool")), (Some("pve1"), Some("builds")));
 
-    linked.source = SourceSpec::Image { path: "x.qcow2".into() };
+    linked.source = SourceSpec::image("x.qcow2");
     assert!(clone(&linked, &at, &mark).is_none());
 }
 

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
-use forge_machine::{Attachments, Facts, Finding, MachineSpec, NetworkSpec, Nonce, SourceSpec};
+use forge_machine::{Attachments, Facts, Finding, Hardware, MachineSpec, NetworkSpec, Nonce, SourceSpec};
 use serde::{Deserialize, Serialize};
 
 use crate::accel::Accelerator;
@@ -224,6 +224,15 @@ pub fn findings(spec: &MachineSpec, facts: &Facts) -> Vec<Finding> {
             format!("a local QEMU has no VM `{name}` to clone"),
             "name a disk image with `source.image`, or build on a Proxmox VE target",
         ));
+    }
+    let missing = [
+        ("source.iso", !spec.isos.is_empty(), "attaches no media"),
+        ("source.kernel", spec.kernel.is_some(), "starts no kernel without a boot loader"),
+        ("vm", spec.hardware != Hardware::default(), "does not change firmware, chipset or TPM"),
+    ];
+    for (setting, _, what) in missing.iter().filter(|(_, asked, _)| *asked) {
+        let message = format!("this version of forge {what} on a local QEMU");
+        found.push(Finding::fatal(*setting, message, "leave it out"));
     }
     let source_size =
         facts.source.as_ref().and_then(|source| source.disks.first()).map_or(0, |disk| disk.size);

@@ -6,21 +6,7 @@ use forge_machine::{DiskSpec, SourceFacts, VmRef};
 use super::*;
 
 fn spec() -> MachineSpec {
-    MachineSpec {
-        source: SourceSpec::Image { path: "/images/debian.qcow2".into() },
-        node: "localhost".into(),
-        ids: None,
-        pool: None,
-        cores: None,
-        sockets: None,
-        cpu: None,
-        memory_mib: None,
-        disks: Vec::new(),
-        networks: Vec::new(),
-        agent: None,
-        cloud_init: None,
-        extra: BTreeMap::new(),
-    }
+    MachineSpec::new(SourceSpec::image("/images/debian.qcow2"), "localhost")
 }
 
 fn network(model: &str) -> NetworkSpec {

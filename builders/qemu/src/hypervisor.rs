@@ -13,9 +13,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use forge_machine::facts::SourceDisk;
 use forge_machine::{
-    Artefact, BuildState, Capabilities, Facts, FactsQuery, Finding, Hypervisor, Machine, MachineSpec, Nonce,
-    Orphan, Ownership, PortError, Power, SourceFacts, SourceSelector, SourceSpec, Standing, TaskHandle,
-    VmRef,
+    Artefact, BuildState, Capabilities, Facts, FactsQuery, Fetch, Finding, Hypervisor, Location, Machine,
+    MachineSpec, Medium, Nonce, Orphan, Ownership, PortError, Power, SourceFacts, SourceSelector, SourceSpec,
+    Standing, TaskHandle, VmRef,
 };
 use tokio::process::Command;
 use tokio::sync::{OnceCell, watch};
@@ -239,6 +239,9 @@ impl Hypervisor for QemuHypervisor {
             name: NAME,
             clones: false,
             images: true,
+            isos: false,
+            new_disks: false,
+            kernel_boot: false,
             cloud_init_drive: false,
             smbios_serial: true,
             seed_disc: true,
@@ -286,16 +289,36 @@ impl Hypervisor for QemuHypervisor {
                 format!("a local QEMU can't clone {selector}"),
                 "name a disk image with `source.image`, or build on a Proxmox VE target",
             )),
-            SourceSelector::Image(path) => match self.source_facts(path).await {
-                Ok(source) => facts.source = Some(source),
-                Err(finding) => findings.push(finding),
-            },
+            SourceSelector::Image(Medium { location: Location::File(path), .. }) => {
+                match self.source_facts(path).await {
+                    Ok(source) => facts.source = Some(source),
+                    Err(finding) => findings.push(finding),
+                }
+            }
+            SourceSelector::Image(medium) => findings.push(Finding::fatal(
+                "source.image",
+                format!("this version of forge does not get {medium}"),
+                "download it, and name the file",
+            )),
+            SourceSelector::New => findings.push(Finding::fatal(
+                "source",
+                "this version of forge does not install from media on a local QEMU",
+                "name a disk image with `source.image`",
+            )),
         }
         Ok((facts, findings))
     }
 
     fn check(&self, spec: &MachineSpec, facts: &Facts) -> Vec<Finding> {
         args::findings(spec, facts)
+    }
+
+    async fn prepare_media(&self, spec: &MachineSpec, fetch: &dyn Fetch) -> Result<MachineSpec, PortError> {
+        let mut spec = spec.clone();
+        for medium in spec.media_mut() {
+            *medium = Medium::file(fetch.fetch(medium).await?);
+        }
+        Ok(spec)
     }
 
     async fn propose_id(&self, _spec: &MachineSpec, refused: &[VmRef]) -> Result<VmRef, PortError> {
@@ -314,7 +337,8 @@ impl Hypervisor for QemuHypervisor {
         at: &VmRef,
         mark: &Ownership,
     ) -> Result<TaskHandle, PortError> {
-        let SourceSpec::Image { path } = &spec.source else {
+        let SourceSpec::Image { image: Medium { location: Location::File(path), .. }, .. } = &spec.source
+        else {
             return Err(PortError::Unsupported { backend: NAME, what: "clone VMs".to_owned() });
         };
         let dir = self.shared.directory(at)?;

@@ -85,24 +85,10 @@ pub(crate) async fn rig() -> Option<Rig> {
         ..QemuTarget::new("local", root)
     };
     let spec = MachineSpec {
-        source: SourceSpec::Image { path: image },
-        node: NODE.into(),
-        ids: None,
-        pool: None,
         cores: Some(1),
-        sockets: None,
-        cpu: None,
         memory_mib: Some(64),
-        disks: vec![DiskSpec {
-            slot: "virtio0".into(),
-            size: Some(2 << 20),
-            discard: None,
-            ..DiskSpec::default()
-        }],
-        networks: Vec::new(),
-        agent: None,
-        cloud_init: None,
-        extra: std::collections::BTreeMap::new(),
+        disks: vec![DiskSpec { slot: "virtio0".into(), size: Some(2 << 20), ..DiskSpec::default() }],
+        ..MachineSpec::new(SourceSpec::image(image), NODE)
     };
     let mark = Ownership {
         nonce: Nonce::from_bytes(rand::random()),
@@ -278,9 +264,10 @@ async fn finalize_work_that_is_stopped_leaves_the_vm_and_destroying_it_leaves_no
 #[tokio::test]
 async fn facts_name_the_version_the_accelerator_and_the_image() {
     let Some(rig) = rig().await else { return };
-    let SourceSpec::Image { path } = rig.spec.source.clone() else { panic!("an image") };
-    let query = |path: PathBuf| FactsQuery {
-        source: SourceSelector::Image(path),
+    let SourceSpec::Image { image, .. } = rig.spec.source.clone() else { panic!("an image") };
+    let query = |image: Medium| FactsQuery {
+        source: SourceSelector::Image(image),
+        isos: Vec::new(),
         storages: Vec::new(),
         bridges: Vec::new(),
         node: None,
@@ -289,20 +276,21 @@ async fn facts_name_the_version_the_accelerator_and_the_image() {
         pool: None,
         needs_console: false,
     };
-    let (facts, findings) = rig.hypervisor.facts(&query(path)).await.expect("asked");
+    let (facts, findings) = rig.hypervisor.facts(&query(image)).await.expect("asked");
     assert_eq!(findings, []);
     assert!(facts.product.starts_with("QEMU ") && facts.product.contains('.'), "{}", facts.product);
     assert_eq!(facts.notes, ["accelerator TCG: the site file says so", "sandbox: on (seccomp)"]);
     assert_eq!(facts.source.expect("found").disks.first().map(|disk| disk.size), Some(1 << 20));
     assert_eq!(rig.hypervisor.check(&rig.spec, &Facts { source: None, ..facts_without_source() }), []);
 
-    let (facts, findings) = rig.hypervisor.facts(&query("/nonexistent/image".into())).await.expect("asked");
+    let (facts, findings) =
+        rig.hypervisor.facts(&query(Medium::file("/nonexistent/image"))).await.expect("asked");
     assert!(facts.source.is_none());
     let finding = findings.first().expect("a finding");
     assert!(finding.fatal && finding.help.contains("No such file"), "{finding:?}");
 
     let bare = QemuHypervisor::new(QemuTarget { binary: "no-such-qemu".into(), ..rig.target() });
-    let (_, findings) = bare.facts(&query("/nonexistent/image".into())).await.expect("asked");
+    let (_, findings) = bare.facts(&query(Medium::file("/nonexistent/image"))).await.expect("asked");
     assert!(
         findings.first().is_some_and(|finding| finding.message.contains("not installed")),
         "{findings:?}"
@@ -368,7 +356,7 @@ async fn a_real_guest_fetches_its_seed_answers_by_its_agent_and_shuts_down_when_
         return;
     };
     let Some(mut rig) = rig().await else { return };
-    rig.spec.source = SourceSpec::Image { path: image.into() };
+    rig.spec.source = SourceSpec::image(image);
     rig.spec.disks.clear();
     rig.spec.cores = Some(2);
     rig.spec.memory_mib = Some(1024);

@@ -1,16 +1,20 @@
 //! `[source]`.
 
-use forge_machine::CloneSelector;
+use forge_machine::{BootFile, Checksum, CloneSelector, KernelSpec, Location, Medium};
 
 use super::{Load, beside};
-use crate::config::place::Node;
-use crate::config::profile::{Medium, Source};
+use crate::config::place::{Node, Place};
+use crate::config::profile::{Kernel, Source};
 use crate::config::reader::Reader;
+use crate::config::template::{Scope, Template};
+
+const SUMS: &str = "checksum = \"sha256:…\", or \"file:https://…/SHA256SUMS\": the publisher's own sums";
 
 impl Load<'_> {
     pub(super) fn source(&mut self, root: &mut Reader<'_>) -> Source {
         let mut source = Source::default();
-        let help = "write `clone = \"boot-vm\"` (Proxmox) or `image = \"disk.qcow2\"` (QEMU) in it";
+        let help =
+            "write `clone = \"boot-vm\"` (Proxmox), `image = \"disk.qcow2\"` (QEMU) or `iso = { … }` in it";
         if root.any("source").is_none() {
             self.findings.push(root.finding("source", "`[source]` is missing").help(help));
         }
@@ -22,24 +26,21 @@ impl Load<'_> {
             None => None,
         };
         source.full = reader.flag("full", &mut self.findings).unwrap_or(true);
-        let place = reader.place_of("image").clone();
-        match reader.any("image").map(|spot| &spot.node) {
-            Some(Node::Table(_)) => source.download = self.medium(&mut reader, "image"),
-            _ => source.image = self.filled(&mut reader, "image").map(|path| beside(&place, &path)),
+        source.image = self.medium(&mut reader, "image", Some(&mut source.copy));
+        source.isos.extend(self.medium(&mut reader, "iso", None));
+        let further = self.media(&mut reader, "additional-isos");
+        if source.isos.is_empty() && !further.is_empty() && source.clone.is_none() && source.image.is_none() {
+            let finding =
+                reader.finding("additional-isos", "there is no `source.iso` that they are added to");
+            self.findings.push(finding.help("the medium to install from is `iso`"));
         }
-        source.iso = match reader.any("iso").map(|spot| &spot.node) {
-            Some(Node::Table(_)) => self.medium(&mut reader, "iso"),
-            Some(_) => {
-                let file = self.filled(&mut reader, "iso");
-                Some(Medium { url: None, file, checksum: None })
-            }
-            None => None,
-        };
+        source.isos.extend(further);
+        source.kernel = self.kernel(&mut reader, !source.isos.is_empty());
         reader.done(&mut self.findings);
         let none = source.clone.is_none()
             && source.image.is_none()
-            && source.iso.is_none()
-            && source.download.is_none();
+            && source.isos.is_empty()
+            && source.kernel.is_none();
         if none && self.findings.len() == before {
             self.findings.push(root.finding("source", "`[source]` names nothing to start from").help(help));
         }
@@ -64,43 +65,189 @@ impl Load<'_> {
         }
     }
 
-    /// A medium or image with where it is from: `url` or `file`, and the checksum of what is downloaded.
-    fn medium(&mut self, reader: &mut Reader<'_>, key: &'static str) -> Option<Medium> {
+    /// A kernel to start with, its initrds and its command line.
+    fn kernel(&mut self, reader: &mut Reader<'_>, iso: bool) -> Option<Kernel> {
+        let mut initrds = Vec::new();
+        match reader.any("initrd").map(|spot| &spot.node) {
+            Some(Node::List(_)) => {
+                initrds.extend(self.media(reader, "initrd").into_iter().map(BootFile::Medium));
+            }
+            _ => initrds.extend(self.boot_file(reader, "initrd", iso)),
+        }
+        let cmdline = match reader.raw_text("cmdline", &mut self.findings) {
+            None => Template::default(),
+            Some(text) => {
+                let place = reader.place_of("cmdline").clone();
+                self.templated(&text, Scope::Late, &reader.name("cmdline"), &place)
+            }
+        };
+        if reader.any("kernel").is_none() {
+            for key in ["initrd", "cmdline"] {
+                if reader.any(key).is_some() {
+                    let finding = reader.finding(key, format!("`source.{key}` is for a `source.kernel`"));
+                    self.findings.push(finding.help("kernel = { iso = \"/path/in/the/medium\" }, or a file"));
+                }
+            }
+            return None;
+        }
+        let kernel = self.boot_file(reader, "kernel", iso)?;
+        Some(Kernel { files: KernelSpec { kernel, initrds }, cmdline })
+    }
+
+    /// A medium, or `{ iso = "/path" }`: a file inside the medium to install from.
+    fn boot_file(&mut self, reader: &mut Reader<'_>, key: &'static str, iso: bool) -> Option<BootFile> {
+        let inside = match reader.any(key).map(|spot| &spot.node) {
+            Some(Node::Table(table)) => table.get("iso").is_some(),
+            _ => false,
+        };
+        if !inside {
+            return self.medium(reader, key, None).map(BootFile::Medium);
+        }
+        if !iso {
+            let finding =
+                reader.finding(key, format!("`source.{key}` is inside a medium, and there is none"));
+            self.findings
+                .push(finding.help("name the medium: iso = { url = \"https://…\", checksum = \"…\" }"));
+        }
         let mut inner = reader.table(key, &mut self.findings)?;
-        let url = self.filled(&mut inner, "url");
-        let file = self.filled(&mut inner, "file");
-        let checksum = self.filled(&mut inner, "checksum");
+        let path = self.filled(&mut inner, "iso");
+        inner.done(&mut self.findings);
+        path.map(BootFile::InIso)
+    }
+
+    /// An array of media.
+    fn media(&mut self, reader: &mut Reader<'_>, key: &'static str) -> Vec<Medium> {
+        let Some(spot) = reader.any(key) else { return Vec::new() };
+        let Node::List(items) = &spot.node else {
+            let message = format!("expected an array of media, found {}", spot.node.kind());
+            let help = format!("{key} = [\"drivers.iso\", {{ url = \"https://…\", checksum = \"…\" }}]");
+            self.findings.push(reader.finding(key, message).help(help));
+            return Vec::new();
+        };
+        let mut media = Vec::new();
+        for (index, item) in items.iter().enumerate() {
+            let setting = format!("{}[{index}]", reader.name(key));
+            match &item.node {
+                Node::Text(text) => {
+                    let before = self.findings.len();
+                    let filled = self.templated(text, Scope::Name, &setting, &item.place);
+                    let place = filled.to_text(|_| String::new()).filter(|_| self.findings.len() == before);
+                    media.extend(place.map(|text| Medium {
+                        location: location(&text, &item.place),
+                        checksum: Checksum::None,
+                    }));
+                }
+                Node::Table(table) => {
+                    let mut inner = Reader::new(table, setting, item.place.clone());
+                    media.extend(self.medium_of(&mut inner, None));
+                    inner.done(&mut self.findings);
+                }
+                node => {
+                    let message = format!("expected a string or a table, found {}", node.kind());
+                    self.findings.push(crate::config::Finding::at(&item.place, setting, message));
+                }
+            }
+        }
+        media
+    }
+
+    /// A medium: a file's name, or a table.
+    fn medium(
+        &mut self,
+        reader: &mut Reader<'_>,
+        key: &'static str,
+        copy: Option<&mut bool>,
+    ) -> Option<Medium> {
+        if !matches!(reader.any(key)?.node, Node::Table(_)) {
+            let place = reader.place_of(key).clone();
+            let text = self.filled(reader, key)?;
+            let location = location(&text, &place);
+            if matches!(location, Location::Url(_)) {
+                let finding = reader.finding(key, "what is downloaded needs its `checksum`");
+                self.findings.push(finding.help(format!("{key} = {{ url = \"…\", {SUMS} }}")));
+            }
+            return Some(Medium { location, checksum: Checksum::None });
+        }
+        let mut inner = reader.table(key, &mut self.findings)?;
+        let medium = self.medium_of(&mut inner, copy);
+        inner.done(&mut self.findings);
+        medium
+    }
+
+    /// Where a medium is from, `url` or `file`, and its checksum, which a download must have.
+    fn medium_of(&mut self, reader: &mut Reader<'_>, copy: Option<&mut bool>) -> Option<Medium> {
+        let url = self.filled(reader, "url");
+        let file_place = reader.place_of("file").clone();
+        let file = self.filled(reader, "file");
+        let sum_place = reader.place_of("checksum").clone();
+        let given = self.filled(reader, "checksum");
+        if let Some(copy) = copy {
+            *copy = reader.flag("copy", &mut self.findings).unwrap_or(false);
+        }
+        let table = reader.path().to_owned();
         if url.is_some() == file.is_some() {
-            let finding = reader.finding(key, format!("`source.{key}` has one of `url` and `file`"));
+            let finding = crate::config::Finding::at(
+                reader.place(),
+                table.clone(),
+                format!("`{table}` has one of `url` and `file`"),
+            );
+            let key = table.rsplit('.').next().unwrap_or_default();
             self.findings
                 .push(finding.help(format!("{key} = {{ url = \"https://…\", checksum = \"sha256:…\" }}")));
         }
-        let help = "checksum = \"sha256:…\", or \"file:https://…/SHA256SUMS\": the publisher's own sums";
-        match &checksum {
-            None if url.is_some() => {
-                let finding = reader.finding(key, "what is downloaded needs its `checksum`");
-                self.findings.push(finding.help(help));
+        let checksum = match &given {
+            None => {
+                if url.is_some() {
+                    let message = "what is downloaded needs its `checksum`";
+                    let finding = crate::config::Finding::at(reader.place(), table, message);
+                    self.findings.push(finding.help(SUMS));
+                }
+                Checksum::None
             }
-            Some(sum) if !is_checksum(sum) => {
-                self.findings.push(inner.finding("checksum", format!("`{sum}` is no checksum")).help(help));
-            }
-            _ => {}
+            Some(text) => match Checksum::parse(text) {
+                Some(Checksum::File(place)) if !is_url(&place) => {
+                    Checksum::File(beside(&sum_place, &place).display().to_string())
+                }
+                Some(checksum) => checksum,
+                None => {
+                    let finding = reader.finding("checksum", format!("`{text}` is no checksum"));
+                    self.findings.push(finding.help(SUMS));
+                    Checksum::None
+                }
+            },
+        };
+        if let Some(url) = &url
+            && !is_url(url)
+        {
+            let finding = reader.finding("url", format!("`{url}` is no address of the web"));
+            self.findings.push(finding.help("https://… or http://…; a file of this machine is `file`"));
         }
-        inner.done(&mut self.findings);
-        Some(Medium { url, file, checksum })
+        let location = match (url, file) {
+            (Some(url), None) => Location::Url(url),
+            (None, Some(file)) => location(&file, &file_place),
+            _ => return None,
+        };
+        Some(Medium { location, checksum })
     }
 }
 
-/// `sha256:` or `sha512:` with its digits, or `file:` with a URL.
-fn is_checksum(text: &str) -> bool {
-    let hex =
-        |digits: &str, length: usize| digits.len() == length && digits.bytes().all(|b| b.is_ascii_hexdigit());
-    match text.split_once(':') {
-        Some(("sha256", digits)) => hex(digits, 64),
-        Some(("sha512", digits)) => hex(digits, 128),
-        Some(("file", url)) => {
-            url.starts_with("https://") || url.starts_with("http://") || url.starts_with('/')
-        }
-        _ => false,
+fn is_url(text: &str) -> bool {
+    text.starts_with("https://") || text.starts_with("http://")
+}
+
+/// What a name means: an address of the web, a volume of the target (`local:iso/debian.iso`), or a file beside the
+/// profile.
+fn location(text: &str, place: &Place) -> Location {
+    if is_url(text) {
+        return Location::Url(text.to_owned());
     }
+    let storage = text.split_once(':').filter(|(storage, volume)| {
+        let named = storage.starts_with(|c: char| c.is_ascii_alphabetic())
+            && storage.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'));
+        named && !volume.is_empty() && !volume.starts_with('/')
+    });
+    if storage.is_some() {
+        return Location::Volume(text.to_owned());
+    }
+    Location::File(beside(place, text))
 }

@@ -57,7 +57,7 @@ fn disks(reader: &mut Reader<'_>, findings: &mut Vec<Finding>) -> Vec<DiskSpec> 
         let slot = disk.required("slot", findings);
         if !slot.is_empty() && !is_slot(&slot) {
             let finding = disk.finding("slot", format!("`{slot}` is no slot for a disk"));
-            findings.push(finding.help("scsi0-30, virtio0-15, sata0-5 or ide0-3"));
+            findings.push(finding.help("scsi0-30, virtio0-15, sata0-5, ide0-3, or on QEMU nvme0-7"));
         }
         if !slot.is_empty() && disks.iter().any(|each| each.slot == slot) {
             findings.push(disk.finding("slot", format!("`{slot}` is named twice")));
@@ -120,7 +120,7 @@ fn cloud_init(reader: &mut Reader<'_>, findings: &mut Vec<Finding>) -> CloudInit
 }
 
 fn is_slot(slot: &str) -> bool {
-    [("scsi", 30), ("virtio", 15), ("sata", 5), ("ide", 3)].iter().any(|(bus, last)| {
+    [("scsi", 30), ("virtio", 15), ("sata", 5), ("ide", 3), ("nvme", 7)].iter().any(|(bus, last)| {
         let number = slot.strip_prefix(bus).filter(|digits| !digits.starts_with('+'));
         number.and_then(|digits| digits.parse::<u32>().ok()).is_some_and(|number| number <= *last)
     })

@@ -236,7 +236,7 @@ boot = "0s"
     x.toml:19:10: `4 GB` is no size (`vm.memory`)
         help: write it like "4GiB", "512MiB" or "20G" (G and GiB are both 1024 MiB)
     x.toml:20:19: `scsi31` is no slot for a disk (`vm.disks[0].slot`)
-        help: scsi0-30, virtio0-15, sata0-5 or ide0-3
+        help: scsi0-30, virtio0-15, sata0-5, ide0-3, or on QEMU nvme0-7
     x.toml:20:36: `0` is no size (`vm.disks[0].size`)
         help: write it like "4GiB", "512MiB" or "20G" (G and GiB are both 1024 MiB)
     x.toml:20:41: `vm.disks[1].slot` is missing
@@ -615,4 +615,55 @@ fn anything_can_be_read_without_a_panic() {
         let (profile, _) = load(&[("x.toml", text)]);
         assert!(profile.is_none(), "{text:?}");
     }
+}
+
+#[test]
+fn sources_have_all_of_their_words() {
+    let text = r#"
+schema = 1
+name = "x"
+[source]
+iso = { url = "https://x/y.iso", checksum = "file:SHA256SUMS" }
+additional-isos = ["drivers.iso", { file = "local:iso/tools.iso" }]
+kernel = { iso = "/boot/vmlinuz" }
+initrd = { url = "https://x/initrd", checksum = "none" }
+cmdline = "answers={{ seed.url }}answers quiet"
+"#;
+    let source = sound(&[("p/x.toml", text)]).source;
+    let isos: Vec<String> = source.isos.iter().map(|iso| format!("{iso} {}", iso.checksum)).collect();
+    for (iso, (begin, end)) in isos.iter().zip([
+        ("https://x/y.iso file:/", "/p/SHA256SUMS"),
+        ("/", "/p/drivers.iso none"),
+        ("local:iso/tools.iso", " none"),
+    ]) {
+        assert!(iso.starts_with(begin) && iso.ends_with(end), "{iso}");
+    }
+    assert_eq!(isos.len(), 3);
+    let kernel = source.kernel.expect("there is one");
+    assert_eq!(kernel.files.kernel.to_string(), "/boot/vmlinuz of the medium");
+    assert_eq!(
+        kernel.files.initrds.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        ["https://x/initrd"]
+    );
+    assert!(kernel.cmdline.to_string().contains("seed.url"), "{}", kernel.cmdline);
+
+    let text = r#"
+schema = 1
+name = "x"
+[source]
+image = "https://x/disk.qcow2"
+additional-isos = "one.iso"
+initrd = "initrd"
+"#;
+    let (_, told) = load(&[("p/x.toml", text)]);
+    for message in [
+        "what is downloaded needs its `checksum` (`source.image`)",
+        "expected an array of media, found a string (`source.additional-isos`)",
+        "`source.initrd` is for a `source.kernel`",
+    ] {
+        assert!(told.contains(message), "{message}: {told}");
+    }
+    let text = "schema = 1\nname = \"x\"\n[source]\nkernel = { iso = \"/vmlinuz\" }\n";
+    let (_, told) = load(&[("p/x.toml", text)]);
+    assert!(told.contains("is inside a medium, and there is none"), "{told}");
 }

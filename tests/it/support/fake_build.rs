@@ -1,6 +1,5 @@
 //! The parts of a build without a real guest: a fault at a chosen point, a guest that answers, a plan.
 
-use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -130,25 +129,18 @@ pub fn plan() -> Plan {
         notes: Vec::new(),
         planned: Timestamp::UNIX_EPOCH,
         machine: MachineSpec {
-            source: SourceSpec::Clone {
-                vm: VmRef::new("9000", "fake"),
-                name: "boot-vm".into(),
-                full: true,
-                storage: None,
-            },
-            node: "fake".into(),
             ids: Some((100, 199)),
-            pool: None,
-            cores: None,
-            sockets: None,
-            cpu: None,
-            memory_mib: None,
-            disks: Vec::new(),
-            networks: Vec::new(),
-            agent: None,
-            cloud_init: None,
-            extra: BTreeMap::new(),
+            ..MachineSpec::new(
+                SourceSpec::Clone {
+                    vm: VmRef::new("9000", "fake"),
+                    name: "boot-vm".into(),
+                    full: true,
+                    storage: None,
+                },
+                "fake",
+            )
         },
+        kernel_cmdline: None,
         seed: SeedPlan {
             delivery: Delivery::Smbios,
             why: "a test".into(),

@@ -1,6 +1,5 @@
 //! A lab, a token for it, and specs that fit it.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use forge_lab::{ImportVm, LEAST_PRIVILEGES_PVE9, Lab, LabConfig};
@@ -85,6 +84,7 @@ impl Bench {
 pub fn query() -> FactsQuery {
     FactsQuery {
         source: SourceSelector::Clone(CloneSelector::Name("boot-vm".into())),
+        isos: Vec::new(),
         storages: vec!["local".into()],
         bridges: vec!["vmbr0".into()],
         node: None,
@@ -97,24 +97,16 @@ pub fn query() -> FactsQuery {
 
 pub fn spec() -> MachineSpec {
     MachineSpec {
-        source: SourceSpec::Clone {
-            vm: VmRef::new(SOURCE.to_string(), "pve"),
-            name: "boot-vm".into(),
-            full: true,
-            storage: Some("local".into()),
-        },
-        node: "pve".into(),
         ids: Some((9000, 9009)),
-        pool: None,
-        cores: None,
-        sockets: None,
-        cpu: None,
-        memory_mib: None,
-        disks: Vec::new(),
-        networks: Vec::new(),
-        agent: None,
-        cloud_init: None,
-        extra: BTreeMap::new(),
+        ..MachineSpec::new(
+            SourceSpec::Clone {
+                vm: VmRef::new(SOURCE.to_string(), "pve"),
+                name: "boot-vm".into(),
+                full: true,
+                storage: Some("local".into()),
+            },
+            "pve",
+        )
     }
 }
 
