@@ -6,7 +6,9 @@
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
-use forge_machine::{Attachments, Facts, Finding, Hardware, MachineSpec, NetworkSpec, Nonce, SourceSpec};
+use forge_machine::{
+    Attachments, Bios, Checksum, Facts, Finding, MachineSpec, NetworkSpec, Nonce, SourceSpec,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::accel::Accelerator;
@@ -225,10 +227,21 @@ pub fn findings(spec: &MachineSpec, facts: &Facts) -> Vec<Finding> {
             "name a disk image with `source.image`, or build on a Proxmox VE target",
         ));
     }
+    let hardware = &spec.hardware;
+    let (checked, copied) = match &spec.source {
+        SourceSpec::Image { image, copy } => (image.checksum != Checksum::None, *copy),
+        SourceSpec::Clone { .. } | SourceSpec::New => (false, false),
+    };
     let missing = [
+        ("source", spec.is_install(), "does not install from media"),
         ("source.iso", !spec.isos.is_empty(), "attaches no media"),
         ("source.kernel", spec.kernel.is_some(), "starts no kernel without a boot loader"),
-        ("vm", spec.hardware != Hardware::default(), "does not change firmware, chipset or TPM"),
+        ("source.image.checksum", checked, "does not check an image's checksum"),
+        ("source.image.copy", copied, "works on an overlay of the image, and on no copy,"),
+        ("vm.bios", hardware.bios == Some(Bios::Ovmf), "has no UEFI"),
+        ("vm.tpm", hardware.tpm.is_some(), "has no TPM"),
+        ("vm.machine", hardware.machine.as_deref().is_some_and(|name| name != "q35"), "has q35 alone"),
+        ("vm.args", !hardware.args.is_empty(), "takes no arguments of QEMU's"),
     ];
     for (setting, _, what) in missing.iter().filter(|(_, asked, _)| *asked) {
         let message = format!("this version of forge {what} on a local QEMU");

@@ -205,3 +205,32 @@ fn what_a_local_qemu_can_not_do_is_found_before_anything_is_made() {
         assert!(found.iter().all(|each| !each.help.is_empty()));
     }
 }
+
+#[test]
+fn what_a_profile_may_say_and_this_backend_does_not_do_is_a_finding_and_never_ignored() {
+    use forge_machine::{BootFile, Checksum, Hardware, KernelSpec, Medium, TpmState};
+    let sum = Checksum::parse(&"ab".repeat(32)).expect("a checksum");
+    let image = |copy, checksum| SourceSpec::Image {
+        image: Medium { checksum, ..Medium::file("/images/debian.qcow2") },
+        copy,
+    };
+    let kernel = KernelSpec { kernel: BootFile::InIso("/vmlinuz".into()), initrds: Vec::new() };
+    let hardware = |hardware| MachineSpec { hardware, ..spec() };
+    let defaults = Hardware::default;
+    for (spec, setting) in [
+        (MachineSpec { source: SourceSpec::New, ..spec() }, "source"),
+        (MachineSpec { isos: vec![Medium::file("/a.iso")], ..spec() }, "source.iso"),
+        (MachineSpec { kernel: Some(kernel), ..spec() }, "source.kernel"),
+        (MachineSpec { source: image(false, sum), ..spec() }, "source.image.checksum"),
+        (MachineSpec { source: image(true, Checksum::None), ..spec() }, "source.image.copy"),
+        (hardware(Hardware { bios: Some(Bios::Ovmf), ..defaults() }), "vm.bios"),
+        (hardware(Hardware { tpm: Some(TpmState::default()), ..defaults() }), "vm.tpm"),
+        (hardware(Hardware { machine: Some("microvm".into()), ..defaults() }), "vm.machine"),
+        (hardware(Hardware { args: vec!["-S".into()], ..defaults() }), "vm.args"),
+    ] {
+        let found = findings(&spec, &facts());
+        let told: Vec<&str> =
+            found.iter().filter(|each| each.fatal).map(|each| each.setting.as_str()).collect();
+        assert_eq!(told, [setting]);
+    }
+}
