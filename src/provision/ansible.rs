@@ -1,11 +1,10 @@
 //! Ansible from this machine: the real `ansible-playbook`, the guest's real address, the build's real key, and an
 //! inventory for the time of the run. Nothing is put between Ansible and the guest.
 //!
-//! The guest's host key is known by its fingerprint only, so `ssh` is told to ask a small script which keys it may
-//! accept (`KnownHostsCommand`, OpenSSH 8.5): another machine at the guest's address is refused.
+//! The guest's host key of the build's own login is the only one that `ssh` may accept: another machine at the guest's
+//! address is refused.
 
 use std::collections::BTreeMap;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
@@ -14,6 +13,9 @@ use super::local::{parts, program};
 use super::perform::Around;
 use super::{AnsibleWork, LocalStep, OutputObserver, ProvisionError, StepOutcome};
 use crate::remote::quote::sh;
+
+/// The guest's name in the list of known hosts.
+const HOST_KEY_ALIAS: &str = "forge-guest";
 
 /// Runs the playbook, after the roles and collections that it asks for were installed.
 pub(super) async fn run(
@@ -88,20 +90,17 @@ fn galaxy(work: &AnsibleWork, file: &Path) -> Vec<Vec<String>> {
 
 /// What `ssh` is told: the build's key alone, and the guest's host key alone.
 fn ssh_arguments(around: &Around<'_>, folder: &Path) -> std::io::Result<Vec<String>> {
-    let fixed = ["IdentitiesOnly=yes", "UserKnownHostsFile=/dev/null", "GlobalKnownHostsFile=/dev/null"];
-    let mut options: Vec<String> = fixed.into_iter().map(str::to_owned).collect();
-    if let Some(fingerprint) = around.guest.host_key() {
-        let script = folder.join("host-key");
-        // Called with the fingerprint, the host's name, the key's type and the key; also before there is a key.
-        let text = format!(
-            "#!/bin/sh\nif [ \"$1\" = {} ]; then printf '%s %s %s\\n' \"$2\" \"$3\" \"$4\"; fi\n",
-            sh(&fingerprint)
-        );
-        std::fs::write(&script, text)?;
-        std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o700))?;
-        options.push("StrictHostKeyChecking=yes".into());
-        options.push(format!("KnownHostsCommand={} %f %H %t %K", text_of(&script)));
-    }
+    let known = folder.join("known-hosts");
+    let key = around.guest.host_public_key().unwrap_or_default();
+    // By a name of its own: the address may change with a reboot, and the port is no part of it then.
+    std::fs::write(&known, format!("{HOST_KEY_ALIAS} {key}\n"))?;
+    let options = [
+        "IdentitiesOnly=yes".to_owned(),
+        "StrictHostKeyChecking=yes".into(),
+        format!("HostKeyAlias={HOST_KEY_ALIAS}"),
+        format!("UserKnownHostsFile={}", text_of(&known)),
+        "GlobalKnownHostsFile=/dev/null".into(),
+    ];
     Ok(options.into_iter().flat_map(|option| ["-o".to_owned(), option]).collect())
 }
 

@@ -127,6 +127,10 @@ impl Guest for Moved {
         self.guest.host_key()
     }
 
+    fn host_public_key(&self) -> Option<String> {
+        self.guest.host_public_key()
+    }
+
     async fn exec(
         &self,
         command: &forge_machine::Command,

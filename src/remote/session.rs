@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use russh::client::{self, Handle};
-use russh::keys::{Algorithm, HashAlg, PublicKeyOrCertificate};
+use russh::keys::{Algorithm, HashAlg, PublicKey, PublicKeyOrCertificate};
 use russh::{Preferred, cipher, kex, mac};
 use tokio::time::timeout;
 
@@ -61,6 +61,8 @@ pub(super) struct Session {
     handle: Handle<HostKeyCheck>,
     pub address: SocketAddr,
     pub host_key: String,
+    /// The same key as OpenSSH writes it.
+    pub public_key: String,
 }
 
 impl fmt::Debug for Session {
@@ -69,26 +71,34 @@ impl fmt::Debug for Session {
     }
 }
 
+/// A host key that was shown.
+#[derive(Clone)]
+struct Shown {
+    fingerprint: String,
+    /// As OpenSSH writes it.
+    key: String,
+}
+
 /// Accepts the recorded host key, or any when none is recorded, and tells which one was shown.
 struct HostKeyCheck {
     expected: Option<String>,
-    shown: Arc<Mutex<Option<String>>>,
+    shown: Arc<Mutex<Option<Shown>>>,
 }
 
 impl client::Handler for HostKeyCheck {
     type Error = russh::Error;
 
     async fn check_server_key(&mut self, key: &PublicKeyOrCertificate) -> Result<bool, Self::Error> {
-        let fingerprint = match key {
-            PublicKeyOrCertificate::PublicKey { key, .. } => key.fingerprint(HashAlg::Sha256),
+        let key = match key {
+            PublicKeyOrCertificate::PublicKey { key, .. } => key.clone(),
             PublicKeyOrCertificate::Certificate(certificate) => {
-                certificate.public_key().fingerprint(HashAlg::Sha256)
+                PublicKey::new(certificate.public_key().clone(), "")
             }
-        }
-        .to_string();
+        };
+        let fingerprint = key.fingerprint(HashAlg::Sha256).to_string();
         let accept = self.expected.as_ref().is_none_or(|expected| *expected == fingerprint);
         if let Ok(mut shown) = self.shown.lock() {
-            *shown = Some(fingerprint);
+            *shown = Some(Shown { fingerprint, key: key.to_openssh().unwrap_or_default() });
         }
         Ok(accept)
     }
@@ -139,20 +149,20 @@ impl Session {
         let check = HostKeyCheck { expected: expected.map(str::to_owned), shown: shown.clone() };
         let connected = client::connect_stream(Arc::new(config), stream, check).await;
         let shown = shown.lock().ok().and_then(|shown| shown.clone());
-        let mut handle = match (connected, shown.as_deref(), expected) {
-            (_, Some(seen), Some(expected)) if seen != expected => {
+        let mut handle = match (connected, &shown, expected) {
+            (_, Some(seen), Some(expected)) if seen.fingerprint != expected => {
                 return Err(LoginError::HostKeyChanged {
                     expected: expected.to_owned(),
-                    seen: seen.to_owned(),
+                    seen: seen.fingerprint.clone(),
                 });
             }
             (Ok(handle), ..) => handle,
             (Err(error), ..) => return Err(LoginError::Failed(format!("handshake: {error}"))),
         };
-        let host_key = shown.ok_or_else(|| LoginError::Failed("the server showed no host key".into()))?;
+        let shown = shown.ok_or_else(|| LoginError::Failed("the server showed no host key".into()))?;
         authenticate(&mut handle, &credentials.user, &credentials.methods, credentials.old_algorithms)
             .await?;
-        Ok(Self { handle, address, host_key })
+        Ok(Self { handle, address, host_key: shown.fingerprint, public_key: shown.key })
     }
 
     /// Opens a connection from the server onwards to another machine.

@@ -146,6 +146,10 @@ impl Guest for SshGuest {
         Some(self.host_key.clone())
     }
 
+    fn host_public_key(&self) -> Option<String> {
+        Some(self.live().public_key.clone()).filter(|key| !key.is_empty())
+    }
+
     async fn exec(&self, command: &Command, output: &mut dyn OutputSink) -> Result<ExecOutcome, GuestError> {
         let Some(limit) = command.timeout else { return self.run(command, output).await };
         match timeout(limit, self.run(command, output)).await {

@@ -136,6 +136,11 @@ pub trait Guest: std::fmt::Debug + Send + Sync {
     /// The host key's SHA-256 fingerprint recorded at the first connection (`SHA256:…`), where there is one.
     fn host_key(&self) -> Option<String>;
 
+    /// The host key itself as OpenSSH writes it (`ssh-ed25519 AAAA…`), for programs that keep a list of known hosts.
+    fn host_public_key(&self) -> Option<String> {
+        None
+    }
+
     /// Runs a command, handing its output over as it comes.
     ///
     /// A lost connection is [`ExecOutcome::Disconnected`], never an exit status.
