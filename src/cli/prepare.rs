@@ -77,12 +77,13 @@ pub async fn open(
     let secret = match &target.kind {
         TargetKind::Proxmox(proxmox) => {
             let secret = resolve(&proxmox.token_secret).await.map_err(|message| {
-                Finding::general(format!("the token's secret of target `{}`: {message}", target.name)).help(
-                    format!(
-                        "`targets.{}.token-secret` of the site file says where it is read from",
-                        target.name
-                    ),
-                )
+                let (what, key) = match proxmox.token_id.contains('!') {
+                    true => ("the token's secret", "token-secret"),
+                    false => ("the password", "password"),
+                };
+                let name = &target.name;
+                Finding::general(format!("{what} of target `{name}`: {message}"))
+                    .help(format!("`targets.{name}.{key}` of the site file says where it is read from"))
             })?;
             redactor.add(&secret);
             Some(secret)

@@ -35,7 +35,7 @@ const TARGET: &str = "environment";
 /// A site from these variables; `None` without `PROXMOX_URL`, or when a finding is fatal.
 ///
 /// `PROXMOX_URL` may end in `/api2/json`. The token is `PROXMOX_TOKEN_ID` and `PROXMOX_TOKEN_SECRET`, or in Packer's way
-/// `PROXMOX_USERNAME` as `user@realm!token` and `PROXMOX_TOKEN`. `origin` says where the variables are from.
+/// `PROXMOX_USERNAME` as `user@realm!token` and `PROXMOX_TOKEN`, or as a user with `PROXMOX_PASSWORD`. `origin` says where the variables are from.
 #[must_use]
 pub fn from_environment(env: &BTreeMap<String, String>, origin: &str) -> (Option<Site>, Vec<Finding>) {
     let get =
@@ -50,20 +50,24 @@ pub fn from_environment(env: &BTreeMap<String, String>, origin: &str) -> (Option
         let finding = wrong("PROXMOX_URL", &format!("`{url}` is no https:// address"));
         findings.push(finding.help("Proxmox's API is at https://HOST:8006"));
     }
-    let token_id =
+    let mut token_id =
         get("PROXMOX_TOKEN_ID").or_else(|| get("PROXMOX_USERNAME").filter(|user| user.contains('!')));
-    let secret = get("PROXMOX_TOKEN_SECRET").or_else(|| get("PROXMOX_TOKEN"));
+    let mut secret = get("PROXMOX_TOKEN_SECRET").or_else(|| get("PROXMOX_TOKEN"));
+    let by_password = token_id.is_none() && secret.is_none();
+    if by_password && let (Some(user), Some(password)) = (get("PROXMOX_USERNAME"), get("PROXMOX_PASSWORD")) {
+        (token_id, secret) = (Some(user), Some(password));
+    }
     if token_id.is_none() || secret.is_none() {
         let what = match (get("PROXMOX_PASSWORD"), &token_id) {
-            (Some(_), _) => "a password is given, and forge logs in with an API token only",
+            (Some(_), _) => "a password is given, and PROXMOX_USERNAME (user@realm) is not",
             (None, None) => "PROXMOX_URL is set, and the token's id is not",
             (None, Some(_)) => "PROXMOX_URL is set, and the token's secret is not",
         };
         let help = "set PROXMOX_TOKEN_ID (user@realm!token) and PROXMOX_TOKEN_SECRET, or in Packer's way PROXMOX_USERNAME \
-                    (user@realm!token) and PROXMOX_TOKEN";
+                    (user@realm!token) and PROXMOX_TOKEN, or a user and PROXMOX_PASSWORD";
         findings.push(wrong("", what).help(help));
     }
-    if let Some(id) = token_id.as_ref().filter(|id| !is_token_id(id)) {
+    if let Some(id) = token_id.as_ref().filter(|id| !(is_token_id(id) || by_password && id.contains('@'))) {
         let finding = wrong("PROXMOX_TOKEN_ID", &format!("`{id}` is no token id"));
         findings.push(finding.help("it has the form user@realm!token, as Proxmox shows it"));
     }

@@ -56,9 +56,9 @@ impl Default for SeedConfig {
 pub struct ProxmoxTarget {
     /// `https://host:8006`, with or without `/api2/json`.
     pub url: String,
-    /// `user@realm!token`.
+    /// `user@realm!token`, or `user@realm` for a login by password.
     pub token_id: String,
-    /// The token's UUID.
+    /// The token's UUID, or the password.
     pub token_secret: SecretRef,
     /// Which server certificates are accepted.
     pub tls: TlsConfig,
@@ -211,12 +211,7 @@ fn proxmox(reader: &mut Reader<'_>, folder: &Path, findings: &mut Vec<Finding>) 
         let finding = reader.finding("url", format!("`{url}` is no https:// address"));
         findings.push(finding.help("Proxmox's API is at https://HOST:8006"));
     }
-    let token_id = reader.required("token-id", findings);
-    if !token_id.is_empty() && !is_token_id(&token_id) {
-        let finding = reader.finding("token-id", format!("`{token_id}` is no token id"));
-        findings.push(finding.help("it has the form user@realm!token, as Proxmox shows it"));
-    }
-    let token_secret = secret(reader, "token-secret", folder, findings);
+    let (token_id, token_secret) = login(reader, folder, findings);
     let tls = reader.table("tls", findings).map_or(TlsConfig::System, |reader| tls(reader, folder, findings));
     let nodes = match reader.any("nodes").map(|spot| &spot.node) {
         Some(Node::Text(text)) if text == "auto" => Vec::new(),
@@ -250,6 +245,30 @@ fn proxmox(reader: &mut Reader<'_>, folder: &Path, findings: &mut Vec<Finding>) 
         vmids,
         pool,
     }
+}
+
+/// A token, or a user with a password.
+fn login(reader: &mut Reader<'_>, folder: &Path, findings: &mut Vec<Finding>) -> (String, SecretRef) {
+    if let Some(user) = reader.text("user", findings) {
+        if reader.any("token-id").is_some() {
+            let finding = reader.finding("token-id", "a user is named too");
+            findings.push(finding.help("log in by a token, or by `user` and `password`"));
+        }
+        let whole = user.rsplit_once('@').is_some_and(|(name, realm)| !name.is_empty() && !realm.is_empty());
+        if !whole || user.contains('!') {
+            let finding = reader.finding("user", format!("`{user}` is no user"));
+            findings.push(
+                finding.help("it has the form user@realm, such as ops@pve; a token goes into `token-id`"),
+            );
+        }
+        return (user, secret(reader, "password", folder, findings));
+    }
+    let token_id = reader.required("token-id", findings);
+    if !token_id.is_empty() && !is_token_id(&token_id) {
+        let finding = reader.finding("token-id", format!("`{token_id}` is no token id"));
+        findings.push(finding.help("it has the form user@realm!token, as Proxmox shows it"));
+    }
+    (token_id, secret(reader, "token-secret", folder, findings))
 }
 
 /// `user@realm!token`.

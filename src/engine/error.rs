@@ -123,7 +123,9 @@ pub fn hint(error: &PortError) -> Option<&'static str> {
         PortError::Untrusted { .. } => Some(
             "compare it with what `pvenode cert info` shows on the host; if it is the same, set `tls.fingerprint` in forge.toml to it",
         ),
-        PortError::Unauthorized { .. } => Some("check `token-id` and `token-secret`; has the token expired?"),
+        PortError::Unauthorized { .. } => {
+            Some("check `token-id` and `token-secret`, or `user` and `password`; has the token expired?")
+        }
         PortError::Denied { .. } => {
             Some("`forge plan` names every missing privilege and the command that grants it")
         }

@@ -280,7 +280,7 @@ async fn a_wrong_secret_of_the_token_is_told_without_repeating_it() -> anyhow::R
     assert!(!done.stderr.contains(wrong));
     insta::assert_snapshot!(refused(&site, &done, 3), @r#"
 error: target `lab` (https://127.0.0.1:PORT) refused the credentials: Authentication failed!
-    help: check `token-id` and `token-secret`; has the token expired?
+    help: check `token-id` and `token-secret`, or `user` and `password`; has the token expired?
 "#);
     let done = site.start_with_secret(&["build", "tiny.toml"], None).ended().await;
     insta::assert_snapshot!(refused(&site, &done, 3), @r#"

@@ -25,9 +25,9 @@ pub struct ProxmoxConfig {
     pub target: String,
     /// `https://host:8006`, with or without `/api2/json`; the port defaults to 8006.
     pub url: String,
-    /// `user@realm!token`.
+    /// `user@realm!token`, or `user@realm` for a login by password.
     pub token_id: String,
-    /// The token's UUID.
+    /// The token's UUID, or the password.
     pub token_secret: Secret,
     /// Which server certificates are accepted.
     pub tls: TlsChoice,

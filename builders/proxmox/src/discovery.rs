@@ -88,7 +88,7 @@ pub async fn discover(
         None => (Vec::new(), None, Vec::new()),
     };
     let grants = Grants {
-        token_id: client.token().id().to_owned(),
+        token_id: client.login_id().to_owned(),
         major: version.major(),
         map: permissions,
         pool: query.pool.clone(),

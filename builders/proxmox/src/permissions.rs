@@ -16,11 +16,20 @@ const ROLE: &str = "ForgeBuild";
 /// The commands that give a token, and the user whose rights bound it, a privilege on a path.
 #[must_use]
 pub fn grant_command(token_id: &str, privilege: &str, path: &str) -> String {
-    let user = token_id.split_once('!').map_or(token_id, |(user, _)| user);
+    let (user, tokens) = match token_id.split_once('!') {
+        Some((user, _)) => (user, format!(" --tokens '{token_id}'")),
+        None => (token_id, String::new()),
+    };
     format!(
         "pveum role add {ROLE} --privs {privilege} || pveum role modify {ROLE} --append 1 --privs {privilege}; \
-         pveum acl modify {path} --roles {ROLE} --users '{user}' --tokens '{token_id}'"
+         pveum acl modify {path} --roles {ROLE} --users '{user}'{tokens}"
     )
+}
+
+/// A token or a user, for messages.
+fn who(id: &str) -> String {
+    let kind = if id.contains('!') { "token" } else { "user" };
+    format!("{kind} {id}")
 }
 
 /// Explains the text of a 403: who lacks which privilege on which path, and the commands that grant it. `None` when
@@ -41,7 +50,7 @@ pub fn explain_denial(token_id: &str, text: &str) -> Option<String> {
         return None;
     }
     let command = grant_command(token_id, names.first()?, path);
-    Some(format!("token {token_id} lacks {} on {path}; as root on a node: {command}", names.join(" or ")))
+    Some(format!("{} lacks {} on {path}; as root on a node: {command}", who(token_id), names.join(" or ")))
 }
 
 /// Who is asking, and of which release.
@@ -110,7 +119,7 @@ impl Grants {
             Held::Yes => {}
             Held::ForSome => findings.push(Finding::warning(
                 "target.token",
-                format!("token {} has {privilege} on some VMs only (needed to {purpose})", self.token_id),
+                format!("{} has {privilege} on some VMs only (needed to {purpose})", who(&self.token_id)),
                 "make sure that every VMID this build may use is among them".to_owned(),
             )),
             Held::No => findings.push(self.missing(privilege, &self.path_for_new_vm(), purpose, true)),
@@ -118,7 +127,7 @@ impl Grants {
     }
 
     fn missing(&self, privilege: &str, path: &str, purpose: &str, fatal: bool) -> Finding {
-        let message = format!("token {} lacks {privilege} on {path} (needed to {purpose})", self.token_id);
+        let message = format!("{} lacks {privilege} on {path} (needed to {purpose})", who(&self.token_id));
         let help = format!("as root on a node: {}", grant_command(&self.token_id, privilege, path));
         Finding { setting: "target.token".to_owned(), message, help, fatal }
     }

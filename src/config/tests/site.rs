@@ -160,6 +160,44 @@ fn variables_of_the_environment_make_a_site_in_both_ways_of_writing() {
 }
 
 #[test]
+fn a_user_with_a_password_takes_the_place_of_a_token() {
+    let env = map(&[
+        ("PROXMOX_URL", "https://pve:8006/api2/json"),
+        ("PROXMOX_USERNAME", "root@pam"),
+        ("PROXMOX_PASSWORD", "s"),
+    ]);
+    let (site, findings) = from_environment(&env, "the environment");
+    assert!(findings.is_empty(), "{findings:?}");
+    let site = site.expect("a site");
+    let target = proxmox(only(&site));
+    assert_eq!(target.token_id, "root@pam");
+    assert!(matches!(&target.token_secret, SecretRef::Given(secret) if secret.expose() == "s"));
+    assert!(!format!("{site:?}").contains("\"s\""), "Debug shows no secret");
+}
+
+#[test]
+fn a_site_file_names_a_user_or_a_token_and_not_both() {
+    let file =
+        |login: &str| format!("[targets.pve]\ntype = \"proxmox\"\nurl = \"https://pve:8006\"\n{login}");
+    let (site, findings) =
+        read(Path::new("forge.toml"), &file("user = \"ops@pve\"\npassword = { env = \"OPS_PASSWORD\" }\n"));
+    assert_eq!(told(&findings, Path::new("-")), "");
+    let target = proxmox(only(&site));
+    assert_eq!(target.token_id, "ops@pve");
+    assert_eq!(target.token_secret, SecretRef::Env("OPS_PASSWORD".into()));
+    let both = "user = \"ops\"\npassword = { env = \"P\" }\ntoken-id = \"forge@pve!build\"\ntoken-secret = { env = \"S\" }\n";
+    let (_, findings) = read(Path::new("forge.toml"), &file(both));
+    insta::assert_snapshot!(told(&findings, Path::new("-")), @r#"
+    forge.toml:4:8: `ops` is no user (`targets.pve.user`)
+        help: it has the form user@realm, such as ops@pve; a token goes into `token-id`
+    forge.toml:6:12: a user is named too (`targets.pve.token-id`)
+        help: log in by a token, or by `user` and `password`
+    forge.toml:7:1: unknown key `targets.pve.token-secret`
+        help: there is: type, url, user, token-id, password, tls, nodes, storage, bridge, vmids, pool, seed
+    "#);
+}
+
+#[test]
 fn an_env_file_is_read_as_users_write_it() {
     let text = r#"# written by init
 export PROXMOX_URL="https://10.0.0.2:8006/api2/json"
@@ -230,15 +268,15 @@ fn mistakes_in_an_env_file_and_the_environment_are_told_without_their_values() {
     env:4:1: this is no NAME=value
         help: one a line, `export` allowed, no spaces around `=`
     env:5:1: the quotes around the value of `A` do not end
-    the environment: a password is given, and forge logs in with an API token only
-        help: set PROXMOX_TOKEN_ID (user@realm!token) and PROXMOX_TOKEN_SECRET, or in Packer's way PROXMOX_USERNAME (user@realm!token) and PROXMOX_TOKEN
+    the environment: a password is given, and PROXMOX_USERNAME (user@realm) is not
+        help: set PROXMOX_TOKEN_ID (user@realm!token) and PROXMOX_TOKEN_SECRET, or in Packer's way PROXMOX_USERNAME (user@realm!token) and PROXMOX_TOKEN, or a user and PROXMOX_PASSWORD
     the environment: `pve` is no https:// address (`PROXMOX_URL`)
         help: Proxmox's API is at https://HOST:8006
     the environment: `root` is no token id (`PROXMOX_TOKEN_ID`)
         help: it has the form user@realm!token, as Proxmox shows it
     the environment: `x` is no port (`PACKER_HTTP_PORT`)
     the environment: PROXMOX_URL is set, and the token's secret is not
-        help: set PROXMOX_TOKEN_ID (user@realm!token) and PROXMOX_TOKEN_SECRET, or in Packer's way PROXMOX_USERNAME (user@realm!token) and PROXMOX_TOKEN
+        help: set PROXMOX_TOKEN_ID (user@realm!token) and PROXMOX_TOKEN_SECRET, or in Packer's way PROXMOX_USERNAME (user@realm!token) and PROXMOX_TOKEN, or a user and PROXMOX_PASSWORD
     the environment: `maybe` is neither true nor false (`PROXMOX_SKIP_TLS_VERIFY`)
     "#);
 }

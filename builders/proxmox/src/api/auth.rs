@@ -1,11 +1,18 @@
-//! The API token, as the header that every request carries.
+//! Who asks: an API token, as the header that every request carries, or a user's ticket, renewed at half its life.
 //!
 //! A token needs neither a ticket nor a CSRF header. A refused one is answered after 3 s with an empty 401
 //! (observed on PVE 9.2); it is never tried twice.
 
-use http::HeaderValue;
-use thiserror::Error;
+use std::time::{Duration, Instant};
 
+use http::{HeaderMap, HeaderValue, header};
+use serde::Deserialize;
+use serde_json::Value;
+use thiserror::Error;
+use tokio::sync::Mutex;
+
+use crate::api::encode::escape;
+use crate::api::error::ApiError;
 use crate::secret::Secret;
 
 /// A token id or secret that can't be right.
@@ -74,6 +81,162 @@ impl ApiToken {
     #[must_use]
     pub fn header(&self) -> HeaderValue {
         self.header.clone()
+    }
+}
+
+/// How long a ticket is used: half of the 2 h that it is good for (pve-access-control `AccessControl.pm`).
+const HALF_LIFE: Duration = Duration::from_secs(3600);
+
+/// How a client proves who it is.
+#[derive(Debug)]
+pub enum Login {
+    /// By a token, in every request.
+    Token(ApiToken),
+    /// By a ticket that a password opens.
+    Password(PasswordLogin),
+}
+
+/// A user with a password, and the ticket of the moment.
+#[derive(Debug)]
+pub struct PasswordLogin {
+    user: String,
+    password: Secret,
+    renew_after: Duration,
+    ticket: Mutex<Option<Ticket>>,
+}
+
+#[derive(Debug)]
+struct Ticket {
+    text: Secret,
+    cookie: HeaderValue,
+    /// Against forged requests: goes with everything that changes something.
+    csrf: HeaderValue,
+    since: Instant,
+}
+
+/// `POST /access/ticket`.
+#[derive(Deserialize)]
+pub struct TicketAnswer {
+    ticket: String,
+    #[serde(rename = "CSRFPreventionToken", default)]
+    csrf: String,
+    #[serde(rename = "NeedTFA", default)]
+    second_factor: Value,
+}
+
+impl Login {
+    /// A token when the id names one (`user@realm!token`), else a user with a password.
+    ///
+    /// # Errors
+    /// When the id is neither, or the secret can't be sent.
+    pub fn new(id: &str, secret: &Secret) -> Result<Self, TokenError> {
+        let id = id.trim();
+        let is_user = id.rsplit_once('@').is_some_and(|(name, realm)| !name.is_empty() && !realm.is_empty());
+        if id.contains('!') || !is_user {
+            return ApiToken::new(id, secret).map(Self::Token);
+        }
+        if secret.expose().is_empty() {
+            return Err(TokenError::Secret { id: id.to_owned() });
+        }
+        Ok(Self::password(id, secret.clone(), HALF_LIFE))
+    }
+
+    fn password(user: &str, password: Secret, renew_after: Duration) -> Self {
+        Self::Password(PasswordLogin {
+            user: user.to_owned(),
+            password,
+            renew_after,
+            ticket: Mutex::new(None),
+        })
+    }
+
+    /// The same with tickets that are renewed after another time.
+    #[must_use]
+    pub fn renewing_after(&self, time: Duration) -> Self {
+        match self {
+            Self::Token(token) => Self::Token(token.clone()),
+            Self::Password(login) => Self::password(&login.user, login.password.clone(), time),
+        }
+    }
+
+    /// `user@realm!token`, or `user@realm`.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        match self {
+            Self::Token(token) => token.id(),
+            Self::Password(login) => &login.user,
+        }
+    }
+
+    /// The headers of a request; `log_in` posts a user and a password, or a ticket in its place.
+    ///
+    /// # Errors
+    /// When the user can't log in.
+    pub async fn headers<F>(
+        &self,
+        write: bool,
+        peer: &str,
+        log_in: impl Fn(String, Secret) -> F,
+    ) -> Result<HeaderMap, ApiError>
+    where
+        F: Future<Output = Result<TicketAnswer, ApiError>>,
+    {
+        let mut headers = HeaderMap::new();
+        let login = match self {
+            Self::Token(token) => {
+                headers.insert(header::AUTHORIZATION, token.header());
+                return Ok(headers);
+            }
+            Self::Password(login) => login,
+        };
+        // Whoever comes while it is renewed waits for the new one.
+        let mut held = login.ticket.lock().await;
+        let stale = held.as_ref().is_none_or(|ticket| ticket.since.elapsed() >= login.renew_after);
+        if stale {
+            let old = held.take().map(|ticket| ticket.text);
+            let renewed = match old {
+                Some(old) => log_in(login.user.clone(), old).await.ok(),
+                None => None,
+            };
+            let answer = match renewed {
+                Some(answer) => answer,
+                // A ticket that is over opens nothing any more; the password does.
+                None => log_in(login.user.clone(), login.password.clone()).await?,
+            };
+            *held = Some(Ticket::new(answer, peer)?);
+        }
+        if let Some(ticket) = held.as_ref() {
+            headers.insert(header::COOKIE, ticket.cookie.clone());
+            if write {
+                headers.insert("CSRFPreventionToken", ticket.csrf.clone());
+            }
+        }
+        Ok(headers)
+    }
+}
+
+impl Ticket {
+    fn new(answer: TicketAnswer, peer: &str) -> Result<Self, ApiError> {
+        let refused =
+            |detail: &str| ApiError::Unauthorized { peer: peer.to_owned(), detail: detail.to_owned() };
+        if answer.ticket.starts_with("PVE:!tfa!")
+            || !matches!(answer.second_factor, Value::Null | Value::Bool(false))
+        {
+            return Err(refused("this user logs in with a second factor; make an API token for forge"));
+        }
+        let sensitive = |text: String| {
+            let value = HeaderValue::try_from(text);
+            value.map_err(|_unsendable| refused("the ticket can't be sent")).map(|mut value| {
+                value.set_sensitive(true);
+                value
+            })
+        };
+        Ok(Self {
+            cookie: sensitive(format!("PVEAuthCookie={}", escape(&answer.ticket)))?,
+            csrf: sensitive(answer.csrf)?,
+            text: Secret::new(answer.ticket),
+            since: Instant::now(),
+        })
     }
 }
 

@@ -8,19 +8,20 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderValue, Method, header};
+use http::{HeaderMap, HeaderValue, Method, header};
 use hyper::ext::ReasonPhrase;
 use reqwest::Url;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use thiserror::Error;
 
-use crate::api::auth::{ApiToken, TokenError};
+use crate::api::auth::{Login, TokenError};
 use crate::api::encode::Params;
 use crate::api::envelope::{Envelope, Refusal};
 use crate::api::error::{ApiError, Intent};
 use crate::api::tls::{self, TlsError};
 use crate::config::ProxmoxConfig;
+use crate::secret::Secret;
 
 /// pveproxy drops idle connections after 5 s.
 const POOL_IDLE: Duration = Duration::from_secs(4);
@@ -72,7 +73,7 @@ pub struct Client {
     host: String,
     port: u16,
     peer: String,
-    token: ApiToken,
+    login: Arc<Login>,
     tls: Arc<rustls::ClientConfig>,
 }
 
@@ -80,7 +81,7 @@ impl std::fmt::Debug for Client {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Client")
             .field("peer", &self.peer)
-            .field("token", &self.token.id())
+            .field("login", &self.login.id())
             .finish_non_exhaustive()
     }
 }
@@ -92,7 +93,7 @@ impl Client {
     /// When URL, token or TLS choice can't be used.
     pub fn new(config: &ProxmoxConfig) -> Result<Self, SetupError> {
         let url = parse_url(&config.url)?;
-        let token = ApiToken::new(&config.token_id, &config.token_secret)?;
+        let login = Arc::new(Login::new(&config.token_id, &config.token_secret)?);
         let tls = tls::client_config(&config.tls)?;
         let http = reqwest::Client::builder()
             .tls_backend_preconfigured(tls.clone())
@@ -113,7 +114,7 @@ impl Client {
         let port = url.port().unwrap_or(if says_443 { 443 } else { DEFAULT_PORT });
         let origin = format!("https://{host}:{port}");
         let peer = format!("target `{}` ({origin})", config.target);
-        Ok(Self { http, origin, host, port, peer, token, tls: Arc::new(tls) })
+        Ok(Self { http, origin, host, port, peer, login, tls: Arc::new(tls) })
     }
 
     /// The target by name and address, for messages.
@@ -134,10 +135,34 @@ impl Client {
         format!("{}:{}", self.host, self.port)
     }
 
-    /// The token.
+    /// Who logs in: `user@realm!token`, or `user@realm` with a password.
     #[must_use]
-    pub fn token(&self) -> &ApiToken {
-        &self.token
+    pub fn login_id(&self) -> &str {
+        self.login.id()
+    }
+
+    /// The same with tickets that are renewed after this time; Proxmox's are good for 2 h, so the default is 1 h.
+    #[must_use]
+    pub fn renewing_tickets_after(mut self, time: Duration) -> Self {
+        self.login = Arc::new(self.login.renewing_after(time));
+        self
+    }
+
+    /// The headers of a request, with a ticket that is fresh.
+    pub(crate) async fn sign(&self, write: bool) -> Result<HeaderMap, ApiError> {
+        let log_in = |user: String, password: Secret| async move {
+            let body = Params::new().with("username", user).with("password", password.expose()).encode();
+            let builder = self
+                .http
+                .request(Method::POST, format!("{}/api2/json/access/ticket", self.origin))
+                .header(header::CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded"))
+                .header(header::CONTENT_LENGTH, body.len())
+                .body(body);
+            // Logging in changes nothing: a lost answer is no unknown outcome.
+            let reply = self.send(builder, "POST /access/ticket", Intent::Read).await;
+            decode("POST /access/ticket", reply.map_err(|failed| failed.error)?.data)
+        };
+        self.login.headers(write, &self.peer, log_in).await
     }
 
     /// The TLS configuration, for the websocket.
@@ -202,7 +227,9 @@ impl Client {
             url.push('?');
             url.push_str(&params.encode());
         }
-        let mut builder = self.http.request(method, url).header(header::AUTHORIZATION, self.token.header());
+        let signed = self.sign(intent == Intent::Write).await;
+        let headers = signed.map_err(|error| Failed { error, closed: false })?;
+        let mut builder = self.http.request(method, url).headers(headers);
         if !in_query {
             let body = params.encode();
             // Said even of an empty body, which the HTTP library would pass over.
@@ -214,10 +241,15 @@ impl Client {
         self.send(builder, &request, intent).await
     }
 
-    /// A request to a path of the API, with the token.
-    pub(crate) fn request_to(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
+    /// A request to a path of the API, with the login.
+    pub(crate) async fn request_to(
+        &self,
+        method: Method,
+        path: &str,
+    ) -> Result<reqwest::RequestBuilder, ApiError> {
         let url = format!("{}/api2/json{path}", self.origin);
-        self.http.request(method, url).header(header::AUTHORIZATION, self.token.header())
+        let headers = self.sign(method != Method::GET).await?;
+        Ok(self.http.request(method, url).headers(headers))
     }
 
     /// Sends a request that was built elsewhere.
@@ -251,7 +283,7 @@ impl Client {
             let body = body.unwrap_or_default();
             let refusal = Refusal::read(reason.as_deref(), &body);
             let error = ApiError::from_refusal(&self.peer, request, intent, status.as_u16(), &refusal)
-                .explained(self.token.id());
+                .explained(self.login.id());
             return Err(Failed { error, closed: false });
         }
         let body = body.map_err(transport)?;

@@ -183,6 +183,7 @@ impl Client {
         let body = futures_util::StreamExt::chain(body, stream::iter([Ok(Bytes::from(tail))]));
         let builder = self
             .request_to(http::Method::POST, &path)
+            .await?
             .header(
                 header::CONTENT_TYPE,
                 HeaderValue::from_str(&format!("multipart/form-data; boundary={BOUNDARY}"))

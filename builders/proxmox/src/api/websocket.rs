@@ -100,7 +100,8 @@ impl Client {
             .connect(name, tcp)
             .await
             .map_err(|source| unreachable("TLS", source))?;
-        let handshake = Request::builder()
+        let signed = self.sign(false).await?;
+        let mut handshake = Request::builder()
             .uri(format!("wss://{}{target}", self.endpoint()))
             .header(header::HOST, self.endpoint())
             .header(header::CONNECTION, HeaderValue::from_static("Upgrade"))
@@ -108,12 +109,12 @@ impl Client {
             .header(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"))
             .header(header::SEC_WEBSOCKET_KEY, generate_key())
             .header(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static("binary"))
-            .header(header::AUTHORIZATION, self.token().header())
             .body(())
             .map_err(|source| ApiError::Malformed {
                 request: request.to_owned(),
                 source: Box::new(source),
             })?;
+        handshake.headers_mut().extend(signed);
         let config = WebSocketConfig::default().write_buffer_size(0);
         let (socket, _) = tokio_tungstenite::client_async_with_config(handshake, tls, Some(config))
             .await

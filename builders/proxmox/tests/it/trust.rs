@@ -1,11 +1,13 @@
 //! Who is believed, and who is let in.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use forge_lab::LEAST_PRIVILEGES_PVE9;
 use forge_machine::{Hypervisor as _, PortError};
+use forge_proxmox::api::encode::Params;
 use forge_proxmox::{ProxmoxConfig, ProxmoxHypervisor, Secret, TlsChoice};
 
-use crate::support::{bench, query};
+use crate::support::{bench, mark, query, spec};
 
 async fn asked(pve: &ProxmoxHypervisor) -> Result<(), PortError> {
     pve.facts(&query()).await.map(|_| ())
@@ -85,4 +87,39 @@ fn settings_that_can_t_work_are_refused_without_a_connection() {
         bridge: None,
     };
     assert!(ProxmoxHypervisor::connect(config).is_err());
+}
+
+#[tokio::test]
+async fn a_user_with_a_password_builds_by_tickets_that_are_renewed_and_never_shows_the_password() {
+    let bench = bench().await;
+    bench.lab.set_password("ops@pve", "correct horse");
+    bench.lab.set_user_access("ops@pve", &[("/", LEAST_PRIVILEGES_PVE9)]);
+    let by_password = bench.client(|config| {
+        config.token_id = "ops@pve".into();
+        config.token_secret = Secret::new("correct horse");
+    });
+    assert!(!format!("{by_password:?}").contains("horse"));
+    let tickets = || bench.lab.requests().iter().filter(|each| each.path.ends_with("/access/ticket")).count();
+    let mark = mark(31);
+    let at = by_password.propose_id(&spec(), &[]).await.expect("an id");
+    let task = by_password.submit_create(&spec(), &at, &mark).await.expect("a write, with the CSRF token");
+    by_password.wait(&task).await.expect("cloned");
+    by_password.machine(&at).destroy().await.expect("removed");
+    assert_eq!(tickets(), 1, "one ticket does for all of it");
+
+    // A ticket at half its life, here at none, is renewed by itself; whoever asks meanwhile waits for the new one.
+    let restless = by_password.client().clone().renewing_tickets_after(Duration::ZERO);
+    for _ in 0..3 {
+        restless.get::<serde_json::Value>("/version", &Params::new()).await.expect("asked");
+    }
+    assert_eq!(tickets(), 4);
+
+    let wrong = bench.client(|config| {
+        config.token_id = "ops@pve".into();
+        config.token_secret = Secret::new("wrong horse");
+    });
+    let error = asked(&wrong).await.expect_err("refused");
+    assert!(matches!(error, PortError::Unauthorized { .. }), "{error:?}");
+    assert_eq!(tickets(), 5, "a wrong password is tried once");
+    bench.lab.stop().await;
 }
