@@ -3,11 +3,11 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use clap::Args;
-use serde_json::Value;
+use serde::Deserialize;
 use tokio::process::Command;
 
 use super::api::Api;
@@ -160,17 +160,26 @@ fn newest_evidence(output: &Path) -> anyhow::Result<PathBuf> {
         .with_context(|| format!("no build in {} succeeded", output.display()))
 }
 
+/// What the demo reads of a `proof.json`.
+#[derive(Deserialize)]
+struct Proof {
+    stages: Vec<StageOfProof>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct StageOfProof {
+    name: String,
+    took_ms: u64,
+    result: String,
+}
+
 /// The stages of a `proof.json` with their times.
 fn stage_times(proof: &str) -> anyhow::Result<Vec<String>> {
-    let proof: Value = serde_json::from_str(proof).context("proof.json is no JSON")?;
-    let stages = proof["stages"].as_array().context("proof.json has no stages")?;
-    let lines = stages.iter().map(|stage| {
-        let seconds = stage[1].as_f64().unwrap_or_default() / 1000.0;
-        format!(
-            "  {:<12}{seconds:>7.1} s  {}",
-            stage[0].as_str().unwrap_or("?"),
-            stage[2].as_str().unwrap_or_default()
-        )
+    let proof: Proof = serde_json::from_str(proof).context("proof.json is not as it was")?;
+    let lines = proof.stages.iter().map(|stage| {
+        let time = Duration::from_millis(stage.took_ms).as_secs_f64();
+        format!("  {:<12}{time:>7.1} s  {}", stage.name, stage.result)
     });
     Ok(lines.collect())
 }
@@ -181,13 +190,15 @@ mod tests {
 
     #[test]
     fn each_stage_of_a_proof_becomes_a_line() {
-        let proof = r#"{"stages": [["create", 1530, "VM 9001"], ["boot", 20, ""]]}"#;
+        let proof = r#"{"stages": [{"name": "create", "took-ms": 1530, "result": "VM 9001"}, {"name": "boot", "took-ms": 20, "result": ""}], "version": 1}"#;
         let lines = stage_times(proof).unwrap();
         assert_eq!(lines.len(), 2);
         assert!(
             lines[0].contains("create") && lines[0].contains("1.5 s") && lines[0].contains("VM 9001"),
             "{lines:?}"
         );
+        let other = r#"{"stages": [{"name": "create", "seconds": 2}]}"#;
+        assert!(stage_times(other).is_err(), "another form gives an error and no times");
     }
 
     #[test]
