@@ -21,7 +21,7 @@ fn answers(kind: Kind, distribution: &str, version: &str, mut vars: Value) -> An
         table.entry("locale").or_insert(json!("en-US"));
     }
     if kind == Kind::Preseed {
-        table.entry("mirror").or_insert(json!("http://deb.debian.org/debian"));
+        table.entry("mirror").or_insert(json!("http://mirror.example.org/debian"));
     }
     let known: Vec<&str> = Settings::names(kind).collect();
     table.retain(|name, _| known.contains(&name.as_str()));
