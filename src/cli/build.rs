@@ -4,20 +4,23 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use forge_machine::{BuildState, Finish, Ownership};
 use futures_util::StreamExt as _;
 use futures_util::stream;
 use tokio_util::sync::CancellationToken;
 
+use super::asking::AtTerminal;
 use super::options::{Global, Selection};
 use super::prepare::{Prepared, Refusal, prepare};
 use super::signals::cancel_on_signals;
 use super::{REFUSED, USAGE};
 use crate::engine::error::chain;
+use crate::engine::on_error::OnError;
 use crate::engine::{Build, NoFaults, run};
 use crate::event::{Bus, Ending, Redactor};
 use crate::evidence::{EvidenceSink, Folder};
+use crate::provision::is_interactive;
 use crate::ui::{self, Style};
 
 /// How long the journals of dead builds may hold a new build up.
@@ -40,9 +43,44 @@ pub struct BuildArgs {
     /// Shows the guest's screen below the progress, on a terminal
     #[arg(long)]
     screen: bool,
+    /// What is done with the VM of a build that fails before its keep point
+    #[arg(long, value_name = "WHAT", value_enum, default_value_t)]
+    on_error: OnErrorArg,
     /// Plans and checks, and stops before anything is changed
     #[arg(long)]
     dry_run: bool,
+}
+
+/// What `--on-error` takes.
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+enum OnErrorArg {
+    /// Runs the `on-error` steps, then removes it
+    #[default]
+    Cleanup,
+    /// Runs the `on-error` steps, then leaves it as it is
+    #[value(alias = "run-cleanup-provisioner")]
+    Keep,
+    /// Leaves it as it is
+    Abort,
+    /// Asks; a provisioner that failed can be tried again
+    Ask,
+}
+
+impl OnErrorArg {
+    fn for_the_engine(self) -> OnError {
+        match self {
+            Self::Ask if !is_interactive() => {
+                ui::say(
+                    "warning: --on-error=ask needs a terminal: a build that fails is cleaned up, as without it",
+                );
+                OnError::CleanUp
+            }
+            Self::Cleanup => OnError::CleanUp,
+            Self::Keep => OnError::Keep,
+            Self::Abort => OnError::Abort,
+            Self::Ask => OnError::Ask(Arc::new(AtTerminal)),
+        }
+    }
 }
 
 /// Builds; gives the exit code.
@@ -77,8 +115,9 @@ pub async fn build(global: &Global, args: &BuildArgs) -> u8 {
             "warning: --screen needs a terminal, and neither --json nor --quiet; afterwards `forge screen show` replays the screen",
         );
     }
+    let on_error = args.on_error.for_the_engine();
     let endings: Vec<Result<Ending, u8>> = stream::iter(prepared)
-        .map(|prepared| one(prepared, global, &args.output, &bus, &cancel))
+        .map(|prepared| one(prepared, global, &args.output, &bus, &cancel, on_error.clone()))
         .buffer_unordered(usize::from(args.parallel))
         .collect()
         .await;
@@ -95,10 +134,12 @@ fn tally(endings: &[Result<Ending, u8>]) -> String {
     let done = count(|ending| matches!(ending, Ending::Done { .. } | Ending::Tested { .. }));
     let troubled = count(|ending| matches!(ending, Ending::DoneWithFailure { .. }));
     let kept = count(|ending| matches!(ending, Ending::Kept { .. }));
+    let left = count(|ending| matches!(ending, Ending::Left { .. }));
     let rest = [
         (troubled, "done with a failure after it"),
         (kept, "kept for `forge finish`"),
-        (endings.len() - done - troubled - kept, "failed"),
+        (left, "left as they were"),
+        (endings.len() - done - troubled - kept - left, "failed"),
     ];
     let rest = rest.iter().filter(|(count, _)| *count > 0).map(|(count, words)| format!(", {count} {words}"));
     format!("{} builds: {done} done{}", endings.len(), rest.collect::<String>())
@@ -143,6 +184,7 @@ pub(super) async fn one(
     output: &std::path::Path,
     bus: &Bus,
     cancel: &CancellationToken,
+    on_error: OnError,
 ) -> Result<Ending, u8> {
     let Prepared { plan, hypervisor, connector, moment, .. } = prepared;
     let plan = Arc::new(plan);
@@ -173,6 +215,7 @@ pub(super) async fn one(
         journals: global.journals(),
         evidence,
         cancel: cancel.child_token(),
+        on_error,
         faults: Arc::new(NoFaults),
     };
     // A task of its own: whatever happens in one build, the others go on.

@@ -11,6 +11,7 @@ use super::signals::cancel_on_signals;
 use super::{REFUSED, prepare};
 use crate::engine::error::chain;
 use crate::engine::journal::DeadJournal;
+use crate::engine::on_error::OnError;
 use crate::engine::run::Resumption;
 use crate::engine::{Build, NoFaults, run};
 use crate::event::{Bus, Redactor};
@@ -91,6 +92,7 @@ async fn prepare_finish(
         journals: global.journals(),
         evidence,
         cancel,
+        on_error: OnError::default(),
         faults: Arc::new(NoFaults),
     };
     Ok((build, Resumption { journal, kept, undos: story.undos }, bus))
@@ -101,6 +103,11 @@ fn find(global: &Global, vm: &str) -> Result<DeadJournal, String> {
     let dead = journals.dead().map_err(|error| chain(&error))?;
     let mut kept = Vec::new();
     for dead in dead.into_iter().flatten() {
+        if dead.story.left.as_ref().is_some_and(|left| left.id == vm) {
+            return Err(format!(
+                "VM {vm} was left by --on-error before its provisioners had succeeded, so there is nothing to finish\n    help: `forge gc --left` removes it"
+            ));
+        }
         match &dead.story.kept {
             Some(build) if build.vm.id == vm => return Ok(dead),
             Some(build) => kept.push(format!("{} ({})", build.vm.id, dead.story.profile)),

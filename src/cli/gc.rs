@@ -15,7 +15,7 @@ use crate::engine::JournalDir;
 use crate::engine::error::chain;
 use crate::engine::journal::DeadJournal;
 use crate::event::Redactor;
-use crate::gc::{Found, IN_FLIGHT, in_flight, remove_orphan, replay};
+use crate::gc::{Found, IN_FLIGHT, in_flight, remove_left, remove_orphan, replay};
 use crate::ui::{self, table::table};
 
 /// Options of `forge gc`.
@@ -27,6 +27,9 @@ pub struct GcArgs {
     /// Also removes VMs that bear forge's mark and have no journal here (another machine's, a CI container's)
     #[arg(long)]
     orphans: bool,
+    /// Also removes VMs that `--on-error` left to be looked at
+    #[arg(long)]
+    left: bool,
     /// Only orphans whose build gave no sign of life for so long
     #[arg(long, value_name = "TIME", default_value = "6h", value_parser = parse_age)]
     older_than: Duration,
@@ -43,7 +46,7 @@ pub async fn gc(global: &Global, args: &GcArgs) -> u8 {
     if prepare::tell(&findings, &redactor) {
         return REFUSED;
     }
-    let mut found = match journals(global, &site, &redactor).await {
+    let mut found = match journals(global, args, &site, &redactor).await {
         Ok(found) => found,
         Err(code) => return code,
     };
@@ -68,7 +71,12 @@ pub async fn gc(global: &Global, args: &GcArgs) -> u8 {
     if found.iter().all(|each| each.ok) { 0 } else { INCOMPLETE }
 }
 
-async fn journals(global: &Global, site: &Site, redactor: &Redactor) -> Result<Vec<Found>, u8> {
+async fn journals(
+    global: &Global,
+    args: &GcArgs,
+    site: &Site,
+    redactor: &Redactor,
+) -> Result<Vec<Found>, u8> {
     let dead = global.journals().dead().map_err(|error| {
         ui::say(&format!("error: {}", chain(&error)));
         REFUSED
@@ -92,7 +100,12 @@ async fn journals(global: &Global, site: &Site, redactor: &Redactor) -> Result<V
         match prepare::open(target, global, redactor).await {
             Ok(hypervisor) => {
                 tell_of_waiting(&dead);
-                found.extend(replay(dead, hypervisor.as_ref(), IN_FLIGHT).await);
+                let hypervisor = hypervisor.as_ref();
+                found.extend(if args.left {
+                    remove_left(dead, hypervisor, IN_FLIGHT).await
+                } else {
+                    replay(dead, hypervisor, IN_FLIGHT).await
+                });
             }
             Err(finding) => found.push(lost(story.chain_id.as_str(), &story.target, finding.to_string())),
         }

@@ -3,6 +3,7 @@
 //! Exit codes: 0 done, 1 the build failed, 2 usage, 3 refused before any effect, 4 clean-up incomplete, 5 the artefact
 //! exists but a later step failed, 130 interrupted.
 
+pub mod asking;
 pub mod build;
 pub mod evidence;
 pub mod finish;

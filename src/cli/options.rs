@@ -75,10 +75,85 @@ pub struct Selection {
     /// The target of the site file [default: its default-target, or the only one]
     #[arg(long, value_name = "NAME")]
     pub target: Option<String>,
+    /// Only the profiles whose name, or `target.profile`, matches one of these; `*` stands for anything
+    #[arg(long, value_name = "NAME,…", value_delimiter = ',')]
+    pub only: Vec<String>,
+    /// Not the profiles whose name, or `target.profile`, matches one of these
+    #[arg(long, value_name = "NAME,…", value_delimiter = ',', conflicts_with = "only")]
+    pub except: Vec<String>,
     /// A value for a variable of the profile; may be repeated
     #[arg(long = "var", value_name = "NAME=VALUE")]
     pub vars: Vec<String>,
     /// A TOML file of values for variables; may be repeated, later ones win
     #[arg(long = "var-file", value_name = "FILE")]
     pub var_files: Vec<PathBuf>,
+}
+
+impl Selection {
+    /// Whether a profile is meant by `--only` and `--except`, on a target if that is known.
+    #[must_use]
+    pub fn takes(&self, profile: &str, target: Option<&str>) -> bool {
+        let named = |patterns: &[String]| patterns.iter().any(|pattern| names(pattern, profile, target));
+        (self.only.is_empty() || named(&self.only)) && !named(&self.except)
+    }
+
+    /// The patterns of `--only` and `--except` that name none of the profiles: they are misspelt.
+    #[must_use]
+    pub fn idle<'a>(&'a self, profiles: &[&str], target: Option<&str>) -> Vec<&'a str> {
+        let idle = |pattern: &&String| !profiles.iter().any(|profile| names(pattern, profile, target));
+        self.only.iter().chain(&self.except).filter(idle).map(String::as_str).collect()
+    }
+}
+
+fn names(pattern: &str, profile: &str, target: Option<&str>) -> bool {
+    matches(pattern, profile) || target.is_some_and(|target| matches(pattern, &format!("{target}.{profile}")))
+}
+
+/// Whether a text matches a pattern in which `*` stands for any characters.
+fn matches(pattern: &str, text: &str) -> bool {
+    match pattern.split_once('*') {
+        None => pattern == text,
+        Some((head, rest)) => text.strip_prefix(head).is_some_and(|text| {
+            text.char_indices()
+                .map(|(at, _)| at)
+                .chain([text.len()])
+                .any(|at| text.get(at..).is_some_and(|text| matches(rest, text)))
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn selection(only: &[&str], except: &[&str]) -> Selection {
+        let owned = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+        Selection {
+            profiles: Vec::new(),
+            target: None,
+            only: owned(only),
+            except: owned(except),
+            vars: Vec::new(),
+            var_files: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn only_and_except_take_names_stars_and_targets() {
+        let takes = |only: &[&str], except: &[&str]| {
+            ["debian-12", "rocky-9", "debian-13"].map(|each| selection(only, except).takes(each, Some("pve")))
+        };
+        assert_eq!(takes(&[], &[]), [true; 3]);
+        assert_eq!(takes(&["debian-*"], &[]), [true, false, true]);
+        assert_eq!(takes(&["pve.rocky-9", "*3"], &[]), [false, true, true]);
+        assert_eq!(takes(&[], &["local.*"]), [true; 3]);
+        assert_eq!(takes(&[], &["*.debian-12"]), [false, true, true]);
+        assert_eq!(takes(&["*a*-1*"], &[]), [true, false, true]);
+    }
+
+    #[test]
+    fn a_pattern_that_names_nothing_is_found() {
+        let selection = selection(&["debian-12", "debain-*"], &[]);
+        assert_eq!(selection.idle(&["debian-12", "rocky-9"], None), ["debain-*"]);
+    }
 }

@@ -148,6 +148,26 @@ pub fn profiles(selection: &Selection, redactor: &Redactor) -> (Vec<Profile>, Ve
     (profiles, findings)
 }
 
+/// The profiles that `--only` and `--except` leave; a pattern that names none of them is a finding.
+pub(super) fn selected(
+    profiles: Vec<Profile>,
+    selection: &Selection,
+    target: Option<&str>,
+    findings: &mut Vec<Finding>,
+) -> Vec<Profile> {
+    let names: Vec<&str> = profiles.iter().map(|profile| profile.name.as_str()).collect();
+    let there = format!("there are: {}", names.join(", "));
+    findings.extend(selection.idle(&names, target).into_iter().map(|pattern| {
+        Finding::general(format!("no profile that was given is called `{pattern}`")).help(there.clone())
+    }));
+    let left: Vec<Profile> =
+        profiles.into_iter().filter(|profile| selection.takes(&profile.name, target)).collect();
+    if left.is_empty() && findings.iter().all(|finding| !finding.fatal) {
+        findings.push(Finding::general("--only and --except leave no profile").help(there));
+    }
+    left
+}
+
 /// Reads, asks and plans everything that was selected. Findings are told.
 ///
 /// # Errors
@@ -171,6 +191,7 @@ pub async fn prepare(
             None
         }
     };
+    let profiles = selected(profiles, selection, target.map(|target| target.name.as_str()), &mut findings);
     if tell(&findings, redactor) {
         return Err(Refusal(REFUSED));
     }

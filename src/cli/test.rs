@@ -13,6 +13,7 @@ use super::prepare::{self, Prepared};
 use super::signals::cancel_on_signals;
 use crate::config::Finding;
 use crate::engine::error::chain;
+use crate::engine::on_error::OnError;
 use crate::event::{Bus, Ending, Redactor};
 use crate::stages::connect::SshConnector;
 use crate::trial;
@@ -56,7 +57,7 @@ pub async fn test(global: &Global, args: &TestArgs) -> u8 {
     let cancel = cancel_on_signals(journals.path().to_owned());
     let bus = Bus::start(vec![Style::choose(global.json, global.quiet).sink()], redactor.clone());
     let name = prepared.plan.artefact_name().to_owned();
-    let ending = one(prepared, global, &args.output, &bus, &cancel).await;
+    let ending = one(prepared, global, &args.output, &bus, &cancel, OnError::default()).await;
     bus.close();
     let ending = match ending {
         Ok(ending) => ending,

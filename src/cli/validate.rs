@@ -22,6 +22,8 @@ pub fn validate(global: &Global, args: &ValidateArgs) -> u8 {
     // A profile is checked without a target too; a site file that is there is checked with it.
     let (site, wrong) = prepare::site(global);
     findings.extend(wrong);
+    let name = site.target(args.selection.target.as_deref()).ok().map(|target| target.name.as_str());
+    let profiles = prepare::selected(profiles, &args.selection, name, &mut findings);
     if global.config.is_some() || args.selection.target.is_some() || !site.targets.is_empty() {
         match site.target(args.selection.target.as_deref()) {
             Ok(target) => {

@@ -362,9 +362,9 @@ pub struct Provisioner {
     pub interpreter: Option<String>,
     /// The folder of the guest in which it runs.
     pub work_dir: Option<String>,
-    /// The targets it is for; empty for all.
+    /// The targets or profiles (or `target.profile`) it is for; empty for all.
     pub only: Vec<String>,
-    /// Targets it is not for.
+    /// Those it is not for.
     pub except: Vec<String>,
 }
 
@@ -415,10 +415,12 @@ pub enum ProvisionerKind {
 }
 
 impl Provisioner {
-    /// Whether it is for the target of that name.
+    /// Whether it is for a build of that profile on that target.
     #[must_use]
-    pub fn is_for(&self, target: &str) -> bool {
-        let named = |names: &[String]| names.iter().any(|name| name == target);
+    pub fn is_for(&self, target: &str, profile: &str) -> bool {
+        let both = format!("{target}.{profile}");
+        let named =
+            |names: &[String]| names.iter().any(|name| [target, profile, &both].contains(&name.as_str()));
         (self.only.is_empty() || named(&self.only)) && !named(&self.except)
     }
 }

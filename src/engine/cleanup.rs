@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use forge_machine::{Finish, Hypervisor, TaskHandle};
+use forge_machine::{Finish, Hypervisor, TaskHandle, VmRef};
 
 use super::journal::{Journal, JournalError, KeptBuild, OpenUndo, Record, UndoAction, UndoKind};
 use super::reclaim::{Creation, Reclaimed, reclaim};
@@ -111,6 +111,14 @@ impl Cleanup {
         self.journal.write(&Record::Keeping(kept))?;
         self.entries.retain(|entry| entry.kind == UndoKind::Always);
         Ok(())
+    }
+
+    /// The build ends here, and its VM stays as it is.
+    ///
+    /// # Errors
+    /// When the journal can't be written.
+    pub fn leaving(&mut self, vm: VmRef) -> Result<(), JournalError> {
+        self.journal.write(&Record::Left { vm })
     }
 
     /// The guest is sealed.

@@ -11,6 +11,7 @@ use super::bindings::Bindings;
 use super::cleanup::Cleanup;
 use super::effect::{Effect, Faults, When};
 use super::error::StageError;
+use super::on_error::Reaction;
 use crate::event::{Event, Events, Region, Stage};
 use crate::evidence::Folder;
 use crate::plan::Plan;
@@ -41,6 +42,8 @@ pub struct Cx {
     pub evidence: Folder,
     /// How far the build came.
     pub(super) region: Region,
+    /// What is done about a failure.
+    pub reaction: Reaction,
     pub(super) cancel: CancellationToken,
     pub(super) faults: Arc<dyn Faults>,
 }

@@ -127,6 +127,12 @@ pub enum Record {
     Keeping(KeptBuild),
     /// The guest is sealed.
     Sealed,
+    /// The build failed before its keep point, and its VM stays as it is because somebody wants to look at it.
+    #[serde(rename_all = "kebab-case")]
+    Left {
+        /// The VM.
+        vm: VmRef,
+    },
     /// The build is over and leaves nothing to do.
     Closed,
 }
@@ -249,6 +255,8 @@ pub struct Story {
     pub publish: Option<Finish>,
     /// How to go on, when it was past its keep point.
     pub kept: Option<KeptBuild>,
+    /// The VM that was left to be looked at, by `--on-error`.
+    pub left: Option<VmRef>,
     /// Whether the build was closed in order.
     pub closed: bool,
 }
@@ -283,6 +291,7 @@ impl Story {
                         committing: false,
                         publish: None,
                         kept: None,
+                        left: None,
                         closed: false,
                     });
                 }
@@ -318,6 +327,7 @@ impl Story {
                     kept.sealed = true;
                 }
             }
+            Record::Left { vm } => self.left = Some(vm),
             Record::Closed => self.closed = true,
         }
     }

@@ -17,6 +17,7 @@ pub mod cx;
 pub mod effect;
 pub mod error;
 pub mod journal;
+pub mod on_error;
 pub mod publish;
 pub mod reclaim;
 pub mod run;

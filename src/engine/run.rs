@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::panic::AssertUnwindSafe;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,8 +17,10 @@ use super::cx::Cx;
 use super::effect::Faults;
 use super::error::StageError;
 use super::journal::{Journal, JournalDir, KeptBuild, OpenUndo, Record, UndoAction, UndoKind};
+use super::on_error::{Choice, OnError, Reaction};
 use crate::event::{CheckResult, Ending, Event, Events, Failure, Region, Stage};
 use crate::evidence::Folder;
+use crate::plan::late::LateName;
 use crate::plan::{Plan, Purpose};
 use crate::remote::BuildKey;
 use crate::stages::connect::Connector;
@@ -44,6 +46,8 @@ pub struct Build {
     pub mark: Ownership,
     /// Interrupts the build.
     pub cancel: CancellationToken,
+    /// What is done when it fails before its keep point.
+    pub on_error: OnError,
     /// Where tests make it fail.
     pub faults: Arc<dyn Faults>,
 }
@@ -89,7 +93,8 @@ fn open_journal(build: &Build) -> Result<Journal, StageError> {
 }
 
 async fn start(build: Build, cleanup: Result<Cleanup, StageError>, kept: Option<KeptBuild>) -> Ending {
-    let Build { plan, hypervisor, connector, events, journals, evidence, mark, cancel, faults } = build;
+    let Build { plan, hypervisor, connector, events, journals, evidence, mark, cancel, on_error, faults } =
+        build;
     let evidence_path = evidence.path().to_owned();
     events.emit(Event::BuildStarted {
         profile: plan.profile.clone(),
@@ -113,6 +118,7 @@ async fn start(build: Build, cleanup: Result<Cleanup, StageError>, kept: Option<
                 bindings,
                 evidence,
                 region: Region::Building,
+                reaction: Reaction::new(on_error),
                 cancel,
                 faults,
             };
@@ -132,11 +138,12 @@ struct Progress {
     journals: JournalDir,
     kept: Option<KeptBuild>,
     machine: Option<Arc<dyn Machine>>,
+    key: Option<Arc<BuildKey>>,
 }
 
 impl Progress {
     fn new(journals: JournalDir, kept: Option<KeptBuild>) -> Self {
-        Self { journals, kept, machine: None }
+        Self { journals, kept, machine: None, key: None }
     }
 
     fn key_file(&self, cx: &Cx) -> PathBuf {
@@ -254,6 +261,7 @@ async fn up_to_login(cx: &mut Cx, progress: &mut Progress) -> StageResult<(Conne
     };
     let delivery = cx.plan.seed.delivery;
     let seeded = cx.end(clock, result, |_| format!("delivered by {}", delivery.name()))?;
+    progress.key = Some(seeded.key.clone());
 
     let clock = cx.begin(Stage::Create);
     let result = stages::create::create(cx, &seeded).await;
@@ -293,6 +301,21 @@ async fn up_to_keep_point(cx: &mut Cx, progress: &mut Progress) -> StageResult<P
     )
 }
 
+/// Puts the build's key where it outlives the process.
+fn write_key(cx: &mut Cx, path: &Path, key: &BuildKey) -> Result<(), StageError> {
+    cx.cleanup.before_effect(UndoKind::Always, UndoAction::RemoveFile { path: path.to_owned() })?;
+    let write =
+        std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path).and_then(
+            |mut file| {
+                std::io::Write::write_all(&mut file, key.private_openssh().as_bytes())?;
+                file.sync_all()
+            },
+        );
+    write.map_err(|error| {
+        StageError::caused(format!("the build's key can't be kept in {}", path.display()), error)
+    })
+}
+
 /// From here on no failure removes the work: journal first, then the region.
 fn keep_point(
     cx: &mut Cx,
@@ -301,17 +324,7 @@ fn keep_point(
     done: &Provisioned,
 ) -> Result<(), StageError> {
     let path = progress.key_file(cx);
-    cx.cleanup.before_effect(UndoKind::Always, UndoAction::RemoveFile { path: path.clone() })?;
-    let write =
-        std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path).and_then(
-            |mut file| {
-                std::io::Write::write_all(&mut file, key.private_openssh().as_bytes())?;
-                file.sync_all()
-            },
-        );
-    write.map_err(|error| {
-        StageError::caused(format!("the build's key can't be kept in {}", path.display()), error)
-    })?;
+    write_key(cx, &path, key)?;
     let Provisioned(connected) = done;
     let kept = KeptBuild {
         vm: connected.machine.reference().clone(),
@@ -386,6 +399,9 @@ async fn conclude(mut cx: Cx, progress: Progress, result: Result<Outcome, Failur
             if failure.interrupted {
                 events.emit(Event::Interrupted {});
             }
+            if let Some(machine) = to_be_left(&cx, &progress, &failure).await {
+                return leave(cx, progress, machine, failure).await;
+            }
             let left_behind = cx.cleanup.unwind(&hypervisor, &events, true).await;
             if left_behind.is_empty()
                 && let Err(error) = cx.cleanup.close()
@@ -401,6 +417,45 @@ async fn conclude(mut cx: Cx, progress: Progress, result: Result<Outcome, Failur
             keep(&cx, progress, failure).await
         }
     }
+}
+
+/// The VM that is to be left as it is, if `--on-error` says so. An interruption always cleans up.
+async fn to_be_left(cx: &Cx, progress: &Progress, failure: &Failure) -> Option<Arc<dyn Machine>> {
+    let machine = progress.machine.clone().filter(|_| !failure.interrupted)?;
+    let choice = tokio::select! {
+        biased;
+        () = cx.cancel.cancelled() => Choice::CleanUp,
+        choice = cx.reaction.choose(&cx.events, &failure.heading, false) => choice,
+    };
+    (choice != Choice::CleanUp).then_some(machine)
+}
+
+/// A failure before the keep point, of a build whose VM somebody wants to look at.
+async fn leave(mut cx: Cx, progress: Progress, machine: Arc<dyn Machine>, mut failure: Failure) -> Ending {
+    let vm = machine.reference().clone();
+    let path = progress.key_file(&cx);
+    let key = progress.key.as_ref().map(|key| write_key(&mut cx, &path, key));
+    let address = cx.bindings.get(LateName::GuestAddress).map(str::to_owned);
+    if let (Some(Ok(())), Some(address)) = (key, address) {
+        let user = &cx.plan.access.user;
+        failure.hints.push(format!("to get in: ssh -i {} {user}@{address}", path.display()));
+    }
+    if !cx.hypervisor.capabilities().templates {
+        failure.hints.push("QEMU ends with forge; the VM's disk stays in its work folder".into());
+    }
+    failure.hints.push("`forge gc --left` removes it".into());
+    // As for a kept VM: a gc without the journal must not take it for an orphan.
+    let mark = Ownership { state: BuildState::Kept, heartbeat: Timestamp::now(), ..cx.mark.clone() };
+    if let Err(error) = machine.describe(&mark).await {
+        cx.warn(
+            format!("{vm} could not be marked: {}", super::error::chain(&error)),
+            "`forge gc --orphans` may remove it",
+        );
+    }
+    if let Err(error) = cx.cleanup.leaving(vm.clone()) {
+        cx.warn(super::error::chain(&error), "the next build of this machine removes the VM");
+    }
+    Ending::Left { vm, failure }
 }
 
 /// A failure between keep and commit: the VM is stopped, marked and left for `forge finish`.

@@ -146,6 +146,14 @@ pub enum Ending {
         /// What could not be removed.
         left_behind: Vec<String>,
     },
+    /// It failed, and its VM stays as it was, by `--on-error`.
+    #[serde(rename_all = "kebab-case")]
+    Left {
+        /// The VM.
+        vm: VmRef,
+        /// What failed.
+        failure: Failure,
+    },
     /// It failed and everything it had made was removed, but for what is listed.
     #[serde(rename_all = "kebab-case")]
     Failed {
@@ -175,7 +183,7 @@ impl Ending {
                 u8::from(checks.iter().any(|check| check.verdict == Verdict::Failed))
             }
             Self::Kept { failure, .. } | Self::Failed { failure, .. } if failure.interrupted => 130,
-            Self::Kept { .. } | Self::Failed { .. } => 1,
+            Self::Kept { .. } | Self::Left { .. } | Self::Failed { .. } => 1,
         }
     }
 
@@ -186,6 +194,7 @@ impl Ending {
             Self::Done { .. } | Self::Tested { .. } => None,
             Self::DoneWithFailure { failure, .. }
             | Self::Kept { failure, .. }
+            | Self::Left { failure, .. }
             | Self::Failed { failure, .. } => Some(failure),
         }
     }

@@ -115,6 +115,9 @@ pub fn phrase(envelope: &Envelope) -> Option<(Tone, &'static str, String)> {
                 Ending::Kept { vm, .. } => {
                     format!("failed after {took}; {vm} is kept: `forge finish {}`", vm.id)
                 }
+                Ending::Left { vm, .. } => {
+                    format!("failed after {took}; {vm} is left as it is: `forge gc --left` removes it")
+                }
                 Ending::Tested { checks, left_behind } => tested(checks, left_behind, &took),
                 Ending::Failed { left_behind, .. } if left_behind.is_empty() => {
                     format!("failed after {took}; nothing is left on the target")

@@ -117,6 +117,7 @@ pub fn readme(plan: &Plan, view: &BuildView) -> String {
         Some(Ending::Kept { vm, failure, .. }) => {
             (format!("Failed late; {vm} is kept. `forge finish {}` goes on with it.", vm.id), Some(failure))
         }
+        Some(Ending::Left { vm, failure }) => (format!("Failed; {vm} is left as it was."), Some(failure)),
         Some(Ending::Tested { checks, .. }) => {
             let failed = checks.iter().filter(|check| check.verdict == Verdict::Failed).count();
             (format!("Tried: {} checks, {failed} of them failed.", checks.len()), None)

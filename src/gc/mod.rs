@@ -44,9 +44,22 @@ pub struct Found {
 /// build that died so recently is waited for that long.
 pub async fn replay(dead: DeadJournal, hypervisor: &dyn Hypervisor, in_flight: Duration) -> Vec<Found> {
     let story = dead.story.clone();
-    match story.kept.clone() {
-        Some(kept) => replay_kept(dead, &story, &kept, hypervisor).await,
-        None => replay_undos(dead, &story, hypervisor, in_flight).await,
+    match (story.kept.clone(), &story.left) {
+        (Some(kept), _) => replay_kept(dead, &story, &kept, hypervisor).await,
+        (None, Some(vm)) => {
+            let words = "left as it was, by --on-error: `forge gc --left` removes it";
+            vec![told(&story, vm.to_string(), Ok(words.to_owned()))]
+        }
+        (None, None) => replay_undos(dead, &story, hypervisor, in_flight).await,
+    }
+}
+
+/// Looks after a dead build like [`replay`], and removes its VM also when it was left to be looked at.
+pub async fn remove_left(dead: DeadJournal, hypervisor: &dyn Hypervisor, in_flight: Duration) -> Vec<Found> {
+    let story = dead.story.clone();
+    match (&story.kept, &story.left) {
+        (None, Some(_)) => replay_undos(dead, &story, hypervisor, in_flight).await,
+        _ => replay(dead, hypervisor, in_flight).await,
     }
 }
 
@@ -70,7 +83,12 @@ async fn replay_undos(
 ) -> Vec<Found> {
     let mut found = Vec::new();
     for undo in &story.undos {
-        let result = match tokio::time::timeout(UNDO_LIMIT, run_undo(undo, hypervisor, in_flight)).await {
+        let result = match tokio::time::timeout(
+            UNDO_LIMIT,
+            run_undo(undo, hypervisor, in_flight, story.left.is_some()),
+        )
+        .await
+        {
             Ok(result) => result,
             Err(_elapsed) => Err(format!("not done within {} s", UNDO_LIMIT.as_secs())),
         };
@@ -91,6 +109,7 @@ async fn run_undo(
     undo: &OpenUndo,
     hypervisor: &dyn Hypervisor,
     in_flight: Duration,
+    also_kept: bool,
 ) -> Result<String, String> {
     match &undo.action {
         UndoAction::DestroyVm { vm, nonce } => {
@@ -99,7 +118,7 @@ async fn run_undo(
                 Some(appears_within) if undo.tasks.is_empty() => Creation::Unanswered { appears_within },
                 _ => Creation::Answered,
             };
-            let reclaimed = reclaim(hypervisor, vm, nonce, &undo.tasks, creation, false).await;
+            let reclaimed = reclaim(hypervisor, vm, nonce, &undo.tasks, creation, also_kept).await;
             reclaimed.map(|reclaimed| reclaimed.to_string()).map_err(|error| chain(&error))
         }
         UndoAction::RemoveFile { path } => match std::fs::remove_file(path) {
@@ -154,7 +173,7 @@ async fn replay_kept(
                 _ => told(story, vm.to_string(), Ok("the kept VM is not there any more".into())),
             });
             for undo in &story.undos {
-                let result = run_undo(undo, hypervisor, Duration::ZERO).await;
+                let result = run_undo(undo, hypervisor, Duration::ZERO, false).await;
                 if result.is_ok()
                     && let Err(error) = dead.settle(undo.id)
                 {

@@ -212,7 +212,7 @@ pub fn make(profile: &Profile, input: &Input<'_>) -> (Option<Plan>, Vec<Finding>
         provision: profile
             .provision
             .iter()
-            .filter(|each| each.is_for(&input.target.name))
+            .filter(|each| each.is_for(&input.target.name, &profile.name))
             .map(step)
             .collect(),
         seal: crate::seal::enabled(&profile.seal),

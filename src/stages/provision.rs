@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use super::{Connected, Provisioned};
 use crate::engine::journal::{UndoAction, UndoKind};
+use crate::engine::on_error::Choice;
 use crate::engine::{Cx, Effect, StageError};
 use crate::event::{Event, Events, Stage};
 use crate::plan::late::LateName;
@@ -51,9 +52,21 @@ pub async fn provision(cx: &mut Cx, connected: Connected) -> Result<Provisioned,
                 plan.provision.iter().partition(|step| step.on_error);
             let of = steps.len();
             let guest = connected.guest.as_ref();
-            for (index, step) in steps.into_iter().enumerate() {
+            'steps: for (index, step) in steps.into_iter().enumerate() {
                 let around = Around { guest, env: &env, key_file: key_file.as_deref(), interactive };
-                let Err(error) = one(cx, &connected, &around, step, (index + 1, of)).await else { continue };
+                let (error, choice) = loop {
+                    let Err(error) = one(cx, &connected, &around, step, (index + 1, of)).await else {
+                        continue 'steps;
+                    };
+                    let failed = crate::engine::error::chain(&error);
+                    match cx.reaction.choose(&cx.events, &failed, true).await {
+                        Choice::Retry => {}
+                        choice => break (error, choice),
+                    }
+                };
+                if choice == Choice::Abort {
+                    return Err(error);
+                }
                 env.insert("FORGE_FAILED_STEP".into(), step.name.clone());
                 env.insert("FORGE_ERROR".into(), error.to_string());
                 for (index, step) in late.iter().enumerate() {

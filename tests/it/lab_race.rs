@@ -51,6 +51,7 @@ async fn build(config: ProxmoxConfig, state: std::path::PathBuf, number: u8, las
             state: BuildState::Building,
         },
         cancel: CancellationToken::new(),
+        on_error: forge::engine::on_error::OnError::default(),
         faults: Arc::new(NoFaults),
         plan: Arc::new(plan),
     };

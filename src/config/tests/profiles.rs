@@ -373,7 +373,7 @@ build = "2h"
     );
     assert_eq!(profile.provision[0].env["LEVEL"], "3");
     assert_eq!(profile.provision[0].valid_exit_codes, [0, 100]);
-    let on = |target: &str| profile.provision.iter().filter(|step| step.is_for(target)).count();
+    let on = |target: &str| profile.provision.iter().filter(|step| step.is_for(target, "web")).count();
     assert_eq!((on("pve"), on("local")), (1, 2));
     assert_eq!(profile.deadlines.build, Some(Duration::from_secs(7200)));
     assert_eq!(profile.deadlines.connect, Duration::from_secs(1800));

@@ -169,6 +169,7 @@ fn headline(view: &BuildView) -> (&'static str, String) {
             ("done, then failed", format!("{made}, and something after it failed"))
         }
         Some(Ending::Kept { vm, .. }) => ("kept", format!("{vm} is kept: `forge finish {}` goes on", vm.id)),
+        Some(Ending::Left { vm, .. }) => ("failed", format!("{vm} is left as it was")),
         Some(ending @ Ending::Tested { checks, .. }) => {
             let failed = checks.iter().filter(|check| check.verdict == CheckVerdict::Failed).count();
             let verdict = if ending.exit_code() == 0 { "done" } else { "failed" };

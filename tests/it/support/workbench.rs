@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use forge::engine::JournalDir;
 use forge::engine::effect::{Effect, When};
+use forge::engine::on_error::OnError;
 use forge::engine::run::{Build, Resumption, resume, run};
 use forge::event::{Bus, Ending, Redactor};
 use forge::evidence::Folder;
@@ -28,12 +29,14 @@ pub struct Workbench {
     events: Collect,
     plan: Arc<Plan>,
     open: Open,
+    /// What is done about failures.
+    pub on_error: OnError,
 }
 
 impl Workbench {
     pub fn new(plan: Plan, open: Open) -> Self {
         let state = tempfile::tempdir().expect("a folder");
-        Self { state, events: Collect::default(), plan: Arc::new(plan), open }
+        Self { state, events: Collect::default(), plan: Arc::new(plan), open, on_error: OnError::default() }
     }
 
     fn journals(&self) -> JournalDir {
@@ -61,6 +64,7 @@ impl Workbench {
                 state: BuildState::Building,
             },
             cancel: cancel.clone(),
+            on_error: self.on_error.clone(),
             faults: Arc::new(At { point, cancel: cancel.clone(), reached: reached.clone() }),
             plan,
         };
@@ -111,6 +115,12 @@ impl Workbench {
             );
         }
         found
+    }
+
+    /// `forge gc --left` in this state folder.
+    pub async fn gc_left(&self) -> Vec<forge::gc::Found> {
+        let dead = self.journals().dead().expect("readable").remove(0).expect("sound");
+        forge::gc::remove_left(dead, (self.open)().as_ref(), Duration::from_millis(200)).await
     }
 
     /// `forge finish` of the one kept build.
