@@ -16,6 +16,7 @@ mod pools;
 mod power;
 mod qemu;
 mod qemu_config;
+mod reassign;
 mod resize;
 mod rules;
 mod sendkey;

@@ -347,20 +347,7 @@ impl Lab {
             config.insert("ide2".to_owned(), format!("{volume},media=cdrom"));
         }
         config.extend(import.extra);
-        let mut state = cluster.state();
-        let slot = state.free_slot(&cluster.network);
-        state.vms.insert(
-            vmid,
-            Vm {
-                vmid,
-                node,
-                config,
-                pending: BTreeMap::new(),
-                power: Power::Off,
-                slot,
-                snapshots: BTreeMap::new(),
-            },
-        );
+        cluster.state().insert(&cluster.network, vmid, &node, config);
         Ok(())
     }
 

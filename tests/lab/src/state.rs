@@ -109,8 +109,22 @@ impl State {
         self.vms.get_mut(&vmid).filter(|vm| vm.node == node).ok_or_else(|| ApiError::no_such_vm(node, vmid))
     }
 
+    /// Puts a VM in, stopped and without snapshots, in a slot of its own.
+    pub fn insert(&mut self, network: &GuestNetwork, vmid: u32, node: &str, config: Config) {
+        let vm = Vm {
+            vmid,
+            node: node.to_owned(),
+            config,
+            pending: BTreeMap::new(),
+            power: Power::Off,
+            slot: self.free_slot(network),
+            snapshots: BTreeMap::new(),
+        };
+        self.vms.insert(vmid, vm);
+    }
+
     /// The lowest address slot that no VM has and nothing listens at.
-    pub fn free_slot(&self, network: &GuestNetwork) -> u8 {
+    fn free_slot(&self, network: &GuestNetwork) -> u8 {
         let free = |slot: &u8| self.vms.values().all(|vm| vm.slot != *slot) && network.is_free(*slot);
         (10..=250).find(free).unwrap_or(251)
     }
@@ -146,6 +160,44 @@ impl Vm {
             Some(lock) => Err(ApiError::die(format!("VM is locked ({lock})"))),
             None => Ok(()),
         }
+    }
+
+    /// Demands that a digest, if one is given, is that of the configuration.
+    ///
+    /// # Errors
+    /// The 500 `checksum mismatch …`.
+    pub fn check_digest(&self, given: Option<&str>) -> ApiResult<()> {
+        match given {
+            Some(given) if given != digest(&self.config, &self.pending) => {
+                Err(ApiError::die("checksum mismatch (file change by other user?)"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether a snapshot, or another key than this one, has a volume.
+    pub fn uses(&self, volume: &str, except: &str) -> bool {
+        let has = |config: &Config, except: Option<&str>| {
+            config.iter().any(|(key, value)| {
+                Some(key.as_str()) != except
+                    && (is_drive_key(key) || key.starts_with("unused"))
+                    && Drive::parse(value).volume == volume
+            })
+        };
+        has(&self.config, Some(except)) || self.snapshots.values().any(|snapshot| has(&snapshot.config, None))
+    }
+
+    /// Keeps a volume that no drive has any more: the first free `unusedN`, or `None` when one has it already or all
+    /// are taken.
+    pub fn add_unused(&mut self, volume: &str) -> Option<String> {
+        let mut unused = self.config.iter().filter(|(key, _)| key.starts_with("unused"));
+        if unused.any(|(_, value)| value == volume) {
+            return None;
+        }
+        let name =
+            (0..256).map(|number| format!("unused{number}")).find(|name| !self.config.contains_key(name))?;
+        self.config.insert(name.clone(), volume.to_owned());
+        Some(name)
     }
 
     /// The configuration with the pending changes applied.

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::{Answer, Call, drives, rules};
 use crate::cluster::Cluster;
 use crate::error::{ApiError, ApiResult};
-use crate::state::{Config, Drive, Power, Vm, Volume, is_drive_key, parse_net, print_net, print_size};
+use crate::state::{Config, Drive, Vm, Volume, is_drive_key, parse_net, print_net, print_size};
 use crate::tasks::TaskLog;
 
 /// What a clone is to become.
@@ -69,20 +69,7 @@ pub async fn clone(call: Call) -> ApiResult<Answer> {
             ("description".to_owned(), " qmclone temporary file".to_owned()),
             ("lock".to_owned(), "clone".to_owned()),
         ]);
-        let slot = state.free_slot(&cluster.network);
-        let node = target_node.clone();
-        state.vms.insert(
-            newid,
-            Vm {
-                vmid: newid,
-                node,
-                config,
-                pending: BTreeMap::new(),
-                power: Power::Off,
-                slot,
-                snapshots: BTreeMap::new(),
-            },
-        );
+        state.insert(&cluster.network, newid, &target_node, config);
         state.locks(newid).config.try_lock_owned().ok()
     };
     let limit = call.params.number::<u64>("bwlimit").filter(|limit| *limit > 0).map(|limit| limit << 10);

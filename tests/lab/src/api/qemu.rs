@@ -112,18 +112,8 @@ pub fn create(call: &Call) -> ApiResult<Answer> {
                 vm.node
             )));
         }
-        let slot = state.free_slot(&cluster.network);
         let config = BTreeMap::from([("lock".to_owned(), "create".to_owned())]);
-        let vm = Vm {
-            vmid,
-            node: node.clone(),
-            config,
-            pending: BTreeMap::new(),
-            power: Power::Off,
-            slot,
-            snapshots: BTreeMap::new(),
-        };
-        state.vms.insert(vmid, vm);
+        state.insert(&cluster.network, vmid, &node, config);
         state.locks(vmid).config.try_lock_owned().ok()
     };
     let undo = {

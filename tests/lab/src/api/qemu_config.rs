@@ -100,11 +100,7 @@ fn check(call: &Call) -> ApiResult<Change> {
     if !call.params.flag("skiplock") {
         vm.check_lock()?;
     }
-    if let Some(given) = call.params.get("digest")
-        && given != digest(&vm.config, &vm.pending)
-    {
-        return Err(ApiError::die("checksum mismatch (file change by other user?)"));
-    }
+    vm.check_digest(call.params.get("digest"))?;
     let text = set.iter().fold(format!("update VM {}:", vm.vmid), |text, (key, value)| {
         let shown = if key == "cipassword" { "<hidden>" } else { value };
         format!("{text} -{key} {shown}")
@@ -237,22 +233,19 @@ fn detach(cluster: &crate::cluster::Cluster, node: &str, vm: &mut crate::state::
     if key.starts_with("unused") || drive.is_cloudinit() {
         remove_volume(cluster, node, &drive.volume);
     } else if is_drive_key(key) && drive.has_volume() && !drive.is_cdrom() {
-        let free =
-            (0..256).map(|number| format!("unused{number}")).find(|name| !vm.config.contains_key(name));
-        if let Some(name) = free {
-            vm.config.insert(name, drive.volume);
-        }
+        vm.add_unused(&drive.volume);
     }
 }
 
-fn prune_boot(vm: &mut crate::state::Vm, key: &str, running: bool) {
+/// Takes a device out of the boot order; whether it was in it.
+pub fn prune_boot(vm: &mut crate::state::Vm, key: &str, running: bool) -> bool {
     let current = match vm.pending.get("boot") {
         Some(Some(boot)) => boot.clone(),
         _ => vm.config.get("boot").cloned().unwrap_or_default(),
     };
-    let Some(order) = current.strip_prefix("order=") else { return };
+    let Some(order) = current.strip_prefix("order=") else { return false };
     if !order.split(';').any(|device| device == key) {
-        return;
+        return false;
     }
     let rest: Vec<&str> = order.split(';').filter(|device| *device != key).collect();
     let boot = format!("order={}", rest.join(";"));
@@ -261,6 +254,24 @@ fn prune_boot(vm: &mut crate::state::Vm, key: &str, running: bool) {
     } else {
         vm.config.insert("boot".to_owned(), boot);
     }
+    true
+}
+
+/// Gives a VM a drive whose volume is there already, as a change of its configuration would.
+///
+/// # Errors
+/// The text of what failed.
+pub async fn set_drive(
+    cluster: &Arc<crate::cluster::Cluster>,
+    node: &str,
+    vmid: u32,
+    key: &str,
+    drive: &Drive,
+    lock: &OwnedMutexGuard<()>,
+) -> Result<(), String> {
+    let set = Config::from([(key.to_owned(), drive.print())]);
+    let change = Change { set, delete: Vec::new(), revert: Vec::new(), text: String::new() };
+    apply(cluster, node, vmid, change, lock).await
 }
 
 /// `PUT unlink`: deletes keys; `force` also removes the volumes.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::{Answer, Call};
+use crate::cluster::Cluster;
 use crate::error::{ApiError, ApiResult};
 use crate::state::Drive;
 
@@ -37,15 +38,7 @@ pub fn template(call: &Call) -> ApiResult<Answer> {
             .map(|(key, drive)| (key.to_owned(), drive))
             .collect();
         for (key, mut drive) in disks {
-            // A linked clone's own file is renamed; its base stays named in the volume.
-            let Some(at) = drive.volume.rfind("/vm-") else { continue };
-            let from = cluster.storages.path(&node, &drive.volume)?;
-            drive.volume.replace_range(at..at + 4, "/base-");
-            let to = cluster.storages.path(&node, &drive.volume)?;
-            std::fs::rename(&from, &to).map_err(|error| format!("rename failed: {error}"))?;
-            let mut permissions = to.metadata().map_err(|error| error.to_string())?.permissions();
-            permissions.set_readonly(true);
-            std::fs::set_permissions(&to, permissions).map_err(|error| error.to_string())?;
+            make_base(&cluster, &node, &mut drive)?;
             cluster.state().vm_mut(&node, vmid)?.config.insert(key, drive.print());
         }
         let mut state = cluster.state();
@@ -53,4 +46,20 @@ pub fn template(call: &Call) -> ApiResult<Answer> {
         vm.config.insert("template".to_owned(), "1".to_owned());
         Ok(())
     })
+}
+
+/// Makes a disk a base volume: its new name, and read-only. What is one already stays.
+///
+/// # Errors
+/// The file can't be renamed.
+pub fn make_base(cluster: &Cluster, node: &str, drive: &mut Drive) -> Result<(), String> {
+    // A linked clone's own file is renamed; its base stays named in the volume.
+    let Some(at) = drive.volume.rfind("/vm-") else { return Ok(()) };
+    let from = cluster.storages.path(node, &drive.volume)?;
+    drive.volume.replace_range(at..at + 4, "/base-");
+    let to = cluster.storages.path(node, &drive.volume)?;
+    std::fs::rename(&from, &to).map_err(|error| format!("rename failed: {error}"))?;
+    let mut permissions = to.metadata().map_err(|error| error.to_string())?.permissions();
+    permissions.set_readonly(true);
+    std::fs::set_permissions(&to, permissions).map_err(|error| error.to_string())
 }

@@ -4,13 +4,13 @@ use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
-use forge_lab::{ImportVm, Lab, LabConfig, SshForward, images};
+use forge_lab::{ImportVm, Lab, LabConfig, SshForward};
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
 
 use super::client::Client;
 use super::hardware::form;
-use super::lab_with;
+use super::{lab_with, tiny_disk};
 
 const VM: &str = "/nodes/pve/qemu/9200";
 
@@ -64,14 +64,7 @@ async fn told(client: &Client, mac: &str) -> anyhow::Result<Vec<String>> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_tiny_guest_on_a_real_bridge_has_an_address_of_its_own_that_changes_at_a_reboot()
 -> anyhow::Result<()> {
-    let cache = images::default_cache_root();
-    let disk = match tokio::task::spawn_blocking(move || images::tiny(&cache)).await? {
-        Ok(image) => image.disk,
-        Err(error) => {
-            println!("skipped: there is no tiny guest: {error:#}");
-            return Ok(());
-        }
-    };
+    let Some(disk) = tiny_disk().await? else { return Ok(()) };
     let config = LabConfig {
         ssh: SshForward::Bridge,
         bridges: vec!["vmbr0".to_owned(), "vmbr1".to_owned()],

@@ -124,6 +124,8 @@ impl Client {
 
     /// As [`Client::task`], by the task's identifier.
     pub async fn task_of(&self, upid: &str) -> anyhow::Result<(String, Vec<String>)> {
+        // A disk that becomes another VM's has `>` in its task's name.
+        let upid = upid.replace('>', "%3E");
         let node = upid.split(':').nth(1).unwrap_or_default();
         for _ in 0..3000 {
             let status = self.get(&format!("/nodes/{node}/tasks/{upid}/status")).await?.data();

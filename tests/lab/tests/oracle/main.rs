@@ -11,6 +11,7 @@ mod guest;
 mod hardware;
 mod install;
 mod lifecycle;
+mod move_disk;
 mod novnc;
 mod packer;
 mod page;
@@ -23,7 +24,9 @@ mod tiny;
 mod trouble;
 mod websocket;
 
-use forge_lab::{ALL_PRIVILEGES_PVE9, Lab, LabConfig};
+use std::path::PathBuf;
+
+use forge_lab::{ALL_PRIVILEGES_PVE9, Lab, LabConfig, images};
 
 use client::Client;
 
@@ -40,4 +43,17 @@ async fn lab_with(config: LabConfig) -> anyhow::Result<(Lab, Client)> {
     let secret = lab.add_token(TOKEN, &[("/", ALL_PRIVILEGES_PVE9)]);
     let client = Client::new(&lab, TOKEN, &secret)?;
     Ok((lab, client))
+}
+
+/// The disk of the tiny guest; where there is none, a test that needs it is skipped, and this has said why.
+#[expect(clippy::print_stdout, reason = "a skipped test says why")]
+async fn tiny_disk() -> anyhow::Result<Option<PathBuf>> {
+    let cache = images::default_cache_root();
+    Ok(match tokio::task::spawn_blocking(move || images::tiny(&cache)).await? {
+        Ok(image) => Some(image.disk),
+        Err(error) => {
+            println!("skipped: there is no tiny guest: {error:#}");
+            None
+        }
+    })
 }

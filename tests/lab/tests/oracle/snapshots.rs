@@ -3,11 +3,11 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
-use forge_lab::{ImportVm, LabConfig, StorageConfig, images};
+use forge_lab::{ImportVm, LabConfig, StorageConfig};
 use serde_json::{Value, json};
 
 use super::client::Client;
-use super::{fast_lab, lab_with};
+use super::{fast_lab, lab_with, tiny_disk};
 
 const VM: &str = "/nodes/pve/qemu/9000";
 
@@ -106,18 +106,11 @@ async fn run(client: &Client, command: &str) -> anyhow::Result<String> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_tiny_guest_goes_back_in_time_with_its_memory_and_its_disk() -> anyhow::Result<()> {
-    let cache = images::default_cache_root();
-    let image = match tokio::task::spawn_blocking(move || images::tiny(&cache)).await? {
-        Ok(image) => image,
-        Err(error) => {
-            println!("skipped: there is no tiny guest: {error:#}");
-            return Ok(());
-        }
-    };
+    let Some(disk) = tiny_disk().await? else { return Ok(()) };
     let storages = vec![StorageConfig::everything("local"), StorageConfig::everything("second")];
     let config = LabConfig { agent_ping: Duration::from_secs(1), storages, ..LabConfig::default() };
     let (lab, client) = lab_with(config).await?;
-    lab.import_vm(ImportVm { vmid: 9000, disk: Some(image.disk), ..ImportVm::default() }).await?;
+    lab.import_vm(ImportVm { vmid: 9000, disk: Some(disk), ..ImportVm::default() }).await?;
     let done = async |path: &str, form: &str| client.done("POST", &format!("{VM}/{path}"), form).await;
     assert_eq!(done("status/start", "").await?, "OK");
     // One word on the disk and one in memory alone.

@@ -4,13 +4,13 @@ use std::io::ErrorKind;
 use std::time::Duration;
 
 use anyhow::bail;
-use forge_lab::{Fault, ImportVm, LabConfig, images};
+use forge_lab::{Fault, ImportVm, LabConfig};
 use serde_json::{Value, json};
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
 
 use super::client::Client;
-use super::lab_with;
+use super::{lab_with, tiny_disk};
 
 const VM: &str = "/nodes/pve/qemu/9200";
 
@@ -39,23 +39,11 @@ async fn ended(client: &Client, pid: &Value) -> anyhow::Result<Value> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_tiny_guest_is_reached_through_agent_and_network() -> anyhow::Result<()> {
-    let cache = images::default_cache_root();
-    let image = match tokio::task::spawn_blocking(move || images::tiny(&cache)).await? {
-        Ok(image) => image,
-        Err(error) => {
-            println!("skipped: there is no tiny guest: {error:#}");
-            return Ok(());
-        }
-    };
+    let Some(disk) = tiny_disk().await? else { return Ok(()) };
     let (lab, client) =
         lab_with(LabConfig { agent_ping: Duration::from_secs(1), ..LabConfig::default() }).await?;
-    lab.import_vm(ImportVm {
-        vmid: 9200,
-        name: "tiny".to_owned(),
-        disk: Some(image.disk),
-        ..ImportVm::default()
-    })
-    .await?;
+    lab.import_vm(ImportVm { vmid: 9200, name: "tiny".to_owned(), disk: Some(disk), ..ImportVm::default() })
+        .await?;
     let key = "ssh-ed25519%2520AAAAC3NzaC1lZDI1NTE5AAAAIBs%252FpKYCXUa1NsAQUngaX6ppcDn49GIeAAm%252FmrcaOcUQ%2520root%2540vm%250A";
     let form = format!("ide2=local%3Acloudinit&ciuser=forge&sshkeys={key}&ipconfig0=ip%3Ddhcp");
     assert_eq!(client.call("PUT", &format!("{VM}/config"), &form).await?.line(), "200 OK");
