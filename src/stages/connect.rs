@@ -4,12 +4,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use forge_machine::{Guest, Machine, Power};
+use forge_machine::{Guest, Machine, Power, StopLadder};
 
 use super::{Connected, Running, Seeded, Watch};
 use crate::engine::journal::KeptBuild;
 use crate::engine::{Cx, Effect, StageError};
 use crate::event::Stage;
+use crate::plan::Delivery;
 use crate::plan::late::LateName;
 use crate::provision::Step;
 use crate::remote::{BuildKey, MachineAddresses, SshAccess, WaitInput, wait_for_guest};
@@ -143,6 +144,39 @@ async fn fails_early(cx: &Cx, running: &Running) -> StageError {
     }
 }
 
+/// How long the guest of a kept build that still runs gets to shut down before its power is cut.
+const STOP: Duration = Duration::from_secs(60);
+
+/// Gives a kept VM its seed again. Whoever died in the middle of sealing does not know how far that came: a guest that
+/// was sealed has no user to log in as, but like any clone of its template it takes one from a seed at its next start.
+/// What came by a drive or a disc is still there; what was served is served anew.
+async fn seed_again(
+    cx: &mut Cx,
+    machine: &Arc<dyn Machine>,
+    key: Arc<BuildKey>,
+) -> Result<Option<Seeded>, StageError> {
+    let failed = |error| StageError::port(format!("{} could not be stopped", machine.reference()), error);
+    if machine.state().await.map_err(failed)?.power != Power::Stopped {
+        cx.doing(Stage::Connect, "stopping the kept VM, to start it anew");
+        let ladder = StopLadder { agent: STOP, acpi: STOP, power_off: true };
+        cx.cancellable(async { machine.stop(&ladder).await.map_err(failed) }).await?;
+    }
+    if cx.plan.seed.delivery != Delivery::Smbios {
+        return Ok(None);
+    }
+    let seeded = super::seed::seed(cx, key).await?;
+    let attachments = seeded.attachments(cx)?;
+    let spec = super::media::prepare(cx).await?;
+    let mark = cx.mark.clone();
+    cx.effect(Effect::Configure, async {
+        machine.configure(&spec, &mark, &attachments).await.map_err(|error| {
+            StageError::port(format!("{} could not be given its seed again", machine.reference()), error)
+        })
+    })
+    .await?;
+    Ok(Some(seeded))
+}
+
 /// Starts a kept VM again and logs in with the key that was kept for it.
 ///
 /// # Errors
@@ -161,6 +195,8 @@ pub async fn reconnect(
     let key = BuildKey::from_openssh(&text)
         .map_err(|error| StageError::caused(format!("{} holds no key", path.display()), error))
         .map(Arc::new)?;
+    // Served until the guest has answered.
+    let _seeded = seed_again(cx, &machine, key.clone()).await?;
     cx.doing(Stage::Connect, "starting the kept VM");
     let hypervisor = cx.hypervisor.clone();
     cx.effect(Effect::Start, async {

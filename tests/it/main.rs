@@ -11,6 +11,7 @@ mod lab_kills;
 mod lab_matrix;
 mod lab_parallel;
 mod lab_race;
+mod lab_seal;
 mod on_error;
 mod seed_disc;
 mod support;

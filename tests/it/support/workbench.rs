@@ -10,6 +10,7 @@ use forge::engine::run::{Build, Resumption, resume, run};
 use forge::event::{Bus, Ending, Redactor};
 use forge::evidence::Folder;
 use forge::plan::Plan;
+use forge::stages::connect::Connector;
 use forge_machine::{BuildState, Hypervisor, Nonce, Ownership};
 use jiff::Timestamp;
 use tokio::sync::Notify;
@@ -29,6 +30,8 @@ pub struct Workbench {
     events: Collect,
     plan: Arc<Plan>,
     open: Open,
+    /// How the guest is reached.
+    pub connector: Arc<dyn Connector>,
     /// What is done about failures.
     pub on_error: OnError,
 }
@@ -36,7 +39,14 @@ pub struct Workbench {
 impl Workbench {
     pub fn new(plan: Plan, open: Open) -> Self {
         let state = tempfile::tempdir().expect("a folder");
-        Self { state, events: Collect::default(), plan: Arc::new(plan), open, on_error: OnError::default() }
+        Self {
+            state,
+            events: Collect::default(),
+            plan: Arc::new(plan),
+            open,
+            connector: Arc::new(FakeConnector),
+            on_error: OnError::default(),
+        }
     }
 
     fn journals(&self) -> JournalDir {
@@ -51,7 +61,7 @@ impl Workbench {
             Folder::create(self.state.path().join("evidence"), Redactor::default()).expect("a folder");
         let build = Build {
             hypervisor: (self.open)(),
-            connector: Arc::new(FakeConnector),
+            connector: self.connector.clone(),
             events: bus.events(plan.chain_id.clone()),
             journals: self.journals(),
             evidence,
