@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use crate::font::{self, RARE_SIZES, SIZES, Table};
-use crate::frame::Frame;
+use crate::frame::{Frame, Rect};
 use crate::glyph;
 
 /// How many points are tried.
@@ -63,6 +63,15 @@ impl Layout {
 
     pub(crate) fn table(&self) -> Option<Arc<Table>> {
         font::table((self.width, self.height))
+    }
+
+    /// Whether all that changed lies where this layout has cells: lines that stand in no grid know of no line that is
+    /// drawn beside them later.
+    pub(crate) fn reaches(&self, changed: Option<Rect>) -> bool {
+        let within =
+            |top: u32, changed: Rect| top <= changed.y && changed.y + changed.height <= top + self.height;
+        self.lines.is_empty()
+            || changed.is_some_and(|changed| self.lines.iter().any(|(_, top)| within(*top, changed)))
     }
 }
 

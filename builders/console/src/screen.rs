@@ -113,8 +113,9 @@ impl Screen {
         let kept = kept.filter(|text| text.is_text() || text.is_blank());
         if let (Some(text), Some(before)) = (&kept, before)
             && text.count(is_unread) <= before.count(is_unread)
-            // What changed on a picture may be text in a colour that was not written in before.
+            // What changed on a picture may be text in a colour that was not written in before, or a line more.
             && !text.shows_picture(dirty)
+            && text.layout.reaches(dirty)
         {
             return kept.map_or_else(|| no_text("not a text mode"), Self::Text);
         }
@@ -445,6 +446,31 @@ pub(crate) mod tests {
         assert!(screen.contains("second"));
         assert_eq!(screen.text().unwrap().highlights(1), vec![2..8_usize; 1]);
         assert!(screen.text().unwrap().highlights(0).is_empty());
+    }
+
+    #[test]
+    fn a_line_that_is_drawn_later_over_a_picture_is_read_too() {
+        let mut frame = Frame::new(640, 480).unwrap();
+        for y in 0..480 {
+            let row: Vec<u32> = (0..640).map(|x| 0x0010_1010 + (x * 3 + y * 5) % 97 * 0x0001_0101).collect();
+            frame.put_row(0, y, &row);
+        }
+        let write = |frame: &mut Frame, (left, top): (u32, u32), text: &str| {
+            for (column, character) in (0_u32..).zip(text.chars()) {
+                for (row, bits) in (0_u32..).zip(rows_of(character)) {
+                    for bit in (0..8).filter(|bit| bits >> (7 - bit) & 1 == 1) {
+                        frame.put_row(left + column * 8 + bit, top + row, &[0x00ff_ffff]);
+                    }
+                }
+            }
+        };
+        write(&mut frame, (225, 24), "Installer menu of a test");
+        let title = Screen::read(&frame);
+        assert_eq!(title.text().unwrap().rows.len(), 1, "{title}");
+        write(&mut frame, (104, 61), "Graphical install");
+        let dirty = Rect { x: 104, y: 61, width: 136, height: 16 };
+        let menu = Screen::read_after(&frame, Some(&title), Some(dirty));
+        assert!(menu.contains("Installer menu of a test") && menu.contains("Graphical install"), "{menu}");
     }
 
     #[test]
