@@ -17,7 +17,8 @@ use tokio_tungstenite::tungstenite::Message;
 /// How long anything may take on a busy machine.
 pub const LIMIT: Duration = Duration::from_secs(120);
 
-/// A browser with one page. Dropping it kills it.
+/// A browser with one page. [`Browser::close`] ends all of its processes and removes its folder; dropping it, when a
+/// test fails, kills the first of them, and the others may still write into the folder.
 pub struct Browser {
     socket: WebSocketStream<TcpStream>,
     session: Option<String>,
@@ -26,8 +27,8 @@ pub struct Browser {
     served: Option<(String, PathBuf)>,
     /// What the page wrote to its console, and its errors.
     pub said: Vec<String>,
-    _process: Child,
-    _profile: tempfile::TempDir,
+    process: Child,
+    profile: tempfile::TempDir,
 }
 
 impl Browser {
@@ -41,7 +42,7 @@ impl Browser {
 
     /// Starts the browser with an empty page. It takes any certificate: the lab's authority is a new one each time.
     pub async fn start() -> anyhow::Result<Self> {
-        let profile = tempfile::tempdir()?;
+        let profile = tempfile::Builder::new().prefix("forge-browser-").tempdir()?;
         let log = std::fs::File::create(profile.path().join("log"))?;
         // The sandbox needs rights that neither a container nor a network namespace has; the pages are the tests' own.
         let process = Command::new("chromium")
@@ -69,15 +70,8 @@ impl Browser {
         let stream = TcpStream::connect(("127.0.0.1", port)).await?;
         let (socket, _) =
             tokio_tungstenite::client_async(format!("ws://127.0.0.1:{port}{path}"), stream).await?;
-        let mut browser = Browser {
-            socket,
-            session: None,
-            next: 0,
-            served: None,
-            said: Vec::new(),
-            _process: process,
-            _profile: profile,
-        };
+        let mut browser =
+            Browser { socket, session: None, next: 0, served: None, said: Vec::new(), process, profile };
         let target = browser.call("Target.createTarget", json!({"url": "about:blank"})).await?;
         let attach = json!({"targetId": target["targetId"], "flatten": true});
         let attached = browser.call("Target.attachToTarget", attach).await?;
@@ -161,6 +155,22 @@ impl Browser {
         Ok(STANDARD.decode(answer["data"].as_str().unwrap_or_default())?)
     }
 
+    /// Ends the browser as its own menu does, and removes what it wrote.
+    pub async fn close(mut self) -> anyhow::Result<()> {
+        // The browser's own command, not the page's.
+        self.session = None;
+        self.send("Browser.close", json!({})).await?;
+        tokio::time::timeout(LIMIT, self.process.wait()).await.context("the browser does not end")??;
+        let started = Instant::now();
+        // Its helpers end a moment after it, and would make the folder again to write into it.
+        while helpers(self.profile.path())? > 0 {
+            ensure!(started.elapsed() < LIMIT, "helpers of the browser do not end");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        self.profile.close().context("the browser's folder can't be removed")?;
+        Ok(())
+    }
+
     /// Sends a command and waits for its answer; what happens meanwhile is dealt with.
     pub async fn call(&mut self, method: &str, params: Value) -> anyhow::Result<Value> {
         let id = self.send(method, params).await?;
@@ -216,6 +226,17 @@ impl Browser {
         }
         Ok(())
     }
+}
+
+/// How many processes were started with this profile.
+fn helpers(profile: &Path) -> anyhow::Result<usize> {
+    let profile = profile.display().to_string();
+    let named = std::fs::read_dir("/proc")?.filter_map(Result::ok).filter(|process| {
+        // Whoever ended meanwhile is none.
+        std::fs::read(process.path().join("cmdline"))
+            .is_ok_and(|line| String::from_utf8_lossy(&line).contains(&profile))
+    });
+    Ok(named.count())
 }
 
 /// Where the browser listens: it writes that into its profile.

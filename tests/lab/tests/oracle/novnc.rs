@@ -136,6 +136,7 @@ async fn novnc_in_a_browser_types_at_a_guest() -> anyhow::Result<()> {
         ensure!(started.elapsed() < LIMIT, "the console's task does not end");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
+    browser.close().await?;
     lab.stop().await;
     Ok(())
 }

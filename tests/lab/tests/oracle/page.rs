@@ -142,5 +142,6 @@ async fn the_page_shows_a_guest_s_screen_tasks_and_calls_and_follows_them() -> a
     lab.stop().await;
     browser.until("document.getElementById('live').textContent === 'the lab does not answer'", text).await?;
     ensure!(browser.value("location.origin").await? == url.as_str());
+    browser.close().await?;
     Ok(())
 }
