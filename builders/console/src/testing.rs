@@ -31,6 +31,8 @@ pub(crate) struct Guest {
     pub(crate) down: Vec<u32>,
     /// What the guest still draws, on a new line, before it takes the first key.
     pub(crate) late_line: Option<String>,
+    /// What the guest still draws over its last line before it takes the first key.
+    pub(crate) redrawn_line: Option<String>,
     /// How many keys were taken, Backspace not counted.
     pub(crate) taken: usize,
 }
@@ -47,6 +49,7 @@ impl Guest {
             keys: String::new(),
             down: Vec::new(),
             late_line: None,
+            redrawn_line: None,
             taken: 0,
         }
     }
@@ -60,6 +63,9 @@ impl Guest {
             return;
         }
         self.lines.extend(self.late_line.take());
+        if let (Some(line), Some(redrawn)) = (self.lines.last_mut(), self.redrawn_line.take()) {
+            *line = redrawn;
+        }
         if keysym == BACKSPACE.keysym {
             self.keys.push('\u{8}');
             if let Some(line) = self.lines.last_mut() {

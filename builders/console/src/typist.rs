@@ -423,11 +423,16 @@ impl Typist<'_> {
     async fn stands_elsewhere(&self, before: &ScreenText, sent: usize) -> Result<bool, TypeError> {
         let screen = self.console.screen();
         let (Some(now), Some(typed)) = (screen.text(), self.text.get(..sent)) else { return Ok(false) };
-        let Some(place) = readback::guess_start(before, now, typed) else { return Ok(false) };
         let Some(cursor) = self.cursor(now).await? else { return Ok(false) };
-        Ok(Some(place) != self.start
-            && readback::read(now, place, typed).length == sent
-            && readback::is_behind(now, (place.0, place.1 + sent), cursor))
+        let typed_at = |place: Place| {
+            Some(place) != self.start
+                && readback::read(now, place, typed).length == sent
+                && readback::is_behind(now, (place.0, place.1 + sent), cursor)
+        };
+        // What was drawn late may have had the same character there before: then nothing changed but the cursor.
+        let before_cursor = cursor.1.checked_sub(sent).map(|column| (cursor.0, column));
+        let changed = readback::guess_start(before, now, typed);
+        Ok(before_cursor.into_iter().chain(changed).any(typed_at))
     }
 
     /// Bytes in the keyboard's queue for the characters between the two places: each key is pressed and released.

@@ -90,6 +90,19 @@ async fn typing_that_began_before_the_screen_was_drawn_begins_anew_and_harms_not
     }
 }
 
+/// The same, and what is typed first falls where the same character had stood: no change of the screen shows its place.
+#[tokio::test(start_paused = true)]
+async fn typing_over_what_was_drawn_earlier_is_found_by_the_cursor() {
+    let drawn = "    linux /vmlinuz quiet";
+    let guest = Guest {
+        redrawn_line: Some(drawn.to_owned()),
+        ..Guest::with_prompt(&format!("{}l and more of an earlier screen", " ".repeat(drawn.len())))
+    };
+    let (outcome, guest) = typed(guest, "linux quiet").await;
+    assert!(outcome.unwrap().verified);
+    assert_eq!(guest.lines[2], format!("{drawn}linux quiet"));
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_can_not_be_corrected_is_quoted() {
     let faults: HashMap<usize, Option<char>> = (0..200).map(|number| (number, Some('q'))).collect();
