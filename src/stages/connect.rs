@@ -52,7 +52,7 @@ const STATE_EVERY: Duration = Duration::from_secs(2);
 /// # Errors
 /// When the guest does not answer in time, stops, shows a screen that is known for a dead end (a kernel panic, a rescue
 /// shell), or its screen stands still for too long.
-pub async fn connect(cx: &mut Cx, running: Running, seeded: &Seeded) -> Result<Connected, StageError> {
+pub async fn connect(cx: &mut Cx, mut running: Running, seeded: &Seeded) -> Result<Connected, StageError> {
     let limit = cx.plan.deadlines.connect;
     let login = Login {
         machine: running.machine.clone(),
@@ -68,15 +68,34 @@ pub async fn connect(cx: &mut Cx, running: Running, seeded: &Seeded) -> Result<C
         let seen = if fetched.is_empty() { seen.to_owned() } else { format!("{seen}; {fetched}") };
         cx.waiting(Stage::Connect, "SSH", seen, limit);
     };
-    let result = cx
-        .cancellable_effect(Effect::Login, async {
-            tokio::select! {
-                biased;
-                result = cx.alive(login.machine.as_ref(), connector.connect(&login, &tell)) => result,
-                error = fails_early(cx, &running) => Err(error),
+    // An installer may power the VM off when it is done, or reboot a VM that was started without a boot loader: its disks
+    // are started then, once.
+    let mut installing = cx.plan.machine.is_install();
+    let result = loop {
+        let step = cx
+            .cancellable_effect(Effect::Login, async {
+                tokio::select! {
+                    biased;
+                    result = cx.alive(login.machine.as_ref(), connector.connect(&login, &tell)) => {
+                        result.map(Some)
+                    }
+                    early = ends_early(cx, &running) => match early {
+                        Early::Stopped(_) if installing => Ok(None),
+                        early => Err(early.into_error()),
+                    },
+                }
+            })
+            .await;
+        match step {
+            Ok(Some(guest)) => break Ok(guest),
+            Err(error) => break Err(error),
+            Ok(None) => {
+                installing = false;
+                cx.doing(Stage::Connect, "the installer is done; starting what it installed");
+                running.watch = start_again(cx, &running.machine).await?;
             }
-        })
-        .await;
+        }
+    };
     let guest = match result {
         Ok(guest) => guest,
         Err(error) => {
@@ -110,36 +129,53 @@ pub async fn connect(cx: &mut Cx, running: Running, seeded: &Seeded) -> Result<C
     Ok(Connected { machine: running.machine, watch: running.watch, guest, key: seeded.key.clone() })
 }
 
+/// Why waiting on makes no sense.
+enum Early {
+    /// The VM has stopped, in the target's word.
+    Stopped(String),
+    /// Something else.
+    Dead(StageError),
+}
+
+impl Early {
+    fn into_error(self) -> StageError {
+        match self {
+            Self::Stopped(detail) => {
+                StageError::new(format!("the VM stopped before the guest answered (it is {detail})"))
+                    .hint("the last picture of its screen is in the evidence")
+            }
+            Self::Dead(error) => error,
+        }
+    }
+}
+
 /// Ends when waiting on makes no sense: the VM stopped, its screen says that the guest is dead, or stands still for
 /// longer than the boot may.
-async fn fails_early(cx: &Cx, running: &Running) -> StageError {
+async fn ends_early(cx: &Cx, running: &Running) -> Early {
     let began = Instant::now();
     let limit = cx.plan.deadlines.boot;
     loop {
         tokio::time::sleep(STATE_EVERY).await;
         match running.machine.state().await {
-            Ok(state) if state.power != Power::Running => {
-                return StageError::new(format!(
-                    "the VM stopped before the guest answered (it is {})",
-                    state.detail
-                ))
-                .hint("the last picture of its screen is in the evidence");
-            }
+            Ok(state) if state.power != Power::Running => return Early::Stopped(state.detail),
             Ok(_) => {}
             // An answer that does not come says nothing about the guest.
             Err(error) => tracing::debug!(%error, "the VM's state is not known"),
         }
         if let Some(sighting) = running.watch.dead_end() {
-            return StageError::new(format!("the guest will not come up: {}", sighting.known.name))
+            let error = StageError::new(format!("the guest will not come up: {}", sighting.known.name))
                 .seen(format!("the screen: {}", sighting.line))
                 .hint(sighting.known.advice);
+            return Early::Dead(error);
         }
         if let Some(still) = running.watch.unchanged_for()
             && still.min(began.elapsed()) >= limit
         {
-            return StageError::new(format!("the screen has not changed for {} s", still.as_secs())).hint(
-                "the guest hangs, or boots without a console: raise `deadlines.boot` if that is its way",
-            );
+            let error = StageError::new(format!("the screen has not changed for {} s", still.as_secs()))
+                .hint(
+                    "the guest hangs, or boots without a console: raise `deadlines.boot` if that is its way",
+                );
+            return Early::Dead(error);
         }
     }
 }
@@ -177,6 +213,18 @@ async fn seed_again(
     Ok(Some(seeded))
 }
 
+/// Starts a VM that has stopped, and opens its screen.
+async fn start_again(cx: &Cx, machine: &Arc<dyn Machine>) -> Result<Watch, StageError> {
+    let hypervisor = cx.hypervisor.clone();
+    cx.effect(Effect::Start, async {
+        let failed = |error| StageError::port(format!("{} could not be started", machine.reference()), error);
+        let task = machine.submit_start().await.map_err(failed)?;
+        hypervisor.wait(&task).await.map_err(failed)
+    })
+    .await?;
+    Ok(Watch::open(cx, machine.as_ref()).await.unwrap_or_default())
+}
+
 /// Starts a kept VM again and logs in with the key that was kept for it.
 ///
 /// # Errors
@@ -198,14 +246,7 @@ pub async fn reconnect(
     // Served until the guest has answered.
     let _seeded = seed_again(cx, &machine, key.clone()).await?;
     cx.doing(Stage::Connect, "starting the kept VM");
-    let hypervisor = cx.hypervisor.clone();
-    cx.effect(Effect::Start, async {
-        let failed = |error| StageError::port(format!("{} could not be started", machine.reference()), error);
-        let task = machine.submit_start().await.map_err(failed)?;
-        hypervisor.wait(&task).await.map_err(failed)
-    })
-    .await?;
-    let watch = Watch::open(cx, machine.as_ref()).await.unwrap_or_default();
+    let watch = start_again(cx, &machine).await?;
     let limit = cx.plan.deadlines.connect;
     let login = Login {
         machine: machine.clone(),

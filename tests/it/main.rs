@@ -13,6 +13,7 @@ mod lab_parallel;
 mod lab_race;
 mod lab_seal;
 mod on_error;
+mod qemu_installs;
 mod seed_disc;
 mod support;
 mod typing_websocket;

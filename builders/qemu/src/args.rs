@@ -1,21 +1,22 @@
 //! From a machine's spec to QEMU's argument list. Pure: asks nobody, opens nothing.
 //!
-//! All file names are relative, because QEMU runs in the VM's work directory: no path needs escaping, and no socket
-//! path is too long for its address.
+//! Names of the VM's own files are relative, because QEMU runs in the VM's work directory: no path needs escaping, and no
+//! socket path is too long for its address.
 
-use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
+use std::path::PathBuf;
 
-use forge_machine::{
-    Attachments, Bios, Checksum, Facts, Finding, MachineSpec, NetworkSpec, Nonce, SourceSpec,
-};
+use forge_machine::{Attachments, Bios, Location, MachineSpec, Medium, Nonce};
 use serde::{Deserialize, Serialize};
 
 use crate::accel::Accelerator;
+use crate::check::{ADAPTERS, extra};
+use crate::drives::{Disk, Drives, disks_of};
+use crate::firmware::Firmware;
 
 /// The disc with the seed.
 pub const SEED_FILE: &str = "seed.iso";
-/// The overlay that takes the guest's writes.
+/// The image of the first disk, that takes the guest's writes.
 pub const DISK_FILE: &str = "disk.qcow2";
 /// QEMU's monitor.
 pub const QMP_SOCKET: &str = "qmp.sock";
@@ -27,6 +28,8 @@ pub const VNC_SOCKET: &str = "vnc.sock";
 pub const SERIAL_LOG: &str = "serial.log";
 /// The UEFI variables; where this file is, it is kept beside the image.
 pub const FIRMWARE_VARIABLES_FILE: &str = "efivars.fd";
+/// The TPM's socket.
+pub const TPM_SOCKET: &str = "swtpm.sock";
 /// Where QEMU writes its own process id.
 pub const PID_FILE: &str = "qemu.pid";
 
@@ -35,18 +38,44 @@ pub const HOST_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 2);
 
 const DEFAULT_CORES: u32 = 2;
 const DEFAULT_MEMORY_MIB: u32 = 2048;
-const DEFAULT_SLOT: &str = "virtio0";
-/// Keys of `[vm.qemu]` that are understood, with the values they may have.
-const EXTRA_KEYS: &[(&str, &[&str])] =
-    &[("machine", &["q35", "pc"]), ("vga", &["std", "virtio", "qxl", "cirrus"])];
-/// Adapter models by Proxmox's names, and QEMU's devices for them.
-const ADAPTERS: &[(&str, &str)] = &[
-    ("virtio", "virtio-net-pci"),
-    ("e1000", "e1000"),
-    ("e1000e", "e1000e"),
-    ("rtl8139", "rtl8139"),
-    ("vmxnet3", "vmxnet3"),
-];
+
+/// The board, as far as the argument list depends on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Chipset {
+    /// `q35`: PCI Express and SATA.
+    Q35,
+    /// `pc`: PCI and IDE.
+    I440fx,
+    /// `microvm`: no legacy devices, no graphics adapter.
+    Microvm,
+}
+
+impl Chipset {
+    /// The board of a machine's name, `pc-q35-9.2` and the like included; `None` when it is none of ours.
+    pub(crate) fn of(machine: &str) -> Option<Self> {
+        match machine {
+            "q35" => Some(Self::Q35),
+            "pc" | "i440fx" => Some(Self::I440fx),
+            "microvm" => Some(Self::Microvm),
+            _ if machine.contains(',') => None,
+            _ if machine.starts_with("pc-q35-") => Some(Self::Q35),
+            _ if machine.starts_with("pc-i440fx-") => Some(Self::I440fx),
+            _ => None,
+        }
+    }
+}
+
+/// The kernel of the first start.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Kernel {
+    /// The kernel, absolute or in the work directory.
+    pub kernel: PathBuf,
+    /// The initrd, likewise.
+    pub initrd: Option<PathBuf>,
+    /// Its command line.
+    pub cmdline: String,
+}
 
 /// All that starting a VM needs, kept in its work directory.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,7 +85,7 @@ pub struct Settings {
     pub name: String,
     /// The SMBIOS UUID, made from the nonce, so that it stays the same from start to start.
     pub uuid: String,
-    /// The chipset (`q35`, `pc`).
+    /// The chipset (`q35`, `pc`, `microvm`, or one of their versions).
     pub machine: String,
     /// The graphics adapter.
     pub vga: String,
@@ -68,10 +97,22 @@ pub struct Settings {
     pub cpu: Option<String>,
     /// Memory in MiB.
     pub memory_mib: u32,
-    /// The slot of the disk, by Proxmox's names.
-    pub slot: String,
-    /// Whether discards free space.
-    pub discard: bool,
+    /// The disks, in the order in which the firmware tries them.
+    pub disks: Vec<Disk>,
+    /// The media in the CD-ROM drives; tried after the disks.
+    pub cdroms: Vec<PathBuf>,
+    /// The bus of the CD-ROM drives.
+    pub cdrom_bus: String,
+    /// The SCSI controller, by Proxmox's names.
+    pub scsi_controller: String,
+    /// The kernel that the next start takes; taken away by that start.
+    pub kernel: Option<Kernel>,
+    /// UEFI; `None` is BIOS.
+    pub firmware: Option<Firmware>,
+    /// Whether there is a TPM 2.0.
+    pub tpm: bool,
+    /// Whether the guest is given random numbers.
+    pub rng: bool,
     /// The adapters' models, by Proxmox's names.
     pub adapters: Vec<String>,
     /// Whether the guest agent's port is there.
@@ -81,29 +122,56 @@ pub struct Settings {
     /// Whether a disc with the seed is in its drive.
     #[serde(default)]
     pub seed_disc: bool,
+    /// Arguments of the profile's own, after all others.
+    pub args: Vec<String>,
 }
 
 impl Settings {
-    /// The settings of a spec, with defaults where it says nothing.
+    /// The settings of a spec, with defaults where it says nothing. Kernel and firmware are files that have to be looked
+    /// for, and are filled in by who has found them.
     #[must_use]
     pub fn new(spec: &MachineSpec, nonce: &Nonce, attachments: &Attachments) -> Self {
-        let disk = spec.disks.first();
         let adapters: Vec<String> = spec.networks.iter().map(|network| network.model.clone()).collect();
+        let hardware = &spec.hardware;
         Self {
             name: nonce.vm_name(),
             uuid: uuid_of(nonce),
-            machine: extra(&spec.extra, "machine"),
+            machine: machine_of(spec),
             vga: extra(&spec.extra, "vga"),
             cores: spec.cores.unwrap_or(DEFAULT_CORES).max(1),
             sockets: spec.sockets.unwrap_or(1).max(1),
             cpu: spec.cpu.clone(),
             memory_mib: spec.memory_mib.unwrap_or(DEFAULT_MEMORY_MIB),
-            slot: disk.map_or_else(|| DEFAULT_SLOT.to_owned(), |disk| disk.slot.clone()),
-            discard: disk.and_then(|disk| disk.discard).unwrap_or(true),
+            disks: disks_of(spec),
+            cdroms: spec.isos.iter().filter_map(file_of).collect(),
+            cdrom_bus: extra(&spec.extra, "cdrom-interface"),
+            scsi_controller: hardware.scsihw.clone().unwrap_or_else(|| "virtio-scsi-pci".to_owned()),
+            kernel: None,
+            firmware: None,
+            tpm: hardware.tpm.is_some(),
+            rng: hardware.rng.unwrap_or(true),
             adapters: if adapters.is_empty() { vec!["virtio".to_owned()] } else { adapters },
             agent: spec.agent.unwrap_or(true),
             smbios_serial: attachments.smbios_serial.clone(),
             seed_disc: attachments.seed_disc.is_some(),
+            args: hardware.args.clone(),
+        }
+    }
+
+    /// The board; q35 where its name means none.
+    pub(crate) fn chipset(&self) -> Chipset {
+        Chipset::of(&self.machine).unwrap_or(Chipset::Q35)
+    }
+
+    /// What hangs on its buses.
+    pub(crate) fn drives(&self) -> Drives<'_> {
+        Drives {
+            chipset: self.chipset(),
+            disks: &self.disks,
+            cdroms: &self.cdroms,
+            cdrom_bus: &self.cdrom_bus,
+            scsi_controller: &self.scsi_controller,
+            seed_disc: self.seed_disc,
         }
     }
 
@@ -116,7 +184,7 @@ impl Settings {
         line.option("-name", &[&self.name]);
         line.option("-uuid", &[&self.uuid]);
         line.flag("-no-user-config").flag("-nodefaults");
-        line.option("-machine", &[&self.machine]);
+        self.board(&mut line);
         let [accel, accel_value, cpu, cpu_value] = accelerator.arguments();
         line.option(accel, &[accel_value.to_owned()]);
         line.option(cpu, &[self.cpu.clone().unwrap_or_else(|| cpu_value.to_owned())]);
@@ -131,75 +199,72 @@ impl Settings {
             ],
         );
         line.option("-m", &[format!("{}M", self.memory_mib)]);
-        self.disk(&mut line);
+        self.drives().arguments(&mut line);
+        self.kernel(&mut line);
         self.network(&mut line, ssh_port);
-        line.option("-vga", &[&self.vga]);
+        if self.chipset() != Chipset::Microvm {
+            line.option("-vga", &[&self.vga]);
+        }
         line.option("-vnc", &[format!("unix:{VNC_SOCKET}")]);
         line.option("-chardev", &["file", "id=serial0", &format!("path={SERIAL_LOG}"), "append=on"]);
         line.option("-serial", &["chardev:serial0"]);
-        line.option("-object", &["rng-random", "id=rng0", "filename=/dev/urandom"]);
-        line.option("-device", &["virtio-rng-pci", "rng=rng0"]);
+        if self.rng {
+            line.option("-object", &["rng-random", "id=rng0", "filename=/dev/urandom"]);
+            line.option("-device", &["virtio-rng-pci", "rng=rng0"]);
+        }
         if self.agent {
             let path = format!("path={AGENT_SOCKET}");
             line.option("-chardev", &["socket", "id=qga0", &path, "server=on", "wait=off"]);
             line.option("-device", &["virtio-serial-pci"]);
             line.option("-device", &["virtserialport", "chardev=qga0", "name=org.qemu.guest_agent.0"]);
         }
-        if self.seed_disc {
-            self.seed_drive(&mut line);
+        if self.tpm {
+            line.option("-chardev", &["socket", "id=tpm0", &format!("path={TPM_SOCKET}")]);
+            line.option("-tpmdev", &["emulator", "id=tpm0", "chardev=tpm0"]);
+            line.option("-device", &["tpm-tis", "tpmdev=tpm0"]);
         }
         if let Some(serial) = &self.smbios_serial {
             line.option("-smbios", &["type=1".to_owned(), format!("serial={}", escape(serial))]);
         }
         line.option("-qmp", &[format!("unix:{QMP_SOCKET}"), "server=on".to_owned(), "wait=off".to_owned()]);
         line.option("-pidfile", &[PID_FILE]);
+        line.0.extend(self.args.iter().cloned());
         line.0
     }
 
-    /// The seed disc goes on the main disk's bus: that is the one bus whose driver a guest has for certain. Debian's
-    /// cloud kernel, for one, has no driver for the AHCI controller of q35 (observed on 6.1), so a CD there is not seen.
-    /// Readers of seeds look for the label, not for the kind of drive.
-    fn seed_drive(&self, line: &mut Line) {
-        let file = format!("file={SEED_FILE}");
-        let drive = ["format=raw", "if=none", "id=seed0", "readonly=on"];
-        line.option("-drive", &[&[file.as_str()], drive.as_slice()].concat());
-        let device: &[&str] = match self.bus() {
-            "scsi" => &["scsi-cd", "drive=seed0", "bus=scsi0.0"],
-            "sata" | "ide" => &["ide-cd", "drive=seed0"],
-            _ => &["virtio-blk-pci", "drive=seed0"],
+    /// The board and its firmware.
+    fn board(&self, line: &mut Line) {
+        let secure = self.firmware.as_ref().is_some_and(|firmware| firmware.secure);
+        let options: &[&str] = match self.chipset() {
+            Chipset::Q35 if secure => &["smm=on"],
+            // With PCI Express its devices are those of the other boards; its own firmware boots from them.
+            Chipset::Microvm => &["pcie=on", "acpi=on", "rtc=on"],
+            _ => &[],
         };
-        line.option("-device", device);
-    }
-
-    /// The main disk's bus: its slot without the number.
-    fn bus(&self) -> &str {
-        self.slot.trim_end_matches(|c: char| c.is_ascii_digit())
-    }
-
-    fn disk(&self, line: &mut Line) {
-        let discard = if self.discard { "discard=unmap" } else { "discard=ignore" };
-        // A crash of the host loses the build anyway, so the guest's flushes need not reach the disk; a crash of
-        // forge or QEMU loses nothing, because the page cache stays.
-        line.option(
-            "-drive",
-            &[
-                &format!("file={DISK_FILE}"),
-                "format=qcow2",
-                "if=none",
-                "id=disk0",
-                "cache=unsafe",
-                discard,
-                "detect-zeroes=unmap",
-            ],
-        );
-        match self.bus() {
-            "scsi" => {
-                line.option("-device", &["virtio-scsi-pci", "id=scsi0"]);
-                line.option("-device", &["scsi-hd", "drive=disk0", "bus=scsi0.0", "bootindex=1"]);
-            }
-            "sata" | "ide" => line.option("-device", &["ide-hd", "drive=disk0", "bootindex=1"]),
-            _ => line.option("-device", &["virtio-blk-pci", "drive=disk0", "bootindex=1"]),
+        line.option("-machine", &[&[self.machine.as_str()], options].concat());
+        let Some(firmware) = &self.firmware else { return };
+        if secure {
+            line.option("-global", &["driver=cfi.pflash01", "property=secure", "value=on"]);
+            // Waking up from sleep would leave the protected mode behind (edk2, OvmfPkg/README, "SMM support").
+            line.option("-global", &["ICH9-LPC.disable_s3=1"]);
         }
+        let code = format!("file={}", escape(&firmware.code.to_string_lossy()));
+        let format = format!("format={}", firmware.code_format);
+        line.option("-drive", &["if=pflash", "unit=0", &format, "readonly=on", &code]);
+        let variables = format!("file={FIRMWARE_VARIABLES_FILE}");
+        line.option("-drive", &["if=pflash", "unit=1", "format=raw", &variables]);
+    }
+
+    /// A kernel without a boot loader would start again at the guest's reboot: QEMU ends there instead, and the next
+    /// start is from the disks.
+    fn kernel(&self, line: &mut Line) {
+        let Some(kernel) = &self.kernel else { return };
+        line.0.extend(["-kernel".to_owned(), kernel.kernel.to_string_lossy().into_owned()]);
+        if let Some(initrd) = &kernel.initrd {
+            line.0.extend(["-initrd".to_owned(), initrd.to_string_lossy().into_owned()]);
+        }
+        line.0.extend(["-append".to_owned(), kernel.cmdline.clone()]);
+        line.option("-action", &["reboot=shutdown"]);
     }
 
     fn network(&self, line: &mut Line, ssh_port: u16) {
@@ -216,124 +281,23 @@ impl Settings {
     }
 }
 
-/// What a spec asks for and a local QEMU does not do.
-#[must_use]
-pub fn findings(spec: &MachineSpec, facts: &Facts) -> Vec<Finding> {
-    let mut found = Vec::new();
-    if let SourceSpec::Clone { name, .. } = &spec.source {
-        found.push(Finding::fatal(
-            "source.clone",
-            format!("a local QEMU has no VM `{name}` to clone"),
-            "name a disk image with `source.image`, or build on a Proxmox VE target",
-        ));
-    }
-    let hardware = &spec.hardware;
-    let (checked, copied) = match &spec.source {
-        SourceSpec::Image { image, copy } => (image.checksum != Checksum::None, *copy),
-        SourceSpec::Clone { .. } | SourceSpec::New => (false, false),
-    };
-    let missing = [
-        ("source", spec.is_install(), "does not install from media"),
-        ("source.iso", !spec.isos.is_empty(), "attaches no media"),
-        ("source.kernel", spec.kernel.is_some(), "starts no kernel without a boot loader"),
-        ("source.image.checksum", checked, "does not check an image's checksum"),
-        ("source.image.copy", copied, "works on an overlay of the image, and on no copy,"),
-        ("vm.bios", hardware.bios == Some(Bios::Ovmf), "has no UEFI"),
-        ("vm.tpm", hardware.tpm.is_some(), "has no TPM"),
-        ("vm.machine", hardware.machine.as_deref().is_some_and(|name| name != "q35"), "has q35 alone"),
-        ("vm.args", !hardware.args.is_empty(), "takes no arguments of QEMU's"),
-    ];
-    for (setting, _, what) in missing.iter().filter(|(_, asked, _)| *asked) {
-        let message = format!("this version of forge {what} on a local QEMU");
-        found.push(Finding::fatal(*setting, message, "leave it out"));
-    }
-    let source_size =
-        facts.source.as_ref().and_then(|source| source.disks.first()).map_or(0, |disk| disk.size);
-    for (number, disk) in spec.disks.iter().enumerate() {
-        let setting = |field: &str| format!("vm.disks[{number}].{field}");
-        let bus = disk.slot.trim_end_matches(|c: char| c.is_ascii_digit());
-        if !matches!(bus, "scsi" | "virtio" | "sata" | "ide") || bus.len() == disk.slot.len() {
-            found.push(Finding::fatal(
-                setting("slot"),
-                format!("`{}` is no disk slot", disk.slot),
-                "use scsi0, virtio0, sata0 or ide0",
-            ));
-        }
-        if number > 0 {
-            found.push(Finding::fatal(
-                format!("vm.disks[{number}]"),
-                "a local QEMU build has one disk, that of its image",
-                "remove the other disks, or build on a Proxmox VE target",
-            ));
-        }
-        if let Some(size) = disk.size.filter(|size| *size < source_size) {
-            found.push(Finding::fatal(
-                setting("size"),
-                format!("{size} bytes are less than the image's {source_size}"),
-                "a disk is grown, never shrunk: ask for more, or leave the size out",
-            ));
-        }
-    }
-    for (number, network) in spec.networks.iter().enumerate() {
-        found.extend(network_findings(number, network));
-    }
-    if spec.cloud_init.is_some() {
-        found.push(Finding::fatal(
-            "vm.cloud-init",
-            "a local QEMU has no cloud-init drive of its own",
-            "remove it; the seed reaches the guest by the SMBIOS serial",
-        ));
-    }
-    if spec.memory_mib.is_some_and(|memory| memory < 32) {
-        found.push(Finding::fatal("vm.memory", "less than 32 MiB boots nothing", "give it more memory"));
-    }
-    // Letters, digits and signs only: the value goes into an argument whose commas separate options.
-    if spec.cpu.as_ref().is_some_and(|cpu| cpu.is_empty() || cpu.starts_with(['-', ',']) || cpu.contains(' '))
-    {
-        found.push(Finding::fatal("vm.cpu", "this is no CPU model", "see `qemu-system-x86_64 -cpu help`"));
-    }
-    for (key, value) in &spec.extra {
-        let setting = format!("vm.qemu.{key}");
-        match EXTRA_KEYS.iter().find(|(name, _)| name == key) {
-            None => {
-                let known: Vec<&str> = EXTRA_KEYS.iter().map(|(name, _)| *name).collect();
-                let help = format!("known are {}", known.join(", "));
-                found.push(Finding::fatal(setting, "no such setting of a local QEMU", help));
-            }
-            Some((_, values)) if !values.contains(&value.as_str()) => {
-                let help = format!("use one of {}", values.join(", "));
-                found.push(Finding::fatal(setting, format!("`{value}` is not among its values"), help));
-            }
-            Some(_) => {}
-        }
-    }
-    found
+/// The machine's name: that of the profile, or of its part for QEMU, or q35.
+pub(crate) fn machine_of(spec: &MachineSpec) -> String {
+    let named = spec.hardware.machine.clone().unwrap_or_else(|| extra(&spec.extra, "machine"));
+    if named == "i440fx" { "pc".to_owned() } else { named }
 }
 
-fn network_findings(number: usize, network: &NetworkSpec) -> Vec<Finding> {
-    let mut found = Vec::new();
-    if !ADAPTERS.iter().any(|(name, _)| *name == network.model) {
-        let known: Vec<&str> = ADAPTERS.iter().map(|(name, _)| *name).collect();
-        found.push(Finding::fatal(
-            format!("vm.networks[{number}].model"),
-            format!("`{}` is no adapter model", network.model),
-            format!("use one of {}", known.join(", ")),
-        ));
-    }
-    let bridge = network.bridge.as_ref().map(|_| "bridge");
-    for field in bridge.into_iter().chain(network.vlan.map(|_| "vlan")) {
-        found.push(Finding::warning(
-            format!("vm.networks[{number}].{field}"),
-            "a local QEMU build uses QEMU's user network, so this has no effect",
-            "remove it, or build on a Proxmox VE target",
-        ));
-    }
-    found
+/// Whether a spec asks for UEFI.
+pub(crate) fn is_uefi(spec: &MachineSpec) -> bool {
+    spec.hardware.bios == Some(Bios::Ovmf)
 }
 
-fn extra(extra: &BTreeMap<String, String>, key: &str) -> String {
-    let default = EXTRA_KEYS.iter().find(|(name, _)| *name == key).and_then(|(_, values)| values.first());
-    extra.get(key).cloned().unwrap_or_else(|| default.copied().unwrap_or_default().to_owned())
+/// The file of a medium that is on this machine.
+pub(crate) fn file_of(medium: &Medium) -> Option<PathBuf> {
+    match &medium.location {
+        Location::File(path) => Some(std::path::absolute(path).unwrap_or_else(|_| path.clone())),
+        Location::Url(_) | Location::Volume(_) => None,
+    }
 }
 
 /// The nonce as the last 64 bits of a random-type UUID (RFC 9562, version 4).
@@ -344,21 +308,21 @@ fn uuid_of(nonce: &Nonce) -> String {
 }
 
 /// Doubles commas, as QEMU's option syntax wants them in values.
-fn escape(value: &str) -> String {
+pub(crate) fn escape(value: &str) -> String {
     value.replace(',', ",,")
 }
 
 /// An argument list in the making.
 #[derive(Default)]
-struct Line(Vec<String>);
+pub(crate) struct Line(Vec<String>);
 
 impl Line {
-    fn flag(&mut self, name: &str) -> &mut Self {
+    pub(crate) fn flag(&mut self, name: &str) -> &mut Self {
         self.0.push(name.to_owned());
         self
     }
 
-    fn option<S: AsRef<str>>(&mut self, name: &str, parts: &[S]) {
+    pub(crate) fn option<S: AsRef<str>>(&mut self, name: &str, parts: &[S]) {
         self.0.push(name.to_owned());
         self.0.push(parts.iter().map(AsRef::as_ref).collect::<Vec<&str>>().join(","));
     }

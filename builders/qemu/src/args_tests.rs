@@ -1,7 +1,6 @@
-//! Argument lists and findings, as tables.
+//! Argument lists, as tables.
 
-use forge_machine::facts::SourceDisk;
-use forge_machine::{DiskSpec, SourceFacts, VmRef};
+use forge_machine::{DiskSpec, Hardware, NetworkSpec, SourceSpec, TpmState};
 
 use super::*;
 
@@ -33,7 +32,7 @@ fn a_seed_disc_is_a_read_only_drive_on_the_main_disks_bus() {
     for (slot, device) in [
         ("virtio0", "-device virtio-blk-pci,drive=seed0"),
         ("scsi0", "-device scsi-cd,drive=seed0,bus=scsi0.0"),
-        ("sata0", "-device ide-cd,drive=seed0"),
+        ("sata0", "-device ide-cd,drive=seed0,bus=ide.1"),
     ] {
         let spec = MachineSpec { disks: vec![disk(slot)], ..spec() };
         let text = lines(&spec, &attachments, Accelerator::Tcg);
@@ -98,7 +97,7 @@ fn each_setting_shows_in_the_argument_list() {
         (
             "sata",
             MachineSpec { disks: vec![disk("sata1")], ..spec() },
-            &["-device ide-hd,drive=disk0,bootindex=1"],
+            &["-device ide-hd,drive=disk0,bus=ide.1,bootindex=1"],
         ),
         (
             "no discard",
@@ -136,101 +135,128 @@ fn each_setting_shows_in_the_argument_list() {
     assert!(!without.contains("qga") && !without.contains("smbios"), "{without}");
 }
 
-fn facts() -> Facts {
-    Facts {
-        product: "QEMU".into(),
-        notes: Vec::new(),
-        nodes: vec!["localhost".into()],
-        placed: None,
-        source: Some(SourceFacts {
-            vm: VmRef::new("/images/debian.qcow2", "localhost"),
-            name: "debian.qcow2".into(),
-            template: false,
-            running: false,
-            disks: vec![SourceDisk { slot: "virtio0".into(), storage: String::new(), size: 4 << 30 }],
-            cloud_init: None,
-            agent: true,
-            networks: Vec::new(),
-            memory_mib: 0,
-            cores: 0,
-        }),
-        storages: Vec::new(),
-        bridges: None,
-        endpoint: None,
+/// A new machine with these disks and media.
+fn install(disks: &[&str], isos: &[&str], extra: &[(&str, &str)]) -> MachineSpec {
+    MachineSpec {
+        source: SourceSpec::New,
+        disks: disks.iter().map(|slot| disk(slot)).collect(),
+        isos: isos.iter().copied().map(Medium::file).collect(),
+        extra: extra.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
+        ..spec()
     }
 }
 
 #[test]
-fn what_a_local_qemu_can_not_do_is_found_before_anything_is_made() {
-    let clone = SourceSpec::Clone {
-        vm: VmRef::new("100", "pve1"),
-        name: "boot-vm".into(),
-        full: true,
-        storage: None,
-    };
-    let cases: &[(MachineSpec, &[(&str, bool)])] = &[
-        (spec(), &[]),
-        (MachineSpec { source: clone, ..spec() }, &[("source.clone", true)]),
-        (MachineSpec { disks: vec![disk("nvme0")], ..spec() }, &[("vm.disks[0].slot", true)]),
-        (MachineSpec { disks: vec![disk("scsi")], ..spec() }, &[("vm.disks[0].slot", true)]),
-        (MachineSpec { disks: vec![disk("scsi0"), disk("scsi1")], ..spec() }, &[("vm.disks[1]", true)]),
+fn disks_come_first_in_their_order_and_then_the_media() {
+    let cases: &[(MachineSpec, &[&str])] = &[
         (
-            MachineSpec { disks: vec![DiskSpec { size: Some(1 << 30), ..disk("scsi0") }], ..spec() },
-            &[("vm.disks[0].size", true)],
+            install(&["virtio0", "nvme3"], &["/a,b.iso", "/c.iso"], &[]),
+            &[
+                "-drive file=disk-1.qcow2,format=qcow2,if=none,id=disk1,cache=unsafe,discard=unmap,detect-zeroes=unmap",
+                "-device virtio-blk-pci,drive=disk0,bootindex=1",
+                "-device nvme,drive=disk1,serial=forge-3,bootindex=2",
+                "-drive file=/a,,b.iso,format=raw,if=none,id=cd0,readonly=on",
+                "-device ide-cd,drive=cd0,bus=ide.0,bootindex=3",
+                "-device ide-cd,drive=cd1,bus=ide.1,bootindex=4",
+            ],
         ),
-        (MachineSpec { networks: vec![network("token-ring")], ..spec() }, &[("vm.networks[0].model", true)]),
         (
-            MachineSpec {
-                networks: vec![NetworkSpec {
-                    bridge: Some("vmbr0".into()),
-                    vlan: Some(7),
-                    ..network("virtio")
-                }],
-                ..spec()
-            },
-            &[("vm.networks[0].bridge", false), ("vm.networks[0].vlan", false)],
+            install(&["sata0", "ide2"], &["/a.iso", "/c.iso"], &[]),
+            &[
+                "-device ide-hd,drive=disk0,bus=ide.0,bootindex=1",
+                "-device ide-hd,drive=disk1,bus=ide.2,bootindex=2",
+                "-device ide-cd,drive=cd0,bus=ide.1,bootindex=3",
+                "-device ide-cd,drive=cd1,bus=ide.3,bootindex=4",
+            ],
         ),
-        (MachineSpec { memory_mib: Some(0), ..spec() }, &[("vm.memory", true)]),
-        (MachineSpec { cpu: Some("-hda x".into()), ..spec() }, &[("vm.cpu", true)]),
         (
-            MachineSpec { extra: [("machien".into(), "pc".into())].into(), ..spec() },
-            &[("vm.qemu.machien", true)],
+            install(&["ide0", "sata1"], &["/a.iso"], &[("machine", "pc"), ("cdrom-interface", "ide")]),
+            &[
+                "-device ahci,id=sata",
+                "-device ide-hd,drive=disk0,bus=ide.0,unit=0,bootindex=1",
+                "-device ide-hd,drive=disk1,bus=sata.1,bootindex=2",
+                "-device ide-cd,drive=cd0,bus=ide.0,unit=1,bootindex=3",
+            ],
         ),
-        (MachineSpec { extra: [("vga".into(), "x,y".into())].into(), ..spec() }, &[("vm.qemu.vga", true)]),
+        (
+            install(&["virtio0"], &["/a.iso"], &[("cdrom-interface", "scsi")]),
+            &["-device virtio-scsi-pci,id=scsi0", "-device scsi-cd,drive=cd0,bus=scsi0.0,bootindex=2"],
+        ),
+        (
+            install(&["scsi2"], &["/a.iso"], &[("cdrom-interface", "virtio")]),
+            &[
+                "-device scsi-hd,drive=disk0,bus=scsi0.0,scsi-id=2,bootindex=1",
+                "-device virtio-blk-pci,drive=cd0,bootindex=2",
+            ],
+        ),
     ];
     for (spec, expected) in cases {
-        let found = findings(spec, &facts());
-        let got: Vec<(&str, bool)> = found.iter().map(|each| (each.setting.as_str(), each.fatal)).collect();
-        assert_eq!(got, *expected);
-        assert!(found.iter().all(|each| !each.help.is_empty()));
+        let text = lines(spec, &Attachments::default(), Accelerator::Kvm);
+        let got: Vec<&str> = text.lines().collect();
+        for line in *expected {
+            assert!(got.contains(line), "no `{line}` in\n{text}");
+        }
     }
 }
 
 #[test]
-fn what_a_profile_may_say_and_this_backend_does_not_do_is_a_finding_and_never_ignored() {
-    use forge_machine::{BootFile, Checksum, Hardware, KernelSpec, Medium, TpmState};
-    let sum = Checksum::parse(&"ab".repeat(32)).expect("a checksum");
-    let image = |copy, checksum| SourceSpec::Image {
-        image: Medium { checksum, ..Medium::file("/images/debian.qcow2") },
-        copy,
-    };
-    let kernel = KernelSpec { kernel: BootFile::InIso("/vmlinuz".into()), initrds: Vec::new() };
-    let hardware = |hardware| MachineSpec { hardware, ..spec() };
-    let defaults = Hardware::default;
-    for (spec, setting) in [
-        (MachineSpec { source: SourceSpec::New, ..spec() }, "source"),
-        (MachineSpec { isos: vec![Medium::file("/a.iso")], ..spec() }, "source.iso"),
-        (MachineSpec { kernel: Some(kernel), ..spec() }, "source.kernel"),
-        (MachineSpec { source: image(false, sum), ..spec() }, "source.image.checksum"),
-        (MachineSpec { source: image(true, Checksum::None), ..spec() }, "source.image.copy"),
-        (hardware(Hardware { bios: Some(Bios::Ovmf), ..defaults() }), "vm.bios"),
-        (hardware(Hardware { tpm: Some(TpmState::default()), ..defaults() }), "vm.tpm"),
-        (hardware(Hardware { machine: Some("microvm".into()), ..defaults() }), "vm.machine"),
-        (hardware(Hardware { args: vec!["-S".into()], ..defaults() }), "vm.args"),
+fn a_kernel_without_a_boot_loader_ends_the_vm_at_the_guests_reboot() {
+    let nonce = Nonce::from_bytes([1; 8]);
+    let mut settings = Settings::new(&install(&["virtio0"], &[], &[]), &nonce, &Attachments::default());
+    assert!(!settings.arguments(Accelerator::Tcg, 1).iter().any(|word| word == "-action"));
+    settings.kernel = Some(Kernel {
+        kernel: "/boot/vmlinuz".into(),
+        initrd: Some("initrd".into()),
+        cmdline: "ks=http://10.0.2.2/a,b console=ttyS0".into(),
+    });
+    let words = settings.arguments(Accelerator::Tcg, 1);
+    for pair in [
+        ["-kernel", "/boot/vmlinuz"],
+        ["-initrd", "initrd"],
+        ["-append", "ks=http://10.0.2.2/a,b console=ttyS0"],
+        ["-action", "reboot=shutdown"],
     ] {
-        let found = findings(&spec, &facts());
-        let told: Vec<&str> =
-            found.iter().filter(|each| each.fatal).map(|each| each.setting.as_str()).collect();
-        assert_eq!(told, [setting]);
+        assert!(words.windows(2).any(|two| two == pair), "{pair:?} in {words:?}");
     }
+}
+
+#[test]
+fn firmware_and_further_hardware_show_in_the_argument_list() {
+    let nonce = Nonce::from_bytes([1; 8]);
+    let hardware = Hardware {
+        tpm: Some(TpmState::default()),
+        rng: Some(false),
+        args: vec!["-device".into(), "usb-ehci".into()],
+        ..Hardware::default()
+    };
+    let spec = MachineSpec { hardware, ..spec() };
+    let mut settings = Settings::new(&spec, &nonce, &Attachments::default());
+    settings.firmware = Some(Firmware {
+        code: "/usr/share/OVMF/code.fd".into(),
+        code_format: "qcow2".into(),
+        variables: "/usr/share/OVMF/vars.fd".into(),
+        variables_format: "raw".into(),
+        secure: true,
+    });
+    let text = settings.arguments(Accelerator::Tcg, 1).join(" ");
+    for part in [
+        "-machine q35,smm=on -global driver=cfi.pflash01,property=secure,value=on -global ICH9-LPC.disable_s3=1",
+        "-drive if=pflash,unit=0,format=qcow2,readonly=on,file=/usr/share/OVMF/code.fd",
+        "-drive if=pflash,unit=1,format=raw,file=efivars.fd",
+        "-chardev socket,id=tpm0,path=swtpm.sock -tpmdev emulator,id=tpm0,chardev=tpm0 -device tpm-tis,tpmdev=tpm0",
+    ] {
+        assert!(text.contains(part), "no `{part}` in {text}");
+    }
+    assert!(!text.contains("virtio-rng"), "{text}");
+    assert!(text.ends_with("-pidfile qemu.pid -device usb-ehci"), "they are appended: {text}");
+
+    let plain = |machine: &str| {
+        let hardware = Hardware { machine: Some(machine.into()), ..Hardware::default() };
+        let spec = MachineSpec { hardware, ..super::tests::spec() };
+        Settings::new(&spec, &nonce, &Attachments::default()).arguments(Accelerator::Tcg, 1).join(" ")
+    };
+    assert!(plain("i440fx").contains("-machine pc -accel"));
+    assert!(plain("pc-q35-9.2").contains("-machine pc-q35-9.2 -accel"));
+    let microvm = plain("microvm");
+    assert!(microvm.contains("-machine microvm,pcie=on") && !microvm.contains("-vga"), "{microvm}");
 }

@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::args::{DISK_FILE, FIRMWARE_VARIABLES_FILE};
 use crate::digest::{self, Digested, Stop};
+use crate::drives::disk_file;
 use crate::image::ImageTool;
 use crate::workdir::WorkDir;
 
@@ -71,11 +72,29 @@ impl Wanted {
     }
 
     fn path(&self, ending: &str) -> PathBuf {
-        self.directory.join(format!("{}.{ending}", self.name))
+        self.directory.join(self.file_name(ending))
     }
 
     fn aside(&self, ending: &str, nonce: &str) -> PathBuf {
-        self.directory.join(format!(".{}.{ending}.forge-{nonce}", self.name))
+        self.directory.join(format!(".{}.forge-{nonce}", self.file_name(ending)))
+    }
+
+    fn file_name(&self, ending: &str) -> String {
+        // The further disks are `NAME-1.qcow2` and so on, as Packer names them.
+        let separator = if ending.starts_with('-') { "" } else { "." };
+        format!("{}{separator}{ending}", self.name)
+    }
+
+    /// The images of so many disks: the disk's number, the format, and the ending of the name.
+    fn images(&self, disks: usize) -> Vec<(usize, FileFormat, String)> {
+        let of_disk = |disk: usize| {
+            self.formats.iter().map(move |format| {
+                let ending = format.ending(self.compress);
+                let ending = if disk == 0 { ending.to_owned() } else { format!("-{disk}.{ending}") };
+                (disk, *format, ending)
+            })
+        };
+        (0..disks).flat_map(of_disk).collect()
     }
 }
 
@@ -86,7 +105,7 @@ struct Manifest {
     /// The version of this form.
     version: u32,
     name: String,
-    /// The disk's size as the guest sees it, in bytes.
+    /// The first disk's size as the guest sees it, in bytes.
     virtual_size: u64,
     /// What the engine tells of the build: chain id, profile, source, time, version of forge.
     build: BTreeMap<String, String>,
@@ -97,7 +116,7 @@ struct Manifest {
 #[serde(rename_all = "kebab-case")]
 struct ManifestFile {
     name: String,
-    /// `qcow2`, `raw`, `vmdk`, or `efivars`.
+    /// `qcow2`, `raw`, `vmdk`, or `efivars`. Further disks are `NAME-1.qcow2` and so on.
     format: String,
     /// How it is compressed, if it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -109,7 +128,7 @@ struct ManifestFile {
 
 /// A file that is whole under its temporary name.
 struct Ready {
-    ending: &'static str,
+    ending: String,
     format: &'static str,
     compression: Option<&'static str>,
     digested: Digested,
@@ -124,19 +143,20 @@ pub(crate) async fn write_files(
     let mark = dir.mark()?.ok_or_else(|| dir.missing())?;
     let nonce = mark.nonce.as_str();
     let variables = dir.file(FIRMWARE_VARIABLES_FILE);
-    let mut endings: Vec<&'static str> =
-        wanted.formats.iter().map(|format| format.ending(wanted.compress)).collect();
+    let disks = (1..).take_while(|index| dir.file(&disk_file(*index)).exists()).count() + 1;
+    let images_wanted = wanted.images(disks);
+    let mut endings: Vec<String> = images_wanted.iter().map(|(.., ending)| ending.clone()).collect();
     if variables.exists() {
-        endings.push(VARIABLES_ENDING);
+        endings.push(VARIABLES_ENDING.to_owned());
     }
-    endings.extend([SUMS_ENDING, MANIFEST_ENDING]);
+    endings.extend([SUMS_ENDING, MANIFEST_ENDING].map(str::to_owned));
     refuse_taken(wanted, &endings)?;
     let asides: Vec<PathBuf> = endings.iter().map(|ending| wanted.aside(ending, nonce)).collect();
     dir.write_outputs(&asides)?;
     std::fs::create_dir_all(&wanted.directory)
         .map_err(|error| PortError::broken(format!("{} can't be made", wanted.directory.display()), error))?;
 
-    let ready = images(tool, dir, wanted, nonce, &variables).await?;
+    let ready = images(tool, dir, wanted, images_wanted, nonce, &variables).await?;
     let disk = tool
         .info(&dir.file(DISK_FILE), Some("qcow2"))
         .await
@@ -156,22 +176,22 @@ async fn images(
     tool: &ImageTool,
     dir: &WorkDir,
     wanted: &Wanted,
+    images: Vec<(usize, FileFormat, String)>,
     nonce: &str,
     variables: &Path,
 ) -> Result<Vec<Ready>, PortError> {
     let stop = Stop::default();
-    let disk = dir.file(DISK_FILE);
     let mut work = Vec::new();
-    for format in &wanted.formats {
-        let ending = format.ending(wanted.compress);
-        let shown = wanted.path(ending);
+    for (number, format, ending) in images {
+        let disk = dir.file(&disk_file(number));
+        let shown = wanted.path(&ending);
         let failed = |error: forge_machine::error::Cause| {
             PortError::broken(format!("{} could not be written", shown.display()), error)
         };
-        let aside = wanted.aside(ending, nonce);
-        let packed = wanted.compress && *format == FileFormat::Raw;
-        let target = if packed { dir.file(RAW_FILE) } else { aside.clone() };
-        tool.convert(&disk, "qcow2", &target, *format, wanted.compress)
+        let aside = wanted.aside(&ending, nonce);
+        let packed = wanted.compress && format == FileFormat::Raw;
+        let target = if packed { dir.file(&format!("{number}-{RAW_FILE}")) } else { aside.clone() };
+        tool.convert(&disk, "qcow2", &target, format, wanted.compress)
             .await
             .map_err(|error| failed(Box::new(error).into()))?;
         let hashed = if packed {
@@ -181,7 +201,7 @@ async fn images(
         } else {
             digest::read(aside, stop.token())
         };
-        work.push((ending, *format, shown.clone(), hashed));
+        work.push((ending, format, shown.clone(), hashed));
     }
     let mut ready = Vec::new();
     for (ending, format, shown, hashed) in work {
@@ -202,7 +222,7 @@ async fn images(
             .and_then(|_| digest::of_file(&aside, &stop.token()))
             .map_err(|error| PortError::broken("the UEFI variables could not be kept", error))?;
         ready.push(Ready {
-            ending: VARIABLES_ENDING,
+            ending: VARIABLES_ENDING.to_owned(),
             format: "efivars",
             compression: None,
             digested: copied,
@@ -212,7 +232,7 @@ async fn images(
 }
 
 /// Files that are there and shall not be replaced are found before hours of work are put into new ones.
-fn refuse_taken(wanted: &Wanted, endings: &[&str]) -> Result<(), PortError> {
+fn refuse_taken(wanted: &Wanted, endings: &[String]) -> Result<(), PortError> {
     if wanted.replace {
         return Ok(());
     }
@@ -233,7 +253,7 @@ fn manifest(wanted: &Wanted, virtual_size: u64, ready: &[Ready]) -> Manifest {
     let files = ready
         .iter()
         .map(|file| ManifestFile {
-            name: format!("{}.{}", wanted.name, file.ending),
+            name: wanted.file_name(&file.ending),
             format: file.format.to_owned(),
             compression: file.compression.map(str::to_owned),
             size: file.digested.size,
@@ -266,7 +286,7 @@ fn write_whole(path: &Path, text: &str) -> io::Result<()> {
 }
 
 /// Gives the files their final names, the manifest last. Nothing awaits in here, so that it is never cut in two.
-fn publish_all(wanted: &Wanted, endings: &[&str], nonce: &str) -> Result<(), PortError> {
+fn publish_all(wanted: &Wanted, endings: &[String], nonce: &str) -> Result<(), PortError> {
     if wanted.replace {
         // An old manifest must not vouch for new files while they are being replaced.
         for ending in [MANIFEST_ENDING, SUMS_ENDING] {

@@ -194,7 +194,7 @@ async fn a_name_that_is_taken_at_the_last_moment_is_not_overwritten_and_no_half_
         std::fs::write(wanted.aside(ending, "n"), ending).expect("written");
     }
     std::fs::write(wanted.path("raw"), "somebody was faster").expect("written");
-    let error = publish_all(&wanted, &["qcow2", "raw"], "n").expect_err("taken");
+    let error = publish_all(&wanted, &["qcow2", "raw"].map(str::to_owned), "n").expect_err("taken");
     assert!(error.to_string().contains("it is there already"), "{error}");
     assert_eq!(std::fs::read(wanted.path("raw")).expect("there"), b"somebody was faster");
     assert!(!wanted.path("qcow2").exists(), "no half set");

@@ -7,15 +7,15 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use forge_machine::facts::SourceDisk;
 use forge_machine::{
     Artefact, BuildState, Capabilities, Facts, FactsQuery, Fetch, Finding, Hypervisor, Location, Machine,
-    MachineSpec, Medium, Nonce, Orphan, Ownership, PortError, Power, SourceFacts, SourceSelector, SourceSpec,
-    Standing, TaskHandle, VmRef,
+    MachineSpec, Medium, Nonce, Orphan, Ownership, PortError, Power, SourceFacts, SourceSelector, Standing,
+    TaskHandle, VmRef,
 };
 use tokio::process::Command;
 use tokio::sync::{OnceCell, watch};
@@ -23,9 +23,12 @@ use tokio::task::AbortHandle;
 use tokio::time::timeout;
 
 use crate::accel::{self, Accelerator, Verdict};
-use crate::args::{self, DISK_FILE, HOST_ADDRESS};
+use crate::args::HOST_ADDRESS;
+use crate::check::{self, Host};
+use crate::create;
 use crate::image::ImageTool;
 use crate::machine::{QemuMachine, Running};
+use crate::media;
 use crate::port::HeldPort;
 use crate::process::find_program;
 use crate::sandbox;
@@ -97,6 +100,7 @@ impl QemuHypervisor {
             target,
             verdict: OnceCell::new(),
             sandbox: OnceCell::new(),
+            host: OnceLock::new(),
             ports: Mutex::default(),
             starting: tokio::sync::Mutex::new(()),
             running: Mutex::default(),
@@ -114,9 +118,13 @@ impl QemuHypervisor {
     }
 }
 
-/// Finalize work that goes on by itself.
+/// Work that goes on by itself: copying an image, writing the files of the result.
 #[derive(Debug)]
 pub(crate) struct Job {
+    /// Its name as a lock (`finalize`).
+    pub(crate) lock: &'static str,
+    /// What it does, for messages (`finalizing`).
+    pub(crate) what: &'static str,
     pub(crate) abort: AbortHandle,
     /// What it came to: the words of its error. The channel closes without a value when it was stopped.
     pub(crate) done: watch::Receiver<Option<Result<(), String>>>,
@@ -135,6 +143,7 @@ pub(crate) struct Shared {
     pub(crate) tool: ImageTool,
     verdict: OnceCell<Verdict>,
     sandbox: OnceCell<Result<(), String>>,
+    host: OnceLock<Host>,
     /// The forwarded ports, each from its VM's first start until the VM is gone.
     ports: Mutex<HashMap<VmRef, HeldPort>>,
     /// Held while a process is being started, so that two starts of one VM don't both find it stopped.
@@ -168,11 +177,12 @@ impl Shared {
         lock(&self.jobs).insert(at.clone(), job);
     }
 
-    pub(crate) fn is_busy(&self, at: &VmRef) -> bool {
-        lock(&self.jobs).get(at).is_some_and(|job| !job.is_over())
+    /// The work that is going on on a VM.
+    pub(crate) fn busy(&self, at: &VmRef) -> Option<&'static str> {
+        lock(&self.jobs).get(at).filter(|job| !job.is_over()).map(|job| job.lock)
     }
 
-    /// Stops finalize work and waits until it has stopped.
+    /// Stops work on a VM and waits until it has stopped.
     pub(crate) async fn stop_job(&self, at: &VmRef) {
         let Some(mut done) = lock(&self.jobs).get(at).map(|job| {
             job.abort.abort();
@@ -207,6 +217,11 @@ impl Shared {
         lock(&self.ports).remove(at);
     }
 
+    /// What this machine has besides QEMU; looked for once.
+    pub(crate) fn host(&self) -> &Host {
+        self.host.get_or_init(Host::look)
+    }
+
     /// Whether QEMU takes its sandbox; else its words.
     pub(crate) async fn sandbox(&self) -> &Result<(), String> {
         self.sandbox.get_or_init(|| sandbox::probe(&self.target.binary)).await
@@ -239,9 +254,9 @@ impl Hypervisor for QemuHypervisor {
             name: NAME,
             clones: false,
             images: true,
-            isos: false,
-            new_disks: false,
-            kernel_boot: false,
+            isos: true,
+            new_disks: true,
+            kernel_boot: true,
             cloud_init_drive: false,
             smbios_serial: true,
             seed_disc: true,
@@ -300,17 +315,24 @@ impl Hypervisor for QemuHypervisor {
                 format!("this version of forge does not get {medium}"),
                 "download it, and name the file",
             )),
-            SourceSelector::New => findings.push(Finding::fatal(
-                "source",
-                "this version of forge does not install from media on a local QEMU",
-                "name a disk image with `source.image`",
-            )),
+            SourceSelector::New => facts.source = Some(blank()),
+        }
+        for (number, iso) in query.isos.iter().enumerate() {
+            let Location::File(path) = &iso.location else { continue };
+            if let Err(error) = std::fs::File::open(path) {
+                let setting = match number {
+                    0 => "source.iso".to_owned(),
+                    more => format!("source.additional-isos[{}]", more - 1),
+                };
+                let message = format!("{} can't be opened: {error}", path.display());
+                findings.push(Finding::fatal(setting, message, "name the file of an install medium"));
+            }
         }
         Ok((facts, findings))
     }
 
     fn check(&self, spec: &MachineSpec, facts: &Facts) -> Vec<Finding> {
-        args::findings(spec, facts)
+        check::findings(spec, facts, self.shared.host())
     }
 
     async fn prepare_media(&self, spec: &MachineSpec, fetch: &dyn Fetch) -> Result<MachineSpec, PortError> {
@@ -318,6 +340,7 @@ impl Hypervisor for QemuHypervisor {
         for medium in spec.media_mut() {
             *medium = Medium::file(fetch.fetch(medium).await?);
         }
+        media::check(&spec).await?;
         Ok(spec)
     }
 
@@ -337,34 +360,19 @@ impl Hypervisor for QemuHypervisor {
         at: &VmRef,
         mark: &Ownership,
     ) -> Result<TaskHandle, PortError> {
-        let SourceSpec::Image { image: Medium { location: Location::File(path), .. }, .. } = &spec.source
-        else {
-            return Err(PortError::Unsupported { backend: NAME, what: "clone VMs".to_owned() });
-        };
-        let dir = self.shared.directory(at)?;
-        dir.create(mark)?;
-        let base = std::path::absolute(path)
-            .map_err(|error| PortError::broken(format!("{} is no path", path.display()), error))?;
-        let failed =
-            |error| PortError::broken(format!("an overlay of {} could not be made", base.display()), error);
-        let info = self.shared.tool.info(&base, None).await.map_err(failed)?;
-        let wanted = spec.disks.first().and_then(|disk| disk.size).filter(|size| *size > info.virtual_size);
-        self.shared
-            .tool
-            .create_overlay(&dir.file(DISK_FILE), &base, &info.format, wanted)
-            .await
-            .map_err(failed)?;
-        Ok(TaskHandle::finished(NODE))
+        create::submit(&self.shared, spec, at, mark).await
     }
 
     async fn wait(&self, task: &TaskHandle) -> Result<(), PortError> {
         if task.is_finished() {
             return Ok(());
         }
-        let what = format!("finalizing VM {}", task.id);
         let at = VmRef::new(&task.id, &task.node);
-        let job = lock(&self.shared.jobs).get(&at).map(|job| job.done.clone());
-        let Some(mut done) = job else { return Err(PortError::NotFound { what: format!("work on {at}") }) };
+        let job = lock(&self.shared.jobs).get(&at).map(|job| (job.what, job.done.clone()));
+        let Some((what, mut done)) = job else {
+            return Err(PortError::NotFound { what: format!("work on {at}") });
+        };
+        let what = format!("{what} VM {}", task.id);
         let outcome = done.wait_for(Option::is_some).await.ok().and_then(|outcome| outcome.clone());
         match outcome {
             Some(Ok(())) => Ok(()),
@@ -387,8 +395,8 @@ impl Hypervisor for QemuHypervisor {
     async fn standing(&self, at: &VmRef, nonce: &Nonce) -> Result<Standing, PortError> {
         // An id that can't be a directory's name can't have been made by us.
         let Ok(dir) = self.shared.directory(at) else { return Ok(Standing::Gone) };
-        if self.shared.is_busy(at) {
-            return Ok(Standing::Busy { lock: "finalize".to_owned() });
+        if let Some(work) = self.shared.busy(at) {
+            return Ok(Standing::Busy { lock: work.to_owned() });
         }
         if !dir.exists() {
             let committed = self.shared.made(at).is_some();
@@ -454,6 +462,22 @@ impl QemuHypervisor {
             memory_mib: 0,
             cores: 0,
         })
+    }
+}
+
+/// A VM of which there is nothing yet.
+fn blank() -> SourceFacts {
+    SourceFacts {
+        vm: VmRef::new("", NODE),
+        name: "a new VM".to_owned(),
+        template: false,
+        running: false,
+        disks: Vec::new(),
+        cloud_init: None,
+        agent: true,
+        networks: vec![("net0".to_owned(), "virtio,user".to_owned())],
+        memory_mib: 0,
+        cores: 0,
     }
 }
 

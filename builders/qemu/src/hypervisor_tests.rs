@@ -4,7 +4,9 @@
 use std::time::Duration;
 
 use forge_machine::conformance::{self, Subject};
-use forge_machine::{Attachments, ChainId, DiskSpec, FileFormat, Finish, KeyChord, StopLadder, StopRung};
+use forge_machine::{
+    Attachments, ChainId, DiskSpec, FileFormat, Finish, KeyChord, SourceSpec, StopLadder, StopRung,
+};
 use jiff::Timestamp;
 use tokio::io::AsyncReadExt;
 

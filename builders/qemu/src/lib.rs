@@ -4,7 +4,8 @@
 //! * [`process`] starts QEMU so that it never outlives forge, and keeps its last words;
 //! * [`accel`] finds out by trying whether KVM works here;
 //! * [`image`] wraps `qemu-img`;
-//! * [`QemuHypervisor`] is the thin local target: a disk image in, an overlay in a work directory while the guest
+//! * [`args`], [`drives`] and [`firmware`] make a machine's argument list of its spec;
+//! * [`QemuHypervisor`] is the local target: a disk image or install media in, disks in a work directory while the guest
 //!   works, flat image files out.
 //!
 //! Invariant: every text that comes from QEMU or from the guest is untrusted: lengths are bounded, and nothing in
@@ -13,18 +14,25 @@
 pub mod accel;
 pub mod agent;
 pub mod args;
+mod check;
+mod create;
 mod digest;
+pub mod drives;
 mod finalize;
+pub mod firmware;
 mod hypervisor;
 pub mod image;
+mod iso;
 mod line;
 mod machine;
+mod media;
 mod port;
 pub mod process;
 pub mod qmp;
 mod sandbox;
 mod socket;
 mod spawner;
+mod tpm;
 mod workdir;
 
 pub use hypervisor::{AcceleratorChoice, QemuHypervisor, QemuTarget};

@@ -17,13 +17,16 @@ use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::agent::GuestAgent;
-use crate::args::{AGENT_SOCKET, DISK_FILE, QMP_SOCKET, SEED_FILE, Settings, VNC_SOCKET};
+use crate::args::{AGENT_SOCKET, QMP_SOCKET, SEED_FILE, Settings, VNC_SOCKET};
+use crate::drives::disk_file;
 use crate::finalize::{self, Wanted};
 use crate::hypervisor::{Job, NODE, Shared};
+use crate::media;
 use crate::process::{Launch, QemuProcess};
 use crate::qmp::Qmp;
 use crate::sandbox::SANDBOX;
 use crate::socket;
+use crate::tpm;
 use crate::workdir::WorkDir;
 
 /// QEMU's own log in the work directory.
@@ -41,6 +44,8 @@ const PRESS_AGAIN: Duration = Duration::from_secs(15);
 #[derive(Debug)]
 pub(crate) struct Running {
     pub(crate) process: QemuProcess,
+    /// Ends when QEMU has ended, or with this.
+    _tpm: Option<QemuProcess>,
     qmp: Qmp,
     agent: Option<Arc<GuestAgent>>,
     agent_seen: Arc<AtomicBool>,
@@ -61,7 +66,8 @@ impl Running {
         dir: &WorkDir,
         binary: PathBuf,
         arguments: Vec<String>,
-        agent: bool,
+        settings: &Settings,
+        tpm: Option<QemuProcess>,
         ssh_port: u16,
     ) -> Result<Self, PortError> {
         let failed = |error| PortError::broken("QEMU could not be started", error);
@@ -69,12 +75,12 @@ impl Running {
         launch.directory = Some(dir.path().to_owned());
         let process = QemuProcess::spawn(launch).await.map_err(failed)?;
         let qmp = process.connect_qmp(&dir.file(QMP_SOCKET), START_LIMIT).await.map_err(failed)?;
-        let agent = agent.then(|| Arc::new(GuestAgent::new(&dir.file(AGENT_SOCKET))));
+        let agent = settings.agent.then(|| Arc::new(GuestAgent::new(&dir.file(AGENT_SOCKET))));
         let agent_seen = Arc::new(AtomicBool::new(false));
         let watcher = agent.as_ref().map(|agent| {
             tokio::spawn(watch_agent(Arc::clone(agent), qmp.clone(), Arc::clone(&agent_seen))).abort_handle()
         });
-        Ok(Self { process, qmp, agent, agent_seen, watcher, ssh_port })
+        Ok(Self { process, _tpm: tpm, qmp, agent, agent_seen, watcher, ssh_port })
     }
 
     async fn exits_within(&self, limit: Duration) -> bool {
@@ -172,8 +178,8 @@ impl QemuMachine {
 
     fn stopped_directory(&self, what: &str) -> Result<WorkDir, PortError> {
         let dir = self.directory()?;
-        if self.shared.is_busy(&self.at) {
-            return Err(PortError::Locked { what: self.at.to_string(), lock: "finalize".to_owned() });
+        if let Some(work) = self.shared.busy(&self.at) {
+            return Err(PortError::Locked { what: self.at.to_string(), lock: work.to_owned() });
         }
         if self.runs(&dir) {
             return Err(PortError::failed(what, "the VM runs"));
@@ -217,13 +223,27 @@ impl Machine for QemuMachine {
                 .await
                 .map_err(|error| PortError::broken("the seed's disc could not be written", error))?;
         }
-        dir.write_settings(&Settings::new(spec, &mark.nonce, attachments))?;
-        let Some(size) = spec.disks.first().and_then(|disk| disk.size) else { return Ok(()) };
+        let mut settings = Settings::new(spec, &mark.nonce, attachments);
+        let cmdline = attachments.kernel_cmdline.as_deref().unwrap_or_default();
+        // A VM that was started before has installed: it gets its seed anew, and not its installer.
+        let started = dir.settings()?.is_some_and(|before| before.kernel.is_none());
+        if !started {
+            settings.kernel = media::kernel(&dir, spec, cmdline).await?;
+        }
+        let firmware = self.shared.host().firmware(spec);
+        settings.firmware = firmware.map_err(|why| PortError::failed("choosing the firmware", why))?.cloned();
+        if let Some(firmware) = &settings.firmware {
+            media::variables(&self.shared.tool, &dir, firmware).await?;
+        }
+        dir.write_settings(&settings)?;
         let failed = |error| PortError::broken("the disk could not be grown", error);
-        let disk = dir.file(DISK_FILE);
-        let info = self.shared.tool.info(&disk, Some("qcow2")).await.map_err(failed)?;
-        if size > info.virtual_size {
-            self.shared.tool.resize(&disk, "qcow2", size).await.map_err(failed)?;
+        for (index, disk) in spec.disks.iter().enumerate() {
+            let Some(size) = disk.size else { continue };
+            let file = dir.file(&disk_file(index));
+            let info = self.shared.tool.info(&file, Some("qcow2")).await.map_err(failed)?;
+            if size > info.virtual_size {
+                self.shared.tool.resize(&file, "qcow2", size).await.map_err(failed)?;
+            }
         }
         Ok(())
     }
@@ -244,7 +264,15 @@ impl Machine for QemuMachine {
             arguments.extend(["-sandbox".to_owned(), SANDBOX.to_owned()]);
         }
         let binary = self.shared.target.binary.clone();
-        let running = Running::start(&dir, binary, arguments, settings.agent, ssh_port).await?;
+        let tpm = match self.shared.host().tpm.as_deref().filter(|_| settings.tpm) {
+            Some(program) => Some(tpm::start(&dir, program).await?),
+            None => None,
+        };
+        // It is for this start only; before it, because a guest may be done before anything else is written.
+        if settings.kernel.is_some() {
+            dir.write_settings(&Settings { kernel: None, ..settings.clone() })?;
+        }
+        let running = Running::start(&dir, binary, arguments, &settings, tpm, ssh_port).await?;
         self.shared.set_running(&self.at, running);
         Ok(TaskHandle::finished(NODE))
     }
@@ -351,10 +379,13 @@ impl Machine for QemuMachine {
     async fn detach(&self, _spec: &MachineSpec) -> Result<(), PortError> {
         let dir = self.stopped_directory("detaching the seed")?;
         match dir.settings()? {
-            Some(settings) if settings.smbios_serial.is_some() || settings.seed_disc => {
-                dir.write_settings(&Settings { smbios_serial: None, seed_disc: false, ..settings })
-            }
-            _ => Ok(()),
+            Some(settings) => dir.write_settings(&Settings {
+                smbios_serial: None,
+                seed_disc: false,
+                kernel: None,
+                ..settings
+            }),
+            None => Ok(()),
         }
     }
 
@@ -375,7 +406,10 @@ impl Machine for QemuMachine {
             let outcome = write_out(&shared, &at, &dir, &wanted).await;
             tell.send_replace(Some(outcome.map_err(|error| with_causes(&error))));
         });
-        self.shared.set_job(&self.at, Job { abort: work.abort_handle(), done });
+        self.shared.set_job(
+            &self.at,
+            Job { lock: "finalize", what: "finalizing", abort: work.abort_handle(), done },
+        );
         Ok(TaskHandle { id: self.at.id.clone(), node: self.at.node.clone() })
     }
 
@@ -424,7 +458,8 @@ async fn write_out(shared: &Shared, at: &VmRef, dir: &WorkDir, wanted: &Wanted) 
     Ok(())
 }
 
-fn with_causes(error: &PortError) -> String {
+/// An error with all of its causes, for a task that is asked later.
+pub(crate) fn with_causes(error: &PortError) -> String {
     let mut words = error.to_string();
     let mut next = std::error::Error::source(error);
     while let Some(cause) = next {

@@ -2,5 +2,6 @@
 
 pub mod fake_build;
 pub mod lab_site;
+pub mod local_site;
 pub mod matrix;
 pub mod workbench;

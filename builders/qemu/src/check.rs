@@ -1,0 +1,281 @@
+//! What a local QEMU can't do of a spec, found before anything is made. Pure: what was found on this machine comes in.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use forge_machine::{Checksum, DiskSpec, Facts, Finding, MachineSpec, Medium, NetworkSpec, SourceSpec};
+
+use crate::args::{Chipset, Settings, is_uefi, machine_of};
+use crate::drives::{BUSES, CACHES, CDROM_BUSES, SCSI_CONTROLLERS, bus_of};
+use crate::firmware::{Firmware, Firmwares};
+
+/// Keys of `[vm.qemu]` that are understood, with the values they may have; the first is the default.
+const EXTRA_KEYS: &[(&str, &[&str])] = &[
+    ("machine", &["q35", "pc", "i440fx", "microvm"]),
+    ("vga", &["std", "virtio", "qxl", "cirrus", "none"]),
+    ("cdrom-interface", &CDROM_BUSES),
+];
+/// Adapter models by Proxmox's names, and QEMU's devices for them.
+pub(crate) const ADAPTERS: &[(&str, &str)] = &[
+    ("virtio", "virtio-net-pci"),
+    ("e1000", "e1000"),
+    ("e1000e", "e1000e"),
+    ("rtl8139", "rtl8139"),
+    ("vmxnet3", "vmxnet3"),
+];
+/// Options of a disk that have an effect here.
+const DISK_OPTIONS: [&str; 2] = ["cache", "serial"];
+
+/// What this machine has besides QEMU.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Host {
+    pub(crate) firmwares: Firmwares,
+    pub(crate) tpm: Option<PathBuf>,
+}
+
+impl Host {
+    /// Looks on this machine.
+    pub(crate) fn look() -> Self {
+        let tpm = crate::process::find_program(std::path::Path::new("swtpm"));
+        Self { firmwares: Firmwares::find(), tpm }
+    }
+
+    /// The firmware that a spec asks for; `None` when it asks for BIOS. `Err` when there is none.
+    pub(crate) fn firmware(&self, spec: &MachineSpec) -> Result<Option<&Firmware>, String> {
+        if !is_uefi(spec) {
+            return Ok(None);
+        }
+        let machine = machine_of(spec);
+        let chipset = Chipset::of(&machine).unwrap_or(Chipset::Q35);
+        let keys = spec.hardware.efi_disk.as_ref().is_some_and(|disk| disk.pre_enrolled_keys);
+        self.firmwares.choose(keys, chipset).map(Some).ok_or_else(|| {
+            let with = if keys { " with enrolled keys for Secure Boot" } else { "" };
+            format!("this machine has no UEFI firmware{with} for {machine}")
+        })
+    }
+}
+
+/// What a spec asks for and a local QEMU does not do.
+pub(crate) fn findings(spec: &MachineSpec, facts: &Facts, host: &Host) -> Vec<Finding> {
+    let mut found = Vec::new();
+    if let SourceSpec::Clone { name, .. } = &spec.source {
+        found.push(Finding::fatal(
+            "source.clone",
+            format!("a local QEMU has no VM `{name}` to clone"),
+            "name a disk image with `source.image`, or build on a Proxmox VE target",
+        ));
+    }
+    hardware(spec, host, &mut found);
+    for (setting, medium) in media(spec) {
+        if medium.checksum != Checksum::None {
+            let message = "this version of forge does not check the checksum of a file on a local QEMU";
+            found.push(Finding::fatal(format!("{setting}.checksum"), message, "leave it out"));
+        }
+    }
+    disks(spec, facts, &mut found);
+    for (number, network) in spec.networks.iter().enumerate() {
+        found.extend(network_findings(number, network));
+    }
+    if spec.cloud_init.is_some() {
+        found.push(Finding::fatal(
+            "vm.cloud-init",
+            "a local QEMU has no cloud-init drive of its own",
+            "remove it; the seed reaches the guest by the SMBIOS serial",
+        ));
+    }
+    if spec.memory_mib.is_some_and(|memory| memory < 32) {
+        found.push(Finding::fatal("vm.memory", "less than 32 MiB boots nothing", "give it more memory"));
+    }
+    // Letters, digits and signs only: the value goes into an argument whose commas separate options.
+    if spec.cpu.as_ref().is_some_and(|cpu| cpu.is_empty() || cpu.starts_with(['-', ',']) || cpu.contains(' '))
+    {
+        found.push(Finding::fatal("vm.cpu", "this is no CPU model", "see `qemu-system-x86_64 -cpu help`"));
+    }
+    extras(&spec.extra, &mut found);
+    found
+}
+
+/// Every medium with the setting that names it.
+fn media(spec: &MachineSpec) -> Vec<(String, &Medium)> {
+    let mut media = Vec::new();
+    if let SourceSpec::Image { image, .. } = &spec.source {
+        media.push(("source.image".to_owned(), image));
+    }
+    for (number, iso) in spec.isos.iter().enumerate() {
+        let setting = match number {
+            0 => "source.iso".to_owned(),
+            more => format!("source.additional-isos[{}]", more - 1),
+        };
+        media.push((setting, iso));
+    }
+    media
+}
+
+fn hardware(spec: &MachineSpec, host: &Host, found: &mut Vec<Finding>) {
+    let hardware = &spec.hardware;
+    let machine = machine_of(spec);
+    let chipset = Chipset::of(&machine);
+    if chipset.is_none() && hardware.machine.is_some() {
+        let help = "use q35, i440fx or microvm; versions are named like pc-q35-9.2";
+        found.push(Finding::fatal("vm.machine", format!("`{machine}` is no machine of forge's"), help));
+    }
+    if let Err(message) = host.firmware(spec) {
+        let keys = hardware.efi_disk.as_ref().is_some_and(|disk| disk.pre_enrolled_keys);
+        let help = match chipset {
+            Some(Chipset::Microvm) => "microvm has none: use q35, or leave `vm.bios` out",
+            Some(Chipset::I440fx) if keys => "Secure Boot needs `vm.machine = \"q35\"`",
+            _ => {
+                "install it: package ovmf (Debian, Ubuntu), edk2-ovmf (Fedora, Rocky, Arch), qemu-ovmf-x86_64 (openSUSE)"
+            }
+        };
+        found.push(Finding::fatal("vm.bios", message, help));
+    }
+    if hardware.tpm.is_some() && host.tpm.is_none() {
+        let message = "`swtpm` is not installed, and it is the VM's TPM";
+        found.push(Finding::fatal("vm.tpm", message, "install it (package swtpm)"));
+    }
+    if let Some(scsihw) = &hardware.scsihw
+        && !SCSI_CONTROLLERS.iter().any(|(name, _)| name == scsihw)
+    {
+        let help = format!("use one of {}", SCSI_CONTROLLERS.map(|(name, _)| name).join(", "));
+        found.push(Finding::fatal("vm.scsihw", format!("`{scsihw}` is no SCSI controller"), help));
+    }
+    // They would take the VM out of forge's hands, and forge could not tell why.
+    for (word, why) in [
+        ("-daemonize", "QEMU has to stay forge's child"),
+        ("-pidfile", "forge finds QEMU by its own"),
+        ("-qmp", "a second monitor may change what forge relies on; use `-mon` if you need one"),
+    ] {
+        if hardware.args.iter().any(|arg| arg == word) {
+            found.push(Finding::fatal("vm.args", format!("`{word}` can't be used: {why}"), "leave it out"));
+        }
+    }
+    let nonce = forge_machine::Nonce::from_bytes([0; 8]);
+    let attachments = forge_machine::Attachments { seed_disc: Some(Vec::new()), ..Default::default() };
+    let settings = Settings::new(spec, &nonce, &attachments);
+    if let Some(bus) = settings.drives().crowded() {
+        let message = format!("{bus} has no port left for all CD-ROMs");
+        let help = "move them with `vm.qemu.cdrom-interface = \"scsi\"`, or use fewer disks there";
+        found.push(Finding::fatal("source.iso", message, help));
+    }
+    if chipset == Some(Chipset::Microvm) && !spec.isos.is_empty() && settings.cdrom_bus == "ide" {
+        let help = "vm.qemu.cdrom-interface = \"virtio\"";
+        found.push(Finding::fatal("vm.qemu.cdrom-interface", "microvm has no IDE", help));
+    }
+}
+
+fn disks(spec: &MachineSpec, facts: &Facts, found: &mut Vec<Finding>) {
+    let source_size =
+        facts.source.as_ref().and_then(|source| source.disks.first()).map_or(0, |disk| disk.size);
+    let chipset = Chipset::of(&machine_of(spec)).unwrap_or(Chipset::Q35);
+    let from_image = matches!(spec.source, SourceSpec::Image { .. });
+    for (number, disk) in spec.disks.iter().enumerate() {
+        let setting = |field: &str| format!("vm.disks[{number}].{field}");
+        if let Some((message, help)) = slot_problem(disk, chipset, &spec.disks) {
+            found.push(Finding::fatal(setting("slot"), message, help));
+        }
+        let is_image = from_image && number == 0;
+        match disk.size {
+            None if !is_image => found.push(Finding::fatal(
+                setting("size"),
+                format!("{} is a new disk, and its size is not said", disk.slot),
+                "size = \"20GiB\"",
+            )),
+            Some(size) if is_image && size < source_size => found.push(Finding::fatal(
+                setting("size"),
+                format!("{size} bytes are less than the image's {source_size}"),
+                "a disk is grown, never shrunk: ask for more, or leave the size out",
+            )),
+            _ => {}
+        }
+        for (option, value) in &disk.options {
+            if !DISK_OPTIONS.contains(&option.as_str()) {
+                let message = "it has no effect on a local QEMU";
+                found.push(Finding::warning(setting(option), message, "it is for a Proxmox VE target"));
+            } else if option == "cache" && !CACHES.contains(&value.as_str()) {
+                let help = format!("use one of {}", CACHES.join(", "));
+                found.push(Finding::fatal(setting("cache"), format!("`{value}` is no way to cache"), help));
+            }
+        }
+    }
+}
+
+/// What is wrong with a disk's slot, and what to do.
+fn slot_problem(disk: &DiskSpec, chipset: Chipset, all: &[DiskSpec]) -> Option<(String, String)> {
+    let bus = bus_of(&disk.slot);
+    let known = BUSES.iter().find(|(name, _)| *name == bus);
+    let number = disk.slot.get(bus.len()..).and_then(|digits| digits.parse::<usize>().ok());
+    let (Some((_, last)), Some(number)) = (known, number) else {
+        let help = "use virtio0, scsi0, sata0, ide0 or nvme0";
+        return Some((format!("`{}` is no disk slot", disk.slot), help.to_owned()));
+    };
+    if number > *last {
+        return Some((
+            format!("`{}` is beyond the bus's last slot", disk.slot),
+            format!("use {bus}0-{last}"),
+        ));
+    }
+    let twin = all.iter().any(|other| {
+        chipset == Chipset::Q35
+            && ((bus == "ide" && other.slot == format!("sata{number}"))
+                || (bus == "sata" && other.slot == format!("ide{number}")))
+    });
+    if twin {
+        let message =
+            format!("q35 has one controller for `ide` and `sata`, and {} is there twice", disk.slot);
+        return Some((message, "give them different numbers, or use `vm.machine = \"i440fx\"`".to_owned()));
+    }
+    if chipset == Chipset::Microvm && bus == "ide" {
+        return Some(("microvm has no IDE".to_owned(), "use virtio0".to_owned()));
+    }
+    None
+}
+
+fn extras(extra: &BTreeMap<String, String>, found: &mut Vec<Finding>) {
+    for (key, value) in extra {
+        let setting = format!("vm.qemu.{key}");
+        match EXTRA_KEYS.iter().find(|(name, _)| name == key) {
+            None => {
+                let known: Vec<&str> = EXTRA_KEYS.iter().map(|(name, _)| *name).collect();
+                let help = format!("known are {}", known.join(", "));
+                found.push(Finding::fatal(setting, "no such setting of a local QEMU", help));
+            }
+            Some((_, values)) if !values.contains(&value.as_str()) => {
+                let help = format!("use one of {}", values.join(", "));
+                found.push(Finding::fatal(setting, format!("`{value}` is not among its values"), help));
+            }
+            Some(_) => {}
+        }
+    }
+}
+
+fn network_findings(number: usize, network: &NetworkSpec) -> Vec<Finding> {
+    let mut found = Vec::new();
+    if !ADAPTERS.iter().any(|(name, _)| *name == network.model) {
+        let known: Vec<&str> = ADAPTERS.iter().map(|(name, _)| *name).collect();
+        found.push(Finding::fatal(
+            format!("vm.networks[{number}].model"),
+            format!("`{}` is no adapter model", network.model),
+            format!("use one of {}", known.join(", ")),
+        ));
+    }
+    let bridge = network.bridge.as_ref().map(|_| "bridge");
+    for field in bridge.into_iter().chain(network.vlan.map(|_| "vlan")) {
+        found.push(Finding::warning(
+            format!("vm.networks[{number}].{field}"),
+            "a local QEMU build uses QEMU's user network, so this has no effect",
+            "remove it, or build on a Proxmox VE target",
+        ));
+    }
+    found
+}
+
+/// The value of a key of `[vm.qemu]`, or its default.
+pub(crate) fn extra(extra: &BTreeMap<String, String>, key: &str) -> String {
+    let default = EXTRA_KEYS.iter().find(|(name, _)| *name == key).and_then(|(_, values)| values.first());
+    extra.get(key).cloned().unwrap_or_else(|| default.copied().unwrap_or_default().to_owned())
+}
+
+#[cfg(test)]
+#[path = "check_tests.rs"]
+mod tests;

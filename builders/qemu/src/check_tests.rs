@@ -1,0 +1,166 @@
+//! What is found before anything is made, as tables.
+
+use forge_machine::facts::SourceDisk;
+use forge_machine::{Bios, EfiDisk, Hardware, SourceFacts, TpmState, VmRef};
+
+use super::*;
+
+fn spec() -> MachineSpec {
+    MachineSpec::new(SourceSpec::image("/images/debian.qcow2"), "localhost")
+}
+
+fn network(model: &str) -> NetworkSpec {
+    NetworkSpec { model: model.into(), bridge: None, vlan: None, ..NetworkSpec::default() }
+}
+
+fn disk(slot: &str) -> DiskSpec {
+    DiskSpec { slot: slot.into(), size: None, discard: None, ..DiskSpec::default() }
+}
+
+fn sized(slot: &str) -> DiskSpec {
+    DiskSpec { size: Some(4 << 30), ..disk(slot) }
+}
+
+fn with_options(options: &[(&str, &str)]) -> MachineSpec {
+    let options = options.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+    MachineSpec { disks: vec![DiskSpec { options, ..disk("scsi0") }], ..spec() }
+}
+
+fn hardware(hardware: Hardware) -> MachineSpec {
+    MachineSpec { hardware, ..spec() }
+}
+
+fn sum() -> Checksum {
+    Checksum::parse(&"ab".repeat(32)).expect("a checksum")
+}
+
+/// A machine with nothing but QEMU.
+fn host() -> Host {
+    Host::default()
+}
+
+fn facts() -> Facts {
+    Facts {
+        product: "QEMU".into(),
+        notes: Vec::new(),
+        nodes: vec!["localhost".into()],
+        placed: None,
+        source: Some(SourceFacts {
+            vm: VmRef::new("/images/debian.qcow2", "localhost"),
+            name: "debian.qcow2".into(),
+            template: false,
+            running: false,
+            disks: vec![SourceDisk { slot: "virtio0".into(), storage: String::new(), size: 4 << 30 }],
+            cloud_init: None,
+            agent: true,
+            networks: Vec::new(),
+            memory_mib: 0,
+            cores: 0,
+        }),
+        storages: Vec::new(),
+        bridges: None,
+        endpoint: None,
+    }
+}
+
+#[test]
+fn what_a_local_qemu_can_not_do_is_found_before_anything_is_made() {
+    let clone = SourceSpec::Clone {
+        vm: VmRef::new("100", "pve1"),
+        name: "boot-vm".into(),
+        full: true,
+        storage: None,
+    };
+    let cases: &[(MachineSpec, &[(&str, bool)])] = &[
+        (spec(), &[]),
+        (MachineSpec { source: clone, ..spec() }, &[("source.clone", true)]),
+        (MachineSpec { disks: vec![disk("nvme0")], ..spec() }, &[]),
+        (MachineSpec { disks: vec![disk("floppy0")], ..spec() }, &[("vm.disks[0].slot", true)]),
+        (MachineSpec { disks: vec![disk("sata6")], ..spec() }, &[("vm.disks[0].slot", true)]),
+        (MachineSpec { disks: vec![disk("scsi")], ..spec() }, &[("vm.disks[0].slot", true)]),
+        (MachineSpec { disks: vec![disk("scsi0"), disk("scsi1")], ..spec() }, &[("vm.disks[1].size", true)]),
+        (MachineSpec { disks: vec![disk("scsi0"), sized("scsi1")], ..spec() }, &[]),
+        (
+            MachineSpec { disks: vec![disk("sata1"), sized("ide1")], ..spec() },
+            &[("vm.disks[0].slot", true), ("vm.disks[1].slot", true)],
+        ),
+        (MachineSpec { source: SourceSpec::New, disks: vec![sized("nvme0")], ..spec() }, &[]),
+        (
+            MachineSpec { source: SourceSpec::New, disks: vec![disk("nvme0")], ..spec() },
+            &[("vm.disks[0].size", true)],
+        ),
+        (with_options(&[("cache", "none"), ("serial", "x")]), &[]),
+        (
+            with_options(&[("cache", "never"), ("ssd", "1")]),
+            &[("vm.disks[0].cache", true), ("vm.disks[0].ssd", false)],
+        ),
+        (MachineSpec { isos: vec![Medium::file("/a.iso"); 6], ..spec() }, &[]),
+        (MachineSpec { isos: vec![Medium::file("/a.iso"); 7], ..spec() }, &[("source.iso", true)]),
+        (
+            MachineSpec { isos: vec![Medium { checksum: sum(), ..Medium::file("/a.iso") }], ..spec() },
+            &[("source.iso.checksum", true)],
+        ),
+        (hardware(Hardware { machine: Some("microvm".into()), ..Hardware::default() }), &[]),
+        (hardware(Hardware { machine: Some("pc-q35-9.2".into()), ..Hardware::default() }), &[]),
+        (
+            hardware(Hardware { machine: Some("isapc".into()), ..Hardware::default() }),
+            &[("vm.machine", true)],
+        ),
+        (hardware(Hardware { scsihw: Some("pvscsi".into()), ..Hardware::default() }), &[]),
+        (hardware(Hardware { scsihw: Some("scsi".into()), ..Hardware::default() }), &[("vm.scsihw", true)]),
+        (hardware(Hardware { args: vec!["-S".into()], ..Hardware::default() }), &[]),
+        (hardware(Hardware { args: vec!["-daemonize".into()], ..Hardware::default() }), &[("vm.args", true)]),
+        (
+            MachineSpec { disks: vec![DiskSpec { size: Some(1 << 30), ..disk("scsi0") }], ..spec() },
+            &[("vm.disks[0].size", true)],
+        ),
+        (MachineSpec { networks: vec![network("token-ring")], ..spec() }, &[("vm.networks[0].model", true)]),
+        (
+            MachineSpec {
+                networks: vec![NetworkSpec {
+                    bridge: Some("vmbr0".into()),
+                    vlan: Some(7),
+                    ..network("virtio")
+                }],
+                ..spec()
+            },
+            &[("vm.networks[0].bridge", false), ("vm.networks[0].vlan", false)],
+        ),
+        (MachineSpec { memory_mib: Some(0), ..spec() }, &[("vm.memory", true)]),
+        (MachineSpec { cpu: Some("-hda x".into()), ..spec() }, &[("vm.cpu", true)]),
+        (
+            MachineSpec { extra: [("machien".into(), "pc".into())].into(), ..spec() },
+            &[("vm.qemu.machien", true)],
+        ),
+        (MachineSpec { extra: [("vga".into(), "x,y".into())].into(), ..spec() }, &[("vm.qemu.vga", true)]),
+    ];
+    for (spec, expected) in cases {
+        let found = findings(spec, &facts(), &host());
+        let got: Vec<(&str, bool)> = found.iter().map(|each| (each.setting.as_str(), each.fatal)).collect();
+        assert_eq!(got, *expected);
+        assert!(found.iter().all(|each| !each.help.is_empty()));
+    }
+}
+
+#[test]
+fn missing_firmware_and_a_missing_tpm_are_told_with_the_package() {
+    let uefi = |machine: &str, keys| Hardware {
+        bios: Some(Bios::Ovmf),
+        machine: Some(machine.into()),
+        efi_disk: Some(EfiDisk { pre_enrolled_keys: keys, storage: None }),
+        ..Hardware::default()
+    };
+    let tpm = Hardware { tpm: Some(TpmState::default()), ..Hardware::default() };
+    for (asked, setting, message, help) in [
+        (uefi("q35", false), "vm.bios", "no UEFI firmware for q35", "package ovmf"),
+        (uefi("q35", true), "vm.bios", "with enrolled keys for Secure Boot for q35", "package ovmf"),
+        (uefi("i440fx", true), "vm.bios", "for pc", "q35"),
+        (uefi("microvm", false), "vm.bios", "for microvm", "use q35"),
+        (tpm, "vm.tpm", "`swtpm` is not installed", "package swtpm"),
+    ] {
+        let found = findings(&hardware(asked), &facts(), &host());
+        let [found] = found.as_slice() else { panic!("{found:?}") };
+        assert!(found.fatal && found.setting == setting, "{found:?}");
+        assert!(found.message.contains(message) && found.help.contains(help), "{found:?}");
+    }
+}

@@ -1,0 +1,79 @@
+//! Makes a VM's work directory with its disks: an overlay or a copy of an image, empty ones for what else there is.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use forge_machine::{FileFormat, MachineSpec, Ownership, PortError, SourceSpec, TaskHandle, VmRef};
+use tokio::sync::watch;
+
+use crate::args::{DISK_FILE, file_of};
+use crate::drives::{disk_file, disks_of};
+use crate::hypervisor::{Job, NODE, Shared};
+use crate::machine::with_causes;
+use crate::workdir::WorkDir;
+
+/// The size of a disk that was not said: planning has refused it.
+const SMALLEST: u64 = 1 << 20;
+
+/// Makes everything but a full copy at once; a copy is work that is waited for.
+pub(crate) async fn submit(
+    shared: &Arc<Shared>,
+    spec: &MachineSpec,
+    at: &VmRef,
+    mark: &Ownership,
+) -> Result<TaskHandle, PortError> {
+    let image = match &spec.source {
+        SourceSpec::Clone { .. } => {
+            return Err(PortError::Unsupported { backend: "QEMU", what: "clone VMs".to_owned() });
+        }
+        SourceSpec::New => None,
+        SourceSpec::Image { image, copy } => {
+            let file = file_of(image).ok_or_else(|| PortError::NotFound { what: image.to_string() })?;
+            Some((file, *copy))
+        }
+    };
+    let dir = shared.directory(at)?;
+    dir.create(mark)?;
+    let first_empty = usize::from(image.is_some());
+    for index in first_empty..disks_of(spec).len() {
+        let size = spec.disks.get(index).and_then(|disk| disk.size).unwrap_or(SMALLEST);
+        let file = dir.file(&disk_file(index));
+        let made = shared.tool.create(&file, FileFormat::Qcow2, size).await;
+        made.map_err(|error| PortError::broken("an empty disk could not be made", error))?;
+    }
+    match image {
+        None => Ok(TaskHandle::finished(NODE)),
+        Some((base, false)) => {
+            overlay(shared, spec, &dir, &base).await?;
+            Ok(TaskHandle::finished(NODE))
+        }
+        Some((base, true)) => {
+            let (tell, done) = watch::channel(None);
+            let of_task = Arc::clone(shared);
+            let work = tokio::spawn(async move {
+                let outcome = copy(&of_task, &dir, &base).await;
+                tell.send_replace(Some(outcome.map_err(|error| with_causes(&error))));
+            });
+            let (lock, what) = ("copy", "copying the image of");
+            shared.set_job(at, Job { lock, what, abort: work.abort_handle(), done });
+            Ok(TaskHandle { id: at.id.clone(), node: at.node.clone() })
+        }
+    }
+}
+
+async fn overlay(shared: &Shared, spec: &MachineSpec, dir: &WorkDir, base: &Path) -> Result<(), PortError> {
+    let failed =
+        |error| PortError::broken(format!("an overlay of {} could not be made", base.display()), error);
+    let info = shared.tool.info(base, None).await.map_err(failed)?;
+    let wanted = spec.disks.first().and_then(|disk| disk.size).filter(|size| *size > info.virtual_size);
+    let target = dir.file(DISK_FILE);
+    shared.tool.create_overlay(&target, base, &info.format, wanted).await.map_err(failed)
+}
+
+/// The work directory's own disk of the same content; it is grown when the VM is configured.
+async fn copy(shared: &Shared, dir: &WorkDir, base: &Path) -> Result<(), PortError> {
+    let failed = |error| PortError::broken(format!("{} could not be copied", base.display()), error);
+    let info = shared.tool.info(base, None).await.map_err(failed)?;
+    let target = dir.file(DISK_FILE);
+    shared.tool.convert(base, &info.format, &target, FileFormat::Qcow2, false).await.map_err(failed)
+}

@@ -1,0 +1,125 @@
+//! Installs by the real program on the QEMU of this machine: a medium that writes a disk, typed to or started by its
+//! kernel, to every format, and what was installed boots.
+
+use forge_lab::images;
+
+use crate::support::local_site::{LocalSite, checked};
+
+/// What all installs here have in common; the medium finds its answers where `SOURCE` or `BOOT` says.
+const PROFILE: &str = r#"schema = 1
+name = "installed"
+
+[os]
+family = "linux"
+
+[output]
+formats = ["qcow2", "raw", "vmdk"]
+
+[source]
+iso = "ISO"
+SOURCE
+
+[vm]
+memory = "384MiB"
+disks = [{ slot = "scsi0", size = "512MiB" }, { slot = "virtio0", size = "16MiB" }]
+qemu = { cdrom-interface = "scsi" }
+
+[seed]
+kind = "kickstart"
+lint = false
+hostname = "from-a-medium"
+files = { answers = "answers.tera" }
+
+[boot]
+steps = [BOOT]
+
+[access]
+user = "root"
+
+[deadlines]
+connect = "15m"
+
+[[provision]]
+name = "look"
+shell = [
+  "test -s /etc/installed-by-medium",
+  "echo host $(hostname)",
+  "echo start $(cat /proc/cmdline)",
+  "echo second disk $(cat /sys/block/vda/size)",
+  "echo on the second disk | dd of=/dev/vda conv=sync",
+]
+"#;
+
+/// The site with the medium and the profile; `None`, with the reason printed, where there can be none.
+#[expect(clippy::print_stderr, reason = "a test that is skipped says why")]
+fn site(source: &str, boot: &str, after: &str) -> anyhow::Result<Option<LocalSite>> {
+    if std::env::var_os("FORGE_LAB").is_none() {
+        eprintln!("skipped: it needs a real guest; `cargo lab test` runs it");
+        return Ok(None);
+    }
+    let iso = images::install(&images::default_cache_root())?.iso;
+    let site = LocalSite::new();
+    let profile = PROFILE.replace("ISO", &iso.display().to_string());
+    site.write("installed.toml", &profile.replace("SOURCE", source).replace("BOOT", boot));
+    site.write(
+        "answers.tera",
+        &format!("hostname={{{{ hostname }}}}\nkey={{{{ user.key }}}}\nafter={after}\n"),
+    );
+    Ok(Some(site))
+}
+
+/// Asserts what every install comes to.
+fn assert_installed(site: &LocalSite, said: &str) {
+    assert!(said.contains("host from-a-medium"), "the answers were read: {said}");
+    assert!(said.contains("second disk 32768"), "{said}");
+    assert!(!said.contains("answers=http"), "it was started from its disk: {said}");
+    let expected = [
+        "tpl-installed-1.qcow2",
+        "tpl-installed-1.raw",
+        "tpl-installed-1.vmdk",
+        "tpl-installed.SHA256SUMS",
+        "tpl-installed.manifest.json",
+        "tpl-installed.qcow2",
+        "tpl-installed.raw",
+        "tpl-installed.vmdk",
+    ];
+    assert_eq!(site.images(), expected);
+    for format in ["qcow2", "raw", "vmdk"] {
+        assert_eq!(checked(&site.image(&format!("tpl-installed.{format}")), format), 512 << 20);
+        assert_eq!(checked(&site.image(&format!("tpl-installed-1.{format}")), format), 16 << 20);
+    }
+    let second = std::fs::read(site.image("tpl-installed-1.raw")).expect("there");
+    assert!(second.starts_with(b"on the second disk\n"), "what the guest wrote is in it");
+    site.assert_nothing_left();
+}
+
+#[test]
+fn a_tiny_guest_is_installed_by_keys_that_are_typed_at_the_mediums_menu() -> anyhow::Result<()> {
+    let boot = r#"
+  { wait-for = "Install the tiny guest", within = "5m" },
+  { keys = "c" },
+  { wait-for = { regex = '^grub>\s*$' } },
+  { type = "linux /boot/vmlinuz no_timer_check console=ttyS0 console=tty0 answers={{ seed.url }}answers", enter = true },
+  { wait-for = { regex = '^grub>\s*$' } },
+  { type = "initrd /boot/initrd", enter = true },
+  { wait-for = { regex = '^grub>\s*$' } },
+  { type = "boot", enter = true },
+"#;
+    let Some(site) = site("", boot, "reboot")? else { return Ok(()) };
+    let said = site.succeeds(&["build", "installed.toml"]);
+    assert_installed(&site, &said);
+    Ok(())
+}
+
+#[test]
+fn a_tiny_guest_is_installed_by_the_mediums_kernel_and_nothing_is_typed() -> anyhow::Result<()> {
+    let source = r#"kernel = { iso = "/boot/vmlinuz" }
+initrd = { iso = "/boot/initrd" }
+cmdline = "quiet no_timer_check console=ttyS0 console=tty0 mitigations=off answers={{ seed.url }}answers"
+"#;
+    let Some(site) = site(source, "", "reboot")? else { return Ok(()) };
+    let said = site.succeeds(&["build", "installed.toml"]);
+    assert!(said.contains("the installer is done"), "{said}");
+    assert_installed(&site, &said);
+    Ok(())
+}
