@@ -21,7 +21,7 @@ use thiserror::Error;
 use crate::frame::{Frame, FrameError};
 use crate::screen::Screen;
 
-mod replay;
+pub(crate) mod replay;
 
 /// The file with a line for each shot.
 pub const INDEX: &str = "frames.jsonl";

@@ -8,6 +8,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 
 use crate::console::{Console, lock};
 use crate::keymap::{self, BACKSPACE, ENTER};
+use crate::recording::replay::open;
 use crate::screen::tests::draw;
 
 /// What the guest does with keys, and how it looks.
@@ -137,13 +138,7 @@ pub(crate) async fn console(guest: Guest) -> (Console, Shared) {
 
 /// Serves RFB 3.8 until the client goes or the guest's lines are empty (the VM stopped).
 async fn serve(mut stream: DuplexStream, guest: Shared) -> std::io::Result<()> {
-    stream.write_all(b"RFB 003.008\n").await?;
-    stream.read_exact(&mut [0; 12]).await?;
-    stream.write_all(&[1, 1]).await?;
-    stream.read_exact(&mut [0; 1]).await?;
-    stream.write_all(&[0; 4]).await?;
-    stream.read_exact(&mut [0; 1]).await?;
-    stream.write_all(b"\x02\xd0\x01\x90\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x04test").await?;
+    open(&mut stream, *b"\x02\xd0\x01\x90", "test").await?;
     let mut asked = false;
     let mut shown: Vec<Option<Look>> = vec![None; 25];
     loop {

@@ -53,21 +53,25 @@ pub enum ReplayError {
     Console(#[source] ConsoleError),
 }
 
-async fn serve(mut stream: DuplexStream, frames: Vec<(Duration, Frame)>) -> std::io::Result<()> {
-    let mut frames = frames.into_iter().peekable();
-    let Some((_, first)) = frames.peek() else { return Ok(()) };
+/// The server's half of opening a display of RFB 3.8 without a password.
+pub(crate) async fn open(stream: &mut DuplexStream, size: [u8; 4], name: &str) -> std::io::Result<()> {
     stream.write_all(b"RFB 003.008\n").await?;
     stream.read_exact(&mut [0; 12]).await?;
     stream.write_all(&[1, 1]).await?;
     stream.read_exact(&mut [0; 1]).await?;
     stream.write_all(&[0; 4]).await?;
     stream.read_exact(&mut [0; 1]).await?;
-    let mut init = size(first).to_vec();
+    stream.write_all(&size).await?;
     // The client asks for its own pixel format.
-    init.extend([0; 16]);
-    init.extend([0, 0, 0, 6]);
-    init.extend(b"replay");
-    stream.write_all(&init).await?;
+    stream.write_all(&[0; 16]).await?;
+    stream.write_u32(u32::try_from(name.len()).unwrap_or(0)).await?;
+    stream.write_all(name.as_bytes()).await
+}
+
+async fn serve(mut stream: DuplexStream, frames: Vec<(Duration, Frame)>) -> std::io::Result<()> {
+    let mut frames = frames.into_iter().peekable();
+    let Some((_, first)) = frames.peek() else { return Ok(()) };
+    open(&mut stream, size(first), "replay").await?;
     let began = Instant::now();
     let mut shown: Option<Frame> = None;
     let mut asked = false;
