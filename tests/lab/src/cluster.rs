@@ -1,10 +1,12 @@
 //! Everything the handlers share.
 
 use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use anyhow::Context as _;
 use tokio::sync::{OwnedMutexGuard, OwnedRwLockReadGuard, OwnedRwLockWriteGuard};
 
 use crate::api::Consoles;
@@ -158,6 +160,15 @@ impl Cluster {
             .timeout(self.config.lock_timeout, lock.write_owned())
             .await
             .ok_or_else(|| lock_timeout(vmid))
+    }
+
+    /// Gives a VM's first adapter another address on its real bridge.
+    ///
+    /// # Errors
+    /// The lab has no real bridges, or the VM no adapter.
+    pub fn move_address(&self, vmid: u32) -> anyhow::Result<Ipv4Addr> {
+        let mac = self.state().vms.get(&vmid).and_then(Vm::first_mac).context("the VM has no adapter")?;
+        self.network.bridges().context("the lab has no real bridges")?.move_address(&mac)
     }
 
     /// Notes that a VM's process has ended: pending changes become real.

@@ -84,6 +84,8 @@ pub enum Fault {
         /// By how many seconds, ahead when positive.
         seconds: i64,
     },
+    /// From its next question for one on, the call's VM has another address (on real bridges).
+    MoveAddress,
 }
 
 /// A gate at which something waits until a test lets it go on. Clones are the same gate.

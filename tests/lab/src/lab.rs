@@ -236,8 +236,13 @@ impl Lab {
     /// # Errors
     /// The lab has no real bridges, or the VM no adapter.
     pub fn move_address(&self, vmid: u32) -> anyhow::Result<std::net::Ipv4Addr> {
-        let mac = self.cluster.state().vms.get(&vmid).and_then(mac_of).context("the VM has no adapter")?;
-        self.cluster.network.bridges().context("the lab has no real bridges")?.move_address(&mac)
+        self.cluster.move_address(vmid)
+    }
+
+    /// The address by which guests reach what runs beside the lab: the host of QEMU's user network, or that of the first
+    /// bridge.
+    pub fn host_address(&self) -> std::net::Ipv4Addr {
+        self.cluster.network.host_address()
     }
 
     /// Where a VM's port 22 is reached; on a real bridge once the guest has an address.
@@ -245,7 +250,7 @@ impl Lab {
         let (slot, mac) = {
             let state = self.cluster.state();
             let vm = state.vms.get(&vmid)?;
-            (vm.slot, mac_of(vm))
+            (vm.slot, vm.first_mac())
         };
         match self.cluster.network.bridges() {
             Some(bridges) => Some((bridges.address_of(&mac?)?, 22).into()),
@@ -389,11 +394,6 @@ impl Drop for Lab {
             }
         }
     }
-}
-
-/// The hardware address of a VM's first adapter.
-fn mac_of(vm: &Vm) -> Option<String> {
-    crate::state::parse_net(vm.get("net0")?).1
 }
 
 fn view(vm: &Vm) -> VmView {

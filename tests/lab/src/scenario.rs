@@ -16,6 +16,8 @@
 //! then = { task-fail-at = { percent = 40, text = "clone failed: no space left" } }
 //! ```
 
+use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
@@ -23,8 +25,8 @@ use serde::Deserialize;
 
 use crate::clock::Clock;
 use crate::faults::Fault;
-use crate::state::{StorageConfig, parse_size};
-use crate::{ImportVm, Lab, LabConfig, PveVersion};
+use crate::state::{StorageConfig, parse_net, parse_size, print_net};
+use crate::{ImportVm, Lab, LabConfig, PveVersion, SshForward};
 
 /// A scenario.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -33,6 +35,12 @@ pub struct Scenario {
     /// 8 or 9.
     pve: Option<u8>,
     nodes: Option<Vec<String>>,
+    /// How guests are connected.
+    network: Option<NetworkMode>,
+    /// Bridges of every node.
+    bridges: Option<Vec<String>>,
+    /// Those without DHCP, on a real network.
+    silent_bridges: Vec<String>,
     /// Nodes that are down.
     offline: Vec<String>,
     /// How much faster than real time the lab's time goes.
@@ -47,6 +55,26 @@ pub struct Scenario {
     user: Vec<UserText>,
     token: Vec<TokenText>,
     fault: Vec<FaultText>,
+}
+
+/// How a lab's guests are connected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum NetworkMode {
+    /// QEMU's user network: each guest by itself, an address of the lab's leads to its port 22
+    User,
+    /// Real bridges with DHCP, in a network namespace
+    Bridge,
+}
+
+impl NetworkMode {
+    /// Puts it into a lab's settings.
+    pub fn configure(self, config: &mut LabConfig) {
+        config.ssh = match self {
+            NetworkMode::User => SshForward::Auto,
+            NetworkMode::Bridge => SshForward::Bridge,
+        };
+    }
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -70,6 +98,12 @@ struct VmText {
     template: bool,
     #[serde(default)]
     cloud_init_drive: bool,
+    /// Whether its disk is that of the guest that was asked for; else it is empty.
+    #[serde(default)]
+    guest: bool,
+    /// Its adapters, net0 first, as Proxmox takes them.
+    #[serde(default)]
+    networks: Vec<String>,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -143,6 +177,7 @@ enum Then {
     AgentGone,
     /// Seconds.
     ClockSkew(i64),
+    MoveAddress,
 }
 
 impl From<Then> for Fault {
@@ -164,6 +199,7 @@ impl From<Then> for Fault {
             Then::LoseWebsocket(after_bytes) => Fault::LoseWebsocket { after_bytes },
             Then::AgentGone => Fault::AgentGone,
             Then::ClockSkew(seconds) => Fault::ClockSkew { seconds },
+            Then::MoveAddress => Fault::MoveAddress,
         }
     }
 }
@@ -195,6 +231,16 @@ impl Scenario {
         if let Some(nodes) = &self.nodes {
             config.nodes.clone_from(nodes);
         }
+        if let Some(bridges) = &self.bridges {
+            config.bridges.clone_from(bridges);
+        }
+        if let Some(unknown) = self.silent_bridges.iter().find(|name| !config.bridges.contains(name)) {
+            bail!("silent-bridges: there is no bridge {unknown:?}");
+        }
+        config.silent_bridges.clone_from(&self.silent_bridges);
+        if let Some(network) = self.network {
+            network.configure(config);
+        }
         if let Some(speed) = self.speed {
             config.clock = Clock::Auto(speed);
         }
@@ -219,11 +265,12 @@ impl Scenario {
         Ok(())
     }
 
-    /// Fills a lab that was started with these settings: users, tokens, VMs, faults.
+    /// Fills a lab that was started with these settings: users, tokens, VMs, faults. `disk` is that of the VMs with
+    /// `guest = true`.
     ///
     /// # Errors
     /// A VM can't be made.
-    pub async fn fill(&self, lab: &Lab) -> anyhow::Result<()> {
+    pub async fn fill(&self, lab: &Lab, disk: Option<&Path>) -> anyhow::Result<()> {
         for node in &self.offline {
             lab.set_online(node, false);
         }
@@ -244,6 +291,8 @@ impl Scenario {
                 node: vm.node.clone(),
                 template: vm.template,
                 cloudinit_drive: vm.cloud_init_drive,
+                disk: disk.filter(|_| vm.guest).map(Path::to_path_buf),
+                extra: vm.adapters(),
                 ..ImportVm::default()
             })
             .await?;
@@ -258,6 +307,17 @@ impl Scenario {
             rule.then(fault.then.clone().into());
         }
         Ok(())
+    }
+}
+
+impl VmText {
+    /// Its adapters by their keys, each with an address of its own.
+    fn adapters(&self) -> BTreeMap<String, String> {
+        let adapters = self.networks.iter().enumerate().map(|(number, text)| {
+            let (model, mac, options) = parse_net(text);
+            (format!("net{number}"), print_net(&model, &mac.unwrap_or_else(crate::ids::mac), &options))
+        });
+        adapters.collect()
     }
 }
 
@@ -304,6 +364,9 @@ mod tests {
         let error =
             Scenario::parse("[[fault]]\non = \"GET /nodes\"\nthen = \"explode\"").expect_err("refused");
         assert!(error.to_string().contains("explode"), "{error}");
+        let silent = Scenario::parse("silent-bridges = [\"vmbr7\"]").expect("it is a scenario");
+        let error = silent.configure(&mut LabConfig::default()).expect_err("refused").to_string();
+        assert!(error.contains("vmbr7"), "{error}");
     }
 
     #[test]

@@ -151,6 +151,11 @@ impl Vm {
         self.get("name").map_or_else(|| format!("VM{}", self.vmid), str::to_owned)
     }
 
+    /// The hardware address of its first adapter.
+    pub fn first_mac(&self) -> Option<String> {
+        parse_net(self.get("net0")?).1
+    }
+
     /// Demands that no `lock` is set.
     ///
     /// # Errors

@@ -1,4 +1,5 @@
-//! `cargo lab demo`: forge's main job, end to end, on a machine that has nothing but cargo.
+//! `cargo lab demo`: forge's main job, end to end, on a machine that has nothing but cargo. With `--target local` it is
+//! `demo_local`'s.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -6,59 +7,127 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
-use clap::Args;
+use clap::{Args, ValueEnum};
 use serde::Deserialize;
 use tokio::process::Command;
 
-use super::api::Api;
 use super::programs::{build_forge, forge_path, succeeded};
 use super::site::{self, BOOT_VM, BOOT_VM_NAME, SECRET_VARIABLE, TOKEN_ID};
-use super::trial::Trial;
-use super::{Guest, images, output, runtime};
+use super::{Guest, demo_local, images, output, runtime, trial};
 use crate::images::{target_dir, workspace_dir};
 use crate::netns::{self, Network};
 use crate::{LEAST_PRIVILEGES_PVE9, Lab, LabConfig};
 
 /// The port that Proxmox VE listens on.
 const PROXMOX_PORT: u16 = 8006;
-/// The number of the clone that tries the template; the build takes one below.
-const TRIAL_VM: u32 = 9100;
+/// What builds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Target {
+    /// The lab, as a Proxmox VE: a template
+    Lab,
+    /// QEMU alone: an image file
+    Local,
+}
 
 /// The arguments of `cargo lab demo`.
 #[derive(Debug, Args)]
 pub struct DemoArguments {
-    /// The profile that is built
+    /// What builds
+    #[arg(long, value_enum, default_value_t = Target::Lab)]
+    target: Target,
+    /// The profile that is built [default: os-profiles/debian-12.toml]
     #[arg(long)]
     profile: Option<PathBuf>,
-    /// What the boot VM is
+    /// What the boot VM is, or whose disk `local` starts from
     #[arg(long, value_enum, default_value_t = Guest::Debian)]
     guest: Guest,
+    /// Where site file, journals, evidence and images go [default: target/lab-demo]
+    #[arg(long, value_name = "DIR")]
+    folder: Option<PathBuf>,
     /// Gives the boot VM a cloud-init drive, so that the build is seeded through it
     #[arg(long)]
     cloud_init_drive: bool,
     /// Builds and uses forge's release binary
     #[arg(long)]
     release: bool,
-    /// Doesn't try the template after the build
+    /// Doesn't try the template or image after the build
     #[arg(long)]
     no_trial: bool,
 }
 
 /// Prepares on the host, then builds in a namespace.
 pub fn run(arguments: &DemoArguments) -> anyhow::Result<ExitCode> {
+    if arguments.target == Target::Local && arguments.cloud_init_drive {
+        bail!("--cloud-init-drive is Proxmox's: --target local has none");
+    }
     if !netns::is_inside() {
         crate::setup::ensure(&mut output::say)?;
         build_forge(arguments.release)?;
         images::disk(arguments.guest)?;
     }
     let network = netns::enter(&mut output::say)?;
-    runtime()?.block_on(demo(arguments, network))?;
+    let folder = match &arguments.folder {
+        Some(folder) => std::path::absolute(folder)?,
+        None => target_dir().join("lab-demo"),
+    };
+    fs::create_dir_all(&folder).with_context(|| format!("{} can't be made", folder.display()))?;
+    let profile = match &arguments.profile {
+        Some(path) => std::path::absolute(path)?,
+        None => workspace_dir().join("os-profiles/debian-12.toml"),
+    };
+    let build = Build { forge: forge_path(arguments.release)?, folder, profile };
+    runtime()?.block_on(async {
+        match arguments.target {
+            Target::Lab => demo(arguments, &build, network).await,
+            Target::Local => {
+                let disk =
+                    images::disk(arguments.guest)?.context("--target local needs the disk of a guest")?;
+                tokio::select! {
+                    result = demo_local::run(build, &disk, !arguments.no_trial) => result,
+                    _ = tokio::signal::ctrl_c() => Err(anyhow::anyhow!("interrupted")),
+                }
+            }
+        }
+    })?;
     Ok(ExitCode::SUCCESS)
 }
 
-async fn demo(arguments: &DemoArguments, network: Network) -> anyhow::Result<()> {
-    let folder = target_dir().join("lab-demo");
-    fs::create_dir_all(&folder).with_context(|| format!("{} can't be made", folder.display()))?;
+/// A build by forge.
+pub struct Build {
+    /// The program.
+    pub forge: PathBuf,
+    /// Where it runs: its site file is there already.
+    pub folder: PathBuf,
+    /// The profile.
+    pub profile: PathBuf,
+}
+
+impl Build {
+    /// Runs it to its end. Returns what there is to say of it: where the evidence is, and each stage's time.
+    pub async fn run(&self, secret: Option<&str>) -> anyhow::Result<Vec<String>> {
+        let site_file = self.folder.join("forge.toml");
+        output::say(&format!("forge --config {} build {}", site_file.display(), self.profile.display()));
+        let started = Instant::now();
+        let mut command = Command::new(&self.forge);
+        command.arg("--config").arg(site_file).arg("--state-dir").arg(self.folder.join("state"));
+        command.arg("build").arg(&self.profile).current_dir(&self.folder);
+        if let Some(secret) = secret {
+            command.env(SECRET_VARIABLE, secret);
+        }
+        let status = command.kill_on_drop(true).status().await.context("forge can't be run")?;
+        succeeded(status, "forge build")?;
+        let took = started.elapsed();
+        let evidence = newest_evidence(&self.folder.join("output"))?;
+        let mut lines = vec![
+            format!("evidence  {}", evidence.display()),
+            format!("build     {:.1} s", took.as_secs_f64()),
+        ];
+        lines.extend(stage_times(&fs::read_to_string(evidence.join("proof.json"))?)?);
+        Ok(lines)
+    }
+}
+
+async fn demo(arguments: &DemoArguments, build: &Build, network: Network) -> anyhow::Result<()> {
     let config = LabConfig::default();
     let port = if network == Network::Own { PROXMOX_PORT } else { 0 };
     let config = LabConfig { listen: ([127, 0, 0, 1], port).into(), ..config };
@@ -70,74 +139,29 @@ async fn demo(arguments: &DemoArguments, network: Network) -> anyhow::Result<()>
         "the lab answers as Proxmox VE on {}; boot VM {BOOT_VM} ({BOOT_VM_NAME})",
         lab.url()
     ));
-    let site_file = folder.join("forge.toml");
-    fs::write(&site_file, site::forge_toml(&lab, &nodes))?;
+    fs::write(build.folder.join("forge.toml"), site::forge_toml(&lab, &nodes))?;
 
     let result = tokio::select! {
-        result = build_and_try(arguments, &lab, &secret, &folder, &site_file) => result,
+        result = build_and_try(build, &lab, &secret, !arguments.no_trial) => result,
         _ = tokio::signal::ctrl_c() => Err(anyhow::anyhow!("interrupted")),
     };
     lab.stop().await;
     result
 }
 
-async fn build_and_try(
-    arguments: &DemoArguments,
-    lab: &Lab,
-    secret: &str,
-    folder: &Path,
-    site_file: &Path,
-) -> anyhow::Result<()> {
-    let profile = match &arguments.profile {
-        Some(path) => std::path::absolute(path)?,
-        None => workspace_dir().join("os-profiles/debian-12.toml"),
-    };
-    output::say(&format!("forge --config {} build {}", site_file.display(), profile.display()));
-    let started = Instant::now();
-    let status = Command::new(forge_path(arguments.release)?)
-        .arg("--config")
-        .arg(site_file)
-        .arg("--state-dir")
-        .arg(folder.join("state"))
-        .arg("build")
-        .arg(&profile)
-        .current_dir(folder)
-        .env(SECRET_VARIABLE, secret)
-        .kill_on_drop(true)
-        .status()
-        .await
-        .context("forge can't be run")?;
-    succeeded(status, "forge build")?;
-    let took = started.elapsed();
-
+async fn build_and_try(build: &Build, lab: &Lab, secret: &str, trial: bool) -> anyhow::Result<()> {
+    let said = build.run(Some(secret)).await?;
     let templates: Vec<u32> = lab.vms().iter().filter(|vm| vm.template).map(|vm| vm.vmid).collect();
     let [template] = templates[..] else {
         bail!("the lab should hold one template after the build, and holds {}", templates.len());
     };
-    let evidence = newest_evidence(&folder.join("output"))?;
-    let mut lines = vec![
-        String::new(),
-        format!("template  {template}"),
-        format!("evidence  {}", evidence.display()),
-        format!("build     {:.1} s", took.as_secs_f64()),
-    ];
-    lines.extend(stage_times(&fs::read_to_string(evidence.join("proof.json"))?)?);
-    for line in &lines {
-        output::print(line);
-    }
-    if arguments.no_trial {
+    let mut lines = vec![String::new(), format!("template  {template}")];
+    lines.extend(said);
+    lines.iter().for_each(|line| output::print(line));
+    if !trial {
         return Ok(());
     }
-    let api = Api::new(lab, &format!("{TOKEN_ID}={secret}"))?;
-    let started = Instant::now();
-    let said = Trial { lab, api: &api, template, clone: TRIAL_VM, folder }
-        .run()
-        .await
-        .context("the template's trial")?;
-    output::print(&format!(
-        "trial     {:.1} s: a linked clone booted and let its own key in: {said}",
-        started.elapsed().as_secs_f64()
-    ));
+    trial::run(lab, secret, template, &build.folder).await?;
     if let Some(left) = lab.vms().iter().find(|vm| vm.vmid != BOOT_VM && vm.vmid != template) {
         bail!("VM {} ({}) was left behind", left.vmid, left.name);
     }

@@ -4,6 +4,7 @@
 
 mod api;
 mod demo;
+mod demo_local;
 mod images;
 mod output;
 mod programs;
@@ -28,7 +29,7 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Sets up what is missing, starts the lab, builds a real Debian template on it with forge, and tries the template
+    /// Sets up what is missing, builds a real Debian template with forge, on the lab or with QEMU alone, and tries it
     Demo(demo::DemoArguments),
     /// Sets up what is missing and runs every test, those with real guests too
     Test(test::TestArguments),

@@ -10,6 +10,8 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::site::{self, BOOT_VM, BOOT_VM_NAME, SECRET_VARIABLE, TOKEN_ID};
 use super::{Guest, images, output, runtime};
+use crate::netns::{self, Network};
+use crate::scenario::NetworkMode;
 use crate::{Lab, LabConfig, Scenario, SshForward};
 
 /// The arguments of `cargo lab serve`.
@@ -30,20 +32,35 @@ pub struct ServeArguments {
     /// Sets the lab up and lets it fail as a file says (examples in tests/lab/scenarios)
     #[arg(long, value_name = "FILE")]
     scenario: Option<PathBuf>,
+    /// How guests are connected [default: as the scenario says, else user]
+    #[arg(long, value_enum)]
+    network: Option<NetworkMode>,
     /// Where disks and sockets are kept; without, a temporary folder
     #[arg(long)]
     state: Option<PathBuf>,
 }
 
-/// Serves until Ctrl-C or SIGTERM, then kills its guests.
+/// Serves until Ctrl-C or SIGTERM, then kills its guests: on the host, or with real bridges in a namespace, where such can
+/// be made without being root and are in nobody's way.
 pub fn run(arguments: &ServeArguments) -> anyhow::Result<ExitCode> {
-    crate::setup::ensure(&mut output::say)?;
+    let (scenario, config) = settings(arguments)?;
+    if !netns::is_inside() {
+        crate::setup::ensure(&mut output::say)?;
+        images::disk(arguments.guest)?;
+    }
+    if config.ssh == SshForward::Bridge && netns::enter(&mut output::say)? == Network::Own {
+        output::say(&format!(
+            "in a network namespace of its own; another shell gets in by: nsenter --target {} --user --preserve-credentials --net",
+            std::process::id()
+        ));
+    }
     let disk = images::disk(arguments.guest)?;
-    runtime()?.block_on(serve(arguments, disk))?;
+    runtime()?.block_on(serve(arguments, &scenario, config, disk))?;
     Ok(ExitCode::SUCCESS)
 }
 
-async fn serve(arguments: &ServeArguments, disk: Option<PathBuf>) -> anyhow::Result<()> {
+/// The scenario, and the settings that it and the arguments make.
+fn settings(arguments: &ServeArguments) -> anyhow::Result<(Scenario, LabConfig)> {
     let nodes = match arguments.nodes {
         1 => vec!["pve".to_owned()],
         count => (1..=count).map(|number| format!("pve{number}")).collect(),
@@ -58,7 +75,7 @@ async fn serve(arguments: &ServeArguments, disk: Option<PathBuf>) -> anyhow::Res
     };
     let mut config = LabConfig {
         listen: arguments.listen,
-        nodes: nodes.clone(),
+        nodes,
         run_guests: arguments.guest != Guest::None,
         // Addresses of their own where port 22 is free there, as in the namespace; else ports from 22000.
         ssh: SshForward::Auto,
@@ -68,13 +85,25 @@ async fn serve(arguments: &ServeArguments, disk: Option<PathBuf>) -> anyhow::Res
         ..LabConfig::default()
     };
     scenario.configure(&mut config)?;
+    if let Some(network) = arguments.network {
+        network.configure(&mut config);
+    }
+    Ok((scenario, config))
+}
+
+async fn serve(
+    arguments: &ServeArguments,
+    scenario: &Scenario,
+    config: LabConfig,
+    disk: Option<PathBuf>,
+) -> anyhow::Result<()> {
     let nodes = config.nodes.clone();
     let lab =
         Lab::start(config).await.with_context(|| format!("the lab can't start on {}", arguments.listen))?;
     let secret = lab.add_full_token(TOKEN_ID);
     let password = crate::ids::uuid();
     lab.set_password("root@pam", &password);
-    scenario.fill(&lab).await?;
+    scenario.fill(&lab, disk.as_deref()).await?;
     if lab.vm(BOOT_VM).is_none() {
         lab.import_vm(site::boot_vm(disk, arguments.cloud_init_drive)).await?;
     }

@@ -1,5 +1,6 @@
 //! The site file that points forge at a lab, and the boot VM that every lab of these commands holds.
 
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
 use crate::{ImportVm, Lab};
@@ -14,8 +15,10 @@ pub const TOKEN_ID: &str = "forge@pve!build";
 pub const SECRET_VARIABLE: &str = "PROXMOX_TOKEN_SECRET";
 
 /// The text of a `forge.toml` for this lab. Guests reach the host as 10.0.2.2 (QEMU's user network), and what they ask
-/// there arrives at the loopback interface: the seed server needs no other.
+/// there arrives at the loopback interface: the seed server needs no other. On real bridges it listens on the first one.
 pub fn forge_toml(lab: &Lab, nodes: &[String]) -> String {
+    let host = lab.host_address();
+    let bind = if host.octets()[0] == 10 { Ipv4Addr::LOCALHOST } else { host };
     let nodes: Vec<String> = nodes.iter().map(|node| format!("{node:?}")).collect();
     format!(
         "# Written by forge-lab: points forge at the lab at {url}.\n\
@@ -30,7 +33,7 @@ pub fn forge_toml(lab: &Lab, nodes: &[String]) -> String {
          storage = {{ disks = \"local\", isos = \"local\" }}\n\
          bridge = \"vmbr0\"\n\
          vmids = \"9001-9099\"\n\
-         seed = {{ bind = \"127.0.0.1\", address = \"10.0.2.2\" }}\n",
+         seed = {{ bind = \"{bind}\", address = \"{host}\" }}\n",
         url = lab.url(),
         fingerprint = lab.fingerprint(),
         nodes = nodes.join(", "),

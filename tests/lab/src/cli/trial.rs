@@ -11,10 +11,13 @@ use tokio::process::Command;
 
 use super::api::Api;
 use super::output;
+use super::site::TOKEN_ID;
 use crate::Lab;
 
 /// The user that the cloud-init drive names.
 const USER: &str = "tester";
+/// The number of the clone; a build takes one below.
+const CLONE: u32 = 9100;
 /// How long the clone has until it answers on SSH; a quiet machine needs half a minute.
 const SSH_LIMIT: Duration = Duration::from_secs(600);
 /// How long one try of a login may take.
@@ -22,18 +25,34 @@ const LOGIN_LIMIT: Duration = Duration::from_secs(60);
 /// How often a port that refuses is tried again.
 const RETRY: Duration = Duration::from_millis(300);
 
+/// Tries a template of the lab with the token of its user, and says what came of it. The folder is for a key.
+///
+/// # Errors
+/// The clone can't be made or doesn't answer, or can't be removed.
+pub async fn run(lab: &Lab, secret: &str, template: u32, folder: &Path) -> anyhow::Result<()> {
+    let api = Api::new(lab, &format!("{TOKEN_ID}={secret}"))?;
+    let started = Instant::now();
+    let said = Trial { lab, api: &api, template, clone: CLONE, folder }.run().await;
+    output::print(&format!(
+        "trial     {:.1} s: a linked clone booted and let its own key in: {}",
+        started.elapsed().as_secs_f64(),
+        said.context("the trial")?
+    ));
+    Ok(())
+}
+
 /// The template, the clone's number, and where the trial may write.
-pub struct Trial<'a> {
+struct Trial<'a> {
     /// The lab that holds both.
-    pub lab: &'a Lab,
+    lab: &'a Lab,
     /// A client with the right to clone and start.
-    pub api: &'a Api,
+    api: &'a Api,
     /// The template.
-    pub template: u32,
+    template: u32,
     /// The number of the clone, free now.
-    pub clone: u32,
+    clone: u32,
     /// A folder for the key.
-    pub folder: &'a Path,
+    folder: &'a Path,
 }
 
 impl Trial<'_> {
@@ -41,7 +60,7 @@ impl Trial<'_> {
     ///
     /// # Errors
     /// The clone can't be made or doesn't answer, or can't be removed.
-    pub async fn run(&self) -> anyhow::Result<String> {
+    async fn run(&self) -> anyhow::Result<String> {
         let node = self.lab.vm(self.template).context("the template is gone")?.node;
         let base = format!("nodes/{node}/qemu");
         let result = self.boot_and_log_in(&base).await;
@@ -99,7 +118,13 @@ impl Trial<'_> {
         let mut seen = "nothing".to_owned();
         while started.elapsed() < SSH_LIMIT {
             if !self.lab.vm(self.clone).is_some_and(|vm| vm.running) {
-                bail!("the clone stopped before it answered on SSH; last seen: {seen}");
+                let log = self.lab.serial_log(self.clone);
+                let mut lines: Vec<&str> = log.lines().rev().take(20).collect();
+                lines.reverse();
+                bail!(
+                    "the clone stopped before it answered on SSH; last seen: {seen}; its console's last lines:\n{}",
+                    lines.join("\n")
+                );
             }
             let mut ssh = Command::new("ssh");
             ssh.arg("-i").arg(key).args(["-p", &address.port().to_string(), "-l", USER]);
@@ -136,7 +161,6 @@ impl Trial<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::site::TOKEN_ID;
     use crate::{ImportVm, LEAST_PRIVILEGES_PVE9, LabConfig};
 
     #[tokio::test(flavor = "multi_thread")]

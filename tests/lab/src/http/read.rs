@@ -91,6 +91,13 @@ pub(super) async fn read(
             }
             Fault::SlowUpload { bytes_per_second } => rate = Some(*bytes_per_second),
             Fault::ClockSkew { seconds } => cluster.clock.set_skew(*seconds),
+            Fault::MoveAddress => {
+                let vmid = path.iter().skip_while(|part| *part != "qemu").nth(1);
+                let moved = vmid.and_then(|vmid| vmid.parse().ok()).map(|vmid| cluster.move_address(vmid));
+                if let Some(Err(error)) = moved {
+                    return Err(ApiError::die(format!("move-address: {error:#}")).into());
+                }
+            }
             _ => {}
         }
     }

@@ -61,6 +61,11 @@ impl Bridges {
         Ipv4Addr::new(198, 19, self.octet, base + last)
     }
 
+    /// The host's address on the first bridge.
+    pub fn host(&self) -> Ipv4Addr {
+        self.address(0, 1)
+    }
+
     fn leases(&self) -> PathBuf {
         self.folder.join("leases")
     }

@@ -82,6 +82,11 @@ impl GuestNetwork {
         self.bridges.as_ref()
     }
 
+    /// The host's address, as guests see it.
+    pub fn host_address(&self) -> Ipv4Addr {
+        self.bridges.as_ref().map_or(Ipv4Addr::new(10, 0, 2, 2), Bridges::host)
+    }
+
     /// The address that the guest agent's answers show for QEMU's user network.
     pub fn shown_address(&self, slot: u8) -> Ipv4Addr {
         Ipv4Addr::new(self.first[0], self.first[1], self.octet, slot)

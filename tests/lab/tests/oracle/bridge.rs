@@ -4,12 +4,11 @@ use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
-use forge_lab::{ImportVm, Lab, LabConfig, SshForward};
-use tokio::io::AsyncReadExt as _;
+use forge_lab::{Lab, LabConfig, Scenario, SshForward};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
 use tokio::net::TcpStream;
 
 use super::client::Client;
-use super::hardware::form;
 use super::{lab_with, tiny_disk};
 
 const VM: &str = "/nodes/pve/qemu/9200";
@@ -65,13 +64,10 @@ async fn told(client: &Client, mac: &str) -> anyhow::Result<Vec<String>> {
 async fn a_tiny_guest_on_a_real_bridge_has_an_address_of_its_own_that_changes_at_a_reboot()
 -> anyhow::Result<()> {
     let Some(disk) = tiny_disk().await? else { return Ok(()) };
-    let config = LabConfig {
-        ssh: SshForward::Bridge,
-        bridges: vec!["vmbr0".to_owned(), "vmbr1".to_owned()],
-        silent_bridges: vec!["vmbr1".to_owned()],
-        agent_ping: Duration::from_secs(1),
-        ..LabConfig::default()
-    };
+    let scenario = Scenario::parse(include_str!("../../scenarios/bridges.toml"))?;
+    let mut config = LabConfig { agent_ping: Duration::from_secs(1), ..LabConfig::default() };
+    scenario.configure(&mut config)?;
+    assert_eq!(config.ssh, SshForward::Bridge);
     let (lab, client) = match lab_with(config).await {
         Ok(there) => there,
         Err(error) if std::env::var_os("FORGE_LAB_NETNS").is_none() => {
@@ -80,9 +76,7 @@ async fn a_tiny_guest_on_a_real_bridge_has_an_address_of_its_own_that_changes_at
         }
         Err(error) => return Err(error),
     };
-    lab.import_vm(ImportVm { vmid: 9200, disk: Some(disk), ..ImportVm::default() }).await?;
-    let second = form(&[("net1", "virtio=BC:24:11:00:00:99,bridge=vmbr1")]);
-    assert_eq!(client.call("PUT", &format!("{VM}/config"), &second).await?.line(), "200 OK");
+    scenario.fill(&lab, Some(&disk)).await?;
     assert_eq!(client.done("POST", &format!("{VM}/status/start"), "").await?, "OK");
     let first = address(&lab, None).await?;
     assert_eq!(first.octets()[..2], [198, 19]);
@@ -91,11 +85,52 @@ async fn a_tiny_guest_on_a_real_bridge_has_an_address_of_its_own_that_changes_at
     assert_eq!(told(&client, &mac).await?, [first.to_string()]);
     assert!(told(&client, "bc:24:11:00:00:99").await?.is_empty(), "nobody gives addresses there");
 
-    let next = lab.move_address(9200)?;
     assert_eq!(client.done("POST", &format!("{VM}/status/reset"), "").await?, "OK");
-    assert_eq!(address(&lab, Some(first)).await?, next);
+    let next = address(&lab, Some(first)).await?;
     assert_eq!(told(&client, &mac).await?, [next.to_string()]);
     assert_eq!(client.done("POST", &format!("{VM}/status/stop"), "").await?, "OK");
     lab.stop().await;
+    Ok(())
+}
+
+#[tokio::test]
+async fn cargo_lab_serve_makes_the_bridges_that_it_is_asked_for() -> anyhow::Result<()> {
+    if std::env::var_os("FORGE_LAB_NETNS").is_none() {
+        println!("skipped: it is for the namespace of cargo lab test");
+        return Ok(());
+    }
+    let folder = tempfile::tempdir()?;
+    let scenario = folder.path().join("two.toml");
+    std::fs::write(&scenario, "bridges = [\"vmbr0\", \"vmbr1\"]\nsilent-bridges = [\"vmbr1\"]\n")?;
+    let mut serve = tokio::process::Command::new(env!("CARGO_BIN_EXE_forge-lab"))
+        .args(["serve", "--listen", "127.0.0.1:0", "--guest", "none", "--network", "bridge", "--scenario"])
+        .arg(&scenario)
+        .stdout(std::process::Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()?;
+    let mut lines = BufReader::new(serve.stdout.take().context("no stdout")?).lines();
+    let mut host = None;
+    while let Some(line) = lines.next_line().await? {
+        // The last line of the site file that it prints: guests ask the first bridge's own address.
+        if let Some(rest) = line.strip_prefix("seed = { bind = \"") {
+            host = rest.split('"').next().map(str::to_owned);
+            break;
+        }
+    }
+    let host: Ipv4Addr = host.context("no seed line")?.parse()?;
+    let [198, 19, lab, 1] = host.octets() else { anyhow::bail!("{host} is on no bridge of a lab") };
+    let links = async || -> anyhow::Result<String> {
+        let shown = tokio::process::Command::new("ip").args(["-o", "address"]).output().await?;
+        Ok(String::from_utf8_lossy(&shown.stdout).into_owned())
+    };
+    let shown = links().await?;
+    for (number, address) in [(0, host), (1, Ipv4Addr::new(198, 19, lab, 65))] {
+        let wanted = format!("lab{lab}br{number}    inet {address}/26");
+        assert!(shown.contains(&wanted), "no {wanted:?} in {shown}");
+    }
+    let pid = nix::unistd::Pid::from_raw(serve.id().context("it ended")?.try_into()?);
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM)?;
+    assert!(serve.wait().await?.success());
+    assert!(!links().await?.contains(&format!("lab{lab}br")), "its bridges go with it");
     Ok(())
 }

@@ -258,7 +258,7 @@ async fn a_scenario_file_sets_up_the_lab_and_its_faults() -> anyhow::Result<()> 
     let mut config = LabConfig { run_guests: false, agent_ping: Duration::ZERO, ..LabConfig::default() };
     scenario.configure(&mut config)?;
     let (lab, client) = lab_with(config).await?;
-    scenario.fill(&lab).await?;
+    scenario.fill(&lab, None).await?;
     let nodes = client.get("/nodes").await?.data();
     let status = |name: &str| {
         let all = nodes.as_array().into_iter().flatten();
@@ -299,7 +299,7 @@ async fn a_rule_counts_per_node_and_holds_from_a_call_on() -> anyhow::Result<()>
     let text = "[[fault]]\non = \"GET /nodes/*/qemu\"\nnode = \"pve2\"\nfrom = 2\n\
                 then = { refuse = { status = 599, reason = \"Too many redirections\" } }\n\
                 [[fault]]\non = \"* /version\"\nthen = { clock-skew = 3600 }\n";
-    Scenario::parse(text)?.fill(&lab).await?;
+    Scenario::parse(text)?.fill(&lab, None).await?;
     let mut lines = Vec::new();
     for node in ["pve1", "pve2", "pve1", "pve2", "pve2"] {
         lines.push(client.get(&format!("/nodes/{node}/qemu")).await?.status);
