@@ -78,9 +78,7 @@ async fn build(
     };
     let vm = format!("{QEMU}/{BUILD_VM}");
 
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
-    let options = ServerOptions { token: SeedToken::generate(), allowed_networks: Vec::new() };
-    let server = SeedServer::start(listener, scene.seed()?.files()?, options, Arc::new(Silent), stop)?;
+    let server = serve(scene, stop).await?;
     stage("seed");
 
     let clone = Params::new().with("newid", BUILD_VM).with("name", "bench").with("full", 1);
@@ -101,21 +99,7 @@ async fn build(
         sleep(TICK).await;
     }
     let address = lab.ssh_address(BUILD_VM).context("the guest has no address")?;
-    while !has_banner(address).await {
-        sleep(TICK).await;
-    }
-    let mut guest = ssh(scene, address)?;
-    let mut lines = BufReader::new(guest.stdout.take().context("ssh has no stdout")?).lines();
-    let mut stdin = guest.stdin.take().context("ssh has no stdin")?;
-    stdin.write_all(format!("{}\n", script().join("\n")).as_bytes()).await?;
-    drop(stdin);
-    let mut connected = false;
-    while let Some(line) = lines.next_line().await? {
-        marks.line(&line);
-        if !std::mem::replace(&mut connected, true) {
-            stage("connect");
-        }
-    }
+    let mut guest = provision(scene, marks, address, &script(), || stage("connect")).await?;
     let status = guest.wait().await?;
     ensure!(status.success(), "the script failed ({status})");
     stage("provision");
@@ -127,6 +111,40 @@ async fn build(
     task(client, &format!("{vm}/template"), &Params::new()).await?;
     stage("finish");
     Ok(stages)
+}
+
+/// Serves the seed until it is told to stop.
+pub async fn serve(scene: &Scene, stop: CancellationToken) -> anyhow::Result<SeedServer> {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+    let options = ServerOptions { token: SeedToken::generate(), allowed_networks: Vec::new() };
+    Ok(SeedServer::start(listener, scene.seed()?.files()?, options, Arc::new(Silent), stop)?)
+}
+
+/// Waits for the guest's SSH server and runs lines in one login; returns when no more is said. `connected` is called at
+/// the first word.
+pub async fn provision(
+    scene: &Scene,
+    marks: &Marks,
+    address: SocketAddr,
+    script: &[String],
+    mut connected: impl FnMut(),
+) -> anyhow::Result<tokio::process::Child> {
+    while !has_banner(address).await {
+        sleep(TICK).await;
+    }
+    let mut guest = ssh(scene, address)?;
+    let mut lines = BufReader::new(guest.stdout.take().context("ssh has no stdout")?).lines();
+    let mut stdin = guest.stdin.take().context("ssh has no stdin")?;
+    stdin.write_all(format!("{}\n", script.join("\n")).as_bytes()).await?;
+    drop(stdin);
+    let mut first = true;
+    while let Some(line) = lines.next_line().await? {
+        marks.line(&line);
+        if std::mem::replace(&mut first, false) {
+            connected();
+        }
+    }
+    Ok(guest)
 }
 
 /// Calls what answers with a task, and waits for it.

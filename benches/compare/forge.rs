@@ -1,6 +1,8 @@
-//! `forge build` on the lab.
+//! `forge build`, on the lab or with QEMU alone.
 
 use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -11,16 +13,17 @@ use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::Command;
 
 use crate::Builder;
+use crate::family::Family;
 use crate::measure::{Marks, Run, watch};
-use crate::scene::{BUILD_VM, CORES, MEMORY, Scene, TOKEN, USER, script};
+use crate::scene::{BUILD_VM, CORES, MEMORY, Scene, TOKEN, USER, bytes_of, free_port, script};
 
 /// Seal operations: none, since the others have none.
-fn profile() -> String {
+fn profile(source: &str) -> String {
     let lines: Vec<String> = script().iter().map(|line| format!("{line:?}")).collect();
     let seal: Vec<String> =
         forge::seal::enabled(&BTreeMap::new()).iter().map(|name| format!("{name} = false\n")).collect();
     format!(
-        "schema = 1\nname = \"bench\"\n\n[source]\nclone = \"boot-vm\"\n\n[vm]\ncores = {CORES}\nmemory = {MEMORY}\n\n\
+        "schema = 1\nname = \"bench\"\n\n[source]\n{source}\n\n[vm]\ncores = {CORES}\nmemory = {MEMORY}\n\n\
          [seed]\ndelivery = [\"smbios\"]\n\n[access]\nuser = \"{USER}\"\n\n\
          [[provision]]\nname = \"bench\"\nshell = [{}]\n\n[seal]\n{}",
         lines.join(", "),
@@ -39,25 +42,53 @@ fn site(lab: &Lab) -> String {
     )
 }
 
-/// Builds once.
-pub async fn run(scene: &Scene) -> anyhow::Result<Run> {
+/// Builds a template on the lab, once.
+pub async fn on_lab(scene: &Scene) -> anyhow::Result<Run> {
     let (lab, secret) = scene.lab().await?;
     let folder = scene.fresh("forge")?;
     std::fs::write(folder.join("forge.toml"), site(&lab))?;
-    std::fs::write(folder.join("bench.toml"), profile())?;
-    let log = std::fs::File::create(folder.join("stderr"))?;
+    std::fs::write(folder.join("bench.toml"), profile("clone = \"boot-vm\""))?;
+    let runs = |_: &Family| !lab.qemu_pids().is_empty();
+    let run = build(&folder, Some(&secret), runs, || lab.ssh_address(BUILD_VM)).await?;
+    ensure!(lab.vm(BUILD_VM).is_some_and(|vm| vm.template), "forge made no template");
+    lab.stop().await;
+    Ok(run)
+}
 
+/// Builds an image with QEMU alone, once.
+pub async fn on_qemu(scene: &Scene) -> anyhow::Result<Run> {
+    let folder = scene.fresh("forge")?;
+    let port = free_port()?;
+    let site =
+        format!("[targets.local]\ntype = \"qemu\"\nimages = \"images\"\nssh-ports = \"{port}-{port}\"\n");
+    std::fs::write(folder.join("forge.toml"), site)?;
+    std::fs::write(folder.join("bench.toml"), profile(&format!("image = {:?}", scene.disk)))?;
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let mut run = build(&folder, None, Family::has_guest, || Some(address)).await?;
+    run.image = Some(bytes_of(&folder.join("images/tpl-bench.qcow2"))?);
+    Ok(run)
+}
+
+/// Runs forge in a folder with its files. `runs` says whether the guest is there, `address` where its SSH server is.
+async fn build(
+    folder: &Path,
+    secret: Option<&str>,
+    runs: impl Fn(&Family) -> bool,
+    address: impl Fn() -> Option<SocketAddr>,
+) -> anyhow::Result<Run> {
+    let log = std::fs::File::create(folder.join("stderr"))?;
     let marks = Marks::start();
     let mut child = Command::new(env!("CARGO_BIN_EXE_forge"))
         .args(["--state-dir", "state", "build", "bench.toml", "--json"])
-        .current_dir(&folder)
-        .env("PROXMOX_TOKEN_SECRET", secret)
+        .current_dir(folder)
+        .env("PROXMOX_TOKEN_SECRET", secret.unwrap_or_default())
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(log)
         .kill_on_drop(true)
         .spawn()
         .context("forge can't be run")?;
+    let family = Family::of(child.id().context("forge ended")?);
     let mut lines = BufReader::new(child.stdout.take().context("forge has no stdout")?).lines();
     let mut stages = Vec::new();
     let build = async {
@@ -77,12 +108,12 @@ pub async fn run(scene: &Scene) -> anyhow::Result<Run> {
     let status = tokio::select! {
         biased;
         status = build => status?,
-        never = watch(&marks, || !lab.qemu_pids().is_empty(), || lab.ssh_address(BUILD_VM)) => match never {},
+        never = watch(&marks, || runs(&family), address) => match never {},
+        never = family.watch_memory() => match never {},
     };
-    let run = marks.end(Builder::Forge, stages);
+    let mut run = marks.end(Builder::Forge, stages);
+    run.memory = Some(family.memory());
     let said = std::fs::read_to_string(folder.join("stderr")).unwrap_or_default();
     ensure!(status.success(), "forge failed ({status}): {said}");
-    ensure!(lab.vm(BUILD_VM).is_some_and(|vm| vm.template), "forge made no template");
-    lab.stop().await;
     Ok(run)
 }

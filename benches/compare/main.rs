@@ -1,8 +1,11 @@
-//! Measures what forge adds to a build: the same guest built by forge on the lab, by a bare loop that sends the same
-//! calls to the same lab and polls every 20 ms (the floor), and by Packer's `qemu` builder, in turn.
+//! Measures what forge adds to a build: the same guest built by forge, by hand with nothing but polling every 20 ms (the
+//! floor), and by Packer's `qemu` builder, in turn. `--backend lab` has forge and the floor build on the lab, through
+//! Proxmox's API; with `--backend qemu` all three build an image file with QEMU alone.
 //!
 //! Run by hand: `cargo bench --bench compare -- --rounds 3`. What is measured and how is in `benches/README.md`.
 
+mod bare;
+mod family;
 mod floor;
 mod forge;
 mod measure;
@@ -18,6 +21,35 @@ use forge_lab::{images, netns, setup};
 
 use measure::Run;
 use scene::Scene;
+
+/// With what forge and the floor build.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Backend {
+    /// The lab, as a Proxmox VE: a template.
+    Lab,
+    /// QEMU alone: an image file, as Packer makes it.
+    Qemu,
+}
+
+/// What is built.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Guest {
+    /// A kernel, busybox and SSH: up within seconds
+    Tiny,
+    /// Debian 12
+    Debian,
+}
+
+impl Guest {
+    /// Its disk, made when it is missing.
+    fn disk(self) -> anyhow::Result<std::path::PathBuf> {
+        let cache = images::default_cache_root();
+        Ok(match self {
+            Self::Tiny => images::tiny(&cache)?.disk,
+            Self::Debian => images::debian(&cache)?.disk,
+        })
+    }
+}
 
 /// Who builds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
@@ -48,8 +80,14 @@ impl Builder {
 #[command(name = "compare")]
 struct Arguments {
     /// How often each of them builds
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..))]
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u8).range(1..))]
     rounds: u8,
+    /// With what forge and the floor build
+    #[arg(long, value_enum, default_value_t = Backend::Lab)]
+    backend: Backend,
+    /// What is built
+    #[arg(long, value_enum, default_value_t = Guest::Debian)]
+    guest: Guest,
     /// Who builds [default: all]
     #[arg(long, value_enum, value_delimiter = ',')]
     only: Vec<Builder>,
@@ -73,17 +111,18 @@ fn compare(arguments: &Arguments) -> anyhow::Result<()> {
     if !netns::is_inside() {
         // What needs a network happens before it is left.
         setup::ensure(&mut say)?;
-        images::debian(&images::default_cache_root())?;
+        arguments.guest.disk()?;
     }
     netns::enter(&mut say)?;
     // Already installed only when this is called twice.
     let _installed_before = rustls::crypto::ring::default_provider().install_default();
-    let disk = images::debian(&images::default_cache_root())?.disk;
+    let disk = arguments.guest.disk()?;
     tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(rounds(arguments, disk))
 }
 
 async fn rounds(arguments: &Arguments, disk: std::path::PathBuf) -> anyhow::Result<()> {
     let scene = Scene::new(disk).await?;
+    let backend = arguments.backend;
     let mut builders = if arguments.only.is_empty() { Builder::ALL.to_vec() } else { arguments.only.clone() };
     if let (true, Err(reason)) = (builders.contains(&Builder::Packer), packer::version().await) {
         ::forge::ui::say(&format!("packer is skipped: {reason}"));
@@ -95,10 +134,12 @@ async fn rounds(arguments: &Arguments, disk: std::path::PathBuf) -> anyhow::Resu
     let mut runs: Vec<Run> = Vec::new();
     for round in 1..=arguments.rounds {
         for builder in &builders {
-            let run = match builder {
-                Builder::Floor => floor::run(&scene).await?,
-                Builder::Forge => forge::run(&scene).await?,
-                Builder::Packer => packer::run(&scene).await?,
+            let run = match (builder, backend) {
+                (Builder::Floor, Backend::Lab) => floor::run(&scene).await?,
+                (Builder::Floor, Backend::Qemu) => bare::run(&scene).await?,
+                (Builder::Forge, Backend::Lab) => forge::on_lab(&scene).await?,
+                (Builder::Forge, Backend::Qemu) => forge::on_qemu(&scene).await?,
+                (Builder::Packer, _) => packer::run(&scene, backend).await?,
             };
             ::forge::ui::say(&format!(
                 "round {round} of {}: {:<6} {:>6.2} s",

@@ -57,6 +57,11 @@ impl Marks {
         self.marks.lock().unwrap_or_else(PoisonError::into_inner).entry(mark).or_insert(now);
     }
 
+    /// Whether a moment was marked.
+    pub fn has(&self, mark: Mark) -> bool {
+        self.marks.lock().unwrap_or_else(PoisonError::into_inner).contains_key(&mark)
+    }
+
     /// Marks the script's lines.
     pub fn line(&self, line: &str) {
         if line.contains(crate::scene::FIRST_LINE) {
@@ -70,7 +75,7 @@ impl Marks {
     pub fn end(self, builder: Builder, stages: Vec<(String, Duration)>) -> Run {
         let wall = self.elapsed();
         let marks = self.marks.into_inner().unwrap_or_else(PoisonError::into_inner);
-        Run { builder, wall, marks, stages }
+        Run { builder, wall, marks, stages, memory: None, image: None }
     }
 }
 
@@ -85,6 +90,10 @@ pub struct Run {
     pub marks: BTreeMap<Mark, Duration>,
     /// Its stages by forge's names, with their times.
     pub stages: Vec<(String, Duration)>,
+    /// Most memory that the builder's own processes took together, in bytes, shared pages counted once.
+    pub memory: Option<u64>,
+    /// Bytes that the image takes.
+    pub image: Option<u64>,
 }
 
 /// Watches the guest until it is gone, and then does nothing for ever. Never ends, so that it can stand beside a build.

@@ -1,8 +1,9 @@
 //! Packer's `qemu` builder on the same image, with the same seed, key and script.
 //!
-//! It copies the image once, as the lab does for a full clone: an overlay (`use_backing_file`) would be less, but
-//! `qemu-img` from 6.1 on refuses the way in which Packer 1.6.6 asks for it; the copy at the end (`skip_compaction`) would
-//! be more.
+//! Beside builds on the lab it copies the image once, as the lab does for a full clone: an overlay (`use_backing_file`)
+//! would be less, but `qemu-img` from 6.1 on refuses the way in which Packer 1.6.6 asks for it; the copy at the end
+//! (`skip_compaction`) would be more. Beside builds with QEMU alone it does as by default: both copies, since forge and the
+//! floor end with a copy too.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
@@ -14,9 +15,10 @@ use serde_json::json;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::Command;
 
-use crate::Builder;
+use crate::family::Family;
 use crate::measure::{Marks, Run, watch};
-use crate::scene::{CORES, MEMORY, Scene, USER, script};
+use crate::scene::{CORES, MEMORY, Scene, USER, bytes_of, free_port, script};
+use crate::{Backend, Builder};
 
 /// The version that is there; why not, otherwise.
 pub async fn version() -> anyhow::Result<String> {
@@ -31,14 +33,14 @@ pub async fn version() -> anyhow::Result<String> {
     if text.starts_with("Packer v") { Ok(text) } else { bail!("`packer version` says `{text}`") }
 }
 
-fn template(scene: &Scene, folder: &Path, port: u16) -> String {
+fn template(scene: &Scene, folder: &Path, port: u16, backend: Backend) -> String {
     let serial = smbios_serial("http://{{ .HTTPIP }}:{{ .HTTPPort }}/");
     let template = json!({
         "builders": [{
             "type": "qemu",
             "accelerator": "tcg",
             "disk_image": true,
-            "skip_compaction": true,
+            "skip_compaction": backend == Backend::Lab,
             "iso_url": scene.disk,
             "iso_checksum": "none",
             "format": "qcow2",
@@ -69,15 +71,15 @@ fn template(scene: &Scene, folder: &Path, port: u16) -> String {
 }
 
 /// Builds once.
-pub async fn run(scene: &Scene) -> anyhow::Result<Run> {
+pub async fn run(scene: &Scene, backend: Backend) -> anyhow::Result<Run> {
     let folder = scene.fresh("packer")?;
     let seed = folder.join("seed");
     std::fs::create_dir(&seed)?;
     for (name, text) in scene.seed()?.files()?.texts() {
         std::fs::write(seed.join(name), text)?;
     }
-    let port = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
-    std::fs::write(folder.join("template.json"), template(scene, &folder, port))?;
+    let port = free_port()?;
+    std::fs::write(folder.join("template.json"), template(scene, &folder, port, backend))?;
     let log = std::fs::File::create(folder.join("stderr"))?;
 
     let marks = Marks::start();
@@ -92,6 +94,7 @@ pub async fn run(scene: &Scene) -> anyhow::Result<Run> {
         .kill_on_drop(true)
         .spawn()
         .context("packer can't be run")?;
+    let family = Family::of(child.id().context("packer ended")?);
     let mut lines = BufReader::new(child.stdout.take().context("packer has no stdout")?).lines();
     let mut said = String::new();
     let build = async {
@@ -112,8 +115,12 @@ pub async fn run(scene: &Scene) -> anyhow::Result<Run> {
         biased;
         status = build => status?,
         never = watch(&marks, runs, || Some(address)) => match never {},
+        never = family.watch_memory() => match never {},
     };
-    let run = marks.end(Builder::Packer, Vec::new());
+    let mut run = marks.end(Builder::Packer, Vec::new());
     ensure!(status.success(), "packer failed ({status}):\n{said}");
+    run.memory = Some(family.memory());
+    let mut made = std::fs::read_dir(folder.join("output"))?.flatten();
+    run.image = Some(bytes_of(&made.next().context("packer made no image")?.path())?);
     Ok(run)
 }

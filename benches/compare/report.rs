@@ -72,11 +72,17 @@ pub fn report(builders: &[Builder], runs: &[Run]) -> String {
     out.push('\n');
     out.push_str(&table(&header("SEEN FROM OUTSIDE, MEDIAN S"), &rows));
 
+    weights(&mut out, builders, runs);
+
     let mut machine = json!({});
     for builder in builders {
         let walls: Vec<f64> = walls(*builder).iter().map(Duration::as_secs_f64).collect();
-        machine[builder.name()] =
-            json!({ "walls": walls, "median": median(&self::walls(runs, *builder)).as_secs_f64() });
+        machine[builder.name()] = json!({
+            "walls": walls,
+            "median": median(&self::walls(runs, *builder)).as_secs_f64(),
+            "memory": most(runs, *builder, |run| run.memory),
+            "image": most(runs, *builder, |run| run.image),
+        });
     }
     let both = |builder| builders.contains(&builder) && builders.contains(&Builder::Forge);
     if both(Builder::Floor) {
@@ -99,6 +105,26 @@ pub fn report(builders: &[Builder], runs: &[Run]) -> String {
     }
     let _infallible = writeln!(out, "\nresult: {machine}");
     out
+}
+
+/// The most memory of each builder and the largest image, in MiB.
+fn weights(out: &mut String, builders: &[Builder], runs: &[Run]) {
+    let mib = |bytes: Option<u64>| {
+        bytes.map_or_else(|| "-".to_owned(), |bytes| format!("{:.1}", bytes as f64 / f64::from(1 << 20)))
+    };
+    let rows: Vec<Vec<String>> = builders
+        .iter()
+        .map(|builder| {
+            let memory = most(runs, *builder, |run| run.memory);
+            vec![builder.name().to_owned(), mib(memory), mib(most(runs, *builder, |run| run.image))]
+        })
+        .collect();
+    out.push('\n');
+    out.push_str(&table(&["MOST, MIB", "MEMORY OF THE TOOL", "IMAGE"], &rows));
+}
+
+fn most(runs: &[Run], builder: Builder, of: impl Fn(&Run) -> Option<u64>) -> Option<u64> {
+    runs.iter().filter(|run| run.builder == builder).filter_map(of).max()
 }
 
 fn walls(runs: &[Run], builder: Builder) -> Vec<Duration> {

@@ -93,6 +93,17 @@ impl Scene {
     }
 }
 
+/// A port of the loopback interface that nobody listens at now.
+pub fn free_port() -> anyhow::Result<u16> {
+    Ok(std::net::TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
+}
+
+/// The bytes that a file takes on the disk: holes are none.
+pub fn bytes_of(path: &Path) -> anyhow::Result<u64> {
+    use std::os::unix::fs::MetadataExt as _;
+    Ok(path.metadata().with_context(|| format!("there is no {}", path.display()))?.blocks() * 512)
+}
+
 fn remove(path: &Path) -> std::io::Result<()> {
     match std::fs::remove_dir_all(path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
