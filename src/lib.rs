@@ -8,6 +8,7 @@ pub mod engine;
 pub mod event;
 pub mod evidence;
 pub mod gc;
+pub mod media;
 pub mod plan;
 pub mod provision;
 pub mod remote;

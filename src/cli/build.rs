@@ -214,6 +214,7 @@ pub(super) async fn one(
         connector,
         journals: global.journals(),
         evidence,
+        media: global.media(),
         cancel: cancel.child_token(),
         on_error,
         faults: Arc::new(NoFaults),

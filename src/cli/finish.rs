@@ -91,6 +91,7 @@ async fn prepare_finish(
         connector,
         journals: global.journals(),
         evidence,
+        media: global.media(),
         cancel,
         on_error: OnError::default(),
         faults: Arc::new(NoFaults),

@@ -12,6 +12,7 @@ pub mod list;
 pub mod options;
 pub mod plan;
 pub mod prepare;
+pub mod prestage;
 pub mod profiles;
 pub mod render;
 pub mod screen;
@@ -74,6 +75,8 @@ enum Command {
     Build(build::BuildArgs),
     /// Prints what a build would do; asks the target and changes nothing
     Plan(plan::PlanArgs),
+    /// Brings the media of profiles to where their builds read them, and does nothing else
+    Prestage(prestage::PrestageArgs),
     /// Checks profiles and the site file without asking anybody
     Validate(validate::ValidateArgs),
     /// Tries a template: clones it, boots the clone, checks it, starts it anew, and removes it
@@ -136,6 +139,7 @@ pub fn main() -> ExitCode {
         match cli.command {
             Command::Build(args) => build::build(&cli.global, &args).await,
             Command::Plan(args) => plan::plan(&cli.global, &args).await,
+            Command::Prestage(args) => prestage::prestage(&cli.global, &args).await,
             Command::Validate(args) => validate::validate(&cli.global, &args),
             Command::Test(args) => test::test(&cli.global, &args).await,
             Command::List(args) => list::list(&cli.global, &args).await,

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{ArgAction, Args};
 
 use crate::engine::JournalDir;
+use crate::media::Store;
 
 /// Options of every command.
 #[derive(Clone, Debug, Args)]
@@ -18,6 +19,9 @@ pub struct Global {
     /// Where journals and remembered verdicts are [default: $XDG_STATE_HOME/forge]
     #[arg(long, global = true, value_name = "DIR", env = "FORGE_STATE_DIR")]
     pub state_dir: Option<PathBuf>,
+    /// Where downloads are kept [default: $XDG_CACHE_HOME/forge]
+    #[arg(long, global = true, value_name = "DIR", env = "FORGE_CACHE_DIR")]
+    pub cache_dir: Option<PathBuf>,
     /// Data and events as JSON on stdout
     #[arg(long, global = true)]
     pub json: bool,
@@ -33,14 +37,15 @@ impl Global {
     /// The state folder: `--state-dir`, else `$XDG_STATE_HOME/forge`, else `~/.local/state/forge`.
     #[must_use]
     pub fn state(&self) -> PathBuf {
-        let in_home = || {
-            let home = std::env::var_os("HOME").map_or_else(|| PathBuf::from("."), PathBuf::from);
-            home.join(".local/state")
-        };
-        self.state_dir.clone().unwrap_or_else(|| {
-            let base = std::env::var_os("XDG_STATE_HOME").filter(|dir| !dir.is_empty()).map(PathBuf::from);
-            base.unwrap_or_else(in_home).join("forge")
-        })
+        self.state_dir.clone().unwrap_or_else(|| base("XDG_STATE_HOME", ".local/state").join("forge"))
+    }
+
+    /// The cache of media: in `--cache-dir`, else `$XDG_CACHE_HOME/forge`, else `~/.cache/forge`.
+    #[must_use]
+    pub fn media(&self) -> Store {
+        let cache = self.cache_dir.clone().unwrap_or_else(|| base("XDG_CACHE_HOME", ".cache").join("forge"));
+        // QEMU runs in another folder.
+        Store::new(std::path::absolute(&cache).unwrap_or(cache).join("media"))
     }
 
     /// The folder of journals.
@@ -64,6 +69,15 @@ impl Global {
             .with_target(true)
             .try_init();
     }
+}
+
+/// A folder of the XDG specification: by its variable, else in the home.
+fn base(variable: &str, in_home: &str) -> PathBuf {
+    let named = std::env::var_os(variable).filter(|dir| !dir.is_empty()).map(PathBuf::from);
+    named.unwrap_or_else(|| {
+        let home = std::env::var_os("HOME").map_or_else(|| PathBuf::from("."), PathBuf::from);
+        home.join(in_home)
+    })
 }
 
 /// Which profiles, with which values, on which target.

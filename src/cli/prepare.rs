@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use forge_machine::{Facts, FactsQuery, Hypervisor, Nonce, PortError};
+use forge_machine::{Facts, FactsQuery, Hypervisor, Medium, Nonce, PortError, SourceSelector};
 use jiff::Timestamp;
 use rand::RngExt as _;
 
@@ -15,6 +15,7 @@ use crate::config::site::{SecretRef, Site, Target, TargetKind};
 use crate::config::{Finding, Profile, SiteSearch, load_given, load_profile, load_site};
 use crate::engine::error::{chain, hint};
 use crate::event::Redactor;
+use crate::media::{Store, Watch, settle};
 use crate::plan::{AccessPlan, Moment, Plan, make};
 use crate::remote::SshAccess;
 use crate::stages::connect::{Connector, SshConnector};
@@ -191,7 +192,8 @@ pub async fn prepare(
             None
         }
     };
-    let profiles = selected(profiles, selection, target.map(|target| target.name.as_str()), &mut findings);
+    let mut profiles =
+        selected(profiles, selection, target.map(|target| target.name.as_str()), &mut findings);
     if tell(&findings, redactor) {
         return Err(Refusal(REFUSED));
     }
@@ -205,10 +207,14 @@ pub async fn prepare(
     };
     let mut prepared: Vec<Prepared> = Vec::new();
     let mut refused = false;
-    for profile in &profiles {
+    let store = global.media();
+    for profile in &mut profiles {
+        hide_passwords(profile, redactor);
+        refused |= tell(&settle::sums(profile, &store, &Aloud(redactor)).await, redactor);
+        let profile = &*profile;
         // The target knows nothing yet of what was planned a moment ago.
         let placed = prepared.iter().map(|each| each.takes.clone()).collect();
-        match plan_one(profile, target, &hypervisor, evidence_root, placed).await {
+        match plan_one(profile, target, &hypervisor, &store, evidence_root, placed).await {
             Ok((plan, takes, moment, findings)) => {
                 refused |= tell(&findings, redactor);
                 let Some(plan) = plan else { continue };
@@ -238,24 +244,60 @@ pub async fn prepare(
     if prepared.is_empty() { Err(Refusal(USAGE)) } else { Ok(prepared) }
 }
 
+/// Passwords in the addresses of media are shown nowhere.
+pub fn hide_passwords(profile: &mut Profile, redactor: &Redactor) {
+    let firsts = settle::urls(&mut profile.source);
+    for url in profile.source.mirrors.values().flatten().chain(&firsts) {
+        let authority = url.split_once("://").and_then(|(_, rest)| rest.split(['/', '?', '#']).next());
+        let login = authority.and_then(|authority| authority.rsplit_once('@')).map(|(login, _)| login);
+        if let Some((_, password)) = login.and_then(|login| login.split_once(':')) {
+            redactor.add(password);
+        }
+    }
+}
+
+/// Tells on stderr what is wrong with a publisher's sums, and nothing else.
+pub struct Aloud<'a>(pub &'a Redactor);
+
+impl Watch for Aloud<'_> {
+    fn doing(&self, _what: &str) {}
+
+    fn progress(&self, _name: &str, _done: u64, _total: Option<u64>) {}
+
+    fn warn(&self, what: &str) {
+        crate::ui::say(&self.0.text(&format!("warning: {what}")));
+    }
+}
+
 type Planned = (Option<Plan>, (String, u32), Moment, Vec<Finding>);
 
 async fn plan_one(
     profile: &Profile,
     target: &Target,
     hypervisor: &Arc<dyn Hypervisor>,
+    store: &Store,
     evidence_root: &Path,
     placed: Vec<(String, u32)>,
 ) -> Result<Planned, Vec<Finding>> {
     let query = make::query(profile, target).map_err(|finding| vec![finding])?;
-    let query = FactsQuery { placed, ..query };
+    let mut query = FactsQuery { placed, ..query };
+    // An image that is here already can be looked into.
+    if let SourceSelector::Image(image) = &mut query.source
+        && let Some(path) = store.held(image)
+    {
+        *image = Medium::file(path);
+    }
     let (facts, wrong) = facts(hypervisor, &query).await.map_err(|finding| vec![finding])?;
     let moment = moment(evidence_root);
     let capabilities = hypervisor.capabilities();
     let input =
         make::Input { target, capabilities: &capabilities, facts: &facts, findings: wrong, moment: &moment };
-    let (plan, mut findings) = make::make(profile, &input);
-    if let Some(plan) = &plan {
+    let (mut plan, mut findings) = make::make(profile, &input);
+    if let Some(plan) = &mut plan {
+        let (downloads, unsure) =
+            settle::downloads(plan.machine.media(), &profile.source.mirrors, store).await;
+        plan.downloads = downloads;
+        findings.extend(unsure);
         findings.extend(hypervisor.check(&plan.machine, &facts).into_iter().map(|found| {
             let mut finding = make::located(profile, &found.setting, found.message);
             finding.help = (!found.help.is_empty()).then_some(found.help);

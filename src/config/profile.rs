@@ -136,11 +136,22 @@ pub struct Source {
     pub isos: Vec<Medium>,
     /// The kernel to start with.
     pub kernel: Option<Kernel>,
+    /// Further URLs of media, by their first.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub mirrors: BTreeMap<String, Vec<String>>,
 }
 
 impl Default for Source {
     fn default() -> Self {
-        Self { clone: None, full: true, image: None, copy: false, isos: Vec::new(), kernel: None }
+        Self {
+            clone: None,
+            full: true,
+            image: None,
+            copy: false,
+            isos: Vec::new(),
+            kernel: None,
+            mirrors: BTreeMap::new(),
+        }
     }
 }
 

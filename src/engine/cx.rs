@@ -14,6 +14,7 @@ use super::error::StageError;
 use super::on_error::Reaction;
 use crate::event::{Event, Events, Region, Stage};
 use crate::evidence::Folder;
+use crate::media::Store;
 use crate::plan::Plan;
 use crate::stages::connect::Connector;
 
@@ -40,6 +41,8 @@ pub struct Cx {
     pub bindings: Bindings,
     /// The folder of evidence.
     pub evidence: Folder,
+    /// Where media are downloaded to.
+    pub media: Store,
     /// How far the build came.
     pub(super) region: Region,
     /// What is done about a failure.

@@ -20,6 +20,7 @@ use super::journal::{Journal, JournalDir, KeptBuild, OpenUndo, Record, UndoActio
 use super::on_error::{Choice, OnError, Reaction};
 use crate::event::{CheckResult, Ending, Event, Events, Failure, Region, Stage};
 use crate::evidence::Folder;
+use crate::media::Store;
 use crate::plan::late::LateName;
 use crate::plan::{Plan, Purpose};
 use crate::remote::BuildKey;
@@ -42,6 +43,8 @@ pub struct Build {
     pub journals: JournalDir,
     /// The folder of evidence.
     pub evidence: Folder,
+    /// Where media are downloaded to.
+    pub media: Store,
     /// The mark that the build VM bears.
     pub mark: Ownership,
     /// Interrupts the build.
@@ -93,8 +96,19 @@ fn open_journal(build: &Build) -> Result<Journal, StageError> {
 }
 
 async fn start(build: Build, cleanup: Result<Cleanup, StageError>, kept: Option<KeptBuild>) -> Ending {
-    let Build { plan, hypervisor, connector, events, journals, evidence, mark, cancel, on_error, faults } =
-        build;
+    let Build {
+        plan,
+        hypervisor,
+        connector,
+        events,
+        journals,
+        evidence,
+        media,
+        mark,
+        cancel,
+        on_error,
+        faults,
+    } = build;
     let evidence_path = evidence.path().to_owned();
     events.emit(Event::BuildStarted {
         profile: plan.profile.clone(),
@@ -117,6 +131,7 @@ async fn start(build: Build, cleanup: Result<Cleanup, StageError>, kept: Option<
                 cleanup,
                 bindings,
                 evidence,
+                media,
                 region: Region::Building,
                 reaction: Reaction::new(on_error),
                 cancel,

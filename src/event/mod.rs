@@ -249,6 +249,18 @@ pub enum Event {
         /// How long the wait may take in all, in milliseconds; 0 for no limit.
         limit_ms: u64,
     },
+    /// A download moves. Told once a second at most.
+    #[serde(rename_all = "kebab-case")]
+    Transferring {
+        /// The stage.
+        stage: Stage,
+        /// The file's name.
+        name: String,
+        /// The bytes that are here.
+        done: u64,
+        /// How many there are; `None` when the server does not tell.
+        total: Option<u64>,
+    },
     /// A value that the plan left open is known.
     #[serde(rename_all = "kebab-case")]
     Bound {

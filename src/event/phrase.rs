@@ -132,7 +132,9 @@ pub fn phrase(envelope: &Envelope) -> Option<(Tone, &'static str, String)> {
             let tone = if ending.exit_code() == 0 { Tone::Good } else { Tone::Bad };
             (tone, "=", format!("{words}\n    evidence: {}", evidence.display()))
         }
-        Event::StageStarted { .. }
+        // A line for each would be hundreds: sinks show as many as their readers can take.
+        Event::Transferring { .. }
+        | Event::StageStarted { .. }
         | Event::Bound { .. }
         | Event::Screen { .. }
         | Event::Entered { .. }

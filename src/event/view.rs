@@ -4,6 +4,9 @@ use std::path::PathBuf;
 
 use forge_machine::ChainId;
 
+use crate::media::size;
+
+use super::phrase::time;
 use super::{Ending, Envelope, Event, Region, Stage};
 
 /// How a stage stands.
@@ -43,6 +46,55 @@ pub struct Wait {
     pub since_ms: u64,
 }
 
+/// A download that is going on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Transfer {
+    /// The file's name.
+    pub name: String,
+    /// The bytes that are here.
+    pub done: u64,
+    /// How many there are.
+    pub total: Option<u64>,
+    /// The bytes that were here when it was first seen, and when that was, in milliseconds after the build began.
+    pub since: (u64, u64),
+    /// When it was last seen, likewise.
+    pub now_ms: u64,
+}
+
+impl Transfer {
+    /// The download after it has moved.
+    #[must_use]
+    pub fn moved(before: Option<&Self>, name: &str, done: u64, total: Option<u64>, t_ms: u64) -> Self {
+        let same = before.filter(|before| before.name == name && before.done <= done);
+        let since = same.map_or((done, t_ms), |before| before.since);
+        Self { name: name.to_owned(), done, total, since, now_ms: t_ms }
+    }
+
+    /// How far it is, how fast and how long it will take, in words.
+    #[must_use]
+    pub fn in_words(&self) -> String {
+        let mut words = match self.total {
+            Some(total) => {
+                let percent = (u128::from(self.done) * 100).checked_div(u128::from(total)).unwrap_or(100);
+                format!("{}: {percent} % of {}", self.name, size(total))
+            }
+            None => format!("{}: {}", self.name, size(self.done)),
+        };
+        let (done, took) =
+            (self.done - self.since.0.min(self.done), self.now_ms.saturating_sub(self.since.1));
+        // A rate over less than a second says nothing.
+        if let Some(rate) = (done * 1000).checked_div(took).filter(|rate| *rate > 0 && took >= 1000) {
+            words.push_str(&format!(", {}/s", size(rate)));
+            if let Some(left) =
+                self.total.map(|total| total.saturating_sub(self.done)).filter(|left| *left > 0)
+            {
+                words.push_str(&format!(", {} left", time(left / rate * 1000)));
+            }
+        }
+        words
+    }
+}
+
 /// The state of one build as its events tell it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BuildView {
@@ -62,6 +114,8 @@ pub struct BuildView {
     pub stages: Vec<(Stage, StageStatus)>,
     /// What the running stage does now.
     pub doing: String,
+    /// The download that is going on.
+    pub transfer: Option<Transfer>,
     /// The wait that is going on.
     pub wait: Option<Wait>,
     /// The provisioner that runs: its number, how many there are, its name.
@@ -97,6 +151,7 @@ impl BuildView {
             evidence: PathBuf::new(),
             stages: Stage::ALL.into_iter().map(|stage| (stage, StageStatus::Pending)).collect(),
             doing: String::new(),
+            transfer: None,
             wait: None,
             provisioner: None,
             output: String::new(),
@@ -133,6 +188,7 @@ impl BuildView {
             entry.1 = status;
         }
         self.doing.clear();
+        self.transfer = None;
         self.wait = None;
         self.provisioner = None;
     }
@@ -151,6 +207,11 @@ impl BuildView {
             Event::StageStarted { stage } => self.set(*stage, StageStatus::Running { since_ms: t_ms }),
             Event::Doing { what, .. } => {
                 self.doing.clone_from(what);
+                self.transfer = None;
+                self.wait = None;
+            }
+            Event::Transferring { name, done, total, .. } => {
+                self.transfer = Some(Transfer::moved(self.transfer.as_ref(), name, *done, *total, t_ms));
                 self.wait = None;
             }
             Event::Waiting { what, seen, limit_ms, .. } => {

@@ -4,7 +4,9 @@ use std::fmt::Write as _;
 
 use forge_machine::{Bios, Checksum, Finish, Medium, SourceSpec};
 
-use super::{BootStep, Delivery, EchoWish, Outcome, Plan, Purpose, Sight, Wanted};
+use crate::media::{shown, size};
+
+use super::{BootStep, Delivery, Download, EchoWish, Outcome, Plan, Purpose, Sight, Wanted};
 
 /// The plan as text for people: what will be done, in order, and why.
 #[must_use]
@@ -23,6 +25,9 @@ pub fn explain(plan: &Plan) -> String {
     row("source", source(plan));
     for iso in &plan.machine.isos {
         row("", format!("disc {}", medium(iso)));
+    }
+    for download in &plan.downloads {
+        row("", fetches(download));
     }
     if let Some(kernel) = &plan.machine.kernel {
         let initrds: Vec<String> = kernel.initrds.iter().map(ToString::to_string).collect();
@@ -97,6 +102,18 @@ fn source(plan: &Plan) -> String {
         SourceSpec::Image { image, copy: true } => format!("copy of {}", medium(image)),
         SourceSpec::New => "a new VM".to_owned(),
     }
+}
+
+/// What is downloaded, how much it is, and what stands in for it.
+fn fetches(download: &Download) -> String {
+    let name = shown(&download.url);
+    let size = download.size.map_or_else(|| "of unknown size".to_owned(), size);
+    if download.here {
+        return format!("in the cache: {name} ({size}), compared before it is used");
+    }
+    let mirrors: Vec<String> = download.mirrors.iter().map(|url| shown(url)).collect();
+    let or = if mirrors.is_empty() { String::new() } else { format!("; else {}", mirrors.join(", ")) };
+    format!("to be fetched: {name} ({size}){or}")
 }
 
 /// A medium and what proves it.

@@ -201,6 +201,7 @@ pub fn make(profile: &Profile, input: &Input<'_>) -> (Option<Plan>, Vec<Finding>
         notes: input.facts.notes.clone(),
         planned: input.moment.now,
         machine,
+        downloads: Vec::new(),
         kernel_cmdline: profile.source.kernel.as_ref().map(|kernel| kernel.cmdline.to_late(known)),
         boot: super::boot::steps(&profile.boot, &known),
         seed,

@@ -302,6 +302,21 @@ pub enum Purpose {
     Test,
 }
 
+/// A medium that is downloaded before the build VM is made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Download {
+    /// Where from.
+    pub url: String,
+    /// Further URLs of the same file, asked in this order when that one fails.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mirrors: Vec<String>,
+    /// In bytes; `None` when the server did not tell.
+    pub size: Option<u64>,
+    /// Whether this machine's cache has it already; it is compared all the same.
+    pub here: bool,
+}
+
 /// Everything a build will do.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -327,6 +342,9 @@ pub struct Plan {
     pub planned: Timestamp,
     /// The build VM.
     pub machine: MachineSpec,
+    /// What is downloaded.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub downloads: Vec<Download>,
     /// The command line of the kernel that it starts with, where it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kernel_cmdline: Option<LateText>,

@@ -1,12 +1,15 @@
 //! Brings the media of a build to where the target reads them.
 
 use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
 
 use async_trait::async_trait;
 use forge_machine::{Fetch, Location, MachineSpec, Medium, PortError};
 
 use crate::engine::{Cx, StageError};
 use crate::event::{Event, Events, Stage};
+use crate::media::{Store, Watch};
+use crate::plan::Plan;
 
 /// The build VM as the target makes it: every medium at its place there.
 ///
@@ -18,7 +21,11 @@ pub async fn prepare(cx: &Cx) -> Result<MachineSpec, StageError> {
         return Ok(spec.clone());
     }
     cx.doing(Stage::Create, "looking at its media");
-    let fetch = Here { events: cx.events.clone() };
+    let fetch = Here {
+        store: cx.media.clone(),
+        plan: &cx.plan,
+        telling: Telling { events: cx.events.clone(), last: Mutex::default() },
+    };
     cx.cancellable(async {
         cx.hypervisor
             .prepare_media(spec, &fetch)
@@ -28,23 +35,49 @@ pub async fn prepare(cx: &Cx) -> Result<MachineSpec, StageError> {
     .await
 }
 
-/// Files of this machine.
-struct Here {
-    events: Events,
+/// Files of this machine, and those that are downloaded to it.
+struct Here<'a> {
+    store: Store,
+    plan: &'a Plan,
+    telling: Telling,
 }
 
 #[async_trait]
-impl Fetch for Here {
+impl Fetch for Here<'_> {
     async fn fetch(&self, medium: &Medium) -> Result<PathBuf, PortError> {
-        match &medium.location {
-            Location::File(path) => Ok(path.clone()),
-            Location::Url(_) | Location::Volume(_) => {
-                Err(PortError::NotFound { what: format!("{medium} on this machine") })
-            }
-        }
+        let planned = self.plan.downloads.iter().find(|planned| match &medium.location {
+            Location::Url(url) => *url == planned.url,
+            Location::File(_) | Location::Volume(_) => false,
+        });
+        let mirrors = planned.map(|planned| planned.mirrors.as_slice()).unwrap_or_default();
+        Ok(self.store.bring(medium, mirrors, &self.telling).await?.path)
     }
 
     fn tell(&self, what: &str) {
-        self.events.emit(Event::Doing { stage: Stage::Create, what: what.to_owned() });
+        self.telling.doing(what);
+    }
+}
+
+/// Tells it as events of the build, each thing once.
+struct Telling {
+    events: Events,
+    last: Mutex<String>,
+}
+
+impl Watch for Telling {
+    fn doing(&self, what: &str) {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        if *last != what {
+            what.clone_into(&mut last);
+            self.events.emit(Event::Doing { stage: Stage::Create, what: what.to_owned() });
+        }
+    }
+
+    fn progress(&self, name: &str, done: u64, total: Option<u64>) {
+        self.events.emit(Event::Transferring { stage: Stage::Create, name: name.to_owned(), done, total });
+    }
+
+    fn warn(&self, what: &str) {
+        self.events.emit(Event::Warning { message: what.to_owned(), help: String::new() });
     }
 }

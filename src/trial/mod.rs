@@ -105,6 +105,7 @@ pub fn plan(
                 source.vm.node.clone(),
             )
         },
+        downloads: Vec::new(),
         kernel_cmdline: None,
         seed: SeedPlan {
             delivery,

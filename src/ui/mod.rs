@@ -10,6 +10,7 @@ pub mod paint;
 pub mod screen;
 pub mod table;
 pub mod terminal;
+pub mod transfer;
 
 use std::io::{IsTerminal as _, Write as _};
 

@@ -151,6 +151,9 @@ pub fn line(view: &BuildView) -> (String, String) {
         return ("clean-up".into(), undoing.clone());
     }
     let Some(stage) = view.running() else { return (String::new(), view.profile.clone()) };
+    if let Some(transfer) = &view.transfer {
+        return (stage.name().into(), format!("downloading {}", transfer.in_words()));
+    }
     let mut words = match (&view.wait, &view.provisioner) {
         (Some(wait), _) => {
             // A narrow terminal cuts the end off: what is seen comes first.

@@ -42,6 +42,7 @@ async fn build(config: ProxmoxConfig, state: std::path::PathBuf, number: u8, las
         events: bus.events(plan.chain_id.clone()),
         journals: JournalDir::in_state_dir(&state),
         evidence: evidence.expect("a folder"),
+        media: forge::media::Store::new(state.join("media")),
         mark: Ownership {
             nonce: Nonce::from_bytes([number; 8]),
             chain_id: plan.chain_id.clone(),

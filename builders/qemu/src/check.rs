@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use forge_machine::{Checksum, DiskSpec, Facts, Finding, MachineSpec, Medium, NetworkSpec, SourceSpec};
+use forge_machine::{DiskSpec, Facts, Finding, MachineSpec, NetworkSpec, SourceSpec};
 
 use crate::args::{Chipset, Settings, is_uefi, machine_of};
 use crate::drives::{BUSES, CACHES, CDROM_BUSES, SCSI_CONTROLLERS, bus_of};
@@ -66,12 +66,6 @@ pub(crate) fn findings(spec: &MachineSpec, facts: &Facts, host: &Host) -> Vec<Fi
         ));
     }
     hardware(spec, host, &mut found);
-    for (setting, medium) in media(spec) {
-        if medium.checksum != Checksum::None {
-            let message = "this version of forge does not check the checksum of a file on a local QEMU";
-            found.push(Finding::fatal(format!("{setting}.checksum"), message, "leave it out"));
-        }
-    }
     disks(spec, facts, &mut found);
     for (number, network) in spec.networks.iter().enumerate() {
         found.extend(network_findings(number, network));
@@ -93,22 +87,6 @@ pub(crate) fn findings(spec: &MachineSpec, facts: &Facts, host: &Host) -> Vec<Fi
     }
     extras(&spec.extra, &mut found);
     found
-}
-
-/// Every medium with the setting that names it.
-fn media(spec: &MachineSpec) -> Vec<(String, &Medium)> {
-    let mut media = Vec::new();
-    if let SourceSpec::Image { image, .. } = &spec.source {
-        media.push(("source.image".to_owned(), image));
-    }
-    for (number, iso) in spec.isos.iter().enumerate() {
-        let setting = match number {
-            0 => "source.iso".to_owned(),
-            more => format!("source.additional-isos[{}]", more - 1),
-        };
-        media.push((setting, iso));
-    }
-    media
 }
 
 fn hardware(spec: &MachineSpec, host: &Host, found: &mut Vec<Finding>) {

@@ -310,10 +310,14 @@ impl Hypervisor for QemuHypervisor {
                     Err(finding) => findings.push(finding),
                 }
             }
+            // It is downloaded when the VM is made: until then nobody knows more of it.
+            SourceSelector::Image(medium @ Medium { location: Location::Url(url), .. }) => {
+                facts.source = Some(image_facts(url.clone(), medium.file_name(), 0));
+            }
             SourceSelector::Image(medium) => findings.push(Finding::fatal(
                 "source.image",
-                format!("this version of forge does not get {medium}"),
-                "download it, and name the file",
+                format!("{medium} is a volume, and a local QEMU has no storages"),
+                "name a file or a URL",
             )),
             SourceSelector::New => facts.source = Some(blank()),
         }
@@ -446,22 +450,23 @@ impl QemuHypervisor {
             )
         })?;
         let name = absolute.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        Ok(SourceFacts {
-            vm: VmRef::new(absolute.display().to_string(), NODE),
-            name,
-            template: false,
-            running: false,
-            disks: vec![SourceDisk {
-                slot: "virtio0".to_owned(),
-                storage: String::new(),
-                size: info.virtual_size,
-            }],
-            cloud_init: None,
-            agent: true,
-            networks: vec![("net0".to_owned(), "virtio,user".to_owned())],
-            memory_mib: 0,
-            cores: 0,
-        })
+        Ok(image_facts(absolute.display().to_string(), name, info.virtual_size))
+    }
+}
+
+/// A VM of one disk.
+fn image_facts(place: String, name: String, size: u64) -> SourceFacts {
+    SourceFacts {
+        vm: VmRef::new(place, NODE),
+        name,
+        template: false,
+        running: false,
+        disks: vec![SourceDisk { slot: "virtio0".to_owned(), storage: String::new(), size }],
+        cloud_init: None,
+        agent: true,
+        networks: vec![("net0".to_owned(), "virtio,user".to_owned())],
+        memory_mib: 0,
+        cores: 0,
     }
 }
 

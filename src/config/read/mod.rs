@@ -64,7 +64,7 @@ pub fn profile(
     }
     let variables = root.table("variables", &mut findings);
     let variables = Variables::read(variables, context.given, &mut findings);
-    let mut load = Load { variables: &variables, context, findings };
+    let mut load = Load { variables: &variables, context, findings, mirrors: BTreeMap::new() };
 
     let base = table.get("name").is_none() && table.get("source").is_none();
     if base {
@@ -143,6 +143,8 @@ struct Load<'a> {
     variables: &'a Variables,
     context: &'a Context<'a>,
     findings: Vec<Finding>,
+    /// Further URLs of media, by their first.
+    mirrors: BTreeMap<String, Vec<String>>,
 }
 
 impl Load<'_> {

@@ -37,6 +37,7 @@ impl Load<'_> {
         source.isos.extend(further);
         source.kernel = self.kernel(&mut reader, !source.isos.is_empty());
         reader.done(&mut self.findings);
+        source.mirrors = std::mem::take(&mut self.mirrors);
         let none = source.clone.is_none()
             && source.image.is_none()
             && source.isos.is_empty()
@@ -174,9 +175,37 @@ impl Load<'_> {
         medium
     }
 
+    /// Mirrors of the same file, in the order in which they are asked.
+    fn urls(&mut self, reader: &mut Reader<'_>) -> Vec<String> {
+        let Some(Node::List(items)) = reader.any("urls").map(|spot| &spot.node) else {
+            // What is no array is told by this.
+            return reader.texts("urls", &mut self.findings).unwrap_or_default();
+        };
+        if reader.any("url").is_some() {
+            let finding = reader.finding("urls", "`url` is named too");
+            self.findings.push(finding.help("put it first: urls = [\"https://…\", \"https://…\"]"));
+        }
+        let setting = reader.name("urls");
+        let mut urls = Vec::new();
+        for item in items {
+            match &item.node {
+                Node::Text(text) => {
+                    let filled = self.templated(text, Scope::Name, &setting, &item.place);
+                    urls.extend(filled.to_text(|_| String::new()).filter(|url| !url.is_empty()));
+                }
+                node => {
+                    let message = format!("expected a string, found {}", node.kind());
+                    self.findings.push(crate::config::Finding::at(&item.place, setting.clone(), message));
+                }
+            }
+        }
+        urls
+    }
+
     /// Where a medium is from, `url` or `file`, and its checksum, which a download must have.
     fn medium_of(&mut self, reader: &mut Reader<'_>, copy: Option<&mut bool>) -> Option<Medium> {
-        let url = self.filled(reader, "url");
+        let mut urls = self.urls(reader);
+        let url = if urls.is_empty() { self.filled(reader, "url") } else { Some(urls.remove(0)) };
         let file_place = reader.place_of("file").clone();
         let file = self.filled(reader, "file");
         let sum_place = reader.place_of("checksum").clone();
@@ -216,14 +245,18 @@ impl Load<'_> {
                 }
             },
         };
-        if let Some(url) = &url
-            && !is_url(url)
-        {
-            let finding = reader.finding("url", format!("`{url}` is no address of the web"));
+        for url in url.iter().chain(&urls).filter(|url| !is_url(url)) {
+            let key = if reader.any("urls").is_some() { "urls" } else { "url" };
+            let finding = reader.finding(key, format!("`{url}` is no address of the web"));
             self.findings.push(finding.help("https://… or http://…; a file of this machine is `file`"));
         }
         let location = match (url, file) {
-            (Some(url), None) => Location::Url(url),
+            (Some(url), None) => {
+                if !urls.is_empty() {
+                    self.mirrors.insert(url.clone(), urls);
+                }
+                Location::Url(url)
+            }
             (None, Some(file)) => location(&file, &file_place),
             _ => return None,
         };

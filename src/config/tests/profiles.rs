@@ -626,7 +626,7 @@ name = "x"
 iso = { url = "https://x/y.iso", checksum = "file:SHA256SUMS" }
 additional-isos = ["drivers.iso", { file = "local:iso/tools.iso" }]
 kernel = { iso = "/boot/vmlinuz" }
-initrd = { url = "https://x/initrd", checksum = "none" }
+initrd = { urls = ["https://x/initrd", "http://y/initrd"], checksum = "none" }
 cmdline = "answers={{ seed.url }}answers quiet"
 "#;
     let source = sound(&[("p/x.toml", text)]).source;
@@ -646,18 +646,26 @@ cmdline = "answers={{ seed.url }}answers quiet"
         ["https://x/initrd"]
     );
     assert!(kernel.cmdline.to_string().contains("seed.url"), "{}", kernel.cmdline);
+    assert_eq!(
+        source.mirrors.get("https://x/initrd").map(Vec::as_slice),
+        Some(&["http://y/initrd".to_owned()][..])
+    );
 
     let text = r#"
 schema = 1
 name = "x"
 [source]
 image = "https://x/disk.qcow2"
+iso = { url = "https://x/a", urls = ["https://x/b", "ftp://x/c", 7], checksum = "none" }
 additional-isos = "one.iso"
 initrd = "initrd"
 "#;
     let (_, told) = load(&[("p/x.toml", text)]);
     for message in [
         "what is downloaded needs its `checksum` (`source.image`)",
+        "`url` is named too (`source.iso.urls`)",
+        "`ftp://x/c` is no address of the web (`source.iso.urls`)",
+        "expected a string, found an integer (`source.iso.urls`)",
         "expected an array of media, found a string (`source.additional-isos`)",
         "`source.initrd` is for a `source.kernel`",
     ] {

@@ -140,6 +140,7 @@ pub fn plan() -> Plan {
                 "fake",
             )
         },
+        downloads: Vec::new(),
         kernel_cmdline: None,
         seed: SeedPlan {
             delivery: Delivery::Smbios,

@@ -4,4 +4,5 @@ pub mod fake_build;
 pub mod lab_site;
 pub mod local_site;
 pub mod matrix;
+pub mod web;
 pub mod workbench;

@@ -65,6 +65,7 @@ impl Workbench {
             events: bus.events(plan.chain_id.clone()),
             journals: self.journals(),
             evidence,
+            media: forge::media::Store::new(self.state.path().join("media")),
             mark: Ownership {
                 nonce: Nonce::from_bytes([9; 8]),
                 chain_id: plan.chain_id.clone(),
