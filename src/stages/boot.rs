@@ -50,7 +50,7 @@ pub async fn boot(cx: &mut Cx, created: Created) -> Result<Running, StageError> 
 /// Opens the screen; needed for boot steps, and only missed otherwise.
 async fn open(cx: &Cx, machine: &Arc<dyn Machine>, needed: bool) -> Result<Watch, StageError> {
     let opened =
-        cx.cancellable(async { Ok::<_, StageError>(Watch::open(cx, machine.as_ref()).await) }).await?;
+        cx.cancellable(async { Ok::<_, StageError>(Watch::open(cx, machine.clone()).await) }).await?;
     match opened {
         Ok(watch) => Ok(watch),
         Err(detail) if needed => Err(StageError::new(

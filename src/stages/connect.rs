@@ -222,7 +222,7 @@ async fn start_again(cx: &Cx, machine: &Arc<dyn Machine>) -> Result<Watch, Stage
         hypervisor.wait(&task).await.map_err(failed)
     })
     .await?;
-    Ok(Watch::open(cx, machine.as_ref()).await.unwrap_or_default())
+    Ok(Watch::open(cx, machine.clone()).await.unwrap_or_default())
 }
 
 /// Starts a kept VM again and logs in with the key that was kept for it.

@@ -31,11 +31,8 @@ impl Watch {
     ///
     /// # Errors
     /// When it can't be had, in one line.
-    pub async fn open(cx: &Cx, machine: &dyn Machine) -> Result<Self, String> {
-        let display = machine.display().await.map_err(|error| crate::engine::error::chain(&error))?;
-        let console = Console::open(display.stream, display.password.as_deref())
-            .await
-            .map_err(|error| crate::engine::error::chain(&error))?;
+    pub async fn open(cx: &Cx, machine: Arc<dyn Machine>) -> Result<Self, String> {
+        let console = Console::follow(machine).await.map_err(|error| crate::engine::error::chain(&error))?;
         let curtain = Curtain::new(cx.evidence.redactor().clone());
         let tape = Tape::start(cx, console.clone(), curtain.clone());
         Ok(Self { console: Some(console), _tape: tape, curtain })

@@ -15,9 +15,9 @@ use forge_proxmox::{ProxmoxConfig, ProxmoxHypervisor, Secret, TlsChoice};
 use crate::support::lab_site::{BOOT_VM, LabSite, TOKEN};
 use typing::{Busy, GRUB_MENU, Random, proven};
 
-/// A VM of the lab at GRUB's menu, and its console; `None`, with the reason printed, where there are no such programs.
+/// A VM of the lab at GRUB's menu, and its console, whose first connections are cut after so many bytes to the client; `None`, with the reason printed, where there are no such programs.
 #[expect(clippy::print_stderr, reason = "a test that is skipped says why")]
-async fn grub() -> anyhow::Result<Option<(LabSite, Console, tempfile::TempDir)>> {
+async fn grub(cuts: &[u64]) -> anyhow::Result<Option<(LabSite, Console, tempfile::TempDir)>> {
     let here = |program: &str| std::process::Command::new(program).arg("--version").output().is_ok();
     let modules = Path::new("/usr/lib/grub/i386-pc/boot.img").exists();
     if !here("qemu-system-x86_64") || !here("grub-mkimage") || !modules {
@@ -41,17 +41,32 @@ async fn grub() -> anyhow::Result<Option<(LabSite, Console, tempfile::TempDir)>>
     let machine = target.machine(&VmRef::new(BOOT_VM.to_string(), "pve"));
     let task = machine.submit_start().await?;
     target.wait(&task).await?;
-    let display = machine.display().await?;
-    let console = Console::open(display.stream, display.password.as_deref()).await?;
+    for (number, after_bytes) in (1..).zip(cuts.iter().copied()) {
+        let lost = forge_lab::Fault::LoseWebsocket { after_bytes };
+        site.lab.faults().on("GET", "/nodes/*/qemu/*/vncwebsocket").call(number).then(lost);
+    }
+    let console = Console::follow(machine).await?;
     // The disk's image is read for as long as the VM runs.
     Ok(Some((site, console, folder)))
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn random_kernel_lines_arrive_exactly_at_a_guest_over_the_websocket() -> anyhow::Result<()> {
-    let Some((site, console, _folder)) = grub().await? else { return Ok(()) };
+    let Some((site, console, _folder)) = grub(&[]).await? else { return Ok(()) };
     assert!(console.types_scancodes(), "QEMU takes scancodes through the websocket too");
     proven(&console, (2, 30), &mut Random(0xcafe)).await?;
+    drop(console);
+    site.close().await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_line_typed_at_a_guest_arrives_although_its_websocket_is_lost_twice() -> anyhow::Result<()> {
+    let Some((site, console, _folder)) = grub(&[7_000, 7_000]).await? else { return Ok(()) };
+    proven(&console, (1, 60), &mut Random(0xbeef)).await?;
+    let asked = site.lab.requests().into_iter().filter(|call| call.path.ends_with("/vncwebsocket")).count();
+    assert_eq!(asked, 3, "each loss was met");
+    assert!(console.failure().is_none());
     drop(console);
     site.close().await;
     Ok(())
@@ -61,7 +76,7 @@ async fn random_kernel_lines_arrive_exactly_at_a_guest_over_the_websocket() -> a
 #[ignore = "takes hours: cargo lab soak typing --transport websocket"]
 async fn soak_typing_over_the_websocket() -> anyhow::Result<()> {
     let _busy = Busy::start()?;
-    let Some((site, console, _folder)) = grub().await? else { return Ok(()) };
+    let Some((site, console, _folder)) = grub(&[]).await? else { return Ok(()) };
     typing::measure(&console, "the lab's websocket").await?;
     drop(console);
     site.close().await;

@@ -7,13 +7,15 @@
 //! Invariants: an incremental update request is always outstanding, so that a change is known as soon as the
 //! server tells it; the text cursor's blinking is no change; a key stroke is queued whole (shift down, key, shift
 //! up), so a dropped future never leaves a key pressed; when the last handle goes, held keys are released and
-//! the connection is closed. The last picture stays readable after a disconnect.
+//! the connection is closed. The last picture stays readable after a disconnect, and a VM's display that is lost while
+//! the VM runs is opened again.
 
 use std::io;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use forge_machine::{Display, Machine, PortError};
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
@@ -24,8 +26,10 @@ use crate::keys::{KeyError, KeySink};
 use crate::rfb::RfbError;
 use crate::screen::Screen;
 
+mod reopen;
 mod task;
 
+use reopen::{OfMachine, Source};
 use task::{Look, Shared};
 
 /// How long the handshake and the first picture may take.
@@ -53,6 +57,18 @@ pub enum ConsoleError {
         /// The limit.
         limit: Duration,
     },
+}
+
+/// Why there is no console of a VM.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum FollowError {
+    /// The VM gave no display.
+    #[error("the VM gives no display")]
+    Port(#[from] PortError),
+    /// The display that it gave could not be opened.
+    #[error("the VM's display could not be opened")]
+    Console(#[from] ConsoleError),
 }
 
 /// Why a wait ended without what was waited for.
@@ -135,10 +151,25 @@ impl Console {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let shared = Arc::new(Shared::new(password)?);
+        Self::start(Display { stream: Box::new(stream), password: password.map(str::to_owned) }, None).await
+    }
+
+    /// Opens the console of a VM and waits for its first picture, at most 10 s. When its connection is lost while the VM
+    /// runs (a proxy restarts, a ticket ends), the display is asked for again, for up to 30 s each time; until then the
+    /// last picture stays, waits go on, and keys that were under way are lost. May be dropped.
+    ///
+    /// # Errors
+    /// When the VM gives no display, or as for [`Console::open`].
+    pub async fn follow(machine: Arc<dyn Machine>) -> Result<Self, FollowError> {
+        let display = machine.display().await?;
+        Ok(Self::start(display, Some(Arc::new(OfMachine(machine)))).await?)
+    }
+
+    async fn start(display: Display, source: Option<Arc<dyn Source>>) -> Result<Self, ConsoleError> {
+        let shared = Arc::new(Shared::new(display.password.as_deref())?);
         let mut version = shared.subscribe();
         let console = Self { handle: Arc::new(Handle { shared: Arc::clone(&shared) }) };
-        tokio::spawn(task::run(Arc::clone(&shared), stream));
+        tokio::spawn(task::run(Arc::clone(&shared), display.stream, source));
         let first = async {
             loop {
                 // The lock is not held across the await.

@@ -43,7 +43,7 @@ mod testing;
 pub mod typist;
 
 pub use boot_command::BootAction;
-pub use console::{Console, ConsoleError, WaitError};
+pub use console::{Console, ConsoleError, FollowError, WaitError};
 pub use expect::{Pattern, Region, Seen, expect};
 pub use keymap::KeyStroke;
 pub use keys::{KeyError, KeySink, SendKeys};

@@ -137,7 +137,7 @@ pub(crate) async fn console(guest: Guest) -> (Console, Shared) {
 }
 
 /// Serves RFB 3.8 until the client goes or the guest's lines are empty (the VM stopped).
-async fn serve(mut stream: DuplexStream, guest: Shared) -> std::io::Result<()> {
+pub(crate) async fn serve(mut stream: DuplexStream, guest: Shared) -> std::io::Result<()> {
     open(&mut stream, *b"\x02\xd0\x01\x90", "test").await?;
     let mut asked = false;
     let mut shown: Vec<Option<Look>> = vec![None; 25];

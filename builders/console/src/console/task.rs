@@ -7,10 +7,12 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use forge_machine::DisplayStream;
+use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
+use super::reopen::{Source, reopen};
 use super::{ConsoleError, lock};
 use crate::frame::{Frame, Rect};
 use crate::keymap::{ALTGR, KeyStroke, SHIFT};
@@ -22,6 +24,8 @@ use crate::screen::{NoText, Screen};
 const NUDGE: Duration = Duration::from_millis(200);
 /// A change within a rectangle of at most this side may be the flicker of a cursor or a spinner.
 const FLICKER_SIDE: u32 = 64;
+/// So many connections one after another without a picture, and the display is given up.
+const IN_VAIN: u32 = 3;
 /// How many such small pictures are remembered.
 const FLICKER_MEMORY: usize = 16;
 
@@ -105,6 +109,20 @@ impl Shared {
     pub(crate) fn watching(&self) -> Watching<'_> {
         self.watchers.fetch_add(1, Ordering::Relaxed);
         Watching(self)
+    }
+
+    pub(super) fn is_closing(&self) -> bool {
+        self.closing.load(Ordering::Relaxed)
+    }
+
+    /// Begins a new connection: what was held down went up with the old one (QEMU lifts all keys of a client that goes),
+    /// and the last picture stays to be read until a new one is there.
+    pub(super) fn renew(&self, password: Option<&str>) -> Result<(), ConsoleError> {
+        let client = RfbClient::new(password).map_err(|error| ConsoleError::Rfb(Arc::new(error)))?;
+        lock(&self.held).clear();
+        lock(&self.rolled).clear();
+        *self.client() = client;
+        Ok(())
     }
 
     /// Ends the task after held keys are let go.
@@ -292,19 +310,42 @@ impl Look {
     }
 }
 
-/// Moves bytes both ways until the connection ends or the last handle goes.
-pub(crate) async fn run<S>(shared: Arc<Shared>, stream: S)
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
+/// Serves the handles until the display is lost for good or the last handle goes.
+pub(crate) async fn run(
+    shared: Arc<Shared>,
+    mut stream: Box<dyn DisplayStream>,
+    source: Option<Arc<dyn Source>>,
+) {
+    // A display that never showed anything is not asked for again.
+    let mut in_vain = IN_VAIN;
+    loop {
+        let before = shared.look().pictures;
+        let failure = converse(&shared, stream).await;
+        in_vain = if shared.look().pictures > before { 0 } else { in_vain + 1 };
+        let again = match &source {
+            Some(source) if in_vain < IN_VAIN && !shared.is_closing() => {
+                tracing::debug!(%failure, "the display is lost, asking for it again");
+                reopen(&shared, source.as_ref()).await
+            }
+            _ => None,
+        };
+        match again {
+            Some(next) => stream = next,
+            None => return shared.fail(failure),
+        }
+    }
+}
+
+/// Moves bytes both ways until the connection ends or the last handle goes; gives how it ended.
+async fn converse(shared: &Shared, stream: Box<dyn DisplayStream>) -> ConsoleError {
     let (mut reader, mut writer) = tokio::io::split(stream);
     let mut input = vec![0_u8; 64 * 1024];
     let mut output = Outgoing::default();
     let mut nudge = interval(NUDGE);
     nudge.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let failure = loop {
+    loop {
         output.queue(shared.client().take_output());
-        if output.is_idle() && shared.closing.load(Ordering::Relaxed) {
+        if output.is_idle() && shared.is_closing() {
             break ConsoleError::Closed;
         }
         let idle = output.is_idle();
@@ -326,8 +367,7 @@ where
             () = shared.wake.notified() => {}
             _ = nudge.tick(), if shared.watchers.load(Ordering::Relaxed) > 0 => shared.nudge(),
         }
-    };
-    shared.fail(failure);
+    }
 }
 
 fn lost(error: io::Error) -> ConsoleError {
