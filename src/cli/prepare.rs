@@ -17,8 +17,9 @@ use crate::engine::error::{chain, hint};
 use crate::event::Redactor;
 use crate::media::{Store, Watch, settle};
 use crate::plan::{AccessPlan, Moment, Plan, make};
-use crate::remote::SshAccess;
+use crate::remote::{SshAccess, via};
 use crate::stages::connect::{Connector, SshConnector};
+use crate::stages::ways::Ways;
 
 /// A build that could begin.
 pub struct Prepared {
@@ -40,7 +41,8 @@ pub struct Prepared {
 /// A finding about the first that can't be had.
 pub async fn connector(access: &AccessPlan, redactor: &Redactor) -> Result<Arc<dyn Connector>, Finding> {
     match SshAccess::resolve(&access.ssh, access.create, &|secret| redactor.add(secret)).await {
-        Ok(access) => Ok(Arc::new(SshConnector { access })),
+        Ok(ssh) if via::is_usual(&access.via) => Ok(Arc::new(SshConnector { access: ssh })),
+        Ok(ssh) => Ok(Arc::new(Ways { via: access.via.clone(), ssh: SshConnector { access: ssh } })),
         Err(error) => Err(Finding::general(chain(&error))),
     }
 }

@@ -14,7 +14,7 @@ use super::place::Place;
 use super::secrets::Secrets;
 use super::template::Template;
 use crate::provision::{AnsibleWork, Condition, Direction};
-use crate::remote::{Become, SshPlan};
+use crate::remote::{Become, SshPlan, Via};
 
 /// A profile after loading: variables filled in, files read, everything typed.
 #[derive(Clone, Debug, Serialize)]
@@ -335,6 +335,8 @@ pub struct Access {
     pub user: String,
     /// Whether the seed makes the user, and sealing removes it; `true` for all but `root`.
     pub create: bool,
+    /// The ways to the guest, the best first; SSH alone when none are named.
+    pub via: Vec<Via>,
     /// Other credentials than the build's key, and the way to the guest.
     pub ssh: SshPlan,
 }

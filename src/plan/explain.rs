@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use forge_machine::{Bios, Checksum, Finish, Medium, SourceSpec};
 
 use crate::media::{shown, size};
+use crate::remote::Via;
 
 use super::{BootStep, Delivery, Download, EchoWish, Outcome, Plan, Purpose, Sight, Wanted};
 
@@ -50,7 +51,8 @@ pub fn explain(plan: &Plan) -> String {
     if plan.access.create || by.is_empty() {
         by.insert(0, "key made for this build".into());
     }
-    row("access", format!("SSH as {} ({made}), {}", plan.access.user, by.join(", ")));
+    let by = if plan.access.via.contains(&Via::Ssh) { format!(", {}", by.join(", ")) } else { String::new() };
+    row("access", format!("{} as {} ({made}){by}", Via::in_words(&plan.access.via), plan.access.user));
     let bastions = ssh.bastions.iter().map(|hop| format!("{}@{}:{}", hop.user, hop.host, hop.port));
     let proxy = ssh.proxy.iter().map(|proxy| format!("the proxy {}:{}", proxy.host, proxy.port));
     let through: Vec<String> = proxy.chain(bastions).collect();

@@ -18,6 +18,7 @@ use crate::config::template::PlanName;
 use crate::config::{Finding, Target, TargetKind};
 use crate::provision::{Action, AnsibleWork, FileStep, LocalStep, LocalWork, ShellSource, ShellStep, Step};
 use crate::remote::Become;
+use crate::remote::Via;
 
 /// What must be asked of the target to plan a profile.
 ///
@@ -86,6 +87,7 @@ pub fn query(profile: &Profile, target: &Target) -> Result<FactsQuery, Finding> 
         placed: Vec::new(),
         pool,
         needs_console: !profile.boot.is_empty(),
+        needs_agent: profile.access.via.contains(&Via::Agent),
     })
 }
 
@@ -208,6 +210,7 @@ pub fn make(profile: &Profile, input: &Input<'_>) -> (Option<Plan>, Vec<Finding>
         access: AccessPlan {
             user: profile.access.user.clone(),
             create: profile.access.create,
+            via: profile.access.via.clone(),
             ssh: profile.access.ssh.clone(),
         },
         provision: profile
@@ -226,8 +229,26 @@ pub fn make(profile: &Profile, input: &Input<'_>) -> (Option<Plan>, Vec<Finding>
         },
         chain_id,
     };
+    findings.extend(ways(profile, &plan));
     let fatal = findings.iter().any(|finding| finding.fatal);
     ((!fatal).then_some(plan), findings)
+}
+
+/// What can't be done on the ways to the guest that the profile allows.
+fn ways(profile: &Profile, plan: &Plan) -> Vec<Finding> {
+    let via = &plan.access.via;
+    let mut findings = Vec::new();
+    if via.contains(&Via::Agent) && profile.vm.agent == Some(false) {
+        let message = "the guest agent can't be the way to the guest when its device is switched off";
+        findings.push(located(profile, "access.via", message).help("leave `vm.agent` out, or `agent` here"));
+    }
+    let ansible =
+        |step: &&Step| matches!(&step.action, Action::Local(LocalStep { what: LocalWork::Ansible(_), .. }));
+    if let (false, Some(step)) = (via.contains(&Via::Ssh), plan.provision.iter().find(ansible)) {
+        let message = format!("`{}` needs SSH: Ansible logs in to the guest itself", step.name);
+        findings.push(located(profile, "access.via", message).help("name `ssh` among the ways to the guest"));
+    }
+    findings
 }
 
 fn machine(

@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use crate::provision::Step;
-use crate::remote::SshPlan;
+use crate::remote::{SshPlan, Via, via};
 use late::LateText;
 
 /// The version of the plan's JSON form.
@@ -260,6 +260,9 @@ pub struct AccessPlan {
     pub user: String,
     /// Whether the seed makes the user, so that sealing removes it.
     pub create: bool,
+    /// The ways to the guest, the best first.
+    #[serde(default = "via::usual", skip_serializing_if = "via::is_usual")]
+    pub via: Vec<Via>,
     /// Other credentials than the build's key, and the way to the guest.
     #[serde(default, skip_serializing_if = "SshPlan::is_default")]
     pub ssh: SshPlan,

@@ -24,6 +24,10 @@ pub(super) async fn run(
     step: &LocalStep,
     observer: &mut dyn OutputObserver,
 ) -> Result<StepOutcome, ProvisionError> {
+    if around.guest.host_public_key().is_none() {
+        let how = format!("logs in by SSH, and this guest is reached as {}", around.guest.describe());
+        return Err(ProvisionError::LocalFailed { how, allowed: "SSH".into(), tail: String::new() });
+    }
     let failed = |source| ProvisionError::Local { what: "the inventory can't be written".into(), source };
     let folder = tempfile::Builder::new().prefix("forge-").tempdir().map_err(failed)?;
     let inventory = folder.path().join("inventory.json");

@@ -31,7 +31,8 @@ impl Drop for Group {
 
 /// The guest's `user`, `host` and `port`, out of `user@host:port`.
 pub(super) fn parts(described: &str) -> (String, String, u16) {
-    let (user, rest) = described.split_once('@').unwrap_or(("", described));
+    // A guest that is not reached over the network has no address that a program could use.
+    let Some((user, rest)) = described.split_once('@') else { return (String::new(), String::new(), 0) };
     match rest.parse::<std::net::SocketAddr>() {
         Ok(address) => (user.to_owned(), address.ip().to_string(), address.port()),
         Err(_) => (user.to_owned(), rest.to_owned(), 22),
@@ -191,7 +192,11 @@ pub(super) async fn breakpoint(around: &Around<'_>, note: &str, observer: &mut d
     }
     let key = around.key_file.map(|path| format!(" -i {}", path.display())).unwrap_or_default();
     let port = if port == 22 { String::new() } else { format!(" -p {port}") };
-    observer.line(&format!("to get in: ssh{key}{port} {user}@{host}"), false);
+    if host.is_empty() {
+        observer.line(&format!("the guest is reached as {}, not by SSH", around.guest.describe()), false);
+    } else {
+        observer.line(&format!("to get in: ssh{key}{port} {user}@{host}"), false);
+    }
     if !around.interactive {
         observer.line("nobody is at a terminal to press Enter: the build goes on", true);
         return;

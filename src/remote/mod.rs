@@ -9,6 +9,7 @@
 //! * no task outlives the future that started it, but for the one that closes an abandoned channel.
 
 pub mod access;
+pub mod agent;
 mod credentials;
 mod exec;
 pub mod key;
@@ -27,9 +28,11 @@ pub(crate) mod sshd_tests;
 #[cfg(test)]
 pub(crate) mod testing;
 mod transfer;
+pub mod via;
 pub mod wait;
 
 pub use access::{AccessError, SecretSource, SshAccess, SshPlan};
+pub use agent::AgentGuest;
 pub use credentials::{Method, Password};
 pub use key::{BUILD_KEY_COMMENT, BuildKey, KeyError};
 pub use lines::{LineSplitter, Tail};
@@ -37,4 +40,5 @@ pub use probe::{Probe, probe};
 pub use route::{Hop, Proxy, ProxyKind, Route};
 pub use script::{Become, Begun, RemoteScript, ScriptEnd, ScriptOutput, ScriptRun, imitate, run_script};
 pub use ssh::SshGuest;
+pub use via::Via;
 pub use wait::{AddressSource, MachineAddresses, WaitError, WaitInput, wait_for_guest};

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use forge_machine::{Command, ExecOutcome, GuestError, OutputSink, Stream};
+use forge_machine::{Command, ExecOutcome, Guest, GuestError, OutputSink, Stream};
 use russh::ChannelMsg;
 use russh_sftp::client::{Config, SftpSession};
 use russh_sftp::protocol::{FileAttributes, OpenFlags};
@@ -38,6 +38,10 @@ fn failed(path: &str, source: impl Into<forge_machine::error::Cause>) -> GuestEr
     GuestError::Transfer { path: path.to_owned(), source: source.into() }
 }
 
+fn too_large(path: &str, limit: u64) -> GuestError {
+    failed(path, format!("it is larger than {limit} bytes"))
+}
+
 /// The temporary name beside a file: the same folder, so that the rename is atomic.
 fn beside(path: &str) -> String {
     format!("{path}.forge-{:016x}", rand::random::<u64>())
@@ -61,13 +65,23 @@ pub(super) async fn put(guest: &SshGuest, path: &str, content: &[u8], mode: u32)
         // SFTP's own rename refuses to replace a file.
         place(guest, path, &part, mode, "", &[]).await
     } else {
-        place(guest, path, &part, mode, "umask 077; cat >\"$part\" || fail; ", content).await
+        put_by_command(guest, path, content, mode).await
     }
+}
+
+/// Writes a file by plain commands.
+pub(super) async fn put_by_command(
+    guest: &dyn Guest,
+    path: &str,
+    content: &[u8],
+    mode: u32,
+) -> Result<(), GuestError> {
+    place(guest, path, &beside(path), mode, "umask 077; cat >\"$part\" || fail; ", content).await
 }
 
 /// Gives the temporary file its mode and its name, after `first` has made it.
 async fn place(
-    guest: &SshGuest,
+    guest: &dyn Guest,
     path: &str,
     part: &str,
     mode: u32,
@@ -82,12 +96,11 @@ async fn place(
     );
     let command = Command { line, stdin: stdin.to_vec(), ..Command::default() };
     let mut output = Vec::new();
-    let outcome = guest.run(&command, &mut output).await?;
+    let outcome = guest.exec(&command, &mut output).await?;
     succeeded(outcome, &output, path)
 }
 
 pub(super) async fn get(guest: &SshGuest, path: &str, limit: u64) -> Result<Vec<u8>, GuestError> {
-    let too_large = || failed(path, format!("it is larger than {limit} bytes"));
     if let Some(sftp) = guest.sftp().await? {
         let read = async {
             let file = sftp.open(path).await?;
@@ -98,13 +111,18 @@ pub(super) async fn get(guest: &SshGuest, path: &str, limit: u64) -> Result<Vec<
         let read = read.await;
         _ = sftp.close().await;
         let content = read.map_err(|error| failed(path, error))?;
-        return if content.len() as u64 > limit { Err(too_large()) } else { Ok(content) };
+        return if content.len() as u64 > limit { Err(too_large(path, limit)) } else { Ok(content) };
     }
+    get_by_command(guest, path, limit).await
+}
+
+/// Reads a file by plain commands.
+pub(super) async fn get_by_command(guest: &dyn Guest, path: &str, limit: u64) -> Result<Vec<u8>, GuestError> {
     let mut output = Capped { content: Vec::new(), errors: Vec::new(), limit };
     let line = format!("head -c {} <{}", limit.saturating_add(1), sh(path));
-    let outcome = guest.run(&Command::new(line), &mut output).await?;
+    let outcome = guest.exec(&Command::new(line), &mut output).await?;
     succeeded(outcome, &output.errors, path)?;
-    if output.content.len() as u64 > limit { Err(too_large()) } else { Ok(output.content) }
+    if output.content.len() as u64 > limit { Err(too_large(path, limit)) } else { Ok(output.content) }
 }
 
 struct Capped {

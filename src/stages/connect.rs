@@ -13,7 +13,7 @@ use crate::event::Stage;
 use crate::plan::Delivery;
 use crate::plan::late::LateName;
 use crate::provision::Step;
-use crate::remote::{BuildKey, MachineAddresses, SshAccess, WaitInput, wait_for_guest};
+use crate::remote::{BuildKey, MachineAddresses, SshAccess, Via, WaitInput, wait_for_guest};
 
 /// What a connector is told of the login.
 #[derive(Clone, Debug)]
@@ -61,12 +61,13 @@ pub async fn connect(cx: &mut Cx, mut running: Running, seeded: &Seeded) -> Resu
         host_key: None,
         limit,
     };
-    cx.doing(Stage::Connect, format!("waiting for SSH as {}", login.user));
+    let ways = Via::in_words(&cx.plan.access.via);
+    cx.doing(Stage::Connect, format!("waiting for {ways} as {}", login.user));
     let connector = cx.connector.clone();
     let tell = |seen: &str| {
         let fetched = seeded.fetched_in_words();
         let seen = if fetched.is_empty() { seen.to_owned() } else { format!("{seen}; {fetched}") };
-        cx.waiting(Stage::Connect, "SSH", seen, limit);
+        cx.waiting(Stage::Connect, &ways, seen, limit);
     };
     // An installer may power the VM off when it is done, or reboot a VM that was started without a boot loader: its disks
     // are started then, once.
@@ -257,7 +258,8 @@ pub async fn reconnect(
         limit,
     };
     let connector = cx.connector.clone();
-    let tell = |seen: &str| cx.waiting(Stage::Connect, "SSH", seen, limit);
+    let ways = Via::in_words(&cx.plan.access.via);
+    let tell = |seen: &str| cx.waiting(Stage::Connect, &ways, seen, limit);
     let guest = cx.cancellable_effect(Effect::Login, connector.connect(&login, &tell)).await?;
     if kept.host_key.is_some() && guest.host_key() != kept.host_key {
         cx.warn(

@@ -20,6 +20,7 @@ pub mod screen;
 pub mod seal;
 pub mod seed;
 pub mod shutdown;
+pub mod ways;
 
 use std::sync::Arc;
 

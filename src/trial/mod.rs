@@ -41,6 +41,7 @@ pub fn query(template: SourceSelector, target: &Target) -> FactsQuery {
         placed: Vec::new(),
         pool,
         needs_console: false,
+        needs_agent: false,
     }
 }
 
@@ -125,7 +126,12 @@ pub fn plan(
             ip_config: "ip=dhcp".into(),
         },
         boot: Vec::new(),
-        access: AccessPlan { user: USER.into(), create: true, ssh: crate::remote::SshPlan::default() },
+        access: AccessPlan {
+            user: USER.into(),
+            create: true,
+            via: crate::remote::via::usual(),
+            ssh: crate::remote::SshPlan::default(),
+        },
         provision: checks
             .into_iter()
             .map(|check| Step::new(check.name.clone(), Action::Shell(check)))

@@ -5,6 +5,7 @@
 mod bad_input;
 mod fault_matrix;
 mod hardware;
+mod lab_agent;
 mod lab_builds;
 mod lab_faults;
 mod lab_kills;

@@ -26,6 +26,8 @@ pub struct FactsQuery {
     pub pool: Option<String>,
     /// Whether the boot steps need the screen and keyboard.
     pub needs_console: bool,
+    /// Whether the guest is reached by its agent, which runs commands then.
+    pub needs_agent: bool,
 }
 
 /// A storage of the target.

@@ -12,6 +12,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::sync::watch;
 
+use crate::agent::AgentChannel;
 use crate::console::{Display, KeyChord};
 use crate::error::PortError;
 use crate::facts::{Facts, FactsQuery, Finding, SourceDisk, SourceFacts, StorageFacts, TemplateFacts};
@@ -561,6 +562,10 @@ impl Machine for FakeMachine {
 
     async fn press(&self, _chords: &[KeyChord]) -> Result<(), PortError> {
         Err(PortError::Unsupported { backend: "fake", what: "press keys".into() })
+    }
+
+    fn agent(&self) -> Option<Arc<dyn AgentChannel>> {
+        None
     }
 
     async fn addresses(&self) -> Result<AddressReport, PortError> {

@@ -9,6 +9,7 @@
 //! * no trait method has a default body, so a backend can't silently lack one;
 //! * every async method says in its doc whether its future may be dropped.
 
+pub mod agent;
 pub mod console;
 pub mod error;
 pub mod facts;
@@ -25,6 +26,7 @@ pub mod conformance;
 #[cfg(feature = "testing")]
 pub mod fake;
 
+pub use agent::{AgentChannel, AgentError, AgentExit};
 pub use console::{Display, DisplayStream, KeyChord};
 pub use error::{PortError, Retry};
 pub use facts::{Facts, FactsQuery, Finding, SourceFacts, StorageFacts, TemplateFacts};

@@ -20,6 +20,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
+use crate::agent::AgentChannel;
 use crate::console::{Display, KeyChord};
 use crate::error::PortError;
 use crate::facts::{Facts, FactsQuery, Finding, TemplateFacts};
@@ -333,6 +334,10 @@ pub trait Machine: std::fmt::Debug + Send + Sync {
     /// # Errors
     /// [`PortError::NotFound`] when it is gone.
     async fn state(&self) -> Result<MachineState, PortError>;
+
+    /// The guest agent, as a connection to the guest; `None` when the VM has none, or does not run where that matters.
+    /// Asks nobody: whether an agent answers is found out by asking it.
+    fn agent(&self) -> Option<Arc<dyn AgentChannel>>;
 
     /// Opens its display. May be dropped.
     ///

@@ -116,6 +116,9 @@ pub async fn discover(
     }
     let source_id = source.as_ref().map(|source| source.vm.id.as_str());
     findings.extend(grants.for_build(source_id, &wanted.storages, &wanted.bridges, query.needs_console));
+    if query.needs_agent {
+        findings.extend(grants.for_agent());
+    }
     let facts = Facts {
         product: format!("Proxmox VE {}", version.version),
         notes: placed.iter().map(|(_, why)| why.clone()).collect(),

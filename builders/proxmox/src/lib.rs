@@ -16,6 +16,7 @@
 //! * `api` knows nothing of builds.
 
 pub mod address;
+mod agent;
 pub mod api;
 pub mod check;
 pub mod config;

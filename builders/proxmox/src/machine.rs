@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use forge_machine::{
-    AddressReport, Artefact, Attachments, Display, Finish, KeyChord, Machine, MachineSpec, MachineState,
-    Ownership, PortError, Power, SourceSpec, StopLadder, StopRung, TaskHandle, VmRef,
+    AddressReport, AgentChannel, Artefact, Attachments, Display, Finish, KeyChord, Machine, MachineSpec,
+    MachineState, Ownership, PortError, Power, SourceSpec, StopLadder, StopRung, TaskHandle, VmRef,
 };
 use serde_json::Value;
 use tokio::sync::OnceCell;
@@ -230,6 +230,10 @@ impl Machine for ProxmoxMachine {
             detail.push_str(&format!(", locked ({lock})"));
         }
         Ok(MachineState { power: power_of(&status), detail, template: status.template })
+    }
+
+    fn agent(&self) -> Option<Arc<dyn AgentChannel>> {
+        Some(Arc::new(self.clone()))
     }
 
     async fn display(&self) -> Result<Display, PortError> {

@@ -182,6 +182,15 @@ impl Grants {
         findings
     }
 
+    /// What it takes to run commands in the guest by its agent.
+    #[must_use]
+    pub fn for_agent(&self) -> Vec<Finding> {
+        let privilege = if self.major >= 9 { "VM.GuestAgent.Unrestricted" } else { "VM.Monitor" };
+        let mut findings = Vec::new();
+        self.new_vm(privilege, "run commands in the guest by its agent", &mut findings);
+        findings
+    }
+
     /// A plain bridge lies in the zone `localnetwork`, a virtual network in a zone of its own.
     fn may_use_bridge(&self, bridge: &str) -> bool {
         let local = format!("/sdn/zones/localnetwork/{bridge}");

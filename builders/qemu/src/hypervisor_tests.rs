@@ -277,6 +277,7 @@ async fn facts_name_the_version_the_accelerator_and_the_image() {
         placed: Vec::new(),
         pool: None,
         needs_console: false,
+        needs_agent: false,
     };
     let (facts, findings) = rig.hypervisor.facts(&query(image)).await.expect("asked");
     assert_eq!(findings, []);

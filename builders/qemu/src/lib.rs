@@ -13,6 +13,7 @@
 
 pub mod accel;
 pub mod agent;
+mod agent_channel;
 pub mod args;
 mod check;
 mod create;

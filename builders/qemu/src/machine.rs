@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use forge_machine::{
-    AddressReport, Artefact, Attachments, Display, Finish, KeyChord, Machine, MachineSpec, MachineState,
-    Ownership, PortError, Power, StopLadder, StopRung, TaskHandle, VmRef,
+    AddressReport, AgentChannel, Artefact, Attachments, Display, Finish, KeyChord, Machine, MachineSpec,
+    MachineState, Ownership, PortError, Power, StopLadder, StopRung, TaskHandle, VmRef,
 };
 use serde_json::json;
 use tokio::sync::watch;
@@ -299,6 +299,11 @@ impl Machine for QemuMachine {
             }
             Err(error) => Err(PortError::broken("QEMU does not tell the VM's state", error)),
         }
+    }
+
+    fn agent(&self) -> Option<Arc<dyn AgentChannel>> {
+        let agent = self.shared.running(&self.at)?.agent.clone()?;
+        Some(agent)
     }
 
     async fn display(&self) -> Result<Display, PortError> {

@@ -6,14 +6,15 @@ use super::super::profile::Access;
 use super::super::reader::Reader;
 use super::{Load, beside, is_user_name};
 use crate::remote::access::{BastionPlan, CredentialPlan, ProxyPlan};
-use crate::remote::{ProxyKind, SecretSource, SshPlan};
+use crate::remote::{ProxyKind, SecretSource, SshPlan, Via, via};
 
 /// The port of SSH.
 const SSH_PORT: u16 = 22;
 
 impl Load<'_> {
     pub(super) fn access(&mut self, root: &mut Reader<'_>) -> Access {
-        let mut access = Access { user: "forge".into(), create: true, ssh: SshPlan::default() };
+        let mut access =
+            Access { user: "forge".into(), create: true, via: via::usual(), ssh: SshPlan::default() };
         let Some(mut reader) = root.table("access", &mut self.findings) else { return access };
         if let Some(user) = self.filled(&mut reader, "user") {
             if !is_user_name(&user) {
@@ -28,6 +29,7 @@ impl Load<'_> {
             let finding = reader.finding("create", "root is there already, and sealing would remove it");
             self.findings.push(finding.help("leave `create` out, or name another user"));
         }
+        access.via = self.via(&mut reader);
         access.ssh = SshPlan {
             credentials: self.credentials(&mut reader),
             host: self.filled(&mut reader, "host"),
@@ -39,6 +41,28 @@ impl Load<'_> {
         };
         reader.done(&mut self.findings);
         access
+    }
+
+    /// The ways to the guest.
+    fn via(&mut self, reader: &mut Reader<'_>) -> Vec<Via> {
+        let Some(names) = reader.texts("via", &mut self.findings) else { return via::usual() };
+        let mut ways: Vec<Via> = Vec::new();
+        for name in &names {
+            match Via::named(name) {
+                Some(way) if ways.contains(&way) => {
+                    self.findings.push(reader.finding("via", format!("`{name}` is named twice")));
+                }
+                Some(way) => ways.push(way),
+                None => {
+                    let finding = reader.finding("via", format!("`{name}` is no way to the guest"));
+                    self.findings.push(finding.help(format!("there are: {}", Via::NAMES.join(", "))));
+                }
+            }
+        }
+        if names.is_empty() {
+            self.findings.push(reader.finding("via", "no way to the guest is named"));
+        }
+        ways
     }
 
     fn credentials(&mut self, reader: &mut Reader<'_>) -> CredentialPlan {

@@ -156,7 +156,12 @@ pub fn plan() -> Plan {
             ip_config: "ip=dhcp".into(),
         },
         boot: Vec::new(),
-        access: AccessPlan { user: "forge".into(), create: true, ssh: forge::remote::SshPlan::default() },
+        access: AccessPlan {
+            user: "forge".into(),
+            create: true,
+            via: forge::remote::via::usual(),
+            ssh: forge::remote::SshPlan::default(),
+        },
         provision: Vec::new(),
         seal: Vec::new(),
         finish: Finish::Template {

@@ -23,7 +23,7 @@ pub fn path(segments: &[&str]) -> String {
     segments.iter().map(|segment| format!("/{}", escape(segment))).collect()
 }
 
-/// Parameters in the order they are sent. A key appears at most once: a repeated key is an array to Proxmox.
+/// Parameters in the order they are sent. A key appears at most once, but for arrays: a repeated key is one to Proxmox.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Params(Vec<(String, String)>);
 
@@ -47,6 +47,13 @@ impl Params {
     #[must_use]
     pub fn with(mut self, key: impl Into<String>, value: impl fmt::Display) -> Self {
         self.set(key, value);
+        self
+    }
+
+    /// Adds an element to an array and hands the parameters on.
+    #[must_use]
+    pub fn also(mut self, key: impl Into<String>, value: impl fmt::Display) -> Self {
+        self.0.push((key.into(), value.to_string()));
         self
     }
 

@@ -92,6 +92,7 @@ pub fn query() -> FactsQuery {
         placed: Vec::new(),
         pool: None,
         needs_console: true,
+        needs_agent: false,
     }
 }
 

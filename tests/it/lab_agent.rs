@@ -1,0 +1,137 @@
+//! The same provisioners over each way to a real guest: SSH, and the guest agent with the network cut.
+
+use std::process::Command;
+
+use forge_lab::{LEAST_PRIVILEGES_PVE9, images};
+
+use crate::support::lab_site::{FIRST_ID, LabSite, TOKEN};
+
+/// Every kind of work in the guest, with what is expected of it.
+const STEPS: &str = r#"
+[[provision]]
+name = "who and where"
+env = { WORDS = "it's \"so\" $HOME" }
+shell = ["test \"$(id -un)\" = forge", "test \"$(pwd)\" = /home/forge", "test \"$HOME\" = /home/forge",
+         "test \"$WORDS\" = 'it'\\''s \"so\" $HOME'", "test -z \"$(cat)\"", "echo out; echo err >&2", "exit 3"]
+valid-exit-codes = [3]
+
+[[provision]]
+name = "root"
+become = true
+shell = ["test \"$(id -u)\" = 0", "echo by-root >/root/made"]
+
+[[provision]]
+name = "there"
+upload = "folder/"
+destination = "carried"
+
+[[provision]]
+name = "text"
+content = "a text\n"
+destination = "/etc/forge-was-here"
+mode = "0640"
+become = true
+
+[[provision]]
+name = "arrived"
+become = true
+shell = ["cd /home/forge/carried", "test \"$(cat a) $(cat deep/b)\" = 'A B'", "cmp big deep/big",
+         "test \"$(stat -c %a /etc/forge-was-here)\" = 640"]
+
+[[provision]]
+name = "anew"
+reboot = true
+
+[[provision]]
+name = "still there"
+wait-for = { file = "/etc/forge-was-here" }
+
+[[provision]]
+name = "back"
+download = "carried/deep/b"
+destination = "came-back"
+"#;
+
+fn write_folder(site: &std::path::Path) -> anyhow::Result<()> {
+    std::fs::create_dir_all(site.join("folder/deep"))?;
+    std::fs::write(site.join("folder/a"), "A")?;
+    std::fs::write(site.join("folder/deep/b"), "B")?;
+    // More than one piece, and no text.
+    let big: Vec<u8> = (0..150_000_u32).map(|n| (n * 7 % 256) as u8).collect();
+    std::fs::write(site.join("folder/big"), &big)?;
+    std::fs::write(site.join("folder/deep/big"), &big)?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tiny_guest_without_a_network_is_built_by_its_agent_alone() -> anyhow::Result<()> {
+    let Some(site) = LabSite::with_tiny_guest(true).await? else { return Ok(()) };
+    write_folder(site.path())?;
+    let head = "schema = 1\nname = \"tiny\"\n[os]\nfamily = \"linux\"\n[source]\nclone = \"boot-vm\"\n\
+                [vm]\nnetworks = [{ link-down = true }]\n[access]\nvia = [\"agent\"]\n[deadlines]\nconnect = \"15m\"\n";
+    let cut = "\n[[provision]]\nname = \"cut\"\nshell = [\"test \\\"$(cat /sys/class/net/eth0/carrier)\\\" = 0\"]\n";
+    site.write("tiny.toml", &format!("{head}{cut}{STEPS}"));
+
+    let done = site.run(&["plan", "tiny.toml"]).await;
+    assert_eq!(done.code, Some(3), "{}", done.stderr);
+    assert!(done.stderr.contains("lacks VM.GuestAgent.Unrestricted"), "{}", done.stderr);
+    let privileges = [LEAST_PRIVILEGES_PVE9, &["VM.GuestAgent.Unrestricted"]].concat();
+    site.lab.set_token_access(TOKEN, &[("/", &privileges)]);
+    let done = site.run(&["plan", "tiny.toml"]).await;
+    assert!(done.stdout.contains("the guest agent as forge"), "{}{}", done.stdout, done.stderr);
+
+    let done = site.run(&["build", "tiny.toml"]).await;
+    assert_eq!(done.code, Some(0), "{}{}", done.stdout, done.stderr);
+    site.assert_template_only(FIRST_ID);
+    assert_eq!(std::fs::read_to_string(site.path().join("came-back"))?, "B");
+    let wanted = ["| out", "| err", "forge by the guest agent"];
+    assert!(wanted.iter().all(|words| done.stderr.contains(words)), "{}", done.stderr);
+    site.close().await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tiny_guest_is_built_by_ssh_with_the_same_provisioners() -> anyhow::Result<()> {
+    let Some(site) = LabSite::with_tiny_guest(true).await? else { return Ok(()) };
+    write_folder(site.path())?;
+    let head = "schema = 1\nname = \"tiny\"\n[os]\nfamily = \"linux\"\n[source]\nclone = \"boot-vm\"\n\
+                [deadlines]\nconnect = \"15m\"\n";
+    site.write("tiny.toml", &format!("{head}{STEPS}"));
+    let done = site.run(&["build", "tiny.toml"]).await;
+    assert_eq!(done.code, Some(0), "{}{}", done.stdout, done.stderr);
+    site.assert_template_only(FIRST_ID);
+    assert_eq!(std::fs::read_to_string(site.path().join("came-back"))?, "B");
+    site.close().await;
+    Ok(())
+}
+
+#[test]
+fn a_tiny_guest_on_local_qemu_is_built_by_its_agent_alone() -> anyhow::Result<()> {
+    if std::env::var_os("FORGE_LAB").is_none() && std::env::var_os("FORGE_LAB_CACHE").is_none() {
+        eprintln!("skipped: it needs a real guest; `cargo lab test` runs it");
+        return Ok(());
+    }
+    let image = images::tiny(&images::default_cache_root())?.disk;
+    let folder = tempfile::Builder::new().prefix("forge-agent-").tempdir()?;
+    write_folder(folder.path())?;
+    std::fs::write(
+        folder.path().join("forge.toml"),
+        "[targets.local]\ntype = \"qemu\"\nimages = \"images\"\n",
+    )?;
+    let head = format!(
+        "schema = 1\nname = \"tiny\"\n[os]\nfamily = \"linux\"\n[source]\nimage = \"{}\"\n[seed]\ndelivery = [\"smbios\"]\n\
+         [access]\nvia = [\"agent\"]\n[deadlines]\nconnect = \"15m\"\n",
+        image.display()
+    );
+    std::fs::write(folder.path().join("tiny.toml"), format!("{head}{STEPS}"))?;
+    let output = Command::new(env!("CARGO_BIN_EXE_forge"))
+        .args(["--state-dir", "state", "build", "tiny.toml"])
+        .current_dir(folder.path())
+        .output()?;
+    let said =
+        format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    assert!(said.contains("forge by the guest agent"), "{said}");
+    assert_eq!(std::fs::read_to_string(folder.path().join("came-back"))?, "B");
+    Ok(())
+}
