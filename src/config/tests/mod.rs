@@ -1,6 +1,7 @@
 //! Tests of what people see: which text becomes which value or finding.
 
 mod access;
+mod boot;
 mod extending;
 mod hardware;
 mod profiles;
