@@ -36,6 +36,9 @@ pub struct LabConfig {
     /// Whether a started VM is a QEMU process. Without, it runs in name only, its disks are empty files, and
     /// power actions succeed at once.
     pub run_guests: bool,
+    /// Whether the nodes have hardware virtualisation, as Proxmox sees it: without, a VM starts with `kvm: 0` only. What a
+    /// guest really runs on is `accel`.
+    pub kvm: bool,
     /// Value of QEMU's `-accel`.
     pub accel: String,
     /// Value of QEMU's `-cpu`.
@@ -75,6 +78,7 @@ impl Default for LabConfig {
             bridges: vec!["vmbr0".to_owned()],
             silent_bridges: Vec::new(),
             run_guests: true,
+            kvm: true,
             accel: "tcg,thread=multi".to_owned(),
             cpu: "max".to_owned(),
             clone_rate: None,

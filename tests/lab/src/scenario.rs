@@ -41,6 +41,8 @@ pub struct Scenario {
     bridges: Option<Vec<String>>,
     /// Those without DHCP, on a real network.
     silent_bridges: Vec<String>,
+    /// Whether the nodes have hardware virtualisation.
+    kvm: Option<bool>,
     /// Nodes that are down.
     offline: Vec<String>,
     /// How much faster than real time the lab's time goes.
@@ -231,6 +233,7 @@ impl Scenario {
         if let Some(nodes) = &self.nodes {
             config.nodes.clone_from(nodes);
         }
+        config.kvm = self.kvm.unwrap_or(config.kvm);
         if let Some(bridges) = &self.bridges {
             config.bridges.clone_from(bridges);
         }

@@ -77,6 +77,11 @@ pub async fn start_from(
     let kept = vm.get("vmstate").filter(|_| suspended).map(str::to_owned);
     let state = state.map(str::to_owned).or_else(|| kept.clone());
     tracing::debug!(vmid, caller = %caller.0, "start");
+    if !cluster.config.kvm && vm.get("kvm") != Some("0") {
+        // Observed: create-1.txt. The bridge of that VM was missing, too.
+        let text = "KVM virtualisation configured, but not available. Either disable in VM configuration or enable in BIOS.";
+        return Err(text.to_owned());
+    }
     check_bridges(cluster, &vm)?;
     cluster.state().vm_mut(node, vmid)?.apply_pending();
     let vm = cluster.vm(node, vmid)?;

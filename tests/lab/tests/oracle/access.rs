@@ -300,3 +300,36 @@ async fn what_was_made_can_be_changed_and_removed() -> anyhow::Result<()> {
     lab.stop().await;
     Ok(())
 }
+
+#[tokio::test]
+async fn a_task_is_seen_by_who_started_it_and_by_who_may_audit_the_node() -> anyhow::Result<()> {
+    let (lab, client) = fast_lab().await?;
+    lab.import_vm(ImportVm { vmid: 9000, ..ImportVm::default() }).await?;
+    let mut clients = Vec::new();
+    for id in ["ann@pve!t1", "ann@pve!t2", "bob@pve!t1"] {
+        let secret = lab.add_token(id, &[("/", &["VM.PowerMgmt"])]);
+        clients.push(Client::new(&lab, id, &secret)?);
+    }
+    lab.set_password("ann@pve", PASSWORD);
+    let [ann, other_token, bob] = &clients[..] else { anyhow::bail!("three") };
+    let start = ok(ann, "POST", "/nodes/pve/qemu/9000/status/start", "").await?;
+    assert_eq!(ann.task(&start).await?.0, "OK");
+    let upid = start.data().as_str().unwrap_or_default().to_owned();
+    let status = format!("/nodes/pve/tasks/{upid}/status");
+    let count = async |client: &Client| -> anyhow::Result<usize> {
+        Ok(client.get("/nodes/pve/tasks").await?.data().as_array().map_or(0, Vec::len))
+    };
+    for stranger in [other_token, bob] {
+        let refused = stranger.get(&status).await?;
+        assert_eq!(refused.line(), "403 Permission check failed (/nodes/pve, Sys.Audit)");
+        assert_eq!(count(stranger).await?, 0);
+    }
+    let herself = log_in(&client, "ann@pve", PASSWORD).await?;
+    for owner in [ann, &herself] {
+        assert_eq!((owner.get(&status).await?.status, count(owner).await?), (200, 1));
+    }
+    lab.set_token_access("bob@pve!t1", &[("/nodes/pve", &["Sys.Audit"])]);
+    assert_eq!((bob.get(&status).await?.status, count(bob).await?), (200, 1));
+    lab.stop().await;
+    Ok(())
+}

@@ -110,8 +110,12 @@ async fn lab_of(folder: &std::path::Path) -> anyhow::Result<(Lab, Client)> {
     let import = folder.join("storage/pve/local/import");
     std::fs::create_dir_all(&import)?;
     std::fs::write(import.join("disk.raw"), vec![0; 100_000])?;
+    std::fs::write(iso.join("d.iso"), vec![0; 200_000])?;
+    std::fs::File::create(import.join("img.qcow2"))?.set_len(64 << 20)?;
     lab_with(LabConfig {
         run_guests: false,
+        // That server was a virtual machine itself, without KVM.
+        kvm: false,
         auth_delay: std::time::Duration::ZERO,
         agent_ping: std::time::Duration::ZERO,
         state_dir: Some(folder.to_path_buf()),
@@ -164,6 +168,24 @@ async fn a_vm_is_created_configured_cloned_and_removed_as_on_a_real_server() -> 
         file!("clone-template-delete", all),
     ];
     replay_files(&files).await
+}
+
+#[tokio::test]
+async fn a_vm_starts_where_there_is_no_kvm_and_takes_keys_as_on_a_real_server() -> anyhow::Result<()> {
+    let builder = builder();
+    let builder = builder.as_slice();
+    let files = [
+        file!("create-1", builder),
+        file!("create-2", builder),
+        file!("start", builder),
+        file!("sendkey-vnc", builder),
+    ];
+    replay_files(&files).await
+}
+
+#[tokio::test]
+async fn images_are_imported_as_on_a_real_server() -> anyhow::Result<()> {
+    replay_files(&[file!("import", builder().as_slice())]).await
 }
 
 #[tokio::test]

@@ -126,12 +126,27 @@ async fn a_tiny_guest_is_reached_through_agent_and_network() -> anyhow::Result<(
         .await?
         .data();
     assert_eq!(ended(&client, &pid["pid"]).await?["out-data"], "stdin text\n");
+    // What has ended is told once; the words are those of the guest's agent.
+    let again = client.get(&format!("{VM}/agent/exec-status?pid={}", pid["pid"])).await?;
+    assert!(again.line().starts_with("500 Agent error: "), "{}", again.line());
+    // One word is one program's name, spaces and all; that it is missing breaks pvedaemon's answer.
+    let missing = client.call("POST", &exec, "command=sh+-c+%22echo+hi%22").await?;
+    assert_eq!((missing.line().as_str(), missing.body.as_str()), ("596 Broken pipe", ""));
     let write = client
         .call("POST", &format!("{VM}/agent/file-write"), "file=%2Ftmp%2Fx&content=hello%0A%C3%BC%C3%B1%0A")
         .await?;
     assert_eq!(write.line(), "200 OK");
     let read = client.get(&format!("{VM}/agent/file-read?file=/tmp/x")).await?.data();
     assert_eq!((&read["bytes-read"], &read["content"]), (&json!(9), &json!("hello\nüñ\n")));
+    let write = format!("{VM}/agent/file-write");
+    let binary = client.call("POST", &write, "file=%2Ftmp%2Fy&content=AAFiaW4%3D&encode=0").await?;
+    assert_eq!(binary.line(), "200 OK");
+    let read = client.get(&format!("{VM}/agent/file-read?file=/tmp/y")).await?.data();
+    assert_eq!((&read["bytes-read"], &read["content"]), (&json!(5), &json!("\0\u{1}bin")));
+    for (length, line) in [(61_440, "200 OK"), (61_441, "400 Parameter verification failed.")] {
+        let form = format!("file=%2Ftmp%2Fz&content={}", "A".repeat(length));
+        assert_eq!(client.call("POST", &write, &form).await?.line(), line, "{length}");
+    }
     let missing = client.get(&format!("{VM}/agent/file-read?file=/nosuch")).await?;
     assert_eq!(
         missing.line(),
