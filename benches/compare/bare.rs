@@ -41,7 +41,7 @@ pub async fn run(scene: &Scene) -> anyhow::Result<Run> {
     stage("create");
 
     let mut qemu = Command::new("qemu-system-x86_64");
-    qemu.args(["-machine", "q35", "-accel", "tcg,thread=multi", "-cpu", "max", "-nodefaults"]);
+    qemu.args(["-machine", "pc,usb=off", "-accel", "tcg,thread=multi", "-cpu", "max", "-nodefaults"]);
     qemu.args(["-smp", &CORES.to_string(), "-m", &MEMORY.to_string(), "-vga", "std", "-display", "none"]);
     qemu.args(["-object", "rng-random,id=rng0,filename=/dev/urandom", "-device", "virtio-rng-pci,rng=rng0"]);
     qemu.arg("-drive").arg(format!("file={},if=virtio,discard=unmap", overlay.display()));

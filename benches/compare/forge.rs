@@ -64,7 +64,7 @@ pub async fn on_qemu(scene: &Scene) -> anyhow::Result<Run> {
     std::fs::write(folder.join("forge.toml"), site)?;
     std::fs::write(folder.join("bench.toml"), profile(&format!("image = {:?}", scene.disk)))?;
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-    let mut run = build(&folder, None, Family::has_guest, || Some(address)).await?;
+    let mut run = build(&folder, None, |family| family.has_guest(port), || Some(address)).await?;
     run.image = Some(bytes_of(&folder.join("images/tpl-bench.qcow2"))?);
     Ok(run)
 }
