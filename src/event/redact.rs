@@ -16,6 +16,8 @@ const PIECE: usize = 8;
 #[derive(Clone, Default)]
 pub struct Redactor {
     needles: Arc<RwLock<Vec<String>>>,
+    /// The secrets as they were told, without the pieces of those that are shown.
+    whole: Arc<RwLock<Vec<String>>>,
 }
 
 impl std::fmt::Debug for Redactor {
@@ -28,6 +30,16 @@ impl Redactor {
     /// Adds a secret in its raw, base64, URL-encoded, JSON and shell-quoted forms. Texts shorter than four
     /// characters are left out: masking them would make every output unreadable.
     pub fn add(&self, secret: &str) {
+        if let Ok(mut whole) = self.whole.write()
+            && !whole.iter().any(|known| known == secret)
+        {
+            whole.push(secret.to_owned());
+        }
+        self.mask(secret);
+    }
+
+    /// Masks a text in all its forms from now on.
+    fn mask(&self, secret: &str) {
         if secret.chars().count() < 4 {
             return;
         }
@@ -56,7 +68,7 @@ impl Redactor {
             return;
         }
         for start in 0..secret.len().saturating_sub(PIECE) {
-            self.add(secret.get(start..start + PIECE).unwrap_or_default());
+            self.mask(secret.get(start..start + PIECE).unwrap_or_default());
         }
     }
 
@@ -85,6 +97,12 @@ impl Redactor {
             }
             other => other,
         }
+    }
+
+    /// The secrets as they were told, for a search of the guest for leaks.
+    #[must_use]
+    pub fn secrets(&self) -> Vec<String> {
+        self.whole.read().map(|whole| whole.clone()).unwrap_or_default()
     }
 
     /// The secrets themselves, for a search of the evidence for leaks.

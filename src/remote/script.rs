@@ -19,6 +19,7 @@ const WRAPPER: &str = include_str!("wrapper.sh");
 /// Short enough for every SSH server (dropbear takes 9000 bytes), and free of secrets.
 const BOOTSTRAP: &str = "umask 077; d=$(mktemp -d \"${TMPDIR:-/tmp}/forge-XXXXXXXXXX\") && cat >\"$d/run\" || exit 125; \
                          exec /bin/sh \"$d/run\" \"$d\"";
+const IN_MEMORY: &str = "[ -d /dev/shm ] && [ -w /dev/shm ] && TMPDIR=/dev/shm; ";
 /// How many of the last lines are kept for messages.
 const TAIL: usize = 20;
 /// Lines that begin so in a script say which marks it will print; see [`imitate`].
@@ -76,6 +77,8 @@ pub struct RemoteScript {
     pub become_root: Become,
     /// How long it may take.
     pub timeout: Option<Duration>,
+    /// Whether its file is kept off the guest's disk, where the guest has a folder in memory for everybody.
+    pub in_memory: bool,
 }
 
 impl RemoteScript {
@@ -89,6 +92,7 @@ impl RemoteScript {
             dir: None,
             become_root: Become::No,
             timeout: None,
+            in_memory: false,
         }
     }
 
@@ -105,7 +109,8 @@ impl RemoteScript {
         let length = head(0).len();
         let mut stdin = head(length + 1).into_bytes();
         stdin.extend_from_slice(&self.content);
-        Command { line: BOOTSTRAP.into(), stdin, env: BTreeMap::new(), timeout: self.timeout }
+        let line = if self.in_memory { format!("{IN_MEMORY}{BOOTSTRAP}") } else { BOOTSTRAP.into() };
+        Command { line, stdin, env: BTreeMap::new(), timeout: self.timeout }
     }
 }
 

@@ -75,6 +75,12 @@ pub const OPERATIONS: &[Operation] = &[
         text: include_str!("linux/build-user.sh"),
     },
     Operation {
+        name: "leak-gate",
+        about: "looks for the build's keys and secrets in all files that were written since it began, and fails naming them",
+        last: true,
+        text: include_str!("linux/leak-gate.sh"),
+    },
+    Operation {
         name: "fstrim",
         about: "gives free blocks back to the disk",
         last: false,

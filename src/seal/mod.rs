@@ -5,6 +5,7 @@
 //! that it came to its end. An operation after which no login is possible is not carried out once another has failed.
 
 mod catalogue;
+mod leaks;
 
 use std::fmt;
 use std::time::Duration;
@@ -14,6 +15,7 @@ use thiserror::Error;
 
 use crate::remote::{BUILD_KEY_COMMENT, Become, RemoteScript, ScriptEnd, ScriptOutput, quote, run_script};
 pub use catalogue::{OPERATIONS, Operation, enabled, operation};
+pub use leaks::Leaks;
 
 /// How long all operations together may take.
 const LIMIT: Duration = Duration::from_secs(600);
@@ -134,11 +136,17 @@ impl ScriptOutput for Results {
     }
 }
 
-/// The script that carries out these operations. `created` says that the build made the user, so that it is removed.
+/// The script that carries out these operations. `created` says that the build made the user, so that it is removed;
+/// `leaks` is what the last of them looks for.
 ///
 /// # Errors
 /// When an operation does not exist or the user's name is none.
-pub fn script(operations: &[String], user: &str, created: bool) -> Result<RemoteScript, SealError> {
+pub fn script(
+    operations: &[String],
+    user: &str,
+    created: bool,
+    leaks: &Leaks,
+) -> Result<RemoteScript, SealError> {
     if let Some(name) = operations.iter().find(|name| operation(name).is_none()) {
         let known: Vec<_> = OPERATIONS.iter().map(|operation| operation.name).collect();
         return Err(SealError::Unknown { name: name.clone(), known: known.join(", ") });
@@ -155,17 +163,21 @@ pub fn script(operations: &[String], user: &str, created: bool) -> Result<Remote
             .replace("@CREATED@", if created { "yes" } else { "no" })
             .replace("@KEY_COMMENT@", BUILD_KEY_COMMENT),
     );
+    text.push_str(&leaks.prelude(operations));
     // The catalogue's order holds, whatever order they are asked for in.
     for operation in
         OPERATIONS.iter().filter(|operation| operations.iter().any(|name| name == operation.name))
     {
         let Operation { name, text: function, last, .. } = operation;
+        let function = function.replace("@PATTERNS@", &leaks.patterns());
         let run = if *last { "run_last_op" } else { "run_op" };
         text.push_str(&format!("#: op {name} done\n{function}{run} {name} {}\n", name.replace('-', "_")));
     }
     // Clones are made of what is on the disk.
     text.push_str("sync\nif [ -n \"$failed\" ]; then exit 1; fi\n");
     script.content = text.into_bytes();
+    // It holds what is looked for.
+    script.in_memory = true;
     // Without -e: a failing operation must not keep the others from being tried.
     script.interpreter = vec!["/bin/sh".into()];
     script.become_root = Become::Auto;
@@ -183,8 +195,9 @@ pub async fn run(
     operations: &[String],
     user: &str,
     created: bool,
+    leaks: &Leaks,
 ) -> Result<Vec<SealResult>, SealError> {
-    run_script_of(guest, &script(operations, user, created)?).await
+    run_script_of(guest, &script(operations, user, created, leaks)?).await
 }
 
 async fn run_script_of(guest: &dyn Guest, script: &RemoteScript) -> Result<Vec<SealResult>, SealError> {

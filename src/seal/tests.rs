@@ -48,8 +48,17 @@ impl Root {
     }
 
     async fn seal(&self, names: &[&str], created: bool) -> Result<Vec<SealResult>, SealError> {
+        self.seal_without(&Leaks::default(), names, created).await
+    }
+
+    async fn seal_without(
+        &self,
+        leaks: &Leaks,
+        names: &[&str],
+        created: bool,
+    ) -> Result<Vec<SealResult>, SealError> {
         let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
-        let mut script = script(&names, "forge", created).unwrap();
+        let mut script = script(&names, "forge", created, leaks).unwrap();
         // The folder must never be empty: the operations would then be carried out on this machine.
         assert!(self.path().is_absolute());
         script.env.insert("FORGE_SEAL_ROOT".into(), self.path().to_str().unwrap().into());
@@ -251,7 +260,7 @@ async fn a_connection_that_is_lost_while_sealing_is_no_success() {
     };
     let guest = wait_for_guest(input, &|_| {}).await.unwrap();
     let root = Root::new();
-    let mut script = script(&["machine-id".into()], "forge", true).unwrap();
+    let mut script = script(&["machine-id".into()], "forge", true, &Leaks::default()).unwrap();
     script.env.insert("FORGE_SEAL_ROOT".into(), root.path().to_str().unwrap().into());
     script.become_root = Become::No;
     script.content.extend_from_slice(b"sleep 1\n");
@@ -261,9 +270,9 @@ async fn a_connection_that_is_lost_while_sealing_is_no_success() {
 
 #[test]
 fn unknown_operations_and_strange_users_are_refused() {
-    let error = script(&["machine-ids".into()], "forge", true).unwrap_err().to_string();
+    let error = script(&["machine-ids".into()], "forge", true, &Leaks::default()).unwrap_err().to_string();
     assert!(error.contains("machine-ids") && error.contains("build-user"), "{error}");
-    assert!(matches!(script(&[], "a b", true), Err(SealError::BadUser { .. })));
+    assert!(matches!(script(&[], "a b", true, &Leaks::default()), Err(SealError::BadUser { .. })));
 }
 
 #[test]
@@ -271,8 +280,7 @@ fn operations_are_on_unless_switched_off_and_what_ends_the_access_comes_last() {
     assert_eq!(enabled(&BTreeMap::new()).len(), OPERATIONS.len());
     let names = enabled(&BTreeMap::from([("logs".to_owned(), false), ("fstrim".to_owned(), true)]));
     assert!(!names.contains(&"logs".to_owned()));
-    assert_eq!(names.last().unwrap(), "fstrim");
-    assert_eq!(names[names.len() - 2], "build-user");
+    assert_eq!(&names[names.len() - 4..], ["ssh-host-keys", "build-user", "leak-gate", "fstrim"]);
     for operation in OPERATIONS {
         assert!(
             operation.text.contains(&format!("op_{}()", operation.name.replace('-', "_"))),
@@ -280,4 +288,47 @@ fn operations_are_on_unless_switched_off_and_what_ends_the_access_comes_last() {
             operation.name
         );
     }
+}
+
+#[tokio::test]
+async fn what_the_build_leaves_of_its_keys_and_secrets_fails_the_seal_and_is_named() {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD;
+    let key = BuildKey::generate().unwrap();
+    let secrets = ["correct horse battery".to_owned(), "short".to_owned()];
+    let leaks = Leaks::of_build(&key, &secrets, std::time::Duration::ZERO);
+    let root = Root::new();
+    root.write("etc/motd", "a short text, and battery horses");
+    root.write("opt/other.pem", BuildKey::generate().unwrap().private_openssh());
+    let clean = root.seal_without(&leaks, &["leak-gate"], true).await.unwrap();
+    assert_eq!(clean[0].outcome, SealOutcome::Done(String::new()));
+
+    let encoded = STANDARD.encode("user:correct horse battery\n");
+    for (path, text, kind) in [
+        ("root/.ssh/authorized_keys", key.public_openssh().to_owned(), "the build's public key"),
+        ("opt/it's here/id", key.private_openssh().to_string(), "the build's private key"),
+        ("etc/app.conf", "password = correct horse battery\n".to_owned(), "a secret of the build"),
+        ("var/lib/app/auth", format!("Basic {encoded}\0\u{1}"), "a secret of the build"),
+    ] {
+        let root = Root::new();
+        root.write(path, &text);
+        let Err(error) = root.seal_without(&leaks, &["leak-gate"], true).await else {
+            panic!("{path} was not found")
+        };
+        let told = error.to_string();
+        assert!(told.contains(&format!("/{path} holds {kind}")), "{told}");
+        assert!(!told.contains("correct horse"), "{told}");
+    }
+}
+
+#[tokio::test]
+async fn host_keys_and_instance_data_that_are_still_there_fail_the_seal_that_was_to_remove_them() {
+    let root = Root::new();
+    root.program("usr/bin/cloud-init", "true");
+    root.write("var/lib/cloud/instances/i-1/user-data.txt", "x");
+    // A `cloud-init clean` that cleans nothing.
+    let Err(error) = root.seal(&["leak-gate", "cloud-init"], true).await else { panic!("nothing was found") };
+    assert!(error.to_string().contains("/var/lib/cloud/instances/i-1 is of this instance"), "{error}");
+    root.write("etc/ssh/ssh_host_rsa_key", "x");
+    assert!(root.seal(&["leak-gate"], true).await.is_ok(), "they are to stay when nothing is to remove them");
 }

@@ -5,6 +5,10 @@ use crate::engine::{Cx, Effect, StageError};
 use crate::event::{Event, Stage};
 use crate::seal;
 
+/// What to do about something that the leak gate found.
+const LEAKED: &str =
+    "let a provisioner remove it; what is meant to be in the template: `leak-gate = false` in `[seal]`";
+
 /// Runs the seal operations and lets the guest go.
 ///
 /// # Errors
@@ -12,15 +16,21 @@ use crate::seal;
 pub async fn seal(cx: &mut Cx, provisioned: Provisioned) -> Result<Sealed, StageError> {
     let Provisioned(connected) = provisioned;
     let plan = cx.plan.clone();
+    let since = jiff::Timestamp::now().duration_since(cx.mark.started).unsigned_abs();
+    let leaks = seal::Leaks::of_build(&connected.key, &cx.evidence.redactor().secrets(), since);
     cx.doing(Stage::Seal, format!("{} operations", plan.seal.len()));
     let sealed = cx
         .cancellable_effect(Effect::Seal, async {
             if plan.seal.is_empty() {
                 return Ok(Vec::new());
             }
-            seal::run(connected.guest.as_ref(), &plan.seal, &plan.access.user, plan.access.create)
+            seal::run(connected.guest.as_ref(), &plan.seal, &plan.access.user, plan.access.create, &leaks)
                 .await
-                .map_err(|error| StageError::caused("the guest could not be sealed", error))
+                .map_err(|error| {
+                    let leaked = error.to_string().contains("leak-gate:");
+                    let failed = StageError::caused("the guest could not be sealed", error);
+                    if leaked { failed.hint(LEAKED) } else { failed }
+                })
         })
         .await;
     let results = match sealed {
