@@ -309,6 +309,8 @@ pub enum Wanted {
     Regex(String),
     /// A piece of a picture.
     Needle(NeedleWish),
+    /// A regular expression, searched line by line in what the guest writes to its serial port.
+    Serial(String),
 }
 
 /// One of the things that an `expect` step is ready for.

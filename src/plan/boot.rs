@@ -54,6 +54,7 @@ fn seen(sight: &profile::Sight, known: &impl Fn(PlanName) -> String) -> Sight {
         profile::Wanted::Text(text) => Wanted::Text(text.to_late(known)),
         profile::Wanted::Regex(expression) => Wanted::Regex(expression.clone()),
         profile::Wanted::Needle(needle) => Wanted::Needle(needle.clone()),
+        profile::Wanted::Serial(expression) => Wanted::Serial(expression.clone()),
     };
     Sight { wanted, lines: sight.lines, columns: sight.columns }
 }

@@ -200,6 +200,7 @@ fn seen(sight: &Sight) -> String {
     let what = match &sight.wanted {
         Wanted::Text(text) => format!("\u{201c}{text}\u{201d}"),
         Wanted::Regex(expression) => format!("/{expression}/"),
+        Wanted::Serial(expression) => format!("/{expression}/ on the serial port"),
         Wanted::Needle(needle) => format!("the needle {} at {} %", needle.name, needle.percent),
     };
     let part = |name: &str, range: Option<(usize, usize)>| {

@@ -174,7 +174,7 @@ pub struct Sight {
     pub columns: Option<(usize, usize)>,
 }
 
-/// A text or a regular expression.
+/// What is waited for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Wanted {
@@ -184,6 +184,8 @@ pub enum Wanted {
     Regex(String),
     /// A piece of a picture.
     Needle(NeedleWish),
+    /// A regular expression, searched line by line in what the guest writes to its serial port.
+    Serial(String),
 }
 
 /// A piece of a picture that is looked for on the screen.

@@ -100,6 +100,12 @@ impl Driver<'_> {
 
     async fn step(&self, step: &BootStep, number: &str) -> Result<(), StageError> {
         match step {
+            BootStep::WaitFor {
+                sight: Sight { wanted: Wanted::Serial(expression), .. },
+                within_ms,
+                or_after,
+                ..
+            } => self.hear(expression, Duration::from_millis(*within_ms), *or_after, number).await,
             BootStep::WaitFor { sight, within_ms, or_after, still_ms } => {
                 self.wait_for(sight, Duration::from_millis(*within_ms), *or_after, number).await?;
                 match still_ms {
@@ -138,6 +144,9 @@ impl Driver<'_> {
             Wanted::Text(text) => Pattern::text(&self.cx.bindings.resolve(text)?),
             Wanted::Regex(expression) => Pattern::regex(expression)
                 .map_err(|error| StageError::caused("the plan has a broken regular expression", error))?,
+            Wanted::Serial(_) => {
+                return Err(StageError::new("the plan looks for the serial port's words on the screen"));
+            }
             Wanted::Needle(wish) => {
                 let needle = wish
                     .needle()
@@ -182,6 +191,34 @@ impl Driver<'_> {
                 Ok(())
             }
             Err(error) => Err(StageError::caused(format!("{pattern} did not come on the screen"), error)),
+        }
+    }
+
+    /// Waits for a line on the serial port.
+    async fn hear(
+        &self,
+        expression: &str,
+        limit: Duration,
+        or_after: bool,
+        number: &str,
+    ) -> Result<(), StageError> {
+        let wanted = regex_lite::Regex::new(expression)
+            .map_err(|error| StageError::caused("the plan has a broken regular expression", error))?;
+        let what = format!("/{expression}/ on the serial port");
+        self.cx.waiting(Stage::Boot, &what, "", limit);
+        let Some(serial) = self.watch.serial() else {
+            return Err(StageError::new("the serial port of this VM is not recorded"));
+        };
+        match serial.wait_for(&wanted, limit).await {
+            Ok(()) => Ok(()),
+            Err(last) if or_after => {
+                let message =
+                    format!("boot step {number}: {what} did not come within {} s; going on", limit.as_secs());
+                self.cx.warn(message, format!("the last line was: {last}"));
+                Ok(())
+            }
+            Err(last) => Err(StageError::new(format!("{what} did not come within {} s", limit.as_secs()))
+                .seen(format!("the serial port: {last}"))),
         }
     }
 

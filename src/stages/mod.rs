@@ -19,6 +19,7 @@ pub mod record;
 pub mod screen;
 pub mod seal;
 pub mod seed;
+mod serial;
 pub mod shutdown;
 pub mod ways;
 

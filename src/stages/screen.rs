@@ -14,6 +14,7 @@ use forge_console::{Console, Screen, Shot, Sighting, known};
 use forge_machine::Machine;
 
 use super::record::Tape;
+use super::serial::Wire;
 use crate::engine::{Cx, StageError};
 use crate::event::{Event, Redactor};
 
@@ -24,6 +25,7 @@ pub struct Watch {
     /// Records the screen until this goes.
     _tape: Option<Tape>,
     curtain: Curtain,
+    serial: Option<Wire>,
 }
 
 impl Watch {
@@ -32,10 +34,18 @@ impl Watch {
     /// # Errors
     /// When it can't be had, in one line.
     pub async fn open(cx: &Cx, machine: Arc<dyn Machine>) -> Result<Self, String> {
-        let console = Console::follow(machine).await.map_err(|error| crate::engine::error::chain(&error))?;
+        let console = Console::follow(Arc::clone(&machine))
+            .await
+            .map_err(|error| crate::engine::error::chain(&error))?;
         let curtain = Curtain::new(cx.evidence.redactor().clone());
         let tape = Tape::start(cx, console.clone(), curtain.clone());
-        Ok(Self { console: Some(console), _tape: tape, curtain })
+        let serial = Some(Wire::start(cx, machine));
+        Ok(Self { console: Some(console), _tape: tape, curtain, serial })
+    }
+
+    /// The serial port, when it can be followed.
+    pub(super) fn serial(&self) -> Option<&Wire> {
+        self.serial.as_ref()
     }
 
     /// The console, when there is one.

@@ -16,6 +16,8 @@ mod lab_seal;
 mod media;
 mod on_error;
 mod prestage;
+mod qemu_bad_input;
+mod qemu_images;
 mod qemu_installs;
 mod seed_disc;
 mod support;

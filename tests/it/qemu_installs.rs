@@ -21,6 +21,7 @@ SOURCE
 
 [vm]
 memory = "384MiB"
+HARDWARE
 disks = [{ slot = "scsi0", size = "512MiB" }, { slot = "virtio0", size = "16MiB" }]
 qemu = { cdrom-interface = "scsi" }
 
@@ -52,14 +53,17 @@ shell = [
 
 /// The site with the medium and the profile; `None`, with the reason printed, where there can be none.
 #[expect(clippy::print_stderr, reason = "a test that is skipped says why")]
-fn site(source: &str, boot: &str, after: &str) -> anyhow::Result<Option<LocalSite>> {
+fn site(source: &str, boot: &str, uefi: bool, after: &str) -> anyhow::Result<Option<LocalSite>> {
     if std::env::var_os("FORGE_LAB").is_none() {
         eprintln!("skipped: it needs a real guest; `cargo lab test` runs it");
         return Ok(None);
     }
-    let iso = images::install(&images::default_cache_root())?.iso;
+    let make = if uefi { images::install_uefi } else { images::install };
+    let iso = make(&images::default_cache_root())?.iso;
     let site = LocalSite::new();
-    let profile = PROFILE.replace("ISO", &iso.display().to_string());
+    let profile = PROFILE
+        .replace("ISO", &iso.display().to_string())
+        .replace("HARDWARE", if uefi { "bios = \"ovmf\"" } else { "" });
     site.write("installed.toml", &profile.replace("SOURCE", source).replace("BOOT", boot));
     site.write(
         "answers.tera",
@@ -69,11 +73,11 @@ fn site(source: &str, boot: &str, after: &str) -> anyhow::Result<Option<LocalSit
 }
 
 /// Asserts what every install comes to.
-fn assert_installed(site: &LocalSite, said: &str) {
+fn assert_installed(site: &LocalSite, said: &str, more: &[&str]) {
     assert!(said.contains("host from-a-medium"), "the answers were read: {said}");
     assert!(said.contains("second disk 32768"), "{said}");
     assert!(!said.contains("answers=http"), "it was started from its disk: {said}");
-    let expected = [
+    let mut expected = vec![
         "tpl-installed-1.qcow2",
         "tpl-installed-1.raw",
         "tpl-installed-1.vmdk",
@@ -83,6 +87,8 @@ fn assert_installed(site: &LocalSite, said: &str) {
         "tpl-installed.raw",
         "tpl-installed.vmdk",
     ];
+    expected.extend(more);
+    expected.sort_unstable();
     assert_eq!(site.images(), expected);
     for format in ["qcow2", "raw", "vmdk"] {
         assert_eq!(checked(&site.image(&format!("tpl-installed.{format}")), format), 512 << 20);
@@ -105,21 +111,38 @@ fn a_tiny_guest_is_installed_by_keys_that_are_typed_at_the_mediums_menu() -> any
   { wait-for = { regex = '^grub>\s*$' } },
   { type = "boot", enter = true },
 "#;
-    let Some(site) = site("", boot, "reboot")? else { return Ok(()) };
+    let Some(site) = site("", boot, false, "reboot")? else { return Ok(()) };
     let said = site.succeeds(&["build", "installed.toml"]);
-    assert_installed(&site, &said);
+    assert_installed(&site, &said, &[]);
+    Ok(())
+}
+
+/// The medium's own kernel, started with its answers on its line.
+const KERNEL: &str = r#"kernel = { iso = "/boot/vmlinuz" }
+initrd = { iso = "/boot/initrd" }
+cmdline = "quiet no_timer_check console=ttyS0 console=tty0 mitigations=off answers={{ seed.url }}answers"
+"#;
+
+#[test]
+fn a_tiny_guest_is_installed_by_the_mediums_kernel_and_nothing_is_typed() -> anyhow::Result<()> {
+    // The installer says on its serial port what it does.
+    let boot = "{ wait-for = { serial = '^installer: installed; rebooting$' }, within = \"10m\" }";
+    let Some(site) = site(KERNEL, boot, false, "reboot")? else { return Ok(()) };
+    let said = site.succeeds(&["build", "installed.toml"]);
+    assert!(said.contains("the installer is done"), "{said}");
+    assert_installed(&site, &said, &[]);
+    let serial = std::fs::read_to_string(site.path().join("output/installed/latest/serial.log"))?;
+    for words in ["installer: starting", "installer: installed"] {
+        assert!(serial.contains(words), "{words}: {serial}");
+    }
     Ok(())
 }
 
 #[test]
-fn a_tiny_guest_is_installed_by_the_mediums_kernel_and_nothing_is_typed() -> anyhow::Result<()> {
-    let source = r#"kernel = { iso = "/boot/vmlinuz" }
-initrd = { iso = "/boot/initrd" }
-cmdline = "quiet no_timer_check console=ttyS0 console=tty0 mitigations=off answers={{ seed.url }}answers"
-"#;
-    let Some(site) = site(source, "", "reboot")? else { return Ok(()) };
+fn a_tiny_guest_is_installed_under_uefi_and_its_medium_powers_off_when_it_is_done() -> anyhow::Result<()> {
+    let Some(site) = site(KERNEL, "", true, "poweroff")? else { return Ok(()) };
     let said = site.succeeds(&["build", "installed.toml"]);
     assert!(said.contains("the installer is done"), "{said}");
-    assert_installed(&site, &said);
+    assert_installed(&site, &said, &["tpl-installed.efivars.fd"]);
     Ok(())
 }

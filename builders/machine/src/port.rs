@@ -345,6 +345,16 @@ pub trait Machine: std::fmt::Debug + Send + Sync {
     /// When it does not run, or the display can't be had.
     async fn display(&self) -> Result<Display, PortError>;
 
+    /// What the guest has written to its first serial port since the VM was made, from that byte on; at most a mebibyte
+    /// at a time, and nothing where nobody records it. May be dropped.
+    ///
+    /// # Errors
+    /// When the record can't be read.
+    async fn serial(&self, from: u64) -> Result<Vec<u8>, PortError> {
+        let _nobody_records_it = from;
+        Ok(Vec::new())
+    }
+
     /// Presses key chords one after another without the display: the fallback for typing. May be dropped between
     /// two chords.
     ///

@@ -259,4 +259,8 @@ fn firmware_and_further_hardware_show_in_the_argument_list() {
     assert!(plain("pc-q35-9.2").contains("-machine pc-q35-9.2 -accel"));
     let microvm = plain("microvm");
     assert!(microvm.contains("-machine microvm,pcie=on") && !microvm.contains("-vga"), "{microvm}");
+    assert!(
+        microvm.contains("virtio-blk-device,drive=disk0") && !microvm.contains("virtio-blk-pci"),
+        "{microvm}"
+    );
 }

@@ -119,8 +119,9 @@ impl Drives<'_> {
         };
         if on("scsi") || seed_on_scsi {
             let device = SCSI_CONTROLLERS.iter().find(|(name, _)| *name == self.scsi_controller);
-            let device = device.map_or("virtio-scsi-pci", |(_, device)| device);
-            line.option("-device", &[device, "id=scsi0"]);
+            let virtio = self.chipset.virtio("scsi");
+            let device = device.map(|(_, device)| *device).filter(|device| *device != "virtio-scsi-pci");
+            line.option("-device", &[device.unwrap_or(&virtio), "id=scsi0"]);
         }
         // q35 has a controller of its own, whose ports are called `ide.N`.
         if self.chipset != Chipset::Q35 && on("sata") {
@@ -154,7 +155,7 @@ impl Drives<'_> {
                 let serial = disk.serial.clone().unwrap_or_else(|| format!("forge-{number}"));
                 format!("nvme,drive=disk{index},serial={}", escape(&serial))
             }
-            _ => format!("virtio-blk-pci,drive=disk{index}"),
+            _ => format!("{},drive=disk{index}", self.chipset.virtio("blk")),
         };
         if let Some(serial) = disk.serial.as_ref().filter(|_| disk.bus() != "nvme") {
             device = format!("{device},serial={}", escape(serial));
@@ -168,7 +169,7 @@ impl Drives<'_> {
         line.option("-drive", &[file.as_str(), "format=raw", "if=none", &id, "readonly=on"]);
         let device = match self.cdrom_bus {
             "scsi" => format!("scsi-cd,drive=cd{number},bus=scsi0.0"),
-            "virtio" => format!("virtio-blk-pci,drive=cd{number}"),
+            "virtio" => format!("{},drive=cd{number}", self.chipset.virtio("blk")),
             bus => {
                 let port = self.free_ports(bus).nth(number).unwrap_or(SATA_PORTS);
                 format!("ide-cd,drive=cd{number},{}", self.ata(bus, port))
@@ -192,7 +193,7 @@ impl Drives<'_> {
                 let port = self.free_ports(bus).nth(taken).unwrap_or(SATA_PORTS);
                 format!("ide-cd,drive=seed0,{}", self.ata(bus, port))
             }
-            _ => "virtio-blk-pci,drive=seed0".to_owned(),
+            _ => format!("{},drive=seed0", self.chipset.virtio("blk")),
         };
         line.option("-device", &[device]);
     }

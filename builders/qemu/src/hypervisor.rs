@@ -104,6 +104,7 @@ impl QemuHypervisor {
             ports: Mutex::default(),
             starting: tokio::sync::Mutex::new(()),
             running: Mutex::default(),
+            ends: Mutex::default(),
             jobs: Mutex::default(),
             made: Mutex::default(),
         };
@@ -149,6 +150,8 @@ pub(crate) struct Shared {
     /// Held while a process is being started, so that two starts of one VM don't both find it stopped.
     pub(crate) starting: tokio::sync::Mutex<()>,
     running: Mutex<HashMap<VmRef, Arc<Running>>>,
+    /// How processes ended that did not end well.
+    ends: Mutex<HashMap<VmRef, String>>,
     jobs: Mutex<HashMap<VmRef, Job>>,
     made: Mutex<HashMap<VmRef, Artefact>>,
 }
@@ -165,11 +168,23 @@ impl Shared {
     /// The VM's process, if this forge process started it and it still runs.
     pub(crate) fn running(&self, at: &VmRef) -> Option<Arc<Running>> {
         let mut running = lock(&self.running);
-        running.retain(|_, each| each.process.exited().is_none());
+        running.retain(|at, each| {
+            let Some(status) = each.process.exited() else { return true };
+            if !status.success() {
+                lock(&self.ends).insert(at.clone(), each.process.exit_error(status).to_string());
+            }
+            false
+        });
         running.get(at).cloned()
     }
 
+    /// How the VM's last process ended, when it did not end as it should.
+    pub(crate) fn bad_end(&self, at: &VmRef) -> Option<String> {
+        lock(&self.ends).get(at).cloned()
+    }
+
     pub(crate) fn set_running(&self, at: &VmRef, process: Running) {
+        lock(&self.ends).remove(at);
         lock(&self.running).insert(at.clone(), Arc::new(process));
     }
 

@@ -486,3 +486,97 @@ async fn a_qemu_that_dies_in_mid_build_is_seen_as_stopped_and_leaves_no_image() 
     machine.destroy().await.expect("removed");
     assert!(!rig.output().exists() && !rig.hypervisor.work_directory(&at).exists());
 }
+
+/// A rig whose VM has this hardware besides.
+async fn with_hardware(hardware: forge_machine::Hardware) -> Option<Rig> {
+    let mut rig = rig().await?;
+    rig.spec.hardware = hardware;
+    Some(rig)
+}
+
+#[tokio::test]
+async fn every_machine_starts_with_disks_on_every_bus_and_media_in_its_drives() {
+    use forge_machine::Hardware;
+    let disk = |slot: &str| DiskSpec { slot: slot.into(), size: Some(1 << 20), ..DiskSpec::default() };
+    for (machine, slots, cdroms) in [
+        ("q35", &["virtio0", "scsi3", "sata1", "nvme0", "ide3"][..], "sata"),
+        ("i440fx", &["ide0", "virtio1", "scsi0", "sata2", "nvme1"], "ide"),
+        ("microvm", &["virtio0", "scsi0", "nvme0", "sata0"], "virtio"),
+        ("q35", &["sata0", "sata1", "sata2", "sata3"], "scsi"),
+    ] {
+        let hardware = Hardware { machine: Some(machine.into()), ..Hardware::default() };
+        let Some(mut rig) = with_hardware(hardware).await else { return };
+        rig.spec.source = SourceSpec::New;
+        rig.spec.disks = slots.iter().copied().map(disk).collect();
+        rig.spec.isos = vec![Medium::file(rig.base()), Medium::file(rig.base())];
+        rig.spec.extra = [("cdrom-interface".to_owned(), cdroms.to_owned())].into();
+        assert_eq!(rig.hypervisor.check(&rig.spec, &facts_without_source()), []);
+        let (_, machine) = rig.started().await;
+        assert_eq!(machine.state().await.expect("asked").power, Power::Running);
+        machine.destroy().await.expect("removed");
+    }
+}
+
+#[tokio::test]
+async fn a_uefi_vm_has_variables_of_its_own_and_a_tpm_that_ends_with_it() {
+    use forge_machine::{Bios, EfiDisk, Hardware, TpmState};
+    for keys in [false, true] {
+        let hardware = Hardware {
+            bios: Some(Bios::Ovmf),
+            efi_disk: Some(EfiDisk { pre_enrolled_keys: keys, storage: None }),
+            tpm: Some(TpmState::default()),
+            ..Hardware::default()
+        };
+        let Some(rig) = with_hardware(hardware).await else { return };
+        let missing = rig.hypervisor.check(&rig.spec, &facts_without_source());
+        if !missing.is_empty() {
+            println!("skipped: {missing:?}");
+            return;
+        }
+        let (at, machine) = rig.started().await;
+        assert_eq!(machine.state().await.expect("asked").power, Power::Running);
+        let folder = rig.hypervisor.work_directory(&at);
+        let firmware =
+            rig.hypervisor.shared.host().firmware(&rig.spec).expect("found").cloned().expect("UEFI");
+        assert_eq!(firmware.secure, keys);
+        let length = |path: &Path| std::fs::metadata(path).expect("there").len();
+        assert_eq!(length(&folder.join("efivars.fd")), length(&firmware.variables));
+        let here = |name: &str| {
+            let entries = std::fs::read_dir("/proc").expect("Linux").flatten();
+            let works = entries.filter(|entry| {
+                std::fs::read_link(entry.path().join("cwd")).is_ok_and(|cwd| cwd == folder)
+                    && std::fs::read_to_string(entry.path().join("comm"))
+                        .is_ok_and(|comm| comm.trim() == name)
+            });
+            works.count()
+        };
+        assert_eq!(here("swtpm"), 1);
+        machine.power_off().await.expect("stopped");
+        let ends = async {
+            while here("swtpm") > 0 {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        timeout(LONG, ends).await.expect("it ends with QEMU");
+        // It starts again with the variables and the TPM's state that it had.
+        machine.submit_start().await.expect("started");
+        machine.destroy().await.expect("removed");
+        assert!(!folder.exists());
+    }
+}
+
+#[tokio::test]
+async fn an_image_is_copied_when_asked_and_the_copy_needs_it_no_more() {
+    let Some(mut rig) = rig().await else { return };
+    rig.spec.source = SourceSpec::Image { image: Medium::file(rig.base()), copy: true };
+    let at = rig.hypervisor.propose_id(&rig.spec, &[]).await.expect("an id");
+    let task = rig.hypervisor.submit_create(&rig.spec, &at, &rig.mark).await.expect("submitted");
+    rig.hypervisor.wait(&task).await.expect("copied");
+    std::fs::remove_file(rig.base()).expect("removed");
+    let machine = rig.hypervisor.machine(&at);
+    machine.configure(&rig.spec, &rig.mark, &Attachments::default()).await.expect("configured");
+    let disk = rig.hypervisor.work_directory(&at).join("disk.qcow2");
+    let info = rig.hypervisor.shared.tool.info(&disk, Some("qcow2")).await.expect("an image");
+    assert_eq!((info.backing_filename, info.virtual_size), (None, 2 << 20), "a copy, and grown");
+    machine.destroy().await.expect("removed");
+}

@@ -1,5 +1,7 @@
 //! One local VM: its process, display, keys, addresses, and its end.
 
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -17,7 +19,7 @@ use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::agent::GuestAgent;
-use crate::args::{AGENT_SOCKET, QMP_SOCKET, SEED_FILE, Settings, VNC_SOCKET};
+use crate::args::{AGENT_SOCKET, QMP_SOCKET, SEED_FILE, SERIAL_LOG, Settings, VNC_SOCKET};
 use crate::drives::disk_file;
 use crate::finalize::{self, Wanted};
 use crate::hypervisor::{Job, NODE, Shared};
@@ -35,6 +37,8 @@ const QEMU_LOG: &str = "qemu.log";
 const START_LIMIT: Duration = Duration::from_secs(30);
 /// How long QEMU may take to end when it was told to.
 const QUIT_LIMIT: Duration = Duration::from_secs(5);
+/// How much of the serial port's record is read at once.
+const SERIAL_AT_ONCE: u64 = 1 << 20;
 /// How long a key chord is held.
 const HOLD_MS: u32 = 15;
 /// A guest that overlooked the power button (no one listened yet) is asked again this often.
@@ -283,7 +287,7 @@ impl Machine for QemuMachine {
         let Some(running) = self.shared.running(&self.at) else {
             return Ok(match dir.running() {
                 Some(_) => state(Power::Running, "running under another forge process"),
-                None => state(Power::Stopped, "stopped"),
+                None => state(Power::Stopped, self.shared.bad_end(&self.at).as_deref().unwrap_or("stopped")),
             });
         };
         match running.qmp.query_status().await {
@@ -292,7 +296,9 @@ impl Machine for QemuMachine {
             // The monitor closes a moment before the process ends.
             Err(_) if running.qmp.is_closed() => {
                 if running.exits_within(QUIT_LIMIT).await {
-                    Ok(state(Power::Stopped, "stopped"))
+                    let gone = self.shared.running(&self.at).is_none();
+                    let end = self.shared.bad_end(&self.at).filter(|_| gone);
+                    Ok(state(Power::Stopped, end.as_deref().unwrap_or("stopped")))
                 } else {
                     Ok(state(Power::Running, "running without a monitor"))
                 }
@@ -313,6 +319,22 @@ impl Machine for QemuMachine {
             .await
             .map_err(|error| PortError::broken("QEMU's VNC socket can't be opened", error))?;
         Ok(Display { stream: Box::new(stream), password: None })
+    }
+
+    async fn serial(&self, from: u64) -> Result<Vec<u8>, PortError> {
+        let path = self.directory()?.file(SERIAL_LOG);
+        let read = tokio::task::spawn_blocking(move || {
+            let mut file = match File::open(path) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+                opened => opened?,
+            };
+            file.seek(SeekFrom::Start(from))?;
+            let mut bytes = Vec::new();
+            file.take(SERIAL_AT_ONCE).read_to_end(&mut bytes)?;
+            Ok(bytes)
+        });
+        let read = read.await.map_err(io::Error::other).and_then(|result| result);
+        read.map_err(|error| PortError::broken("the record of the serial port can't be read", error))
     }
 
     async fn press(&self, chords: &[KeyChord]) -> Result<(), PortError> {

@@ -185,13 +185,18 @@ impl Load<'_> {
         let wanted = match step.any(key).map(|spot| &spot.node) {
             Some(Node::Table(_)) => {
                 let mut inner = step.table(key, &mut self.findings)?;
-                let given = ["regex", "needle"].into_iter().filter(|key| inner.any(key).is_some()).count();
+                let known: &[&str] =
+                    if key == "wait-for" { &["regex", "needle", "serial"] } else { &["regex", "needle"] };
+                let given = known.iter().filter(|key| inner.any(key).is_some()).count();
                 if given != 1 {
                     let finding = inner.finding("regex", "this needs a `regex` or a `needle`, and only one");
                     let help = "write { regex = \"…\" }, { needle = \"file.png\" }, or the text itself";
                     self.findings.push(finding.help(help));
                 }
-                let wanted = self.picture_or_expression(&mut inner);
+                let wanted = match inner.any("serial").filter(|_| key == "wait-for") {
+                    Some(_) => self.expression(&mut inner, "serial").map(Wanted::Serial),
+                    None => self.picture_or_expression(&mut inner),
+                };
                 inner.done(&mut self.findings);
                 wanted
             }
@@ -211,10 +216,14 @@ impl Load<'_> {
         columns: Part,
     ) -> Option<Sight> {
         let wanted = wanted?;
-        if matches!(wanted, Wanted::Needle(_)) && (lines.is_some() || columns.is_some()) {
-            let finding =
-                step.finding(key, "`lines` and `columns` are parts of a text, and this is a needle");
-            self.findings.push(finding.help("a needle is looked for on the whole screen"));
+        let whole = match wanted {
+            Wanted::Needle(_) => Some(("a needle", "a needle is looked for on the whole screen")),
+            Wanted::Serial(_) => Some(("the serial port", "a serial port has no screen")),
+            Wanted::Text(_) | Wanted::Regex(_) => None,
+        };
+        if let Some((what, help)) = whole.filter(|_| lines.is_some() || columns.is_some()) {
+            let message = format!("`lines` and `columns` are parts of a text, and this is {what}");
+            self.findings.push(step.finding(key, message).help(help));
         }
         Some(Sight { wanted, lines, columns })
     }
@@ -222,7 +231,7 @@ impl Load<'_> {
     fn picture_or_expression(&mut self, reader: &mut Reader<'_>) -> Option<Wanted> {
         match reader.any("needle") {
             Some(_) => self.needle(reader).map(Wanted::Needle),
-            None => self.expression(reader),
+            None => self.expression(reader, "regex").map(Wanted::Regex),
         }
     }
 
@@ -280,13 +289,13 @@ impl Load<'_> {
         Some(wish)
     }
 
-    fn expression(&mut self, reader: &mut Reader<'_>) -> Option<Wanted> {
-        let text = reader.raw_text("regex", &mut self.findings)?;
+    fn expression(&mut self, reader: &mut Reader<'_>, key: &'static str) -> Option<String> {
+        let text = reader.raw_text(key, &mut self.findings)?;
         match forge_console::Pattern::regex(&text) {
-            Ok(_) => Some(Wanted::Regex(text)),
+            Ok(_) => Some(text),
             Err(error) => {
                 let message = format!("`{text}` is no regular expression: {error}");
-                self.findings.push(reader.finding("regex", message));
+                self.findings.push(reader.finding(key, message));
                 None
             }
         }

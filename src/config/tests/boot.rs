@@ -119,6 +119,9 @@ fn needles_are_pictures_beside_the_profile_and_what_is_wrong_with_them_is_told()
         ("{ wait-for = { needle = \"next.png\", match = 20 } }", "`match` is a whole number of percent"),
         ("{ wait-for = { needle = \"next.png\", regex = \"x\" } }", "and only one"),
         ("{ wait-for = { needle = \"next.png\" }, lines = \"3\" }", "parts of a text, and this is a needle"),
+        ("{ wait-for = { serial = \"(\" } }", "`(` is no regular expression"),
+        ("{ wait-for = { serial = \"x\" }, lines = \"3\" }", "parts of a text, and this is the serial port"),
+        ("{ until = { serial = \"x\" }, press = \"<esc>\" }", "this needs a `regex` or a `needle`"),
         (
             "{ expect = [{ needle = \"next.png\", columns = \"3\" }] }",
             "parts of a text, and this is a needle",

@@ -97,6 +97,11 @@ impl LocalSite {
         let unfinished: Vec<String> =
             self.images().into_iter().filter(|name| name.starts_with('.')).collect();
         assert_eq!(unfinished, Vec::<String>::new(), "no file is half written");
+        // What ends with forge or with QEMU may do so a moment later.
+        let began = std::time::Instant::now();
+        while !self.processes().is_empty() && began.elapsed() < std::time::Duration::from_secs(60) {
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
         assert_eq!(self.processes(), Vec::<String>::new(), "nothing runs");
     }
 

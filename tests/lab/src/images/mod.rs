@@ -4,6 +4,7 @@
 //!   guest agent.
 //! - [`tiny`] is a kernel, busybox, dropbear and the guest agent with a NoCloud reader written in shell: it
 //!   answers on SSH within seconds under emulation, for matrices of faults and races.
+//! - [`tiny_uefi`] is the same for UEFI too.
 //! - [`install`] is a CD that installs the tiny guest without questions, for builds from an ISO.
 //!
 //! Invariants: an image in the cache is complete (it is made under another name and renamed) and belongs to its
@@ -17,6 +18,7 @@ pub(crate) mod command;
 mod debian;
 mod install;
 mod tiny;
+mod uefi;
 
 use std::path::{Path, PathBuf};
 
@@ -52,6 +54,24 @@ pub fn tiny(cache_root: &Path) -> anyhow::Result<TinyImage> {
 /// As [`debian`].
 pub fn install(cache_root: &Path) -> anyhow::Result<InstallMedium> {
     install::image(cache_root, &tiny(cache_root)?)
+}
+
+/// Returns the tiny guest that UEFI can start too, making it (and the tiny guest) when the cache lacks it: a few seconds.
+///
+/// Blocks: call it outside an async runtime or through `spawn_blocking`.
+///
+/// # Errors
+/// As [`debian`].
+pub fn tiny_uefi(cache_root: &Path) -> anyhow::Result<TinyImage> {
+    uefi::image(cache_root, &tiny(cache_root)?)
+}
+
+/// Returns the install medium of the tiny guest that UEFI can start too; as [`install`].
+///
+/// # Errors
+/// As [`debian`].
+pub fn install_uefi(cache_root: &Path) -> anyhow::Result<InstallMedium> {
+    install::image(cache_root, &tiny_uefi(cache_root)?)
 }
 
 /// Where images are kept: `$FORGE_LAB_CACHE`, else `lab-cache` in cargo's target folder.

@@ -1,0 +1,239 @@
+//! What goes wrong with a local QEMU, by the real program: it is told in QEMU's own words, nothing is left running, and
+//! no file has a final name. No guest is needed for it: the disk boots nothing.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::support::local_site::{LocalSite, Said};
+
+/// How long anything may take: far beyond what it needs, so that only a hang is an error.
+const LIMIT: Duration = Duration::from_secs(240);
+
+const PROFILE: &str = r#"schema = 1
+name = "bare"
+
+[os]
+family = "linux"
+
+[source]
+image = "blank.raw"
+
+[vm]
+memory = "64MiB"
+"#;
+
+/// A folder with a disk that boots nothing; `None`, with the reason printed, where there is no QEMU.
+#[expect(clippy::print_stderr, reason = "a test that is skipped says why")]
+fn site() -> Option<LocalSite> {
+    let there = |program| Command::new(program).arg("--version").output().is_ok();
+    if !there("qemu-system-x86_64") || !there("qemu-img") {
+        eprintln!("skipped: QEMU is not installed");
+        return None;
+    }
+    let site = LocalSite::new();
+    std::fs::write(site.path().join("blank.raw"), vec![0; 1 << 20]).expect("written");
+    site.write("bare.toml", PROFILE);
+    set_target(&site, "accel = \"tcg\"");
+    Some(site)
+}
+
+fn set_target(site: &LocalSite, more: &str) {
+    site.write("forge.toml", &format!("[targets.local]\ntype = \"qemu\"\nimages = \"images\"\n{more}\n"));
+}
+
+/// A program of these lines for the shell.
+fn script(site: &LocalSite, name: &str, lines: &str) -> PathBuf {
+    let path = site.path().join(name);
+    std::fs::write(&path, format!("#!/bin/sh\n{lines}\n")).expect("written");
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).expect("set");
+    path
+}
+
+/// Asserts that a build was refused before it began.
+fn assert_refused(site: &LocalSite, words: &[&str]) {
+    let said = site.run(&["build", "bare.toml"]);
+    assert_failed(site, &said, 3, words);
+    assert!(!site.path().join("output").exists(), "no evidence of a build that never began");
+}
+
+fn assert_failed(site: &LocalSite, said: &Said, code: i32, words: &[&str]) {
+    assert_eq!(said.code, Some(code), "{}", said.text);
+    for word in words {
+        assert!(said.text.contains(word), "{word}: {}", said.text);
+    }
+    assert_eq!(site.images(), Vec::<String>::new(), "no image");
+    site.assert_nothing_left();
+}
+
+/// A build under way, with what it says in a file.
+struct Build {
+    child: Child,
+    log: PathBuf,
+}
+
+impl Build {
+    fn start(site: &LocalSite) -> Self {
+        let log = site.path().join("said");
+        let file = std::fs::File::create(&log).expect("made");
+        let child = site
+            .command(&["build", "bare.toml"])
+            .stdin(Stdio::null())
+            .stdout(file.try_clone().expect("another"))
+            .stderr(file)
+            .spawn()
+            .expect("forge can be run");
+        Self { child, log }
+    }
+
+    fn said(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    fn says(&mut self, words: &str) {
+        let began = Instant::now();
+        while !self.said().contains(words) {
+            let ended = self.child.try_wait().expect("ours");
+            assert!(ended.is_none() && began.elapsed() < LIMIT, "{ended:?} {}", self.said());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    fn ended(mut self) -> Said {
+        let began = Instant::now();
+        let status = loop {
+            match self.child.try_wait().expect("ours") {
+                Some(status) => break status,
+                None if began.elapsed() > LIMIT => {
+                    self.child.kill().expect("ours");
+                    panic!("it did not end: {}", self.said());
+                }
+                None => std::thread::sleep(Duration::from_millis(20)),
+            }
+        };
+        Said { code: status.code(), text: self.said() }
+    }
+}
+
+/// The pid of the only VM's QEMU.
+fn qemu_pid(site: &LocalSite) -> Pid {
+    let folders = std::fs::read_dir(site.path().join("state/qemu/local")).expect("there").flatten();
+    let pids: Vec<i32> = folders
+        .filter_map(|folder| std::fs::read_to_string(folder.path().join("qemu.pid")).ok())
+        .filter_map(|text| text.trim().parse().ok())
+        .collect();
+    let [pid] = pids.as_slice() else { panic!("one VM: {pids:?}") };
+    Pid::from_raw(*pid)
+}
+
+#[test]
+fn what_a_local_qemu_lacks_is_told_before_anything_is_made() {
+    let Some(site) = site() else { return };
+    set_target(&site, "binary = \"no-such-qemu\"");
+    assert_refused(&site, &["`no-such-qemu` is not installed", "install it"]);
+
+    set_target(&site, "accel = \"tcg\"");
+    let uefi = "memory = \"64MiB\"\nmachine = \"i440fx\"\nefi-disk = { pre-enrolled-keys = true }";
+    site.write("bare.toml", &PROFILE.replace("memory = \"64MiB\"", uefi));
+    assert_refused(&site, &["no UEFI firmware with enrolled keys", "Secure Boot needs"]);
+
+    site.write("bare.toml", &PROFILE.replace("image =", "iso = \"no-such.iso\" #"));
+    assert_refused(&site, &["no-such.iso can't be opened", "the installer has no disk to write to"]);
+}
+
+#[test]
+fn a_corrupt_image_is_told_in_the_words_of_qemu_img() {
+    let Some(site) = site() else { return };
+    let mut corrupt = b"QFI\xfb\0\0\0\x03".to_vec();
+    corrupt.resize(4096, 0xff);
+    std::fs::write(site.path().join("blank.raw"), corrupt).expect("written");
+    assert_refused(&site, &["blank.raw is no disk image that can be read", "qemu-img: Could not open"]);
+}
+
+#[test]
+fn a_disk_that_is_full_is_told_in_the_words_of_qemu_img_and_the_vm_is_removed() {
+    let Some(site) = site() else { return };
+    // It may write no more than 32 KiB: the nearest to a full disk that needs no root. QEMU takes it for a limit of the
+    // format, and these are its words.
+    std::fs::create_dir(site.path().join("bin")).expect("made");
+    let real = which("qemu-img");
+    let lines = format!("trap '' XFSZ; ulimit -f 64; exec {} \"$@\"", real.display());
+    script(&site, "bin/qemu-img", &lines);
+    let path = std::env::var("PATH").expect("there is one");
+    let mut command = site.command(&["build", "bare.toml"]);
+    command.env("PATH", format!("{}:{path}", site.path().join("bin").display()));
+    let said = command.output().expect("forge can be run").into();
+    assert_failed(&site, &said, 1, &["could not be made", "qemu-img: ", "too large", "nothing is left"]);
+}
+
+fn which(program: &str) -> PathBuf {
+    let path = std::env::var_os("PATH").expect("there is one");
+    std::env::split_paths(&path)
+        .map(|folder| folder.join(program))
+        .find(|path| path.is_file())
+        .expect("found")
+}
+
+#[test]
+fn a_port_that_is_taken_is_told_and_the_vm_is_removed() {
+    let Some(site) = site() else { return };
+    let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("bound");
+    let port = listener.local_addr().expect("bound").port();
+    set_target(&site, &format!("accel = \"tcg\"\nssh-ports = \"{port}-{port}\""));
+    let said = site.run(&["build", "bare.toml"]);
+    assert_failed(&site, &said, 1, &[&format!("none of the ports {port}-{port} is free"), "nothing is left"]);
+}
+
+#[test]
+fn a_qemu_that_ends_at_once_is_told_in_its_own_words() {
+    let Some(site) = site() else { return };
+    let lines = format!(
+        "case \"$*\" in *-name*) echo 'qemu: no luck today' >&2; exit 1;; esac\nexec {} \"$@\"",
+        which("qemu-system-x86_64").display()
+    );
+    let qemu = script(&site, "unlucky-qemu", &lines);
+    set_target(&site, &format!("accel = \"tcg\"\nbinary = \"{}\"", qemu.display()));
+    let said = site.run(&["build", "bare.toml"]);
+    assert_failed(&site, &said, 1, &["could not be started", "qemu: no luck today", "nothing is left"]);
+
+    // So is an argument of the profile's that QEMU does not know.
+    set_target(&site, "accel = \"tcg\"");
+    let wrong = "memory = \"64MiB\"\nargs = \"-no-such-option\"";
+    site.write("bare.toml", &PROFILE.replace("memory = \"64MiB\"", wrong));
+    let said = site.run(&["build", "bare.toml"]);
+    assert_failed(&site, &said, 1, &["-no-such-option: invalid option"]);
+}
+
+#[test]
+fn a_qemu_that_is_killed_in_mid_build_ends_it_and_says_how_it_ended() {
+    let Some(site) = site() else { return };
+    let mut build = Build::start(&site);
+    build.says("waiting for SSH as");
+    kill(qemu_pid(&site), Signal::SIGKILL).expect("it runs");
+    let said = build.ended();
+    let words = ["the VM stopped before the guest answered", "SIGKILL", "nothing is left"];
+    assert_failed(&site, &said, 1, &words);
+}
+
+#[test]
+fn what_a_killed_build_left_is_removed_by_gc_and_its_qemu_is_gone_already() {
+    let Some(site) = site() else { return };
+    let mut build = Build::start(&site);
+    build.says("waiting for SSH as");
+    let qemu = qemu_pid(&site);
+    build.child.kill().expect("it runs");
+    build.child.wait().expect("ours");
+    let began = Instant::now();
+    while site.processes().iter().any(|line| line.contains("qemu")) {
+        assert!(began.elapsed() < LIMIT, "QEMU {qemu} outlives forge: {:?}", site.processes());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let left = std::fs::read_dir(site.path().join("state/qemu/local")).expect("there").count();
+    assert_eq!(left, 1, "the VM's folder is left");
+    let said = site.run(&["gc"]);
+    assert_failed(&site, &said, 0, &["vm-"]);
+}

@@ -1,0 +1,107 @@
+//! Disk images that are customised by the real program on the QEMU of this machine: under BIOS and UEFI, on different
+//! buses, to every format.
+
+use forge_lab::images;
+
+use crate::support::local_site::{LocalSite, checked};
+
+const PROFILE: &str = r#"schema = 1
+name = "custom"
+
+[os]
+family = "linux"
+
+[output]
+formats = ["qcow2", "raw", "vmdk"]
+
+[source]
+SOURCE
+
+[vm]
+memory = "384MiB"
+HARDWARE
+
+[deadlines]
+connect = "15m"
+"#;
+
+const LOOK: &str = r#"
+[[provision]]
+name = "look"
+shell = ["LOOK"]
+"#;
+
+/// A site for the tiny guest; `None`, with the reason printed, where there can be none.
+#[expect(clippy::print_stderr, reason = "a test that is skipped says why")]
+fn site(uefi: bool, hardware: &str, more: &str) -> anyhow::Result<Option<LocalSite>> {
+    if std::env::var_os("FORGE_LAB").is_none() {
+        eprintln!("skipped: it needs a real guest; `cargo lab test` runs it");
+        return Ok(None);
+    }
+    let make = if uefi { images::tiny_uefi } else { images::tiny };
+    let disk = make(&images::default_cache_root())?.disk;
+    let site = LocalSite::new();
+    let source = format!("image = {{ file = \"{}\", copy = {uefi} }}", disk.display());
+    let profile = PROFILE.replace("SOURCE", &source).replace("HARDWARE", hardware);
+    site.write("custom.toml", &format!("{profile}{more}"));
+    Ok(Some(site))
+}
+
+fn assert_images(site: &LocalSite, disks: &[(&str, u64)], more: &[&str]) {
+    let mut expected: Vec<String> = more.iter().map(|name| (*name).to_owned()).collect();
+    expected.extend(["tpl-custom.SHA256SUMS", "tpl-custom.manifest.json"].map(str::to_owned));
+    for (name, size) in disks {
+        for format in ["qcow2", "raw", "vmdk"] {
+            let file = format!("{name}.{format}");
+            assert_eq!(checked(&site.image(&file), format), *size, "{file}");
+            expected.push(file);
+        }
+    }
+    expected.sort();
+    assert_eq!(site.images(), expected);
+    site.assert_nothing_left();
+}
+
+#[test]
+fn a_tiny_guest_is_customised_on_an_older_board_to_every_format() -> anyhow::Result<()> {
+    let hardware = "machine = \"i440fx\"\ndisks = [{ slot = \"virtio0\", size = \"300MiB\" }]";
+    let look = LOOK.replace("LOOK", "echo size $(cat /sys/block/vda/size)");
+    let Some(site) = site(false, hardware, &look)? else { return Ok(()) };
+    let said = site.succeeds(&["build", "custom.toml"]);
+    assert!(said.contains("size 614400"), "{said}");
+    assert_images(&site, &[("tpl-custom", 300 << 20)], &[]);
+    Ok(())
+}
+
+#[test]
+fn a_tiny_guest_under_uefi_has_a_tpm_and_an_nvme_disk_and_its_variables_are_kept() -> anyhow::Result<()> {
+    let hardware = "bios = \"ovmf\"\ntpm = true\ndisks = [{ slot = \"scsi0\" }, { slot = \"nvme0\", size = \"16MiB\", serial = \"the-second\" }]";
+    let look =
+        "ls -d /sys/firmware/efi /sys/class/tpm/tpm0 /sys/block/nvme0n1; cat /sys/class/nvme/nvme0/serial";
+    let Some(site) = site(true, hardware, &LOOK.replace("LOOK", look))? else { return Ok(()) };
+    let said = site.succeeds(&["build", "custom.toml"]);
+    for words in ["/sys/firmware/efi", "/sys/class/tpm/tpm0", "/sys/block/nvme0n1", "the-second"] {
+        assert!(said.contains(words), "{words}: {said}");
+    }
+    let disks = [("tpl-custom", 264 << 20), ("tpl-custom-1", 16 << 20)];
+    assert_images(&site, &disks, &["tpl-custom.efivars.fd"]);
+    Ok(())
+}
+
+#[test]
+fn a_tiny_guest_without_a_signature_is_not_started_when_secure_boot_is_on() -> anyhow::Result<()> {
+    let hardware = "efi-disk = { pre-enrolled-keys = true }";
+    let boot = r#"
+[boot]
+steps = [{ expect = [
+  { text = "Access Denied", fail = "the firmware refused it" },
+  { text = "Security Violation", fail = "the firmware refused it" },
+], within = "5m" }]
+"#;
+    let Some(site) = site(true, hardware, boot)? else { return Ok(()) };
+    let said = site.run(&["build", "custom.toml"]);
+    assert_eq!(said.code, Some(1), "{}", said.text);
+    assert!(said.text.contains("the firmware refused it"), "{}", said.text);
+    site.assert_nothing_left();
+    Ok(())
+}

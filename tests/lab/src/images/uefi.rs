@@ -1,0 +1,105 @@
+//! The tiny guest for UEFI too: its disk with a second partition behind the first, which holds GRUB where UEFI looks.
+//!
+//! Neither GRUB nor kernel bear a signature that a firmware knows, so with Secure Boot on it does not start.
+
+use std::fs::{self, OpenOptions};
+use std::io::{Seek as _, SeekFrom, Write as _};
+use std::os::unix::fs::FileExt as _;
+use std::path::Path;
+
+use anyhow::{Context as _, ensure};
+
+use super::cache::{self, Recipe};
+use super::command::{command, run, version_line};
+use super::tiny::TinyImage;
+
+/// Where GRUB finds its menu when UEFI started it.
+const START: &str =
+    "search --no-floppy --label --set=root root\nset prefix=($root)/boot/grub\nconfigfile $prefix/grub.cfg\n";
+/// GRUB's modules.
+const MODULES: [&str; 13] = [
+    "part_msdos",
+    "fat",
+    "ext2",
+    "normal",
+    "configfile",
+    "linux",
+    "echo",
+    "test",
+    "search",
+    "search_label",
+    "sleep",
+    "halt",
+    "boot",
+];
+/// The partition's size in bytes.
+const PARTITION: u64 = 8 << 20;
+/// The partition type "EFI".
+const EFI: u8 = 0xef;
+/// Bytes in a sector.
+const SECTOR: u64 = 512;
+
+/// See [`super::tiny_uefi`].
+pub fn image(cache_root: &Path, tiny: &TinyImage) -> anyhow::Result<TinyImage> {
+    // The tiny guest's folder is named after its own recipe.
+    let source = tiny.disk.parent().and_then(Path::file_name).unwrap_or_default();
+    let recipe = Recipe::new("tiny-uefi")
+        .with(&source.to_string_lossy())
+        .with(START)
+        .with(&MODULES.join(" "))
+        .with(&version_line("grub-mkimage"));
+    let folder = cache::get_or_make(cache_root, recipe, |folder| make(folder, &tiny.disk))?;
+    Ok(TinyImage { disk: folder.join("disk.qcow2") })
+}
+
+fn make(folder: &Path, disk: &Path) -> anyhow::Result<()> {
+    let (raw, part) = (folder.join("disk.raw"), folder.join("esp"));
+    run(command("qemu-img").args(["convert", "-O", "raw"]).arg(disk).arg(&raw))?;
+    write_partition(folder, &part)?;
+    append(&raw, &fs::read(&part)?)?;
+    run(command("qemu-img")
+        .args(["convert", "-f", "raw", "-O", "qcow2"])
+        .arg(&raw)
+        .arg(folder.join("disk.qcow2")))?;
+    fs::remove_file(&raw)?;
+    fs::remove_file(&part)?;
+    Ok(())
+}
+
+/// A FAT file system with GRUB.
+fn write_partition(folder: &Path, target: &Path) -> anyhow::Result<()> {
+    let (start, loader) = (folder.join("start.cfg"), folder.join("loader.efi"));
+    fs::write(&start, START)?;
+    run(command("grub-mkimage")
+        .args(["-O", "x86_64-efi", "-p", "/boot/grub", "-c"])
+        .arg(&start)
+        .arg("-o")
+        .arg(&loader)
+        .args(MODULES))?;
+    let sectors = (PARTITION / SECTOR).to_string();
+    run(command("mformat").arg("-i").arg(target).args(["-C", "-T", &sectors, "-h", "2", "-s", "32", "::"]))
+        .context("the UEFI part of the tiny guest can't be made")?;
+    run(command("mmd").arg("-i").arg(target).args(["::/EFI", "::/EFI/BOOT"]))?;
+    run(command("mcopy").arg("-i").arg(target).arg(&loader).arg("::/EFI/BOOT/BOOTX64.EFI"))?;
+    fs::remove_file(&loader)?;
+    fs::remove_file(&start)?;
+    Ok(())
+}
+
+/// Puts a partition behind the end of a disk, as the second one.
+fn append(raw: &Path, partition: &[u8]) -> anyhow::Result<()> {
+    let mut disk = OpenOptions::new().read(true).write(true).open(raw)?;
+    let end = disk.seek(SeekFrom::End(0))?;
+    ensure!(end.is_multiple_of(1 << 20), "the disk is no whole number of MiB");
+    disk.write_all(partition)?;
+    disk.set_len(end + PARTITION)?;
+    let mut entry = [0_u8; 16];
+    // Addresses by cylinder, head and sector are out of use: the largest value says so.
+    entry[1..4].copy_from_slice(&[0xfe, 0xff, 0xff]);
+    entry[4] = EFI;
+    entry[5..8].copy_from_slice(&[0xfe, 0xff, 0xff]);
+    entry[8..12].copy_from_slice(&u32::try_from(end / SECTOR)?.to_le_bytes());
+    entry[12..16].copy_from_slice(&u32::try_from(PARTITION / SECTOR)?.to_le_bytes());
+    disk.write_all_at(&entry, 446 + 16)?;
+    Ok(())
+}
