@@ -5,9 +5,7 @@ use std::time::Duration;
 use forge_machine::CloneSelector;
 
 use super::{least, load, sound};
-use crate::config::load_profile;
 use crate::config::profile::{BootStep, CloudInit, Wanted};
-use crate::config::variables::Given;
 
 #[test]
 fn many_mistakes_in_one_file_are_all_told_with_their_places() {
