@@ -1,11 +1,12 @@
 //! Makes a plan: profile + site + facts + moment → plan, or everything that is wrong. Pure.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use forge_machine::facts::SourceFacts;
 use forge_machine::{
-    Bios, Capabilities, CloudInitDrive, EfiDisk, Facts, FactsQuery, Finish, Hardware, MachineSpec,
-    SourceSelector, SourceSpec, TpmState,
+    Bios, Capabilities, CloudInitDrive, DiskSpec, EfiDisk, Facts, FactsQuery, Finish, Hardware, MachineSpec,
+    NetworkSpec, SourceSelector, SourceSpec, TpmState,
 };
 
 use forge_http_seed::answers::Kind;
@@ -56,7 +57,9 @@ pub fn query(profile: &Profile, target: &Target) -> Result<FactsQuery, Finding> 
             let all_disks = profile.vm.disks.iter().chain(&profile.vm.state_disks);
             let mut bridges: Vec<String> =
                 profile.vm.networks.iter().filter_map(|each| each.bridge.clone()).collect();
-            if profile.vm.networks.iter().any(|each| each.bridge.is_none()) {
+            let is_new = !matches!(source, SourceSelector::Clone(_));
+            let plain = is_new && profile.vm.networks.is_empty();
+            if plain || profile.vm.networks.iter().any(|each| each.bridge.is_none()) {
                 bridges.extend(proxmox.bridge.clone());
             }
             bridges.sort();
@@ -271,6 +274,22 @@ fn machine(
     let source_spec = source_spec(profile, proxmox, source);
     disks(profile, input.capabilities, &source_spec, source, findings);
     let mut networks = vm.networks.clone();
+    let is_new = proxmox.is_some() && !matches!(source_spec, SourceSpec::Clone { .. });
+    // Proxmox gives a new VM no adapter of its own.
+    if is_new && networks.is_empty() {
+        networks.push(NetworkSpec { model: "virtio".into(), ..NetworkSpec::default() });
+    }
+    for (index, network) in networks.iter().enumerate() {
+        if proxmox.is_none() && network.mac.as_deref() == Some("repeatable") {
+            let setting = format!("vm.networks[{index}].mac");
+            let finding = located(
+                profile,
+                &setting,
+                "a repeatable address is made of a VMID, and this target has none",
+            );
+            findings.push(finding.help("name an address"));
+        }
+    }
     for network in &mut networks {
         if network.bridge.is_none() {
             network.bridge = proxmox.and_then(|target| target.bridge.clone());
@@ -283,8 +302,8 @@ fn machine(
         );
     }
     MachineSpec {
-        source: source_spec,
         isos: profile.source.isos.clone(),
+        iso_drives: forge_machine::IsoDrives::Drop,
         kernel: profile.source.kernel.as_ref().map(|kernel| kernel.files.clone()),
         hardware: if proxmox.is_some() { Hardware::default() } else { hardware(vm) },
         node,
@@ -294,16 +313,35 @@ fn machine(
         sockets: vm.sockets,
         cpu: vm.cpu.clone(),
         memory_mib: vm.memory_mib,
-        disks: if proxmox.is_some() {
-            vm.disks.iter().chain(&vm.state_disks).cloned().collect()
-        } else {
-            vm.disks.clone()
-        },
+        disks: if proxmox.is_some() { new_disks(vm, &source_spec, is_new) } else { vm.disks.clone() },
         networks,
         agent: vm.agent,
         cloud_init: cloud_init_drive(profile, input, source, findings),
-        extra: if proxmox.is_some() { vm.proxmox.clone() } else { vm.qemu.clone() },
+        extra: if proxmox.is_some() { keys(profile, is_new) } else { vm.qemu.clone() },
+        source: source_spec,
     }
+}
+
+/// The disks on Proxmox. A new VM's are on the storage of `[vm]`; an image becomes the first, which is `scsi0` when
+/// none is named.
+fn new_disks(vm: &profile::Vm, source: &SourceSpec, is_new: bool) -> Vec<DiskSpec> {
+    let mut disks: Vec<DiskSpec> = vm.disks.iter().chain(&vm.state_disks).cloned().collect();
+    if matches!(source, SourceSpec::Image { .. }) && vm.disks.is_empty() {
+        disks.insert(0, DiskSpec { slot: "scsi0".into(), ..DiskSpec::default() });
+    }
+    for disk in disks.iter_mut().filter(|disk| is_new && disk.storage.is_none()) {
+        disk.storage.clone_from(&vm.storage);
+    }
+    disks
+}
+
+/// Keys by Proxmox's names. A new VM is told which system it is for, since Proxmox chooses devices after that.
+fn keys(profile: &Profile, is_new: bool) -> BTreeMap<String, String> {
+    let mut keys = profile.vm.proxmox.clone();
+    if is_new && profile.os.family == "linux" {
+        keys.entry("ostype".into()).or_insert_with(|| "l26".into());
+    }
+    keys
 }
 
 /// The hardware in the port's own words; Proxmox VE reads it from its own keys.

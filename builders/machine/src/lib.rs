@@ -38,7 +38,9 @@ pub use port::{
     AddressReport, Artefact, Attachments, Capabilities, CloudInitSettings, Fetch, Hypervisor, Machine,
     MachineState, Orphan, Power, Standing, StopLadder, StopRung,
 };
-pub use source::{Algorithm, BootFile, Checksum, KernelSpec, Location, Medium, SourceSelector, SourceSpec};
+pub use source::{
+    Algorithm, BootFile, Checksum, IsoDrives, KernelSpec, Location, Medium, SourceSelector, SourceSpec,
+};
 pub use spec::{
     CloneSelector, CloudInitDrive, DiskSpec, FileFormat, Finish, MANIFEST_ENDING, MachineSpec, NetworkSpec,
     SUMS_ENDING, TAG_LATEST,

@@ -263,6 +263,13 @@ pub trait Hypervisor: std::fmt::Debug + Send + Sync {
     /// The work's own failure, in the target's words with the last lines of its log.
     async fn wait(&self, task: &TaskHandle) -> Result<(), PortError>;
 
+    /// What the target warned of in work that was waited for and succeeded, in its own words; each is told once. Asks
+    /// nobody.
+    fn warnings(&self, task: &TaskHandle) -> Vec<String> {
+        let _none = task;
+        Vec::new()
+    }
+
     /// Asks the target to stop submitted work. Finished or unknown work is no error. Effect.
     ///
     /// # Errors
@@ -375,6 +382,17 @@ pub trait Machine: std::fmt::Debug + Send + Sync {
     /// # Errors
     /// [`PortError::TimedOut`] when it still runs after all allowed ways.
     async fn stop(&self, ladder: &StopLadder) -> Result<StopRung, PortError>;
+
+    /// Takes the media of the build out of the drives of a VM that is installed, so that it can't start from them again:
+    /// out of the drives of a running one, with the drives of a stopped one where these are not to stay. Effect,
+    /// idempotent. Nothing to do where the installer starts once only.
+    ///
+    /// # Errors
+    /// The target's refusal.
+    async fn eject(&self, spec: &MachineSpec) -> Result<(), PortError> {
+        let _starts_once = spec;
+        Ok(())
+    }
 
     /// Takes the build's traces off the stopped VM: seed attachments, cloud-init user and keys. Effect,
     /// idempotent. The VM's identity (SMBIOS UUID) stays.

@@ -141,6 +141,35 @@ impl fmt::Display for Location {
     }
 }
 
+/// What becomes of the drives of a build's media when the artefact is made. By profile: `source.iso-drives`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum IsoDrives {
+    /// They go.
+    #[default]
+    Drop,
+    /// They stay, empty.
+    Empty,
+    /// They stay, with their media.
+    Keep,
+}
+
+impl IsoDrives {
+    /// The words of a profile.
+    pub const NAMES: [&str; 3] = ["drop", "empty", "keep"];
+
+    /// By its word.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        match name {
+            "drop" => Some(Self::Drop),
+            "empty" => Some(Self::Empty),
+            "keep" => Some(Self::Keep),
+            _ => None,
+        }
+    }
+}
+
 /// A file that a build reads: an install medium, a disk image, a kernel.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

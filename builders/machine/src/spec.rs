@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::hardware::Hardware;
-use crate::source::{BootFile, KernelSpec, Medium, SourceSpec};
+use crate::source::{BootFile, IsoDrives, KernelSpec, Medium, SourceSpec};
 
 /// How a profile names the VM to clone.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -88,6 +88,9 @@ pub struct MachineSpec {
     pub source: SourceSpec,
     /// The media in its CD-ROM drives; the first is the one to install from.
     pub isos: Vec<Medium>,
+    /// What becomes of those drives.
+    #[serde(default)]
+    pub iso_drives: IsoDrives,
     /// The kernel that the first start takes instead of a boot loader.
     pub kernel: Option<KernelSpec>,
     /// Firmware, chipset, TPM and the like.
@@ -125,6 +128,7 @@ impl MachineSpec {
         Self {
             source,
             isos: Vec::new(),
+            iso_drives: IsoDrives::Drop,
             kernel: None,
             hardware: Hardware::default(),
             node: node.into(),

@@ -4,6 +4,7 @@ use forge_machine::{Facts, Finding, MachineSpec, SourceSpec};
 
 use crate::config::ProxmoxConfig;
 use crate::discovery::{bridge_of, did_you_mean, suggest};
+use crate::newvm;
 use crate::params::{RESERVED_KEYS, is_state_slot};
 use crate::schema::{Fault, Release};
 use crate::vmconfig::{PropertyString, format_size, is_drive_slot};
@@ -133,25 +134,12 @@ pub fn cpu(spec: &MachineSpec, offered: &[String]) -> Option<Finding> {
 }
 
 fn source(spec: &MachineSpec, facts: &Facts, findings: &mut Vec<Finding>) {
-    if !spec.isos.is_empty() {
-        let message = "this version of forge attaches no media on Proxmox VE";
-        findings.push(Finding::fatal("source.iso", message, "attach them to the boot VM"));
-    }
     if spec.kernel.is_some() {
         let message = "Proxmox VE starts no kernel without a boot loader";
         findings.push(Finding::fatal("source.kernel", message, "drive the boot menu with `[boot]`"));
     }
     match &spec.source {
-        SourceSpec::Image { image, .. } => findings.push(Finding::fatal(
-            "source.image",
-            format!("this version of forge does not start from {image} on Proxmox VE"),
-            "clone a boot VM instead (`source.clone`)",
-        )),
-        SourceSpec::New => findings.push(Finding::fatal(
-            "source",
-            "this version of forge does not install from media on Proxmox VE",
-            "clone a boot VM instead (`source.clone`)",
-        )),
+        SourceSpec::Image { .. } | SourceSpec::New => new_vm(spec, findings),
         SourceSpec::Clone { full, name, .. } => {
             let Some(facts) = &facts.source else { return };
             if !full && !facts.template {
@@ -169,6 +157,26 @@ fn source(spec: &MachineSpec, facts: &Facts, findings: &mut Vec<Finding>) {
                 ));
             }
         }
+    }
+}
+
+/// What a VM that is made from nothing must have.
+fn new_vm(spec: &MachineSpec, findings: &mut Vec<Finding>) {
+    let key = |name: &str| spec.extra.get(name).map(String::as_str);
+    let has = |slot: &str| spec.disks.iter().any(|disk| disk.slot == slot);
+    if spec.is_install() && spec.isos.is_empty() && spec.kernel.is_none() {
+        let message = "a new VM has nothing to start from";
+        findings.push(Finding::fatal("source", message, "iso = \"local:iso/installer.iso\""));
+    }
+    if key("bios") == Some("ovmf") && !has("efidisk0") {
+        let message =
+            "UEFI without a disk for its variables forgets what the installer enters into its boot menu";
+        findings.push(Finding::warning("vm.bios", message, "efi-disk = {} in [vm]"));
+    }
+    let slots = newvm::slots(spec, None);
+    if slots.len() < spec.isos.len() {
+        let message = format!("there are drives for {} of {} media only", slots.len(), spec.isos.len());
+        findings.push(Finding::fatal("source.additional-isos", message, "leave some out"));
     }
 }
 
@@ -215,6 +223,8 @@ fn disks(config: &ProxmoxConfig, spec: &MachineSpec, facts: &Facts, findings: &m
     let names_storage = config.disk_storage.is_some()
         || !source.disks.is_empty()
         || matches!(&spec.source, SourceSpec::Clone { storage: Some(_), .. });
+    let is_image = matches!(spec.source, SourceSpec::Image { .. });
+    let first = spec.disks.iter().position(|disk| !is_state_slot(&disk.slot)).unwrap_or(0);
     for (number, disk) in spec.disks.iter().enumerate() {
         if is_state_slot(&disk.slot) {
             continue;
@@ -239,12 +249,19 @@ fn disks(config: &ProxmoxConfig, spec: &MachineSpec, facts: &Facts, findings: &m
                 ),
                 "leave the size out, or ask for at least as much as the source has",
             )),
+            // An image brings its size along.
+            (None, None) if is_image && number == first && (names_storage || disk.storage.is_some()) => {}
+            (None, None) if is_image && number == first => findings.push(Finding::fatal(
+                format!("vm.disks[{number}].storage"),
+                format!("no storage is named for {}", disk.slot),
+                "name one in the target: storage = { disks = \"…\" }",
+            )),
             (None, None) => findings.push(Finding::fatal(
                 setting,
                 format!("the source has no disk {}", disk.slot),
                 "give a size to add one",
             )),
-            (None, Some(_)) if !names_storage => findings.push(Finding::fatal(
+            (None, Some(_)) if !names_storage && disk.storage.is_none() => findings.push(Finding::fatal(
                 setting,
                 format!("no storage is named for the new disk {}", disk.slot),
                 "name one in the target: storage = { disks = \"…\" }",
@@ -383,7 +400,7 @@ mod tests {
                     storage: None,
                 };
             }),
-            ("source.image", "x.qcow2", |spec| spec.source = SourceSpec::image("x.qcow2")),
+            ("source", "nothing to start from", |spec| spec.source = SourceSpec::New),
             ("template.cloud-init.storage", "does not take VM disks", |spec| {
                 spec.cloud_init =
                     Some(CloudInitDrive { slot: "ide2".into(), storage: "local".into(), inherited: false });

@@ -5,7 +5,8 @@
 
 use forge_machine::facts::SourceDisk;
 use forge_machine::{
-    CloneSelector, Facts, FactsQuery, Finding, Ownership, SourceFacts, SourceSelector, StorageFacts, VmRef,
+    CloneSelector, Facts, FactsQuery, Finding, Location, Ownership, SourceFacts, SourceSelector,
+    StorageFacts, VmRef,
 };
 
 use crate::api::client::Client;
@@ -53,24 +54,10 @@ pub async fn discover(
     )?;
     let mut findings = Vec::new();
     let nodes = usable_nodes(&all_nodes, config, query, &mut findings);
-    let source = match &query.source {
+    let mut source = match &query.source {
         SourceSelector::Clone(selector) => find_source(client, selector, &resources, &mut findings).await?,
-        SourceSelector::Image(_) => {
-            findings.push(Finding::fatal(
-                "source.image",
-                "this version of forge does not start from disk images on Proxmox VE",
-                "clone a boot VM instead (`source.clone`)",
-            ));
-            None
-        }
-        SourceSelector::New => {
-            findings.push(Finding::fatal(
-                "source",
-                "this version of forge does not install from media on Proxmox VE",
-                "clone a boot VM instead (`source.clone`)",
-            ));
-            None
-        }
+        SourceSelector::Image(image) => Some(nothing(&image.to_string(), &image.file_name())),
+        SourceSelector::New => Some(nothing("", "a new VM")),
     };
     let placed = match query.node {
         None => placement::place(client, &nodes, source.as_ref(), query).await?,
@@ -81,8 +68,14 @@ pub async fn discover(
         .clone()
         .filter(|node| all_nodes.iter().any(|entry| entry.node == *node))
         .or_else(|| placed.as_ref().map(|(node, _)| node.clone()))
-        .or_else(|| source.as_ref().map(|source| source.vm.node.clone()))
+        .or_else(|| source.as_ref().map(|source| source.vm.node.clone()).filter(|node| !node.is_empty()))
         .or_else(|| nodes.first().cloned());
+    // What is made anew is made there.
+    if let (Some(source), Some(node)) = (&mut source, &node)
+        && source.vm.node.is_empty()
+    {
+        source.vm.node.clone_from(node);
+    }
     let (storages, bridges, cpus) = match &node {
         Some(node) => tokio::try_join!(storages(client, node), bridges(client, node), cpus(client, node))?,
         None => (Vec::new(), None, Vec::new()),
@@ -114,7 +107,11 @@ pub async fn discover(
             findings.push(Finding::fatal("bridge", message, did_you_mean(bridge, &known, "bridges")));
         }
     }
-    let source_id = source.as_ref().map(|source| source.vm.id.as_str());
+    if let Some(node) = &node {
+        findings.extend(media_findings(client, node, query, &storages, version.major()).await?);
+    }
+    let cloned = matches!(query.source, SourceSelector::Clone(_));
+    let source_id = source.as_ref().filter(|_| cloned).map(|source| source.vm.id.as_str());
     findings.extend(grants.for_build(source_id, &wanted.storages, &wanted.bridges, query.needs_console));
     if query.needs_agent {
         findings.extend(grants.for_agent());
@@ -142,6 +139,96 @@ async fn cpus(client: &Client, node: &str) -> Result<Vec<String>, ApiError> {
             Ok(Vec::new())
         }
     }
+}
+
+/// What a VM that is no clone starts from: no disks yet, no adapters, and Proxmox's defaults (pve-docs, qm.conf).
+fn nothing(id: &str, name: &str) -> SourceFacts {
+    SourceFacts {
+        vm: VmRef::new(id, ""),
+        name: name.to_owned(),
+        template: false,
+        running: false,
+        disks: Vec::new(),
+        cloud_init: None,
+        agent: true,
+        networks: Vec::new(),
+        memory_mib: 512,
+        cores: 1,
+    }
+}
+
+/// What is wrong with the media of a build: each is to be on the storage that it names, on this machine, or has to find
+/// a storage that takes it.
+async fn media_findings(
+    client: &Client,
+    node: &str,
+    query: &FactsQuery,
+    storages: &[StorageFacts],
+    release: u32,
+) -> Result<Vec<Finding>, ApiError> {
+    let image = match &query.source {
+        SourceSelector::Image(image) => Some(("source.image".to_owned(), image, "import")),
+        SourceSelector::Clone(_) | SourceSelector::New => None,
+    };
+    let isos = query.isos.iter().enumerate().map(|(number, iso)| match number {
+        0 => ("source.iso".to_owned(), iso, "iso"),
+        more => (format!("source.additional-isos[{}]", more - 1), iso, "iso"),
+    });
+    let mut findings = Vec::new();
+    for (setting, medium, content) in image.into_iter().chain(isos) {
+        let takes = |content: &str| {
+            let takes =
+                storages.iter().filter(|each| each.active && each.content.iter().any(|c| c == content));
+            takes.map(|each| each.name.as_str()).collect::<Vec<_>>()
+        };
+        match &medium.location {
+            Location::Volume(volume) => {
+                let storage = volume.split(':').next().unwrap_or_default();
+                let known: Vec<&str> = storages.iter().map(|each| each.name.as_str()).collect();
+                if !known.contains(&storage) {
+                    let message = format!("there is no storage `{storage}` on {node}");
+                    findings.push(Finding::fatal(
+                        setting,
+                        message,
+                        did_you_mean(storage, &known, "storages"),
+                    ));
+                    continue;
+                }
+                let there: Vec<String> = match client.volumes(node, storage, "").await {
+                    Ok(there) => there.into_iter().map(|each| each.volid).collect(),
+                    Err(ApiError::Denied { .. }) => continue,
+                    Err(error) => return Err(error),
+                };
+                if !there.contains(volume) {
+                    let alike: Vec<&str> = there
+                        .iter()
+                        .map(String::as_str)
+                        .filter(|each| each.contains(&format!(":{content}/")))
+                        .collect();
+                    let message = format!("`{volume}` is not on the storage");
+                    findings.push(Finding::fatal(setting, message, did_you_mean(volume, &alike, "there")));
+                }
+            }
+            Location::File(_) | Location::Url(_) if takes(content).is_empty() => {
+                let help = if content == "import" && release < 8 {
+                    "Proxmox VE takes uploaded disk images since 8.4: here name a disk that is there, \
+                     image = \"local-lvm:vm-9000-disk-0\""
+                } else {
+                    "as root on a node: pvesm set STORAGE --content …, with this type added"
+                };
+                let message = format!(
+                    "no active storage on {node} has the content type `{content}`, to put {medium} there"
+                );
+                findings.push(Finding::fatal(setting, message, help));
+            }
+            Location::File(path) if !path.is_file() => {
+                let help = "a volume of the target is written `local:iso/name.iso`";
+                findings.push(Finding::fatal(setting, format!("there is no file {}", path.display()), help));
+            }
+            Location::File(_) | Location::Url(_) => {}
+        }
+    }
+    Ok(findings)
 }
 
 /// What a clone build puts where.

@@ -4,7 +4,7 @@
 //! is being made (`lock: clone`), and a VMID may be taken by anything of any node, containers included, so a missing
 //! configuration alone does not mean that the id is free; only `nextid?vmid=` knows that, of the whole cluster.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
@@ -24,6 +24,8 @@ use crate::config::ProxmoxConfig;
 use crate::discovery::{self, vm_config};
 use crate::ids;
 use crate::machine::{LOCK_PATIENCE, ProxmoxMachine, power_of, task_handle};
+use crate::media;
+use crate::newvm;
 use crate::params::{self, TAG_BUILD, TAG_KEPT};
 use crate::permissions::Grants;
 use crate::placement;
@@ -35,6 +37,9 @@ pub struct Shared {
     pub(crate) client: Client,
     pub(crate) config: ProxmoxConfig,
     learnt: Mutex<Option<Learnt>>,
+    turns: media::Turns,
+    /// What tasks warned of that were waited for, by UPID, until it is told.
+    warnings: Mutex<BTreeMap<String, Vec<String>>>,
 }
 
 /// What was learnt together with the facts, for checking specs later.
@@ -108,7 +113,32 @@ impl ProxmoxHypervisor {
         let client = Client::new(&config).map_err(|source| {
             PortError::broken(format!("target `{}` can't be used", config.target), source)
         })?;
-        Ok(Self { shared: Arc::new(Shared { client, config, learnt: Mutex::new(None) }) })
+        Ok(Self {
+            shared: Arc::new(Shared {
+                client,
+                config,
+                learnt: Mutex::new(None),
+                turns: media::Turns::default(),
+                warnings: Mutex::default(),
+            }),
+        })
+    }
+
+    /// The same target, giving up tasks that say nothing new for this long instead of for [`crate::api::task::STALL`].
+    #[must_use]
+    pub fn stalling_after(self, stall: std::time::Duration) -> Self {
+        let Shared { client, config, .. } = self.shared.as_ref();
+        let client = client.clone().stalling_after(stall);
+        let config = config.clone();
+        Self {
+            shared: Arc::new(Shared {
+                client,
+                config,
+                learnt: Mutex::new(None),
+                turns: media::Turns::default(),
+                warnings: Mutex::default(),
+            }),
+        }
     }
 
     /// The API client, for what is beyond the port.
@@ -181,8 +211,8 @@ impl Hypervisor for ProxmoxHypervisor {
         Capabilities {
             name: "Proxmox VE",
             clones: true,
-            images: false,
-            isos: false,
+            images: true,
+            isos: true,
             new_disks: true,
             kernel_boot: false,
             cloud_init_drive: true,
@@ -207,18 +237,17 @@ impl Hypervisor for ProxmoxHypervisor {
         let learnt = self.shared.learnt.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(learnt) = learnt.as_ref() {
             findings.extend(learnt.grants.for_spec(spec));
+            let media = self.shared.config.iso_storage.as_deref();
+            findings.extend(learnt.grants.for_media(media, spec));
             findings.extend(check::cpu(spec, &learnt.cpus));
         }
         findings
     }
 
-    async fn prepare_media(&self, spec: &MachineSpec, _fetch: &dyn Fetch) -> Result<MachineSpec, PortError> {
-        match spec.media().next() {
-            None => Ok(spec.clone()),
-            Some(medium) => {
-                Err(PortError::Unsupported { backend: "Proxmox VE", what: format!("be given {medium}") })
-            }
-        }
+    async fn prepare_media(&self, spec: &MachineSpec, fetch: &dyn Fetch) -> Result<MachineSpec, PortError> {
+        let shared = &self.shared;
+        let preferred = shared.config.iso_storage.as_deref();
+        media::prepare(&shared.client, &shared.turns, preferred, spec, fetch).await
     }
 
     async fn propose_id(&self, spec: &MachineSpec, refused: &[VmRef]) -> Result<VmRef, PortError> {
@@ -239,18 +268,25 @@ impl Hypervisor for ProxmoxHypervisor {
         at: &VmRef,
         mark: &Ownership,
     ) -> Result<TaskHandle, PortError> {
-        let Some((source, body)) = params::clone(spec, at, mark) else {
-            return Err(PortError::Unsupported {
-                backend: "Proxmox VE",
-                what: "start from an image file".to_owned(),
-            });
+        let spec = &params::with_addresses(spec, at);
+        let (action, path, body, node) = match params::clone(spec, at, mark) {
+            Some((source, body)) => {
+                let path = path(&["nodes", &source.node, "qemu", &source.id, "clone"]);
+                (format!("clone {source} to VM {}", at.id), path, body, source.node)
+            }
+            None => {
+                let action = format!("create VM {} on {}", at.id, at.node);
+                let (storage, bridge) =
+                    (self.shared.config.disk_storage.as_deref(), self.shared.config.bridge.as_deref());
+                let body = newvm::create(spec, at, mark, storage, bridge);
+                let body = body.map_err(|detail| PortError::failed(action.clone(), detail))?;
+                (action, path(&["nodes", &at.node, "qemu"]), body.unwrap_or_default(), at.node.clone())
+            }
         };
-        let action = format!("clone {source} to VM {}", at.id);
-        let path = path(&["nodes", &source.node, "qemu", &source.id, "clone"]);
         let pace = Pace::start();
         loop {
             match self.shared.client.post(&path, &body).await {
-                Ok(reply) => return Ok(task_handle(&reply.data, &source.node)),
+                Ok(reply) => return Ok(task_handle(&reply.data, &node)),
                 Err(ApiError::IdTaken { .. }) => return Err(PortError::IdTaken { id: at.id.clone() }),
                 // The lock is the source's, or that of a VM which takes the id: nothing was done.
                 Err(error) if error.is_locked() && pace.elapsed() < LOCK_PATIENCE => {
@@ -273,9 +309,22 @@ impl Hypervisor for ProxmoxHypervisor {
         // Somebody was faster with the same wish.
         let moot = upid.kind == "qmstart" && exit.ends_with("already running");
         if is_success(&exit) || moot {
+            if exit.starts_with("WARNINGS") {
+                let mut warnings: Vec<String> = client.task_warnings(&upid).await;
+                if warnings.is_empty() {
+                    warnings.push(exit);
+                }
+                let mut told = self.shared.warnings.lock().unwrap_or_else(PoisonError::into_inner);
+                told.insert(task.id.clone(), warnings);
+            }
             return Ok(());
         }
         Err(client.task_failure(&upid, &exit).await.at(&action))
+    }
+
+    fn warnings(&self, task: &TaskHandle) -> Vec<String> {
+        let mut told = self.shared.warnings.lock().unwrap_or_else(PoisonError::into_inner);
+        told.remove(&task.id).unwrap_or_default()
     }
 
     async fn stop_task(&self, task: &TaskHandle) -> Result<(), PortError> {

@@ -25,6 +25,7 @@ pub mod hypervisor;
 mod ids;
 pub mod machine;
 pub mod media;
+pub mod newvm;
 pub mod params;
 pub mod permissions;
 mod placement;

@@ -10,8 +10,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use forge_machine::{
-    AddressReport, AgentChannel, Artefact, Attachments, Display, Finish, KeyChord, Machine, MachineSpec,
-    MachineState, Ownership, PortError, Power, SourceSpec, StopLadder, StopRung, TaskHandle, VmRef,
+    AddressReport, AgentChannel, Artefact, Attachments, Display, Finish, IsoDrives, KeyChord, Machine,
+    MachineSpec, MachineState, Ownership, PortError, Power, SourceSpec, StopLadder, StopRung, TaskHandle,
+    VmRef,
 };
 use serde_json::Value;
 use tokio::sync::OnceCell;
@@ -24,6 +25,7 @@ use crate::api::task::{Pace, Upid};
 use crate::api::types::{AgentInterface, AgentResult, StatusCurrent};
 use crate::discovery::vm_config;
 use crate::hypervisor::Shared;
+use crate::newvm;
 use crate::params::{self, DiskChange};
 use crate::vmconfig::VmConfig;
 
@@ -125,6 +127,7 @@ impl ProxmoxMachine {
     }
 
     async fn apply(&self, spec: &MachineSpec, mark: &Ownership, seed: &Attachments) -> Result<(), PortError> {
+        let spec = &params::with_addresses(spec, &self.at);
         let action = self.action("configure");
         let fault = |error: ApiError| error.at(&action);
         self.put_config(&params::identity(mark)).await.map_err(fault)?;
@@ -148,6 +151,10 @@ impl ProxmoxMachine {
             }
         }
         self.put_config(&params::after_disks(spec, &present)).await.map_err(fault)?;
+        if !spec.isos.is_empty() {
+            let source = self.source_of(spec).await.map_err(fault)?;
+            self.put_config(&newvm::isos(spec, &present, source.as_ref())).await.map_err(fault)?;
+        }
         // A drive that only the template needs is added when the guest has shut down: an empty one would be a second
         // seed beside the build's own.
         if seed.cloud_init.is_some()
@@ -156,6 +163,16 @@ impl ProxmoxMachine {
             self.allocate(&slot, &value).await.map_err(fault)?;
         }
         self.put_config(&params::attachments(seed, &present)).await.map_err(fault)
+    }
+
+    /// The configuration of the VM that was cloned, where it matters.
+    async fn source_of(&self, spec: &MachineSpec) -> Result<Option<VmConfig>, ApiError> {
+        match &spec.source {
+            SourceSpec::Clone { vm, .. } if spec.cloud_init.is_some() || !spec.isos.is_empty() => {
+                vm_config(self.client(), vm).await.map(Some)
+            }
+            _ => Ok(None),
+        }
     }
 
     async fn macs(&self) -> Result<&[String], ApiError> {
@@ -294,17 +311,29 @@ impl Machine for ProxmoxMachine {
         self.stop_gently(ladder).await
     }
 
+    async fn eject(&self, spec: &MachineSpec) -> Result<(), PortError> {
+        if spec.isos.is_empty() || spec.iso_drives == IsoDrives::Keep {
+            return Ok(());
+        }
+        let action = self.action("take the media out of");
+        let fault = |error: ApiError| error.at(&action);
+        let power = power_of(&self.status().await.map_err(fault)?);
+        let present = self.config().await.map_err(fault)?;
+        let source = self.source_of(spec).await.ok().flatten();
+        let change = match power {
+            Power::Stopped => newvm::gone(spec, &present, source.as_ref()),
+            Power::Running | Power::Paused => newvm::emptied(spec, &present, source.as_ref()),
+        };
+        self.put_config(&change).await.map_err(fault)
+    }
+
     async fn detach(&self, spec: &MachineSpec) -> Result<(), PortError> {
         let action = self.action("take the build's traces off");
         let fault = |error: ApiError| error.at(&action);
         let present = self.config().await.map_err(fault)?;
-        let source = match &spec.source {
-            SourceSpec::Clone { vm, .. } if spec.cloud_init.is_some() => {
-                // It may be gone by now: then what the build set is taken off.
-                vm_config(self.client(), vm).await.ok()
-            }
-            _ => None,
-        };
+        // It may be gone by now: then what the build set is taken off.
+        let source = self.source_of(spec).await.ok().flatten();
+        self.put_config(&newvm::gone(spec, &present, source.as_ref())).await.map_err(fault)?;
         self.put_config(&params::detach(spec, &present, source.as_ref())).await.map_err(fault)?;
         if let Some((slot, value)) = params::cloud_init_drive(spec, &present) {
             self.allocate(&slot, &value).await.map_err(fault)?;

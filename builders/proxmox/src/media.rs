@@ -17,7 +17,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
-use forge_machine::PortError;
+use forge_machine::{
+    Checksum, Fetch as PortFetch, Location, MachineSpec, Medium as PortMedium, PortError, SourceSpec,
+};
 
 use crate::api::client::Client;
 use crate::api::encode::{Params, path};
@@ -129,7 +131,11 @@ impl<'a> Courier<'a> {
     async fn check_volume(&self, volume: &str, digest: Option<(&str, &str)>) -> Result<(), PortError> {
         let missing = |why: &str| PortError::NotFound { what: format!("{volume} on {} ({why})", self.node) };
         let (storage, rest) = volume.split_once(':').ok_or_else(|| missing("it is no volume"))?;
-        let (content, name) = rest.split_once('/').ok_or_else(|| missing("it is no volume"))?;
+        // `local:iso/x.iso`; the disks of VMs are `local:9000/vm-9000-disk-0.qcow2` or `lvm:vm-9000-disk-0`.
+        let (content, name) = match rest.split_once('/') {
+            Some((content @ ("iso" | "import"), name)) => (content, name),
+            _ => ("images", rest),
+        };
         let there = self.volumes(storage, content).await?;
         if !there.iter().any(|each| each.volid == volume) {
             return Err(missing("the storage does not list it"));
@@ -333,6 +339,63 @@ impl<'a> Courier<'a> {
 
 fn is_mismatch(error: &ApiError) -> bool {
     matches!(error, ApiError::Refused { detail, .. } if detail.contains("checksum mismatch"))
+}
+
+/// Brings every ISO and the image of a spec to the storages of its node, and gives the spec with their volumes. May be dropped.
+///
+/// # Errors
+/// When one can't be had or brought there.
+pub async fn prepare(
+    client: &Client,
+    turns: &Turns,
+    preferred: Option<&str>,
+    spec: &MachineSpec,
+    fetch: &dyn PortFetch,
+) -> Result<MachineSpec, PortError> {
+    let mut prepared = spec.clone();
+    let image = match &mut prepared.source {
+        SourceSpec::Image { image, .. } => Some((image, "import")),
+        SourceSpec::Clone { .. } | SourceSpec::New => None,
+    };
+    for (medium, content) in image.into_iter().chain(prepared.isos.iter_mut().map(|iso| (iso, "iso"))) {
+        let by_engine = ByEngine { fetch, medium };
+        let courier = Courier::new(client, turns, &spec.node, preferred, &by_engine).await?;
+        let digest = match &medium.checksum {
+            Checksum::Digest { algorithm, hex } => Some((algorithm.name(), hex.as_str())),
+            Checksum::None | Checksum::File(_) => None,
+        };
+        let origin = match &medium.location {
+            Location::Url(url) => Origin::Url(url),
+            Location::File(file) => Origin::File(file),
+            Location::Volume(volume) => Origin::Volume(volume),
+        };
+        let volume = courier.bring(&Medium { origin, digest, content }).await?;
+        *medium = PortMedium { location: Location::Volume(volume), checksum: Checksum::None };
+    }
+    Ok(prepared)
+}
+
+/// The engine's downloads for one medium.
+struct ByEngine<'a> {
+    fetch: &'a dyn PortFetch,
+    medium: &'a PortMedium,
+}
+
+#[async_trait]
+impl Fetch for ByEngine<'_> {
+    async fn fetch(&self, _url: &str) -> Result<PathBuf, PortError> {
+        self.fetch.fetch(self.medium).await
+    }
+
+    fn tell(&self, what: &str) {
+        self.fetch.tell(what);
+    }
+}
+
+/// How the name ends that a medium of the web or of this machine has on a storage: `-debian-12.iso`.
+#[must_use]
+pub fn ending_of(medium: &PortMedium) -> String {
+    name_of(&medium.file_name(), "", "iso").trim_start_matches("forge-").to_owned()
 }
 
 /// The last part of a medium's name.

@@ -15,6 +15,8 @@ use forge_machine::{
 use crate::api::encode::{Params, escape};
 use crate::vmconfig::{Drive, Nic, PropertyString, VmConfig, format_size};
 
+/// The MAC address that follows from the VMID.
+const REPEATABLE: &str = "repeatable";
 /// The tag of a build VM.
 pub const TAG_BUILD: &str = "forge-build";
 /// The tag of a VM that was kept after a late failure.
@@ -192,7 +194,7 @@ pub fn after_disks(spec: &MachineSpec, present: &VmConfig) -> Params {
 }
 
 /// Whether a key is set when the VM is finished. Addresses are numbered.
-fn is_of_the_template(key: &str) -> bool {
+pub(crate) fn is_of_the_template(key: &str) -> bool {
     OF_THE_TEMPLATE.contains(&key)
         || (key.starts_with("ipconfig") && key[8..].bytes().all(|byte| byte.is_ascii_digit()))
 }
@@ -210,7 +212,7 @@ fn only(wanted: impl Fn(&str) -> bool, spec: &MachineSpec, present: &VmConfig) -
 }
 
 /// A disk's options by Proxmox's names.
-fn options(disk: &DiskSpec) -> BTreeMap<String, String> {
+pub(crate) fn options(disk: &DiskSpec) -> BTreeMap<String, String> {
     let mut options = disk.options.clone();
     if let Some(discard) = disk.discard {
         options.insert("discard".into(), if discard { "on" } else { "ignore" }.into());
@@ -243,7 +245,11 @@ fn agent(on: bool, present: &VmConfig) -> String {
 }
 
 /// A network adapter: the MAC address and every option stay that the profile does not name.
-fn network_adapter(wanted: &NetworkSpec, present: Option<&str>, default_bridge: Option<&str>) -> String {
+pub(crate) fn network_adapter(
+    wanted: &NetworkSpec,
+    present: Option<&str>,
+    default_bridge: Option<&str>,
+) -> String {
     let mut nic = present.map_or_else(|| Nic::parse(&wanted.model), Nic::parse);
     nic.model.clone_from(&wanted.model);
     let keeps_bridge = nic.bridge().is_some() && wanted.bridge.is_none();
@@ -260,6 +266,21 @@ fn network_adapter(wanted: &NetworkSpec, present: Option<&str>, default_bridge: 
         nic.options.set(key, value);
     }
     nic.to_string()
+}
+
+/// A spec with every MAC address that follows from the VMID: `repeatable` is 00:18:59 and then the VMID and the adapter's
+/// number in 24 bits, as Packer makes it, so that a VMID always has the same lease.
+#[must_use]
+pub fn with_addresses(spec: &MachineSpec, at: &VmRef) -> MachineSpec {
+    let mut spec = spec.clone();
+    let vmid: u32 = at.id.parse().unwrap_or(0);
+    for (number, network) in (0_u32..).zip(&mut spec.networks) {
+        if network.mac.as_deref() == Some(REPEATABLE) {
+            let [_, high, middle, low] = ((vmid << 5) | number).to_be_bytes();
+            network.mac = Some(format!("00:18:59:{high:02X}:{middle:02X}:{low:02X}"));
+        }
+    }
+    spec
 }
 
 /// What has to be done to one disk.
@@ -336,7 +357,7 @@ pub fn disks(
 }
 
 /// The value of a disk that is made: `local-lvm:20,cache=none`.
-fn new_disk(
+pub(crate) fn new_disk(
     spec: &MachineSpec,
     disk: &DiskSpec,
     present: &VmConfig,
@@ -356,7 +377,7 @@ fn new_disk(
 }
 
 /// A new disk's size is a bare number of GiB, fractions allowed.
-fn gib(bytes: u64) -> String {
+pub(crate) fn gib(bytes: u64) -> String {
     const GIB: u64 = 1 << 30;
     let whole = bytes / GIB;
     let thousandths = (bytes % GIB).saturating_mul(1000).div_ceil(GIB);

@@ -324,3 +324,19 @@ fn the_final_identity_is_name_tags_and_notes() {
     );
     assert_eq!(finish("tpl", &[], "notes").get("delete"), Some("tags"));
 }
+
+#[test]
+fn a_repeatable_address_follows_from_the_vmid_as_packer_makes_it() {
+    let named =
+        |mac: &str| NetworkSpec { model: "virtio".into(), mac: Some(mac.into()), ..NetworkSpec::default() };
+    let networks = vec![named("repeatable"), named("BC:24:11:00:00:01"), named("repeatable")];
+    let spec = MachineSpec { networks, ..spec() };
+    for (vmid, first, third) in [
+        ("100", "00:18:59:00:0C:80", "00:18:59:00:0C:82"),
+        ("9001", "00:18:59:04:65:20", "00:18:59:04:65:22"),
+    ] {
+        let with = with_addresses(&spec, &VmRef::new(vmid, "pve"));
+        let macs: Vec<&str> = with.networks.iter().filter_map(|each| each.mac.as_deref()).collect();
+        assert_eq!(macs, [first, "BC:24:11:00:00:01", third]);
+    }
+}

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use forge_machine::{Finding, MachineSpec};
+use forge_machine::{Finding, Location, MachineSpec, Medium};
 
 use crate::api::types::PermissionMap;
 
@@ -201,9 +201,31 @@ impl Grants {
         self.on(&local, "SDN.Use") || self.map.0.iter().any(by_name)
     }
 
+    /// What bringing media to a storage needs. `None` is whichever storage takes them: then one that may is enough.
+    #[must_use]
+    pub fn for_media(&self, storage: Option<&str>, spec: &MachineSpec) -> Vec<Finding> {
+        let brought = |medium: &&Medium| !matches!(medium.location, Location::Volume(_));
+        if !spec.media().any(|medium| brought(&medium)) {
+            return Vec::new();
+        }
+        let privilege = "Datastore.AllocateTemplate";
+        let path = storage.map_or_else(|| "/storage".to_owned(), |storage| format!("/storage/{storage}"));
+        let somewhere = storage.is_none()
+            && self
+                .map
+                .0
+                .iter()
+                .any(|(path, has)| path.starts_with("/storage/") && has.contains_key(privilege));
+        if somewhere || self.on(&path, privilege) {
+            return Vec::new();
+        }
+        vec![self.missing(privilege, &path, "put install media there", true)]
+    }
+
     /// What this very spec needs beyond [`Grants::for_build`].
     #[must_use]
     pub fn for_spec(&self, spec: &MachineSpec) -> Vec<Finding> {
+        let drives = !spec.isos.is_empty();
         let cpu = spec.cores.is_some() || spec.sockets.is_some() || spec.cpu.is_some();
         let added_drive = spec.cloud_init.as_ref().is_some_and(|drive| !drive.inherited);
         let mut findings = Vec::new();
@@ -214,6 +236,7 @@ impl Grants {
             (!spec.networks.is_empty(), "VM.Config.Network", "set the network adapters"),
             (spec.cloud_init.is_some(), "VM.Config.Cloudinit", "set user and keys on the cloud-init drive"),
             (added_drive, "VM.Config.CDROM", "add the cloud-init drive"),
+            (drives && !added_drive, "VM.Config.CDROM", "attach the media"),
         ] {
             if needed {
                 self.new_vm(privilege, purpose, &mut findings);

@@ -19,6 +19,7 @@ use crate::api::auth::{Login, TokenError};
 use crate::api::encode::Params;
 use crate::api::envelope::{Envelope, Refusal};
 use crate::api::error::{ApiError, Intent};
+use crate::api::task::STALL;
 use crate::api::tls::{self, TlsError};
 use crate::config::ProxmoxConfig;
 use crate::secret::Secret;
@@ -75,6 +76,7 @@ pub struct Client {
     peer: String,
     login: Arc<Login>,
     tls: Arc<rustls::ClientConfig>,
+    stall: Duration,
 }
 
 impl std::fmt::Debug for Client {
@@ -114,7 +116,7 @@ impl Client {
         let port = url.port().unwrap_or(if says_443 { 443 } else { DEFAULT_PORT });
         let origin = format!("https://{host}:{port}");
         let peer = format!("target `{}` ({origin})", config.target);
-        Ok(Self { http, origin, host, port, peer, login, tls: Arc::new(tls) })
+        Ok(Self { http, origin, host, port, peer, login, tls: Arc::new(tls), stall: STALL })
     }
 
     /// The target by name and address, for messages.
@@ -146,6 +148,17 @@ impl Client {
     pub fn renewing_tickets_after(mut self, time: Duration) -> Self {
         self.login = Arc::new(self.login.renewing_after(time));
         self
+    }
+
+    /// The same, giving up tasks that say nothing new for this long.
+    #[must_use]
+    pub fn stalling_after(self, stall: Duration) -> Self {
+        Self { stall, ..self }
+    }
+
+    /// How long a task may say nothing new.
+    pub(crate) fn stall(&self) -> Duration {
+        self.stall
     }
 
     /// The headers of a request, with a ticket that is fresh.

@@ -16,6 +16,13 @@ const SHORTEST: Duration = Duration::from_millis(50);
 const LONGEST: Duration = Duration::from_secs(1);
 /// How long a target that stopped answering is asked on, before waiting for its task is given up.
 const PATIENCE: Duration = Duration::from_secs(90);
+/// How long a task may say nothing new before it is given up, where the site says nothing else. What takes long tells its
+/// percents; the longest silence is that of a disk whose percents take long.
+pub const STALL: Duration = Duration::from_secs(15 * 60);
+/// How often a task that takes long is asked what it says, at most.
+const LISTEN_EVERY: Duration = Duration::from_secs(20);
+/// How much of a task's log is looked through for its warnings.
+const WARNING_LINES: u64 = 500;
 /// How much of a failed task's log is told.
 const LOG_LINES: u64 = 12;
 
@@ -128,14 +135,28 @@ impl Client {
 
     /// Waits until a task is over, and tells its exit status. May be dropped: the task goes on.
     ///
-    /// A target that does not answer for a while (a restart of its proxy) is asked again.
+    /// A target that does not answer for a while (a restart of its proxy) is asked again. However long a task takes, it is
+    /// given up only when its log stands still.
     ///
     /// # Errors
-    /// When the target can't be asked any more.
+    /// When the target can't be asked any more, or the task makes no progress.
     pub async fn await_task(&self, upid: &Upid) -> Result<String, ApiError> {
         let pace = Pace::start();
         let mut silent_since: Option<Instant> = None;
+        let (mut asked, mut moved, mut said) = (Instant::now(), Instant::now(), None);
         loop {
+            if asked.elapsed() >= LISTEN_EVERY.min(self.stall() / 4) {
+                asked = Instant::now();
+                let now = self.task_log_end(upid).await;
+                if now != said {
+                    (moved, said) = (Instant::now(), now);
+                } else if moved.elapsed() >= self.stall() {
+                    let last = said.map_or_else(|| "nothing".to_owned(), |(_, line)| format!("`{line}`"));
+                    let detail =
+                        format!("no progress for {} s; it said last: {last}", moved.elapsed().as_secs());
+                    return Err(ApiError::Refused { request: upid.describe(), detail });
+                }
+            }
             match self.task_status(upid).await {
                 Ok(status) if status.is_over() => {
                     return Ok(status.exitstatus.unwrap_or_else(|| "unexpected status".to_owned()));
@@ -180,6 +201,30 @@ impl Client {
             }
         }
         ApiError::from_text(&upid.describe(), exit, detail)
+    }
+
+    /// How long a task's log is and what its last line says; `None` while it can't be read.
+    async fn task_log_end(&self, upid: &Upid) -> Option<(u64, String)> {
+        let path = path(&["nodes", &upid.node, "tasks", &upid.text, "log"]);
+        let first = self.get_reply(&path, &Params::new().with("start", 0).with("limit", 1)).await.ok()?;
+        let total = first.total.unwrap_or(0);
+        let query = Params::new().with("start", total.saturating_sub(1)).with("limit", 1);
+        let last = self.get_reply(&path, &query).await.ok()?;
+        let lines: Vec<LogLine> = crate::api::client::decode("GET the task's log", last.data).ok()?;
+        Some((total, lines.into_iter().map(|line| line.t.trim().to_owned()).collect()))
+    }
+
+    /// What a task warned of while it succeeded, in its own words (`WARN: …`, pve-guest-common `RESTEnvironment::warn`).
+    pub async fn task_warnings(&self, upid: &Upid) -> Vec<String> {
+        let path = path(&["nodes", &upid.node, "tasks", &upid.text, "log"]);
+        let query = Params::new().with("start", 0).with("limit", WARNING_LINES);
+        let lines = async {
+            let data = self.get_reply(&path, &query).await?.data;
+            crate::api::client::decode::<Vec<LogLine>>("GET the task's log", data)
+        };
+        let lines = lines.await.unwrap_or_default();
+        let warnings = lines.iter().filter_map(|line| line.t.strip_prefix("WARN: "));
+        warnings.map(|text| text.trim().to_owned()).collect()
     }
 
     /// The last lines of a task's log; none when it can't be read. The default limit of the call is 50 lines

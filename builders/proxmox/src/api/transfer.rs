@@ -126,7 +126,8 @@ impl Client {
     /// See [`ApiError`].
     pub async fn volumes(&self, node: &str, storage: &str, content: &str) -> Result<Vec<Volume>, ApiError> {
         let path = path(&["nodes", node, "storage", storage, "content"]);
-        self.get(&path, &Params::new().with("content", content)).await
+        let query = if content.is_empty() { Params::new() } else { Params::new().with("content", content) };
+        self.get(&path, &query).await
     }
 
     /// Lets the node download a file, or check the one of that name that it has: with a digest a file that is there is

@@ -2,8 +2,8 @@
 
 use forge_lab::{ImportVm, LabConfig, PveVersion, StorageConfig};
 use forge_machine::{
-    Attachments, CloudInitDrive, CloudInitSettings, DiskSpec, Hypervisor as _, MachineSpec, NetworkSpec,
-    SourceSpec, VmRef,
+    Attachments, Checksum, CloudInitDrive, CloudInitSettings, DiskSpec, Fetch, Hypervisor as _, Location,
+    MachineSpec, Medium, NetworkSpec, PortError, SourceSpec, VmRef,
 };
 
 use crate::support::{bench, bench_with, mark, query, spec};
@@ -322,4 +322,62 @@ async fn a_clone_goes_to_the_node_and_the_storage_that_are_asked_for_full_or_lin
         assert!(vm.config["scsi0"].starts_with(expected), "{full} {node}: {}", vm.config["scsi0"]);
     }
     bench.lab.stop().await;
+}
+
+#[tokio::test]
+async fn a_boot_vm_finds_the_media_in_drives_of_their_own_and_the_template_has_none_of_them() {
+    let bench = bench().await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut isos = Vec::new();
+    for name in ["tools.iso", "more.iso"] {
+        let file = folder.path().join(name);
+        std::fs::write(&file, name.repeat(1000)).expect("ours");
+        isos.push(Medium::file(file));
+    }
+    bench.lab.import_iso("local", "there.iso", &folder.path().join("tools.iso")).expect("put there");
+    isos.push(Medium { location: Location::Volume("local:iso/there.iso".into()), checksum: Checksum::None });
+    let drive = CloudInitDrive { slot: "ide2".into(), storage: "local".into(), inherited: false };
+    let spec = MachineSpec { isos, cloud_init: Some(drive), ..spec() };
+    // A token that may not put media there is told so by the plan.
+    let (facts, _) = bench.pve.facts(&query()).await.expect("asked");
+    let told = bench.pve.check(&spec, &facts);
+    assert!(told.len() == 1 && told[0].message.contains("Datastore.AllocateTemplate"), "{told:?}");
+    let pve = bench.with_media(false);
+    let (facts, _) = pve.facts(&query()).await.expect("asked");
+    assert_eq!(pve.check(&spec, &facts), []);
+    let prepared = pve.prepare_media(&spec, &Nobody).await.expect("brought");
+    let volumes: Vec<String> = prepared.isos.iter().map(ToString::to_string).collect();
+    assert!(volumes[0].starts_with("local:iso/forge-") && volumes[0].ends_with("-tools.iso"), "{volumes:?}");
+    assert_eq!(volumes[2], "local:iso/there.iso");
+    let mark = mark(5);
+    let at = bench.clone_vm(&mark).await;
+    let machine = bench.pve.machine(&at);
+    for _ in 0..2 {
+        machine.configure(&prepared, &mark, &Attachments::default()).await.expect("configured");
+        for (slot, volume) in ["ide3", "ide0", "ide1"].iter().zip(&volumes) {
+            let drive = bench.config_of(&at, slot).unwrap_or_default();
+            assert!(drive.starts_with(volume.as_str()) && drive.contains("media=cdrom"), "{slot}: {drive}");
+        }
+    }
+    // Taking off knows the spec of the plan, before the media had their places.
+    for _ in 0..2 {
+        machine.detach(&spec).await.expect("detached");
+        for slot in ["ide3", "ide0", "ide1"] {
+            assert_eq!(bench.config_of(&at, slot), None, "{slot}");
+        }
+        assert!(bench.config_of(&at, "ide2").is_some_and(|drive| drive.contains("cloudinit")));
+    }
+    bench.lab.stop().await;
+}
+
+/// All media of these tests are here.
+struct Nobody;
+
+#[async_trait::async_trait]
+impl Fetch for Nobody {
+    async fn fetch(&self, medium: &Medium) -> Result<std::path::PathBuf, PortError> {
+        Err(PortError::NotFound { what: medium.to_string() })
+    }
+
+    fn tell(&self, _what: &str) {}
 }

@@ -1,5 +1,8 @@
 //! A build's way over the port, without a guest.
 
+use std::time::Duration;
+
+use forge_lab::Fault;
 use forge_machine::{
     Artefact, Attachments, BuildState, CloudInitDrive, CloudInitSettings, DiskSpec, Finish, Hypervisor as _,
     NetworkSpec, Ownership, PortError, Power, Standing, StopRung,
@@ -152,5 +155,35 @@ async fn a_taken_id_is_told_as_such() {
     let at = bench.clone_vm(&mark(5)).await;
     let error = bench.pve.submit_create(&spec(), &at, &mark(6)).await.expect_err("taken");
     assert!(matches!(&error, PortError::IdTaken { id } if *id == at.id), "{error:?}");
+    bench.lab.stop().await;
+}
+
+#[tokio::test]
+async fn what_a_task_warns_of_is_told_and_no_failure() {
+    let bench = bench().await;
+    let text = "the guest's disk is on a slow storage".to_owned();
+    bench.lab.faults().on("POST", "/nodes/*/qemu/*/clone").then(Fault::TaskWarn { text: text.clone() });
+    let at = bench.pve.propose_id(&spec(), &[]).await.expect("an id");
+    let task = bench.pve.submit_create(&spec(), &at, &mark(1)).await.expect("submitted");
+    bench.pve.wait(&task).await.expect("a warning is no failure");
+    assert_eq!(bench.pve.warnings(&task), [text]);
+    assert_eq!(bench.pve.warnings(&task), Vec::<String>::new(), "told once");
+    bench.lab.stop().await;
+}
+
+#[tokio::test]
+async fn a_task_is_given_up_when_it_says_nothing_new_and_not_before() {
+    let bench = bench().await;
+    let stall = Duration::from_secs(2);
+    let pve = bench.pve.stalling_after(stall);
+    let hung = bench.lab.faults().on("POST", "/nodes/*/qemu/*/clone").call(1).then(Fault::TaskHang);
+    let at = pve.propose_id(&spec(), &[]).await.expect("an id");
+    let task = pve.submit_create(&spec(), &at, &mark(1)).await.expect("submitted");
+    let began = std::time::Instant::now();
+    let error = pve.wait(&task).await.expect_err("it never ends");
+    assert!(began.elapsed() >= stall, "not before");
+    assert!(format!("{error}").contains("no progress for"), "{error}");
+    pve.stop_task(&task).await.expect("stopped");
+    drop(hung);
     bench.lab.stop().await;
 }

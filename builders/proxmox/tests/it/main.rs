@@ -9,6 +9,7 @@ mod faults;
 mod hardware;
 mod lifecycle;
 mod media;
+mod newvm;
 mod raw;
 mod readme;
 mod screen;
