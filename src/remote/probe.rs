@@ -3,7 +3,9 @@
 //! Tries overlap: a new connection is made twice a second while older ones still wait. QEMU's user network accepts a
 //! first connection before the guest is up, lets it hang and resets it some 20 s later (measured); a SYN sent to an
 //! interface that is not up yet is lost and retried by the kernel only after 1, 3, 7 s. A single try would sit such
-//! a time out. The number of tries in flight stays below OpenSSH's `MaxStartups` (10).
+//! a time out. One patient try beside them is for an sshd that needs longer for its banner than they live. The number
+//! of tries in flight stays below OpenSSH's `MaxStartups` (10); an sshd that has not yet noticed which of them are gone
+//! may say all the same that it has too many, and is left alone for a while then.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -22,6 +24,8 @@ use super::route::{Route, Wire};
 const TRY_EVERY: Duration = Duration::from_millis(500);
 /// How long one try may go without a banner. A loaded sshd under emulation needs more than a second.
 const TRY_LIFE: Duration = Duration::from_secs(4);
+/// How long the patient try may: QEMU's network resets one that is not answered after some 20 s.
+const PATIENT_LIFE: Duration = Duration::from_secs(30);
 /// The same through proxies and bastions.
 const THROUGH_LIFE: Duration = Duration::from_secs(15);
 /// How long a port that says something other than a banner is listened to: less than until the next try.
@@ -46,6 +50,13 @@ pub enum Probe {
     NotSsh(String),
     /// Another failure of the connection, in the system's words.
     Failed(String),
+}
+
+impl Probe {
+    /// Whether it is an sshd that says that too many connections wait for a login (OpenSSH's `MaxStartups`).
+    pub(super) fn is_crowded(&self) -> bool {
+        matches!(self, Self::NotSsh(words) if words.contains("MaxStartups"))
+    }
 }
 
 impl fmt::Display for Probe {
@@ -93,8 +104,10 @@ pub(super) async fn knock(
     let mut tries = FuturesUnordered::new();
     tries.push(timeout(TRY_LIFE, attempt(address, &accepted)));
     let mut silent = false;
+    let mut patient = std::pin::pin!(be_patient(address, &accepted));
     loop {
         tokio::select! {
+            found = &mut patient => return Ok(found),
             Some(end) = tries.next() => match end {
                 Ok(answer) => return answer,
                 Err(_too_old) => {}
@@ -106,6 +119,16 @@ pub(super) async fn knock(
                 silent = true;
                 tries.push(timeout(TRY_LIFE, attempt(address, &accepted)));
             }
+        }
+    }
+}
+
+/// One try at a time that lives long; what goes wrong with it the others see too.
+async fn be_patient(address: SocketAddr, accepted: &AtomicBool) -> (Box<dyn Wire>, String) {
+    loop {
+        sleep(TRY_LIFE).await;
+        if let Ok(Ok(found)) = timeout(PATIENT_LIFE, attempt(address, accepted)).await {
+            return found;
         }
     }
 }
@@ -231,6 +254,32 @@ mod tests {
         });
         assert_eq!(probe(HOME, port, Duration::from_secs(20)).await, Probe::Banner("SSH-2.0-late".into()));
         server.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn an_sshd_that_needs_longer_than_most_tries_live_is_found_by_the_patient_one() {
+        let listener = TcpListener::bind((HOME, 0)).await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let server = tokio::spawn(async move {
+            loop {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                tokio::spawn(async move {
+                    sleep(TRY_LIFE + TRY_EVERY).await;
+                    // Most of them are gone by then.
+                    _ = stream.write_all(b"SSH-2.0-slow\r\n").await;
+                    sleep(TRY_LIFE).await;
+                });
+            }
+        });
+        assert_eq!(probe(HOME, port, PATIENT_LIFE * 2).await, Probe::Banner("SSH-2.0-slow".into()));
+        server.abort();
+    }
+
+    #[test]
+    fn an_sshd_that_has_too_many_connections_is_known() {
+        assert!(Probe::NotSsh("Exceeded MaxStartups".into()).is_crowded());
+        assert!(!Probe::NotSsh("220 mail".into()).is_crowded());
+        assert!(!Probe::Closed.is_crowded());
     }
 
     #[tokio::test]

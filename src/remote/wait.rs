@@ -28,6 +28,9 @@ use super::ssh::SshGuest;
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 /// The longest pause between two tries at a port.
 const LONGEST_PAUSE: Duration = Duration::from_millis(250);
+/// The pause after an sshd has said that too many connections wait for a login: a busy guest needs time to notice that
+/// they are gone.
+const CROWDED_PAUSE: Duration = Duration::from_secs(5);
 /// The pauses after a refused key. OpenSSH from 9.8 on shuts out an address whose refusals add up to 15 s of
 /// penalty at 5 s each, so they stay below that.
 const REFUSED_PAUSES: [Duration; 4] =
@@ -406,6 +409,9 @@ async fn pursue(search: &Search, board: &Board<'_>, address: SocketAddr) -> Opti
                     pause = FIRST_PAUSE;
                 } else {
                     pause = (pause * 3 / 2).min(LONGEST_PAUSE);
+                }
+                if probe.is_crowded() {
+                    pause = CROWDED_PAUSE;
                 }
                 last = probe.clone();
                 board.sight(address, Sight::Port(probe));
