@@ -1,7 +1,6 @@
 //! Makes a plan: profile + site + facts + moment → plan, or everything that is wrong. Pure.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 
 use forge_machine::facts::SourceFacts;
 use forge_machine::{
@@ -9,16 +8,14 @@ use forge_machine::{
     NetworkSpec, SourceSelector, SourceSpec, TpmState,
 };
 
-use forge_http_seed::answers::Kind;
-
-use super::late::LateName;
-use super::{AccessPlan, Deadlines, Delivery, Moment, Plan, Purpose, SeedPlan, VERSION};
-use crate::config::profile::{self, CloudInit, Profile, ProvisionerKind};
+use super::seeding::seed;
+use super::steps::step;
+use super::{AccessPlan, Deadlines, Moment, Plan, Purpose, VERSION};
+use crate::config::profile::{self, CloudInit, Profile};
 use crate::config::site::ProxmoxTarget;
 use crate::config::template::PlanName;
 use crate::config::{Finding, Target, TargetKind};
-use crate::provision::{Action, AnsibleWork, FileStep, LocalStep, LocalWork, ShellSource, ShellStep, Step};
-use crate::remote::Become;
+use crate::provision::{Action, LocalStep, LocalWork, Step};
 use crate::remote::Via;
 
 /// What must be asked of the target to plan a profile.
@@ -484,226 +481,6 @@ fn cloud_init_drive(
             }
             Some(CloudInitDrive { slot: slot.clone(), storage: storage?, inherited: false })
         }
-    }
-}
-
-fn seed(
-    profile: &Profile,
-    input: &Input<'_>,
-    machine: &MachineSpec,
-    source: &SourceFacts,
-    findings: &mut Vec<Finding>,
-) -> SeedPlan {
-    let (delivery, why) = delivery(profile, input, machine, source, findings);
-    let config = &input.target.seed;
-    let served = matches!(delivery, Delivery::Smbios | Delivery::Kernel | Delivery::Typed);
-    if delivery == Delivery::Typed && !types_seed(profile) {
-        let message = "the seed is to be typed, and no boot step types `{{ seed.url }}`";
-        findings.push(
-            located(profile, "boot", message).help(
-                "type it on the kernel's line: { type = ' \"ds=nocloud;s={{ seed.url }};dsmode=net\"' }",
-            ),
-        );
-    }
-    if !served && types_seed(profile) {
-        let message = format!(
-            "a boot step types the seed's address, and nothing is served with the delivery `{}`",
-            delivery.name()
-        );
-        findings.push(
-            located(profile, "boot", message)
-                .help("set `seed.delivery = [\"typed\"]`, or leave the boot step out"),
-        );
-    }
-    let host_address = input.capabilities.host_address.map(|address| address.to_string());
-    let bind = match (&config.address, input.capabilities.host_address) {
-        // Only guests of this machine ask, and QEMU's user network reaches loopback.
-        (None, Some(_)) => "127.0.0.1".to_owned(),
-        _ => config.bind.clone(),
-    };
-    SeedPlan {
-        delivery,
-        why,
-        bind,
-        ports: config.ports,
-        address: config.address.clone().or(host_address),
-        endpoint: input.facts.endpoint.clone(),
-        hostname: profile.seed.hostname.clone(),
-        user_data: profile.seed.user_data.clone(),
-        network_config: profile.seed.network_config.clone(),
-        answers: profile.seed.answers.clone(),
-        ip_config: profile.seed.ip_config.clone().unwrap_or_else(|| "ip=dhcp".into()),
-    }
-}
-
-/// Whether the command line of the kernel that is started names the seed's address.
-fn tells_seed(profile: &Profile) -> bool {
-    profile.source.kernel.as_ref().is_some_and(|kernel| {
-        kernel.cmdline.to_late(|_| String::new()).names().any(|name| name == LateName::SeedUrl)
-    })
-}
-
-fn types_seed(profile: &Profile) -> bool {
-    super::boot::types(&profile.boot, LateName::SeedUrl)
-}
-
-/// The backend's warning that the token may not set the SMBIOS serial.
-fn smbios_denied(findings: &[forge_machine::Finding]) -> Option<&forge_machine::Finding> {
-    findings.iter().find(|found| !found.fatal && found.message.contains("VM.Config.HWType"))
-}
-
-/// The best rung that is allowed and possible, and why it is this one.
-fn delivery(
-    profile: &Profile,
-    input: &Input<'_>,
-    machine: &MachineSpec,
-    source: &SourceFacts,
-    findings: &mut Vec<Finding>,
-) -> (Delivery, String) {
-    let more_than_a_user = profile.seed.more_than_a_user;
-    let possible = |rung: Delivery| -> Result<&'static str, String> {
-        match rung {
-            Delivery::CloudInitDrive => {
-                if !input.capabilities.cloud_init_drive {
-                    Err(format!("{} has no cloud-init drive", input.capabilities.name))
-                } else if profile.seed.answers.is_some() {
-                    Err("an installer does not read its answers from there".into())
-                } else if machine.cloud_init.is_none() {
-                    Err(format!("{} has no cloud-init drive, and the profile adds none", source.name))
-                } else if more_than_a_user {
-                    Err("the drive carries a user and a key, and the profile gives more user-data".into())
-                } else if !profile.access.create {
-                    Err("the drive makes the user, and the profile has one already (`access.create = false`)"
-                        .into())
-                } else {
-                    Ok("the VM has a cloud-init drive: no HTTP and no typing")
-                }
-            }
-            Delivery::Smbios if profile.seed.answers.is_some() && profile.seed.kind != Kind::Autoinstall => {
-                Err("an installer does not read its answers from there".into())
-            }
-            Delivery::Kernel if tells_seed(profile) => {
-                Ok("the kernel is started with the address of its answers: no typing")
-            }
-            Delivery::Kernel => Err("no `source.cmdline` with `{{ seed.url }}`".into()),
-            Delivery::Smbios if input.capabilities.smbios_serial => match smbios_denied(&input.findings) {
-                Some(denied) => Err(denied.message.clone()),
-                None => Ok("the SMBIOS serial carries the NoCloud address: no typing"),
-            },
-            Delivery::Smbios => Err(format!("{} can't set the SMBIOS serial", input.capabilities.name)),
-            Delivery::Disc if input.capabilities.seed_disc => {
-                Ok("a disc holds the seed: no network and no typing")
-            }
-            Delivery::Disc => {
-                Err(format!("{} can't be given a disc by this version", input.capabilities.name))
-            }
-            Delivery::Typed if types_seed(profile) => Ok("the boot steps type the NoCloud address"),
-            Delivery::Typed => Err("no boot step types `{{ seed.url }}`".into()),
-            Delivery::None => Ok("the source has its own user and key"),
-        }
-    };
-    let all = [
-        Delivery::CloudInitDrive,
-        Delivery::Smbios,
-        Delivery::Kernel,
-        Delivery::Disc,
-        Delivery::Typed,
-        Delivery::None,
-    ];
-    let named = |name: &String| all.into_iter().find(|rung| rung.name() == name);
-    let chosen: Vec<Delivery> = if profile.seed.delivery.is_empty() {
-        if tells_seed(profile) {
-            vec![Delivery::Kernel]
-        } else if types_seed(profile) {
-            vec![Delivery::Typed]
-        } else {
-            vec![Delivery::CloudInitDrive, Delivery::Smbios, Delivery::Disc, Delivery::Typed]
-        }
-    } else {
-        profile.seed.delivery.iter().filter_map(named).collect()
-    };
-    let mut refused = Vec::new();
-    for rung in &chosen {
-        match possible(*rung) {
-            Ok(why) if refused.is_empty() => return (*rung, why.to_owned()),
-            Ok(why) => return (*rung, format!("{why} (not {})", refused.join("; not "))),
-            Err(reason) => refused.push(format!("{}: {reason}", rung.name())),
-        }
-    }
-    // A profile that insists on typing gets the more precise finding about its boot steps.
-    if chosen == [Delivery::Typed] {
-        return (Delivery::Typed, String::new());
-    }
-    let finding =
-        located(profile, "seed.delivery", "the seed can't reach the guest in any way that is allowed");
-    findings.push(finding.help(refused.join("; ")));
-    (Delivery::None, String::new())
-}
-
-/// How long a guest may take to be back after a reboot step without a limit of its own.
-const REBOOT_LIMIT: std::time::Duration = std::time::Duration::from_secs(600);
-/// How long a wait-for step without a limit of its own waits.
-const WAIT_LIMIT: std::time::Duration = std::time::Duration::from_secs(300);
-
-fn step(provisioner: &profile::Provisioner) -> Step {
-    let local = |what, dir: &PathBuf| {
-        Action::Local(LocalStep {
-            what,
-            env: provisioner.env.clone(),
-            valid_exit_codes: provisioner.valid_exit_codes.clone(),
-            timeout: provisioner.timeout,
-            dir: dir.clone(),
-        })
-    };
-    let action = match &provisioner.kind {
-        ProvisionerKind::Shell => Action::Shell(shell(provisioner)),
-        ProvisionerKind::ShellLocal { dir } => local(LocalWork::Shell(provisioner.script.clone()), dir),
-        ProvisionerKind::Exec { words, dir } => local(LocalWork::Exec(words.clone()), dir),
-        ProvisionerKind::Ansible { work, dir } => {
-            let become_root = provisioner.r#become != Become::No;
-            local(LocalWork::Ansible(AnsibleWork { become_root, ..work.clone() }), dir)
-        }
-        ProvisionerKind::File { direction, local, remote, content, mode } => Action::File(FileStep {
-            direction: *direction,
-            local: local.clone(),
-            remote: remote.clone(),
-            content: content.clone(),
-            mode: *mode,
-            become_root: provisioner.r#become,
-        }),
-        // Nobody but root may reboot.
-        ProvisionerKind::Reboot => Action::Reboot {
-            become_root: if provisioner.r#become == Become::No { Become::Auto } else { provisioner.r#become },
-            limit: provisioner.timeout.unwrap_or(REBOOT_LIMIT),
-        },
-        ProvisionerKind::WaitFor(condition) => {
-            Action::WaitFor { condition: condition.clone(), limit: provisioner.timeout.unwrap_or(WAIT_LIMIT) }
-        }
-        ProvisionerKind::Breakpoint(note) => Action::Breakpoint { note: note.clone() },
-    };
-    Step {
-        pause_before: provisioner.pause_before,
-        retries: provisioner.max_retries,
-        on_error: provisioner.on_error,
-        ..Step::new(provisioner.name.clone(), action)
-    }
-}
-
-fn shell(provisioner: &profile::Provisioner) -> ShellStep {
-    let source = match &provisioner.file {
-        Some(path) => ShellSource::Script { path: path.clone(), content: provisioner.script.clone() },
-        None => ShellSource::Inline(provisioner.script.lines().map(str::to_owned).collect()),
-    };
-    ShellStep {
-        env: provisioner.env.clone(),
-        become_root: provisioner.r#become,
-        valid_exit_codes: provisioner.valid_exit_codes.clone(),
-        timeout: provisioner.timeout,
-        expect_disconnect: provisioner.expect_disconnect,
-        interpreter: provisioner.interpreter.clone(),
-        work_dir: provisioner.work_dir.clone(),
-        start_retry: provisioner.start_retry,
-        ..ShellStep::new(provisioner.name.clone(), source)
     }
 }
 

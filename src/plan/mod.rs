@@ -8,6 +8,8 @@ mod boot;
 pub mod explain;
 pub mod late;
 pub mod make;
+mod seeding;
+mod steps;
 
 use std::path::PathBuf;
 use std::time::Duration;

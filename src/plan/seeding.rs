@@ -1,0 +1,165 @@
+//! How a guest gets its seed: the rung of the ladder, and why.
+
+use forge_http_seed::answers::Kind;
+use forge_machine::MachineSpec;
+use forge_machine::facts::SourceFacts;
+
+use super::late::LateName;
+use super::make::{Input, located};
+use super::{Delivery, SeedPlan};
+use crate::config::Finding;
+use crate::config::profile::Profile;
+
+/// How the guest gets its seed, and what it is.
+pub(super) fn seed(
+    profile: &Profile,
+    input: &Input<'_>,
+    machine: &MachineSpec,
+    source: &SourceFacts,
+    findings: &mut Vec<Finding>,
+) -> SeedPlan {
+    let (delivery, why) = delivery(profile, input, machine, source, findings);
+    let config = &input.target.seed;
+    let served = matches!(delivery, Delivery::Smbios | Delivery::Kernel | Delivery::Typed);
+    if delivery == Delivery::Typed && !types_seed(profile) {
+        let message = "the seed is to be typed, and no boot step types `{{ seed.url }}`";
+        findings.push(
+            located(profile, "boot", message).help(
+                "type it on the kernel's line: { type = ' \"ds=nocloud;s={{ seed.url }};dsmode=net\"' }",
+            ),
+        );
+    }
+    if !served && types_seed(profile) {
+        let message = format!(
+            "a boot step types the seed's address, and nothing is served with the delivery `{}`",
+            delivery.name()
+        );
+        findings.push(
+            located(profile, "boot", message)
+                .help("set `seed.delivery = [\"typed\"]`, or leave the boot step out"),
+        );
+    }
+    let host_address = input.capabilities.host_address.map(|address| address.to_string());
+    let bind = match (&config.address, input.capabilities.host_address) {
+        // Only guests of this machine ask, and QEMU's user network reaches loopback.
+        (None, Some(_)) => "127.0.0.1".to_owned(),
+        _ => config.bind.clone(),
+    };
+    SeedPlan {
+        delivery,
+        why,
+        bind,
+        ports: config.ports,
+        address: config.address.clone().or(host_address),
+        endpoint: input.facts.endpoint.clone(),
+        hostname: profile.seed.hostname.clone(),
+        user_data: profile.seed.user_data.clone(),
+        network_config: profile.seed.network_config.clone(),
+        answers: profile.seed.answers.clone(),
+        ip_config: profile.seed.ip_config.clone().unwrap_or_else(|| "ip=dhcp".into()),
+    }
+}
+
+/// Whether the command line of the kernel that is started names the seed's address.
+fn tells_seed(profile: &Profile) -> bool {
+    profile.source.kernel.as_ref().is_some_and(|kernel| {
+        kernel.cmdline.to_late(|_| String::new()).names().any(|name| name == LateName::SeedUrl)
+    })
+}
+
+fn types_seed(profile: &Profile) -> bool {
+    super::boot::types(&profile.boot, LateName::SeedUrl)
+}
+
+/// The backend's warning that the token may not set the SMBIOS serial.
+fn smbios_denied(findings: &[forge_machine::Finding]) -> Option<&forge_machine::Finding> {
+    findings.iter().find(|found| !found.fatal && found.message.contains("VM.Config.HWType"))
+}
+
+/// The best rung that is allowed and possible, and why it is this one.
+fn delivery(
+    profile: &Profile,
+    input: &Input<'_>,
+    machine: &MachineSpec,
+    source: &SourceFacts,
+    findings: &mut Vec<Finding>,
+) -> (Delivery, String) {
+    let more_than_a_user = profile.seed.more_than_a_user;
+    let possible = |rung: Delivery| -> Result<&'static str, String> {
+        match rung {
+            Delivery::CloudInitDrive => {
+                if !input.capabilities.cloud_init_drive {
+                    Err(format!("{} has no cloud-init drive", input.capabilities.name))
+                } else if profile.seed.answers.is_some() {
+                    Err("an installer does not read its answers from there".into())
+                } else if machine.cloud_init.is_none() {
+                    Err(format!("{} has no cloud-init drive, and the profile adds none", source.name))
+                } else if more_than_a_user {
+                    Err("the drive carries a user and a key, and the profile gives more user-data".into())
+                } else if !profile.access.create {
+                    Err("the drive makes the user, and the profile has one already (`access.create = false`)"
+                        .into())
+                } else {
+                    Ok("the VM has a cloud-init drive: no HTTP and no typing")
+                }
+            }
+            Delivery::Smbios if profile.seed.answers.is_some() && profile.seed.kind != Kind::Autoinstall => {
+                Err("an installer does not read its answers from there".into())
+            }
+            Delivery::Kernel if tells_seed(profile) => {
+                Ok("the kernel is started with the address of its answers: no typing")
+            }
+            Delivery::Kernel => Err("no `source.cmdline` with `{{ seed.url }}`".into()),
+            Delivery::Smbios if input.capabilities.smbios_serial => match smbios_denied(&input.findings) {
+                Some(denied) => Err(denied.message.clone()),
+                None => Ok("the SMBIOS serial carries the NoCloud address: no typing"),
+            },
+            Delivery::Smbios => Err(format!("{} can't set the SMBIOS serial", input.capabilities.name)),
+            Delivery::Disc if input.capabilities.seed_disc => {
+                Ok("a disc holds the seed: no network and no typing")
+            }
+            Delivery::Disc => {
+                Err(format!("{} can't be given a disc by this version", input.capabilities.name))
+            }
+            Delivery::Typed if types_seed(profile) => Ok("the boot steps type the NoCloud address"),
+            Delivery::Typed => Err("no boot step types `{{ seed.url }}`".into()),
+            Delivery::None => Ok("the source has its own user and key"),
+        }
+    };
+    let all = [
+        Delivery::CloudInitDrive,
+        Delivery::Smbios,
+        Delivery::Kernel,
+        Delivery::Disc,
+        Delivery::Typed,
+        Delivery::None,
+    ];
+    let named = |name: &String| all.into_iter().find(|rung| rung.name() == name);
+    let chosen: Vec<Delivery> = if profile.seed.delivery.is_empty() {
+        if tells_seed(profile) {
+            vec![Delivery::Kernel]
+        } else if types_seed(profile) {
+            vec![Delivery::Typed]
+        } else {
+            vec![Delivery::CloudInitDrive, Delivery::Smbios, Delivery::Disc, Delivery::Typed]
+        }
+    } else {
+        profile.seed.delivery.iter().filter_map(named).collect()
+    };
+    let mut refused = Vec::new();
+    for rung in &chosen {
+        match possible(*rung) {
+            Ok(why) if refused.is_empty() => return (*rung, why.to_owned()),
+            Ok(why) => return (*rung, format!("{why} (not {})", refused.join("; not "))),
+            Err(reason) => refused.push(format!("{}: {reason}", rung.name())),
+        }
+    }
+    // A profile that insists on typing gets the more precise finding about its boot steps.
+    if chosen == [Delivery::Typed] {
+        return (Delivery::Typed, String::new());
+    }
+    let finding =
+        located(profile, "seed.delivery", "the seed can't reach the guest in any way that is allowed");
+    findings.push(finding.help(refused.join("; ")));
+    (Delivery::None, String::new())
+}
