@@ -11,6 +11,7 @@ mod lab_faults;
 mod lab_kills;
 mod lab_matrix;
 mod lab_parallel;
+mod lab_prestage;
 mod lab_race;
 mod lab_seal;
 mod media;

@@ -1,0 +1,86 @@
+//! `forge prestage` against the lab: real bytes on a storage, by the node or by way of this machine.
+
+use forge_lab::LEAST_PRIVILEGES_PVE9;
+use sha2::{Digest as _, Sha256};
+
+use crate::support::lab_site::{LabSite, TOKEN};
+use crate::support::web::{Page, Web};
+
+fn hex(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// A token that may put media on storages; `download` lets the nodes download them, too.
+fn allow(site: &LabSite, download: bool) {
+    let mut privileges = [LEAST_PRIVILEGES_PVE9, &["Datastore.AllocateTemplate"]].concat();
+    if download {
+        privileges.push("Sys.AccessNetwork");
+    }
+    site.lab.set_token_access(TOKEN, &[("/", &privileges)]);
+}
+
+/// What the lab's storage holds of a medium.
+fn stored(site: &LabSite, name: &str) -> Vec<u8> {
+    let disk = site.lab.image_files().into_iter().next().expect("the boot VM has a disk");
+    let storage = disk.ancestors().nth(3).expect("STORAGE/images/VMID/DISK");
+    let media = std::fs::read_dir(storage.join("template/iso")).expect("there are media").flatten();
+    let found = media.map(|entry| entry.path()).find(|path| path.to_string_lossy().ends_with(name));
+    std::fs::read(found.expect("the storage has it")).expect("read")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn proxmox_gets_media_by_the_node_or_by_way_of_this_machine_and_once() -> anyhow::Result<()> {
+    let content = b"bytes of a medium".repeat(30_000);
+    let web =
+        Web::with([("one.iso", Page::new(content.clone())), ("two.iso", Page::new(content.clone()))]).await;
+    let site = LabSite::in_name_only().await?;
+    std::fs::write(site.path().join("mine.iso"), b"mine".repeat(1000))?;
+    site.write(
+        "media.toml",
+        &format!(
+            "schema = 1\nname = \"media\"\n[source]\nclone = \"boot-vm\"\n\
+             iso = {{ url = \"{}\", checksum = \"{}\" }}\nadditional-isos = [\"mine.iso\"]\n",
+            web.url("one.iso"),
+            hex(&content)
+        ),
+    );
+    // By the node; then it is there, and the node compares it.
+    allow(&site, true);
+    for how in [["by the node", "sent"], ["was there", "was there"]] {
+        let done = site.run(&["--cache-dir", "cache", "--json", "prestage", "media.toml"]).await;
+        assert_eq!(done.code, Some(0), "{}{}", done.stdout, done.stderr);
+        let staged: Vec<serde_json::Value> = done
+            .stdout
+            .lines()
+            .map(|line| serde_json::from_str(line).expect("JSON"))
+            .filter(|object: &serde_json::Value| object["event"] == "prestaged")
+            .collect();
+        assert_eq!([staged[0]["how"].as_str(), staged[1]["how"].as_str()], how.map(Some), "{}", done.stdout);
+        let place = format!("local:iso/forge-{}-one.iso", &hex(&content)[..20]);
+        assert_eq!(
+            (staged[0]["place"].as_str(), staged[0]["node"].as_str()),
+            (Some(place.as_str()), Some("pve"))
+        );
+    }
+    assert_eq!(stored(&site, "-one.iso"), content);
+    assert_eq!(stored(&site, "-mine.iso"), b"mine".repeat(1000));
+    assert_eq!(web.gets().len(), 1, "the node has downloaded it, once");
+    assert!(!site.path().join("cache/media").exists(), "nothing came by way of this machine");
+
+    // A token that may not let the node download: by way of this machine.
+    allow(&site, false);
+    let text = std::fs::read_to_string(site.path().join("media.toml"))?;
+    site.write("media.toml", &text.replace("one.iso", "two.iso"));
+    let done = site.run(&["--cache-dir", "cache", "prestage", "media.toml"]).await;
+    assert_eq!(done.code, Some(0), "{}{}", done.stdout, done.stderr);
+    assert!(done.stdout.contains("two.iso") && done.stdout.contains("sent"), "{}", done.stdout);
+    assert_eq!(stored(&site, "-two.iso"), content);
+
+    // One that may not put media there at all.
+    site.lab.set_token_access(TOKEN, &[("/", LEAST_PRIVILEGES_PVE9)]);
+    site.write("media.toml", &text.replace("one.iso", "gone.iso"));
+    let done = site.run(&["--cache-dir", "cache", "prestage", "media.toml"]).await;
+    assert!(done.code == Some(1) && done.stderr.contains("error: media: "), "{}{}", done.stdout, done.stderr);
+    site.close().await;
+    Ok(())
+}
