@@ -268,6 +268,14 @@ async fn a_breakpoint_shows_how_to_get_in_and_holds_up_nobody_who_is_not_there()
     let (result, lines) = go(&Step::new("stop", Action::Breakpoint { note: "look at it".into() })).await;
     result.unwrap();
     assert_eq!(lines[0], "look at it");
-    assert_eq!(lines[1], "to get in: ssh -i /tmp/no-such.key @local");
+    assert_eq!(lines[1], "to get in: ssh -i /tmp/no-such.key forge@local");
     assert!(lines[2].contains("goes on"), "{lines:?}");
+}
+
+#[test]
+fn a_guest_that_is_not_reached_over_the_network_has_no_address_for_programs() {
+    let parts = |described: &str| super::local::parts(described);
+    assert_eq!(parts("forge@192.0.2.7:2222"), ("forge".into(), "192.0.2.7".into(), 2222));
+    assert_eq!(parts("root@vm.example"), ("root".into(), "vm.example".into(), 22));
+    assert_eq!(parts("the guest agent of 9001"), (String::new(), String::new(), 0));
 }

@@ -52,7 +52,7 @@ impl LocalGuest {
 #[async_trait]
 impl Guest for LocalGuest {
     fn describe(&self) -> String {
-        "local".into()
+        "forge@local".into()
     }
 
     fn host_key(&self) -> Option<String> {
