@@ -108,9 +108,11 @@ async fn the_machine_id_is_emptied_and_d_bus_follows_it() {
 async fn cloud_init_is_cleaned_where_it_is_and_its_failure_is_told() {
     let root = Root::new();
     assert!(matches!(root.one("cloud-init", true).await, SealOutcome::Skipped(_)));
-    root.program("usr/bin/cloud-init", "echo \"$@\" >\"$FORGE_SEAL_ROOT/called\"");
+    root.program("usr/bin/timeout", "shift; exec \"$@\"");
+    root.program("usr/bin/cloud-init", "echo \"$@\" >>\"$FORGE_SEAL_ROOT/called\"; [ \"$1\" = clean ]");
     assert_eq!(root.one("cloud-init", true).await, SealOutcome::Done(String::new()));
-    assert_eq!(root.read("called").unwrap(), "clean --logs --seed\n");
+    let called = root.read("called").unwrap();
+    assert_eq!(called, "status --wait\nclean --logs --seed\n", "whatever its status, it is done then");
     root.program("usr/bin/cloud-init", "echo no space left; exit 1");
     let SealOutcome::Failed(text) = root.one("cloud-init", true).await else { panic!() };
     assert!(text.contains("no space left"), "{text}");
