@@ -231,3 +231,18 @@ async fn keys_and_power_answer_as_a_real_server() -> anyhow::Result<()> {
     lab.stop().await;
     Ok(())
 }
+
+#[tokio::test]
+async fn a_bridge_that_is_not_there_is_found_at_the_start_only() -> anyhow::Result<()> {
+    let (lab, client) = fast_lab().await?;
+    lab.import_vm(ImportVm { vmid: 9000, ..ImportVm::default() }).await?;
+    let set = client.call("PUT", &format!("{VM}/config"), "net0=virtio%2Cbridge%3Dvmbr99").await?;
+    assert_eq!(set.line(), "200 OK");
+    let start = client.call("POST", &format!("{VM}/status/start"), "").await?;
+    assert_eq!(start.line(), "200 OK");
+    let (exit, _) = client.task(&start).await?;
+    assert_eq!(exit, "bridge 'vmbr99' does not exist");
+    assert!(!lab.vm(9000).expect("there").running);
+    lab.stop().await;
+    Ok(())
+}
