@@ -156,7 +156,7 @@ impl Console {
 
     /// Opens the console of a VM and waits for its first picture, at most 10 s. When its connection is lost while the VM
     /// runs (a proxy restarts, a ticket ends), the display is asked for again, for up to 30 s each time; until then the
-    /// last picture stays, waits go on, and keys that were under way are lost. May be dropped.
+    /// last picture stays, waits go on, and keys wait to be pressed; those that were under way are lost. May be dropped.
     ///
     /// # Errors
     /// When the VM gives no display, or as for [`Console::open`].
@@ -373,12 +373,14 @@ impl KeySink for Console {
             if index > 0 {
                 sleep(KEY_PAUSE).await;
             }
+            self.handle.shared.connected().await;
             self.strike(*stroke)?;
         }
         Ok(())
     }
 
     async fn hold(&self, key: KeyStroke, down: bool) -> Result<(), KeyError> {
+        self.handle.shared.connected().await;
         if let Some(failure) = self.failure() {
             return Err(failure.into());
         }
@@ -388,6 +390,7 @@ impl KeySink for Console {
     }
 
     async fn roll(&self, stroke: KeyStroke) -> Result<(), KeyError> {
+        self.handle.shared.connected().await;
         if let Some(failure) = self.failure() {
             return Err(failure.into());
         }

@@ -124,6 +124,20 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_key_that_is_pressed_while_there_is_no_display_is_not_lost() {
+        let (console, guest) = console(vec![1_153_000]).await;
+        // Its echo is more than the first connection carries.
+        console.press(&[crate::keymap::us('a').unwrap()]).await.unwrap();
+        let lost = || console.handle.shared.is_interrupted();
+        while !lost() {
+            sleep(Duration::from_millis(1)).await;
+        }
+        console.press(&[crate::keymap::us('b').unwrap()]).await.unwrap();
+        console.wait_for("boot: ab", Duration::from_secs(60)).await.unwrap();
+        assert_eq!(lock(&guest).keys, "ab");
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn the_display_of_a_vm_that_stopped_stays_lost_and_its_last_picture_can_be_read() {
         let (console, guest) = console(Vec::new()).await;
         lock(&guest).lines.clear();

@@ -54,6 +54,8 @@ pub(crate) struct Shared {
     wake: Notify,
     watchers: AtomicUsize,
     closing: AtomicBool,
+    /// From the loss of a connection until another shows a picture.
+    interrupted: AtomicBool,
 }
 
 impl std::fmt::Debug for Shared {
@@ -91,6 +93,7 @@ impl Shared {
             wake: Notify::new(),
             watchers: AtomicUsize::new(0),
             closing: AtomicBool::new(false),
+            interrupted: AtomicBool::new(false),
         })
     }
 
@@ -109,6 +112,21 @@ impl Shared {
     pub(crate) fn watching(&self) -> Watching<'_> {
         self.watchers.fetch_add(1, Ordering::Relaxed);
         Watching(self)
+    }
+
+    /// Waits while a lost display is being opened again: a key that is pressed meanwhile would be lost.
+    pub(crate) async fn connected(&self) {
+        let mut version = self.subscribe();
+        while self.interrupted.load(Ordering::Relaxed) {
+            if version.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn is_interrupted(&self) -> bool {
+        self.interrupted.load(Ordering::Relaxed)
     }
 
     pub(super) fn is_closing(&self) -> bool {
@@ -259,6 +277,7 @@ impl Shared {
             }
         }
         if updated {
+            self.interrupted.store(false, Ordering::Relaxed);
             self.look().show(client.frame(), dirty);
             drop(client);
             self.version.send_modify(|version| *version += 1);
@@ -268,6 +287,7 @@ impl Shared {
 
     fn fail(&self, failure: ConsoleError) {
         tracing::debug!(%failure, "display is lost");
+        self.interrupted.store(false, Ordering::Relaxed);
         self.look().failure = Some(failure);
         self.version.send_modify(|version| *version += 1);
     }
@@ -325,6 +345,7 @@ pub(crate) async fn run(
         let again = match &source {
             Some(source) if in_vain < IN_VAIN && !shared.is_closing() => {
                 tracing::debug!(%failure, "the display is lost, asking for it again");
+                shared.interrupted.store(true, Ordering::Relaxed);
                 reopen(&shared, source.as_ref()).await
             }
             _ => None,
