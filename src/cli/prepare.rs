@@ -160,9 +160,12 @@ pub(super) fn selected(
 ) -> Vec<Profile> {
     let names: Vec<&str> = profiles.iter().map(|profile| profile.name.as_str()).collect();
     let there = format!("there are: {}", names.join(", "));
-    findings.extend(selection.idle(&names, target).into_iter().map(|pattern| {
-        Finding::general(format!("no profile that was given is called `{pattern}`")).help(there.clone())
-    }));
+    // A profile that can't be read may be the one that is meant.
+    if findings.iter().all(|finding| !finding.fatal) {
+        findings.extend(selection.idle(&names, target).into_iter().map(|pattern| {
+            Finding::general(format!("no profile that was given is called `{pattern}`")).help(there.clone())
+        }));
+    }
     let left: Vec<Profile> =
         profiles.into_iter().filter(|profile| selection.takes(&profile.name, target)).collect();
     if left.is_empty() && findings.iter().all(|finding| !finding.fatal) {
