@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use forge_machine::{Command, ExecOutcome, OutputSink, Stream};
+use forge_machine::{Command, ExecOutcome, GuestError, OutputSink, Stream};
 use russh::client::Msg;
 use russh::{Channel, ChannelMsg, ChannelWriteHalf, Sig};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use super::quote;
 
@@ -17,6 +17,18 @@ const AFTERMATH: Duration = Duration::from_secs(2);
 pub(super) fn line(command: &Command) -> String {
     let line = format!("{}{}", quote::exports(&command.env), command.line);
     format!("exec /bin/sh -c {}", quote::sh(&line))
+}
+
+/// A command's own end, or that of its time.
+pub(super) async fn in_time(
+    command: &Command,
+    run: impl Future<Output = Result<ExecOutcome, GuestError>>,
+) -> Result<ExecOutcome, GuestError> {
+    let Some(limit) = command.timeout else { return run.await };
+    timeout(limit, run).await.unwrap_or_else(|_| {
+        let what = command.line.lines().next().unwrap_or_default();
+        Err(GuestError::TimedOut { what: what.chars().take(120).collect(), limit })
+    })
 }
 
 /// Why a command did not start.

@@ -8,7 +8,6 @@ use std::time::Duration;
 use async_trait::async_trait;
 use forge_machine::{Command, ExecOutcome, Guest, GuestError, OutputSink};
 use russh_sftp::client::SftpSession;
-use tokio::time::timeout;
 
 use super::exec::{self, StartError};
 use super::session::Session;
@@ -151,14 +150,7 @@ impl Guest for SshGuest {
     }
 
     async fn exec(&self, command: &Command, output: &mut dyn OutputSink) -> Result<ExecOutcome, GuestError> {
-        let Some(limit) = command.timeout else { return self.run(command, output).await };
-        match timeout(limit, self.run(command, output)).await {
-            Ok(outcome) => outcome,
-            Err(_) => {
-                let what = command.line.lines().next().unwrap_or_default();
-                Err(GuestError::TimedOut { what: what.chars().take(120).collect(), limit })
-            }
-        }
+        super::exec::in_time(command, self.run(command, output)).await
     }
 
     async fn put(&self, path: &str, content: &[u8], mode: u32) -> Result<(), GuestError> {

@@ -327,14 +327,7 @@ impl Guest for AgentGuest {
     }
 
     async fn exec(&self, command: &Command, output: &mut dyn OutputSink) -> Result<ExecOutcome, GuestError> {
-        let Some(limit) = command.timeout else { return self.run(command, output).await };
-        match timeout(limit, self.run(command, output)).await {
-            Ok(outcome) => outcome,
-            Err(_) => {
-                let what = command.line.lines().next().unwrap_or_default();
-                Err(GuestError::TimedOut { what: what.chars().take(120).collect(), limit })
-            }
-        }
+        crate::remote::exec::in_time(command, self.run(command, output)).await
     }
 
     async fn put(&self, path: &str, content: &[u8], mode: u32) -> Result<(), GuestError> {
