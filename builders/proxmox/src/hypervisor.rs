@@ -113,23 +113,17 @@ impl ProxmoxHypervisor {
         let client = Client::new(&config).map_err(|source| {
             PortError::broken(format!("target `{}` can't be used", config.target), source)
         })?;
-        Ok(Self {
-            shared: Arc::new(Shared {
-                client,
-                config,
-                learnt: Mutex::new(None),
-                turns: media::Turns::default(),
-                warnings: Mutex::default(),
-            }),
-        })
+        Ok(Self::over(client, config))
     }
 
     /// The same target, giving up tasks that say nothing new for this long instead of for [`crate::api::task::STALL`].
     #[must_use]
     pub fn stalling_after(self, stall: std::time::Duration) -> Self {
         let Shared { client, config, .. } = self.shared.as_ref();
-        let client = client.clone().stalling_after(stall);
-        let config = config.clone();
+        Self::over(client.clone().stalling_after(stall), config.clone())
+    }
+
+    fn over(client: Client, config: ProxmoxConfig) -> Self {
         Self {
             shared: Arc::new(Shared {
                 client,
