@@ -15,6 +15,7 @@ use anyhow::{Context as _, ensure};
 
 use super::cache::{self, Recipe};
 use super::command::{command, remove_tree, run, version_line};
+use super::efi;
 use super::tiny::TinyImage;
 
 /// What the first process of the medium does.
@@ -89,7 +90,9 @@ fn make(folder: &Path, disk: &Path) -> anyhow::Result<()> {
         .arg(grub.join("bios.img"))
         .arg("biosdisk")
         .args(MODULES))?;
-    write_efi(folder, &grub.join("efi.img"))?;
+    let modules: Vec<&str> = ["part_gpt", "part_msdos", "fat"].into_iter().chain(MODULES).collect();
+    efi::write(folder, &grub.join("efi.img"), EFI_START, &modules, None)
+        .context("the UEFI part of the install medium")?;
     run(command("genisoimage")
         .args(["-quiet", "-iso-level", "3", "-J", "-R", "-V", "FORGE_INSTALL"])
         .args(["-b", "boot/grub/bios.img", "-no-emul-boot", "-boot-load-size", "4", "-boot-info-table"])
@@ -158,29 +161,6 @@ fn write_initrd(raw: &Path, folder: &Path, target: &Path) -> anyhow::Result<()> 
     shell("find . | cpio --quiet -o -H newc -R 0:0 >\"$1\"", &tree, target)?;
     fs::remove_file(&old)?;
     remove_tree(&tree)
-}
-
-/// A FAT image with GRUB where UEFI looks for it.
-fn write_efi(folder: &Path, target: &Path) -> anyhow::Result<()> {
-    let start = folder.join("start.cfg");
-    let loader = folder.join("loader.efi");
-    fs::write(&start, EFI_START)?;
-    run(command("grub-mkimage")
-        .args(["-O", "x86_64-efi", "-p", "/boot/grub", "-c"])
-        .arg(&start)
-        .arg("-o")
-        .arg(&loader)
-        .args(["part_gpt", "part_msdos", "fat"])
-        .args(MODULES))?;
-    let size = fs::metadata(&loader)?.len().div_ceil(1 << 20) + 1;
-    let sectors = (size << 11).to_string();
-    run(command("mformat").arg("-i").arg(target).args(["-C", "-T", &sectors, "-h", "2", "-s", "32", "::"]))
-        .context("the UEFI part of the install medium can't be made")?;
-    run(command("mmd").arg("-i").arg(target).args(["::/EFI", "::/EFI/BOOT"]))?;
-    run(command("mcopy").arg("-i").arg(target).arg(&loader).arg("::/EFI/BOOT/BOOTX64.EFI"))?;
-    fs::remove_file(&loader)?;
-    fs::remove_file(&start)?;
-    Ok(())
 }
 
 /// Runs a line of shell in a folder, with one path as `$1`.

@@ -16,6 +16,7 @@ mod boot_disk;
 mod cache;
 pub(crate) mod command;
 mod debian;
+mod efi;
 mod install;
 mod tiny;
 mod uefi;

@@ -11,6 +11,7 @@ use anyhow::{Context as _, ensure};
 
 use super::cache::{self, Recipe};
 use super::command::{command, run, version_line};
+use super::efi;
 use super::tiny::TinyImage;
 
 /// Where GRUB finds its menu when UEFI started it.
@@ -55,7 +56,7 @@ pub fn image(cache_root: &Path, tiny: &TinyImage) -> anyhow::Result<TinyImage> {
 fn make(folder: &Path, disk: &Path) -> anyhow::Result<()> {
     let (raw, part) = (folder.join("disk.raw"), folder.join("esp"));
     run(command("qemu-img").args(["convert", "-O", "raw"]).arg(disk).arg(&raw))?;
-    write_partition(folder, &part)?;
+    efi::write(folder, &part, START, &MODULES, Some(PARTITION)).context("the UEFI part of the tiny guest")?;
     append(&raw, &fs::read(&part)?)?;
     run(command("qemu-img")
         .args(["convert", "-f", "raw", "-O", "qcow2"])
@@ -63,26 +64,6 @@ fn make(folder: &Path, disk: &Path) -> anyhow::Result<()> {
         .arg(folder.join("disk.qcow2")))?;
     fs::remove_file(&raw)?;
     fs::remove_file(&part)?;
-    Ok(())
-}
-
-/// A FAT file system with GRUB.
-fn write_partition(folder: &Path, target: &Path) -> anyhow::Result<()> {
-    let (start, loader) = (folder.join("start.cfg"), folder.join("loader.efi"));
-    fs::write(&start, START)?;
-    run(command("grub-mkimage")
-        .args(["-O", "x86_64-efi", "-p", "/boot/grub", "-c"])
-        .arg(&start)
-        .arg("-o")
-        .arg(&loader)
-        .args(MODULES))?;
-    let sectors = (PARTITION / SECTOR).to_string();
-    run(command("mformat").arg("-i").arg(target).args(["-C", "-T", &sectors, "-h", "2", "-s", "32", "::"]))
-        .context("the UEFI part of the tiny guest can't be made")?;
-    run(command("mmd").arg("-i").arg(target).args(["::/EFI", "::/EFI/BOOT"]))?;
-    run(command("mcopy").arg("-i").arg(target).arg(&loader).arg("::/EFI/BOOT/BOOTX64.EFI"))?;
-    fs::remove_file(&loader)?;
-    fs::remove_file(&start)?;
     Ok(())
 }
 
