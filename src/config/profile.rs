@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use forge_http_seed::answers::{Answers, Kind};
-use forge_machine::{CloneSelector, DiskSpec, FileFormat, KernelSpec, Medium, NetworkSpec};
+use forge_machine::{CloneSelector, DiskSpec, FileFormat, IsoDrives, KernelSpec, Medium, NetworkSpec};
 use serde::Serialize;
 
 use super::place::Place;
@@ -134,6 +134,10 @@ pub struct Source {
     pub copy: bool,
     /// Media for the CD-ROM drives, the one to install from first.
     pub isos: Vec<Medium>,
+    /// What becomes of those drives.
+    pub iso_drives: IsoDrives,
+    /// What the installer does when it is done; `None` where it is not said.
+    pub after_install: Option<AfterInstall>,
     /// The kernel to start with.
     pub kernel: Option<Kernel>,
     /// Further URLs of media, by their first.
@@ -149,6 +153,8 @@ impl Default for Source {
             image: None,
             copy: false,
             isos: Vec::new(),
+            iso_drives: IsoDrives::Drop,
+            after_install: None,
             kernel: None,
             mirrors: BTreeMap::new(),
         }
@@ -327,7 +333,7 @@ pub struct Outcome {
     pub fail: Option<String>,
 }
 
-pub use crate::plan::{EchoWish, NeedleWish};
+pub use crate::plan::{AfterInstall, EchoWish, NeedleWish};
 
 /// `[access]`.
 #[derive(Clone, Debug, Serialize)]

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use forge_machine::{Finish, Hypervisor, Machine, Ownership};
+use forge_machine::{Finish, Hypervisor, Machine, Ownership, PortError, TaskHandle};
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
@@ -60,6 +60,18 @@ impl Cx {
     /// Tells of something that is not right and doesn't stop the build.
     pub fn warn(&self, message: impl Into<String>, help: impl Into<String>) {
         self.events.emit(Event::Warning { message: message.into(), help: help.into() });
+    }
+
+    /// Waits for submitted work, and tells what the target warned of in it. May be dropped: the work goes on.
+    ///
+    /// # Errors
+    /// The work's own failure.
+    pub async fn wait(&self, task: &TaskHandle) -> Result<(), PortError> {
+        self.hypervisor.wait(task).await?;
+        for warning in self.hypervisor.warnings(task) {
+            self.warn(format!("{} warns: {warning}", self.hypervisor.capabilities().name), "");
+        }
+        Ok(())
     }
 
     /// Tells what a wait sees now.
@@ -198,6 +210,7 @@ impl Cx {
                 Ok(value)
             }
             Err(error) => {
+                let error = error.placed(&self.plan.places);
                 self.events.emit(Event::StageFailed { failure: error.to_failure(Some(stage)), took_ms });
                 Err((stage, error))
             }

@@ -1,5 +1,7 @@
 //! Why a stage failed, with what was seen last and what to do.
 
+use std::collections::BTreeMap;
+
 use forge_machine::PortError;
 use forge_machine::error::Cause;
 use thiserror::Error;
@@ -68,6 +70,16 @@ impl StageError {
         self
     }
 
+    /// Adds where the profile sets what a target refused by names of its own.
+    #[must_use]
+    pub fn placed(self, places: &BTreeMap<String, String>) -> Self {
+        let text = chain(&self);
+        refused_fields(&text).into_iter().fold(self, |error, field| match places.get(field) {
+            Some(place) => error.hint(format!("`{field}` is set by {place}")),
+            None => error,
+        })
+    }
+
     /// Whether the user interrupted the build.
     #[must_use]
     pub fn is_interruption(&self) -> bool {
@@ -113,6 +125,17 @@ impl From<Unbound> for StageError {
     }
 }
 
+/// The fields in `Parameter verification failed (memory: …; net0: …)`, as the Proxmox builder writes Proxmox's answer.
+fn refused_fields(text: &str) -> Vec<&str> {
+    let Some((_, rest)) = text.split_once("arameter verification failed (") else { return Vec::new() };
+    let names = rest.split("; ").filter_map(|part| part.split_once(": ").map(|(name, _)| name));
+    let sound =
+        |name: &&str| !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+    let mut fields: Vec<&str> = names.filter(sound).collect();
+    fields.dedup();
+    fields
+}
+
 /// What to do about an error of the port.
 #[must_use]
 pub fn hint(error: &PortError) -> Option<&'static str> {
@@ -145,4 +168,26 @@ pub fn chain(error: &dyn std::error::Error) -> String {
         next = cause.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_target_refuses_is_told_by_the_line_of_the_profile() {
+        let places = [("memory", "vm.memory (web.toml:12)"), ("net0", "vm.networks[0] (web.toml:14)")]
+            .map(|(key, place)| (key.to_owned(), place.to_owned()))
+            .into();
+        let refused = |detail: &str| {
+            let port = PortError::failed("configure VM 9001 on pve", detail);
+            StageError::port("VM 9001 could not be configured", port).placed(&places).to_failure(None).hints
+        };
+        assert_eq!(
+            refused("Parameter verification failed (memory: type check failed - got 'x'; ide9: no such key)"),
+            ["`memory` is set by vm.memory (web.toml:12)"]
+        );
+        assert_eq!(refused("Parameter verification failed (memory: too much; net0: no bridge)").len(), 2);
+        assert_eq!(refused("memory: the host has none"), Vec::<String>::new());
+    }
 }

@@ -294,7 +294,10 @@ async fn up_to_login(cx: &mut Cx, progress: &mut Progress) -> StageResult<(Conne
     })?;
 
     let clock = cx.begin(Stage::Connect);
-    let result = stages::connect::connect(cx, running, &seeded).await;
+    let result = match stages::install::installed(cx, running, &seeded).await {
+        Ok(running) => stages::connect::connect(cx, running, &seeded).await,
+        Err(error) => Err(error),
+    };
     let connected: Connected = cx.end(clock, result, |connected: &Connected| connected.guest.describe())?;
     Ok((connected, seeded))
 }

@@ -7,7 +7,7 @@ use forge_machine::{Bios, Checksum, Finish, Medium, SourceSpec};
 use crate::media::{shown, size};
 use crate::remote::Via;
 
-use super::{BootStep, Delivery, Download, EchoWish, Outcome, Plan, Purpose, Sight, Wanted};
+use super::{AfterInstall, BootStep, Delivery, Download, EchoWish, Outcome, Plan, Purpose, Sight, Wanted};
 
 /// The plan as text for people: what will be done, in order, and why.
 #[must_use]
@@ -26,6 +26,9 @@ pub fn explain(plan: &Plan) -> String {
     row("source", source(plan));
     for iso in &plan.machine.isos {
         row("", format!("disc {}", medium(iso)));
+    }
+    if plan.after_install == Some(AfterInstall::Poweroff) {
+        row("", "the installer switches the VM off; it is started again without its media".into());
     }
     for download in &plan.downloads {
         row("", fetches(download));
@@ -99,6 +102,9 @@ fn source(plan: &Plan) -> String {
         SourceSpec::Clone { vm, name, full: true, .. } => format!("full clone of {name} ({vm})"),
         SourceSpec::Clone { vm, name, full: false, .. } => {
             format!("linked clone of {name} ({vm}): the template needs {name} as long as it exists")
+        }
+        SourceSpec::Image { image, .. } if matches!(plan.finish, Finish::Template { .. }) => {
+            format!("import of {}", medium(image))
         }
         SourceSpec::Image { image, copy: false } => format!("overlay of {}", medium(image)),
         SourceSpec::Image { image, copy: true } => format!("copy of {}", medium(image)),

@@ -10,7 +10,7 @@ use forge_machine::{
 
 use super::seeding::seed;
 use super::steps::step;
-use super::{AccessPlan, Deadlines, Moment, Plan, Purpose, VERSION};
+use super::{AccessPlan, AfterInstall, Deadlines, Moment, Plan, Purpose, VERSION};
 use crate::config::profile::{self, CloudInit, Profile};
 use crate::config::site::ProxmoxTarget;
 use crate::config::template::PlanName;
@@ -202,6 +202,8 @@ pub fn make(profile: &Profile, input: &Input<'_>) -> (Option<Plan>, Vec<Finding>
         product: input.facts.product.clone(),
         notes: input.facts.notes.clone(),
         planned: input.moment.now,
+        places: super::places::places(profile),
+        after_install: after_install(profile, &machine),
         machine,
         downloads: Vec::new(),
         kernel_cmdline: profile.source.kernel.as_ref().map(|kernel| kernel.cmdline.to_late(known)),
@@ -300,7 +302,7 @@ fn machine(
     }
     MachineSpec {
         isos: profile.source.isos.clone(),
-        iso_drives: forge_machine::IsoDrives::Drop,
+        iso_drives: profile.source.iso_drives,
         kernel: profile.source.kernel.as_ref().map(|kernel| kernel.files.clone()),
         hardware: if proxmox.is_some() { Hardware::default() } else { hardware(vm) },
         node,
@@ -507,12 +509,28 @@ fn about(
         ("chain id", chain_id.to_owned()),
         ("profile", profile.name.clone()),
         ("os", system.trim().to_owned()),
+        ("type", profile.tags.join(" ")),
+        ("builder", "forge".to_owned()),
         ("built", input.moment.now.strftime("%Y-%m-%d %H:%M UTC").to_string()),
         ("build number", input.moment.build_number.clone()),
-        ("source", format!("{} ({})", source.name, source.vm.id)),
+        ("source", source_in_words(profile, source)),
         ("forge", env!("CARGO_PKG_VERSION").to_owned()),
     ];
     rows.into_iter().filter(|(_, value)| !value.is_empty()).collect()
+}
+
+/// What the installer does when it is done. That a boot VM with media is one to install onto must be said.
+fn after_install(profile: &Profile, machine: &MachineSpec) -> Option<AfterInstall> {
+    profile.source.after_install.or_else(|| machine.is_install().then(AfterInstall::default))
+}
+
+/// What was started from, for those who read it later.
+fn source_in_words(profile: &Profile, source: &SourceFacts) -> String {
+    match profile.source.isos.first() {
+        Some(iso) if source.vm.id.is_empty() => iso.to_string(),
+        _ if source.vm.id.ends_with(&source.name) => source.vm.id.clone(),
+        _ => format!("{} ({})", source.name, source.vm.id),
+    }
 }
 
 fn notes(profile: &Profile, input: &Input<'_>, source: &SourceFacts, chain_id: &str) -> String {

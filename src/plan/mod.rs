@@ -8,9 +8,11 @@ mod boot;
 pub mod explain;
 pub mod late;
 pub mod make;
+pub mod places;
 mod seeding;
 mod steps;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -256,6 +258,32 @@ pub enum EchoWish {
     None,
 }
 
+/// What an installer does when it is done. By profile: `source.after-install`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum AfterInstall {
+    /// It restarts the VM, which then boots from its disk.
+    #[default]
+    Reboot,
+    /// It switches the VM off; the build takes the media out and starts it.
+    Poweroff,
+}
+
+impl AfterInstall {
+    /// The words of a profile.
+    pub const NAMES: [&str; 2] = ["reboot", "poweroff"];
+
+    /// By its word.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        match name {
+            "reboot" => Some(Self::Reboot),
+            "poweroff" => Some(Self::Poweroff),
+            _ => None,
+        }
+    }
+}
+
 /// Who the build logs in as.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -352,6 +380,12 @@ pub struct Plan {
     /// What is downloaded.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub downloads: Vec<Download>,
+    /// Where the profile sets what the target calls by names of its own ([`places`]). No part of what is planned.
+    #[serde(skip)]
+    pub places: BTreeMap<String, String>,
+    /// What the installer does when it is done; `None` where nothing is installed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after_install: Option<AfterInstall>,
     /// The command line of the kernel that it starts with, where it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kernel_cmdline: Option<LateText>,

@@ -23,13 +23,11 @@ use crate::plan::{BootStep, EchoWish, Outcome, Sight, Wanted};
 pub async fn boot(cx: &mut Cx, created: Created) -> Result<Running, StageError> {
     let machine = created.machine;
     cx.doing(Stage::Boot, "starting it");
-    let hypervisor = cx.hypervisor.clone();
     cx.effect(Effect::Start, async {
         let task = machine.submit_start().await.map_err(|error| {
             StageError::port(format!("{} could not be started", machine.reference()), error)
         })?;
-        hypervisor
-            .wait(&task)
+        cx.wait(&task)
             .await
             .map_err(|error| StageError::port(format!("{} could not be started", machine.reference()), error))
     })
@@ -107,11 +105,15 @@ impl Driver<'_> {
                 ..
             } => self.hear(expression, Duration::from_millis(*within_ms), *or_after, number).await,
             BootStep::WaitFor { sight, within_ms, or_after, still_ms } => {
-                self.wait_for(sight, Duration::from_millis(*within_ms), *or_after, number).await?;
-                match still_ms {
-                    Some(quiet) => self.still(*quiet, *within_ms).await,
-                    None => Ok(()),
+                let limit = Duration::from_millis(*within_ms);
+                let seen = self.wait_for(sight, limit, *or_after, number).await?;
+                if let Some(quiet) = still_ms {
+                    self.still(*quiet, *within_ms).await?;
                 }
+                if seen {
+                    self.watch.recognised();
+                }
+                Ok(())
             }
             BootStep::Expect { outcomes, within_ms } => self.expect(outcomes, *within_ms, number).await,
             BootStep::Until { sight, press, every_ms, within_ms } => {
@@ -177,18 +179,18 @@ impl Driver<'_> {
         limit: Duration,
         or_after: bool,
         number: &str,
-    ) -> Result<(), StageError> {
+    ) -> Result<bool, StageError> {
         let pattern = self.pattern(sight)?;
         self.cx.waiting(Stage::Boot, &format!("{pattern} on the screen"), "", limit);
         match self.see(std::slice::from_ref(&pattern), limit).await? {
-            Ok(_) => Ok(()),
+            Ok(_) => Ok(true),
             Err(error @ WaitError::NoPattern { .. }) if or_after => {
                 let message = format!(
                     "boot step {number}: {pattern} was not seen within {} s; going on",
                     limit.as_secs()
                 );
                 self.cx.warn(message, crate::engine::error::chain(&error));
-                Ok(())
+                Ok(false)
             }
             Err(error) => Err(StageError::caused(format!("{pattern} did not come on the screen"), error)),
         }

@@ -6,12 +6,13 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use forge_machine::{Guest, Machine, Power, StopLadder};
 
+use super::install::{Again, eject};
 use super::{Connected, Running, Seeded, Watch};
 use crate::engine::journal::KeptBuild;
 use crate::engine::{Cx, Effect, StageError};
 use crate::event::Stage;
-use crate::plan::Delivery;
 use crate::plan::late::LateName;
+use crate::plan::{AfterInstall, Delivery};
 use crate::provision::Step;
 use crate::remote::{BuildKey, MachineAddresses, SshAccess, Via, WaitInput, wait_for_guest};
 
@@ -71,7 +72,7 @@ pub async fn connect(cx: &mut Cx, mut running: Running, seeded: &Seeded) -> Resu
     };
     // An installer may power the VM off when it is done, or reboot a VM that was started without a boot loader: its disks
     // are started then, once.
-    let mut installing = cx.plan.machine.is_install();
+    let mut installing = cx.plan.after_install == Some(AfterInstall::Reboot);
     let result = loop {
         let step = cx
             .cancellable_effect(Effect::Login, async {
@@ -80,7 +81,7 @@ pub async fn connect(cx: &mut Cx, mut running: Running, seeded: &Seeded) -> Resu
                     result = cx.alive(login.machine.as_ref(), connector.connect(&login, &tell)) => {
                         result.map(Some)
                     }
-                    early = ends_early(cx, &running) => match early {
+                    early = ends_early(cx, &running, seeded) => match early {
                         Early::Stopped(_) if installing => Ok(None),
                         early => Err(early.into_error()),
                     },
@@ -93,6 +94,7 @@ pub async fn connect(cx: &mut Cx, mut running: Running, seeded: &Seeded) -> Resu
             Ok(None) => {
                 installing = false;
                 cx.doing(Stage::Connect, "the installer is done; starting what it installed");
+                eject(cx, &running.machine).await?;
                 running.watch = start_again(cx, &running.machine).await?;
             }
         }
@@ -123,6 +125,18 @@ pub async fn connect(cx: &mut Cx, mut running: Running, seeded: &Seeded) -> Resu
     if !cx.plan.provision.iter().any(Step::may_reboot) {
         seeded.close();
     }
+    if cx.plan.after_install.is_some() {
+        // A drive whose door the guest holds shut is emptied when the VM has stopped.
+        if let Err(error) = eject(cx, &running.machine).await {
+            if error.is_interruption() {
+                return Err(error);
+            }
+            cx.warn(
+                crate::engine::error::chain(&error),
+                "the media are taken out when the guest has stopped",
+            );
+        }
+    }
     let described = guest.describe();
     if let Some((_, address)) = described.split_once('@') {
         cx.bindings.bind(LateName::GuestAddress, address);
@@ -152,9 +166,9 @@ impl Early {
 
 /// Ends when waiting on makes no sense: the VM stopped, its screen says that the guest is dead, or stands still for
 /// longer than the boot may.
-async fn ends_early(cx: &Cx, running: &Running) -> Early {
+async fn ends_early(cx: &Cx, running: &Running, seeded: &Seeded) -> Early {
     let began = Instant::now();
-    let limit = cx.plan.deadlines.boot;
+    let mut again = Again::default();
     loop {
         tokio::time::sleep(STATE_EVERY).await;
         match running.machine.state().await {
@@ -163,21 +177,34 @@ async fn ends_early(cx: &Cx, running: &Running) -> Early {
             // An answer that does not come says nothing about the guest.
             Err(error) => tracing::debug!(%error, "the VM's state is not known"),
         }
-        if let Some(sighting) = running.watch.dead_end() {
-            let error = StageError::new(format!("the guest will not come up: {}", sighting.known.name))
-                .seen(format!("the screen: {}", sighting.line))
-                .hint(sighting.known.advice);
+        if let Some(error) = running.stuck(cx.plan.deadlines.boot, began) {
             return Early::Dead(error);
         }
-        if let Some(still) = running.watch.unchanged_for()
-            && still.min(began.elapsed()) >= limit
+        // What was installed by an installer that is over does not read its answers.
+        if cx.plan.after_install.is_some()
+            && let Some(error) = again.look(cx, &running.watch, seeded)
         {
-            let error = StageError::new(format!("the screen has not changed for {} s", still.as_secs()))
-                .hint(
-                    "the guest hangs, or boots without a console: raise `deadlines.boot` if that is its way",
-                );
             return Early::Dead(error);
         }
+    }
+}
+
+impl Running {
+    /// Why waiting for the guest makes no sense: its screen says that it is dead, or stands still for longer than it may.
+    pub(super) fn stuck(&self, limit: Duration, began: Instant) -> Option<StageError> {
+        if let Some(sighting) = self.watch.dead_end() {
+            return Some(
+                StageError::new(format!("the guest will not come up: {}", sighting.known.name))
+                    .seen(format!("the screen: {}", sighting.line))
+                    .hint(sighting.known.advice),
+            );
+        }
+        let still = self.watch.unchanged_for()?;
+        (still.min(began.elapsed()) >= limit).then(|| {
+            StageError::new(format!("the screen has not changed for {} s", still.as_secs())).hint(
+                "the guest hangs, or boots without a console: raise `deadlines.boot` if that is its way",
+            )
+        })
     }
 }
 
@@ -215,12 +242,11 @@ async fn seed_again(
 }
 
 /// Starts a VM that has stopped, and opens its screen.
-async fn start_again(cx: &Cx, machine: &Arc<dyn Machine>) -> Result<Watch, StageError> {
-    let hypervisor = cx.hypervisor.clone();
+pub(super) async fn start_again(cx: &Cx, machine: &Arc<dyn Machine>) -> Result<Watch, StageError> {
     cx.effect(Effect::Start, async {
         let failed = |error| StageError::port(format!("{} could not be started", machine.reference()), error);
         let task = machine.submit_start().await.map_err(failed)?;
-        hypervisor.wait(&task).await.map_err(failed)
+        cx.wait(&task).await.map_err(failed)
     })
     .await?;
     Ok(Watch::open(cx, machine.clone()).await.unwrap_or_default())

@@ -103,7 +103,7 @@ async fn claim(cx: &mut Cx, seeded: &Seeded, spec: &MachineSpec) -> Result<VmRef
             cx.cleanup.submitted(undo, &task)?;
             cx.doing(Stage::Create, format!("{} at id {}", seeded.source_in_words(cx), vm.id));
             let wait = async {
-                match hypervisor.wait(&task).await {
+                match cx.wait(&task).await {
                     Ok(()) => Ok(true),
                     // Some creations find out only in their task that somebody was faster.
                     Err(PortError::IdTaken { .. }) => Ok(false),

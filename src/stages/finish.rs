@@ -73,17 +73,13 @@ enum Commit {
 
 /// Turns the VM into the artefact.
 async fn commit(cx: &mut Cx, machine: &Arc<dyn Machine>, finish: &Finish) -> Result<Commit, StageError> {
-    let hypervisor = cx.hypervisor.clone();
     let submitted = cx
         .effect(Effect::Finalize, async {
             let task = machine
                 .submit_finalize(finish)
                 .await
                 .map_err(|error| StageError::port("the artefact could not be made", error))?;
-            hypervisor
-                .wait(&task)
-                .await
-                .map_err(|error| StageError::port("the artefact could not be made", error))
+            cx.wait(&task).await.map_err(|error| StageError::port("the artefact could not be made", error))
         })
         .await;
     match submitted {

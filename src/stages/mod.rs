@@ -13,6 +13,7 @@ pub mod check;
 pub mod connect;
 pub mod create;
 pub mod finish;
+pub mod install;
 pub mod media;
 pub mod provision;
 pub mod record;

@@ -5,8 +5,8 @@
 
 use std::collections::HashSet;
 use std::ops::Range;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use forge_console::frame::{Frame, Rect};
@@ -26,6 +26,8 @@ pub struct Watch {
     _tape: Option<Tape>,
     curtain: Curtain,
     serial: Option<Wire>,
+    /// What the screen showed when the first boot step saw what it waited for.
+    first: OnceLock<Vec<String>>,
 }
 
 impl Watch {
@@ -40,7 +42,7 @@ impl Watch {
         let curtain = Curtain::new(cx.evidence.redactor().clone());
         let tape = Tape::start(cx, console.clone(), curtain.clone());
         let serial = Some(Wire::start(cx, machine));
-        Ok(Self { console: Some(console), _tape: tape, curtain, serial })
+        Ok(Self { console: Some(console), _tape: tape, curtain, serial, first: OnceLock::new() })
     }
 
     /// The serial port, when it can be followed.
@@ -52,6 +54,27 @@ impl Watch {
     #[must_use]
     pub fn console(&self) -> Option<&Console> {
         self.console.as_ref()
+    }
+
+    /// The lines of the screen, without blank ones; `None` when it can't be read.
+    #[must_use]
+    pub fn lines(&self) -> Option<Vec<String>> {
+        let screen = self.console.as_ref().filter(|console| console.failure().is_none())?.screen();
+        let rows = screen.text()?.rows.iter().map(|row| row.trim().to_owned());
+        Some(rows.filter(|row| !row.is_empty()).collect())
+    }
+
+    /// A boot step has seen what it waited for: the first time this is the installer's first screen.
+    pub fn recognised(&self) {
+        if let Some(lines) = self.lines() {
+            self.first.get_or_init(|| lines);
+        }
+    }
+
+    /// The first screen that a boot step waited for.
+    #[must_use]
+    pub fn first_screen(&self) -> Option<&[String]> {
+        self.first.get().map(Vec::as_slice)
     }
 
     /// A text is about to be typed: when it holds a secret, pictures that can't be read are left out from now on.

@@ -2,19 +2,20 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use forge_http_seed::answers::{Build, Kind};
 use forge_http_seed::nocloud::{BuildUser, NoCloud};
 use forge_http_seed::server::{Fetch, SeedObserver, SeedServer, SeedToken, ServerOptions};
 use forge_http_seed::{SeedSet, address, disc, serial};
-use forge_machine::{Attachments, CloudInitSettings, SourceSpec};
+use forge_machine::{Attachments, CloudInitSettings, Finish, SourceSpec};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::engine::{Cx, Effect, StageError};
 use crate::event::{Event, Events, Stage};
-use crate::plan::Delivery;
 use crate::plan::late::LateName;
+use crate::plan::{Delivery, SeedPlan};
 use crate::remote::BuildKey;
 
 /// The seed is rendered, and served where the delivery needs it.
@@ -139,6 +140,34 @@ fn nocloud(cx: &Cx, key: &BuildKey) -> NoCloud {
     }
 }
 
+/// A client whose first answer broke off asks again within seconds.
+const RETRY: Duration = Duration::from_secs(10);
+
+/// How often answers are read before an installer that reads them again has started again: linuxrc reads them before
+/// YaST does, and what cloud-init's kin have installed may find the seed still named in the SMBIOS tables.
+fn reads(seed: &SeedPlan) -> usize {
+    match seed.answers.as_ref().map(|answers| answers.kind) {
+        None | Some(Kind::Nocloud | Kind::Autoyast) => 2,
+        Some(Kind::Autoinstall) if seed.delivery == Delivery::Smbios => 2,
+        Some(Kind::Autoinstall | Kind::Kickstart | Kind::Preseed | Kind::Autounattend) => 1,
+    }
+}
+
+/// See [`Seeded::read_again`]: only the file that was read first counts, since others may be read at any time.
+fn read_again(fetches: &[Fetch], reads: usize) -> Option<(String, u64)> {
+    let mut whole = fetches.iter().filter(|fetch| fetch.status == 200 && fetch.bytes > 0);
+    let first = whole.next()?;
+    let mut read = first.at_ms;
+    let mut times = 1;
+    for fetch in whole.filter(|fetch| fetch.path == first.path) {
+        if Duration::from_millis(fetch.at_ms.saturating_sub(read)) > RETRY {
+            times += 1;
+            read = fetch.at_ms;
+        }
+    }
+    (times > reads).then(|| (first.path.clone(), read.saturating_sub(first.at_ms) / 1000))
+}
+
 /// Binds the first free port of the range.
 async fn listen(bind: &str, ports: (u16, u16)) -> Result<TcpListener, StageError> {
     let address: IpAddr = bind.parse().map_err(|error| {
@@ -210,10 +239,20 @@ impl Seeded {
             SourceSpec::Clone { vm, name, full, .. } => {
                 format!("cloning {name} ({}, {})", vm.id, if *full { "full" } else { "linked" })
             }
+            SourceSpec::Image { image, .. } if matches!(cx.plan.finish, Finish::Template { .. }) => {
+                format!("importing {image}")
+            }
             SourceSpec::Image { image, copy: false } => format!("making an overlay of {image}"),
             SourceSpec::Image { image, copy: true } => format!("copying {image}"),
             SourceSpec::New => "making a new VM".to_owned(),
         }
+    }
+
+    /// The file of the seed that an installer has begun to read once more than it does, and how many seconds after the
+    /// first time.
+    #[must_use]
+    pub fn read_again(&self, plan: &SeedPlan) -> Option<(String, u64)> {
+        read_again(&self.server.as_ref()?.fetches(), reads(plan))
     }
 
     /// What the guest has fetched so far, in words; empty when nothing is served.
@@ -234,5 +273,40 @@ impl Seeded {
         if let Some(server) = &self.server {
             server.close();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_installer_that_reads_its_answers_long_after_the_first_time_has_started_again() {
+        let fetch = |at_ms, path: &str, status, bytes| Fetch {
+            peer: SocketAddr::from(([127, 0, 0, 1], 1)),
+            path: path.into(),
+            status,
+            bytes,
+            user_agent: None,
+            at_ms,
+        };
+        let first = fetch(1_000, "ks.cfg", 200, 900);
+        for (further, expected) in [
+            (vec![], None),
+            // The first answer broke off; another file; a name that is not there.
+            (vec![fetch(5_000, "ks.cfg", 200, 900)], None),
+            (vec![fetch(90_000, "post.sh", 200, 10), fetch(91_000, "updates.img", 404, 9)], None),
+            (
+                vec![fetch(2_000, "ks.cfg", 200, 900), fetch(300_000, "ks.cfg", 200, 900)],
+                Some(("ks.cfg".to_owned(), 299)),
+            ),
+        ] {
+            let all = [vec![first.clone()], further].concat();
+            assert_eq!(read_again(&all, 1), expected, "{all:?}");
+        }
+        assert_eq!(read_again(&[fetch(1, "ks.cfg", 404, 0), fetch(60_000, "ks.cfg", 404, 0)], 1), None);
+        let thrice = [1, 60_000, 63_000, 120_000].map(|at| fetch(at, "meta-data", 200, 9));
+        assert_eq!(read_again(&thrice[..3], 2), None, "what was installed may read it too");
+        assert_eq!(read_again(&thrice, 2), Some(("meta-data".to_owned(), 119)));
     }
 }

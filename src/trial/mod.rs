@@ -107,6 +107,8 @@ pub fn plan(
             )
         },
         downloads: Vec::new(),
+        places: std::collections::BTreeMap::new(),
+        after_install: None,
         kernel_cmdline: None,
         seed: SeedPlan {
             delivery,

@@ -8,7 +8,7 @@ use std::time::Duration;
 use forge::event::Ending;
 use forge_lab::{Fault, Gate};
 
-use crate::lab_matrix::OnLab;
+use crate::lab_matrix::{OnLab, plan_for};
 use crate::support::lab_site::{FIRST_ID, OLD};
 use crate::support::matrix::Scene as _;
 
@@ -158,6 +158,54 @@ async fn whatever_task_fails_or_dies_nothing_is_left_and_no_template_is_harmed()
             scene.close().await;
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_call_of_an_install_fails_nothing_is_left_and_no_template_is_harmed() {
+    const CREATE: &str = "/nodes/*/qemu";
+    let without = OnLab::installing().await;
+    let ending = without.bench.build_with(None).await.expect("it lives");
+    assert!(matches!(ending, Ending::Done { .. }), "{ending:?}");
+    without.assert_template("without faults");
+    let template = without.site.lab.vm(FIRST_ID).expect("it is there");
+    assert!(!template.config.values().any(|value| value.contains("installer.iso")), "{template:?}");
+    without.close().await;
+    let faults: [fn() -> Fault; 4] = [
+        || refusal(403, "Permission check failed"),
+        || refusal(595, "No route to host"),
+        || Fault::DropBefore,
+        || Fault::DoThenDrop,
+    ];
+    let tasks: [fn() -> Fault; 3] = [
+        || Fault::TaskFail { text: "no space left on device".into() },
+        || Fault::TaskFailAfter { text: "storage 'local' is full".into() },
+        || Fault::TaskDie,
+    ];
+    let calls = [("POST", CREATE, 1), ("PUT", CONFIG, 1), ("PUT", CONFIG, 2), ("PUT", CONFIG, 3)];
+    let cases = calls.into_iter().flat_map(|call| faults.map(|make| (call, make)));
+    let cases = cases.chain(tasks.map(|make| (("POST", CREATE, 1), make)));
+    let mut fired = 0;
+    for ((method, path, call), make) in cases {
+        let scene = OnLab::installing().await;
+        let case = format!("install: {method} {path} no. {call}: {:?}", make());
+        let handle = scene.site.lab.faults().on(method, path).call(call).then(make());
+        let ending = scene.bench.build_with(None).await.expect("it lives");
+        fired += handle.fired();
+        judge(&scene, &ending, &case).await;
+        scene.close().await;
+    }
+    assert!(fired >= 15, "only {fired} faults were met");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_that_hangs_is_given_up_and_nothing_is_left() {
+    let scene = OnLab::with(plan_for(FIRST_ID + 98), Duration::from_secs(2)).await;
+    scene.site.lab.faults().on("POST", CLONE).then(Fault::TaskHang);
+    let ending = scene.bench.build_with(None).await.expect("it lives");
+    assert!(format!("{ending:?}").contains("no progress for"), "{ending:?}");
+    judge(&scene, &ending, "a clone that hangs").await;
+    assert_eq!(scene.site.others(), []);
+    scene.close().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,9 +4,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use forge::plan::Plan;
+use forge::plan::{AfterInstall, Plan};
 use forge_lab::{Fault, Gate};
-use forge_machine::{BuildState, Ownership, SourceSpec, VmRef};
+use forge_machine::{BuildState, Checksum, DiskSpec, Location, Medium, Ownership, SourceSpec, VmRef};
+use forge_proxmox::api::task::STALL;
 use forge_proxmox::{ProxmoxConfig, ProxmoxHypervisor, TlsChoice};
 
 use crate::support::fake_build;
@@ -22,13 +23,35 @@ pub struct OnLab {
 
 impl OnLab {
     pub async fn new() -> Self {
+        Self::with(plan_for(FIRST_ID + 98), STALL).await
+    }
+
+    /// An installer that is given its media and rids the VM of them.
+    pub async fn installing() -> Self {
+        let mut plan = plan_for(FIRST_ID + 98);
+        let medium = Location::Volume("local:iso/installer.iso".into());
+        plan.machine.source = SourceSpec::New;
+        plan.machine.isos = vec![Medium { location: medium, checksum: Checksum::None }];
+        plan.machine.disks =
+            vec![DiskSpec { slot: "scsi0".into(), size: Some(1 << 30), ..DiskSpec::default() }];
+        plan.after_install = Some(AfterInstall::Reboot);
+        let scene = Self::with(plan, STALL).await;
+        let file = scene.site.path().join("installer.iso");
+        std::fs::write(&file, "an installer".repeat(100)).expect("the folder is ours");
+        scene.site.lab.import_iso("local", "installer.iso", &file).expect("put there");
+        scene
+    }
+
+    /// A build that gives tasks up after that time without a word from them.
+    pub async fn with(plan: Plan, stall: Duration) -> Self {
         let site = LabSite::in_name_only().await.expect("a lab");
         let site = site.with_old_template("fake").await.expect("a template");
         let config = config_of(&site.lab.url(), site.lab.fingerprint(), &site.secret);
         let open = move || -> Arc<dyn forge_machine::Hypervisor> {
-            Arc::new(ProxmoxHypervisor::connect(config.clone()).expect("its settings are sound"))
+            let target = ProxmoxHypervisor::connect(config.clone()).expect("its settings are sound");
+            Arc::new(target.stalling_after(stall))
         };
-        Self { site, bench: Workbench::new(plan_for(FIRST_ID + 98), Box::new(open)) }
+        Self { site, bench: Workbench::new(plan, Box::new(open)) }
     }
 }
 

@@ -14,6 +14,7 @@ mod lab_parallel;
 mod lab_prestage;
 mod lab_race;
 mod lab_seal;
+mod lab_sources;
 mod media;
 mod on_error;
 mod prestage;

@@ -152,6 +152,10 @@ pub(super) fn network_options(
 /// A MAC address, in Proxmox's upper case.
 pub(super) fn mac(reader: &mut Reader<'_>, findings: &mut Vec<Finding>) -> Option<String> {
     let text = reader.text("mac", findings)?;
+    // Packer's word: on Proxmox it follows from the VMID.
+    if text == "repeatable" {
+        return Some(text);
+    }
     let parts: Vec<&str> = text.split(':').collect();
     let sound =
         parts.len() == 6 && parts.iter().all(|part| part.len() == 2 && u8::from_str_radix(part, 16).is_ok());
@@ -159,7 +163,9 @@ pub(super) fn mac(reader: &mut Reader<'_>, findings: &mut Vec<Finding>) -> Optio
     let single = parts.first().and_then(|part| u8::from_str_radix(part, 16).ok()).is_some_and(|b| b & 1 == 0);
     if !sound || !single {
         let finding = reader.finding("mac", format!("`{text}` is no MAC address of a network adapter"));
-        findings.push(finding.help("write it like \"BC:24:11:00:00:01\"; the first octet is even"));
+        findings.push(finding.help(
+            "write it like \"BC:24:11:00:00:01\" (the first octet is even), or \"repeatable\": by the VMID",
+        ));
         return None;
     }
     Some(text.to_uppercase())

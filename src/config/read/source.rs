@@ -1,10 +1,10 @@
 //! `[source]`.
 
-use forge_machine::{BootFile, Checksum, CloneSelector, KernelSpec, Location, Medium};
+use forge_machine::{BootFile, Checksum, CloneSelector, IsoDrives, KernelSpec, Location, Medium};
 
 use super::{Load, beside};
 use crate::config::place::{Node, Place};
-use crate::config::profile::{Kernel, Source};
+use crate::config::profile::{AfterInstall, Kernel, Source};
 use crate::config::reader::Reader;
 use crate::config::template::{Scope, Template};
 
@@ -35,7 +35,21 @@ impl Load<'_> {
             self.findings.push(finding.help("the medium to install from is `iso`"));
         }
         source.isos.extend(further);
+        let words = IsoDrives::NAMES;
+        let after = reader.word("iso-drives", &words, &mut self.findings);
+        source.iso_drives = after.as_deref().and_then(IsoDrives::from_name).unwrap_or_default();
+        let words = AfterInstall::NAMES;
+        let after = reader.word("after-install", &words, &mut self.findings);
+        source.after_install = after.as_deref().and_then(AfterInstall::from_name);
         source.kernel = self.kernel(&mut reader, !source.isos.is_empty());
+        if source.isos.is_empty() && source.kernel.is_none() {
+            for key in ["iso-drives", "after-install"] {
+                if reader.any(key).is_some() {
+                    let finding = reader.finding(key, format!("`source.{key}` is for a `source.iso`"));
+                    self.findings.push(finding.help("name the medium, or leave this out"));
+                }
+            }
+        }
         reader.done(&mut self.findings);
         source.mirrors = std::mem::take(&mut self.mirrors);
         let none = source.clone.is_none()

@@ -9,6 +9,7 @@ mod provisioners;
 mod readers;
 mod shipped;
 mod site;
+mod sources;
 mod variables;
 
 use std::collections::BTreeMap;

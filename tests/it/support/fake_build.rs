@@ -141,6 +141,8 @@ pub fn plan() -> Plan {
             )
         },
         downloads: Vec::new(),
+        places: std::collections::BTreeMap::new(),
+        after_install: None,
         kernel_cmdline: None,
         seed: SeedPlan {
             delivery: Delivery::Smbios,

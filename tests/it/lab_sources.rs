@@ -1,0 +1,113 @@
+//! Builds of the tiny guest on the lab that clone nothing: installed from a medium, or made of a disk image.
+
+use forge_lab::images;
+
+use crate::support::lab_site::{Done, FIRST_ID, LabSite};
+
+/// A profile that installs the tiny guest: `SOURCE`, `AFTER` and `VM` are filled in.
+const INSTALL: &str = r#"schema = 1
+name = "tiny"
+
+[os]
+family = "linux"
+
+[template]
+name = "tpl-tiny"
+
+[source]
+SOURCE
+
+[vm]
+memory = "512MiB"
+disks = [{ slot = "scsi0", size = "1GiB", discard = true }]
+VM
+
+[access]
+user = "root"
+create = false
+
+[seed]
+kind = "kickstart"
+delivery = "typed"
+hostname = "installed"
+lint = false
+files = { answers = "answers.tera" }
+
+[boot]
+steps = [
+  { wait-for = "Install the tiny guest", within = "10m" },
+  { keys = "c" },
+  { wait-for = { regex = '^grub>\s*$' }, within = "5m" },
+  { type = "linux /boot/vmlinuz quiet no_timer_check console=ttyS0 console=tty0 answers={{ seed.url }}answers", enter = true },
+  { wait-for = { regex = '^grub>\s*$' }, within = "5m" },
+  { type = "initrd /boot/initrd", enter = true },
+  { wait-for = { regex = '^grub>\s*$' }, within = "5m" },
+  { type = "boot", enter = true },
+]
+
+[deadlines]
+connect = "15m"
+
+[[provision]]
+name = "hello"
+shell = ["echo hello from $(hostname), installed $(test -e /etc/installed-by-medium && echo by the medium)"]
+"#;
+
+/// A site with the install medium, on its storage and as a file; `None` where there can't be one.
+async fn with_medium(uefi: bool) -> anyhow::Result<Option<(LabSite, std::path::PathBuf)>> {
+    let Some(site) = LabSite::with_tiny_guest(false).await? else { return Ok(None) };
+    let cache = images::default_cache_root();
+    let make = if uefi { images::install_uefi } else { images::install };
+    let medium = tokio::task::spawn_blocking(move || make(&cache)).await??;
+    site.lab.import_iso("local", "install.iso", &medium.iso)?;
+    Ok(Some((site, medium.iso)))
+}
+
+fn profile(site: &LabSite, source: &str, vm: &str, after: &str) {
+    site.write("tiny.toml", &INSTALL.replace("SOURCE", source).replace("VM", vm));
+    let answers = format!("hostname={{{{ hostname }}}}\nkey={{{{ user.key }}}}\nafter={after}\n");
+    site.write("answers.tera", &answers);
+}
+
+/// Asserts that a template was made, without the media.
+fn assert_installed(site: &LabSite, done: &Done) {
+    let serial = site.lab.serial_log(FIRST_ID);
+    assert_eq!(done.code, Some(0), "{}\n{serial}", done.stderr);
+    assert!(done.stderr.contains("hello from installed, installed by the medium"), "{}", done.stderr);
+    site.assert_template_only(FIRST_ID);
+    let template = site.lab.vm(FIRST_ID).expect("it is there");
+    let cd = template.config.iter().find(|(_, value)| value.contains("media=cdrom"));
+    assert_eq!(cd, None, "the media are gone with their drives");
+    assert_eq!(template.config["boot"], "order=scsi0");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tiny_guest_is_installed_from_a_medium_by_typing_and_becomes_a_template() -> anyhow::Result<()> {
+    let Some((site, _)) = with_medium(false).await? else { return Ok(()) };
+    profile(&site, "iso = \"local:iso/install.iso\"", "", "reboot");
+    let done = site.run(&["build", "tiny.toml"]).await;
+    assert_installed(&site, &done);
+    assert_boots_as_a_clone(&site).await;
+    site.close().await;
+    Ok(())
+}
+
+/// Asserts that a linked clone of the template boots and lets somebody in, by `forge test`.
+async fn assert_boots_as_a_clone(site: &LabSite) {
+    let tried = site.run(&["test", "tpl-tiny"]).await;
+    assert_eq!(tried.code, Some(0), "{}{}", tried.stdout, tried.stderr);
+    site.assert_template_only(FIRST_ID);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tiny_guest_whose_installer_starts_again_is_given_up_and_removed() -> anyhow::Result<()> {
+    let Some((site, _)) = with_medium(false).await? else { return Ok(()) };
+    profile(&site, "iso = \"local:iso/install.iso\"", "boot-order = \"order=ide2;scsi0\"", "reboot");
+    let done = site.run(&["build", "tiny.toml"]).await;
+    assert_eq!(done.code, Some(1), "{}", done.stderr);
+    assert!(done.stderr.contains("the installer has started a second time"), "{}", done.stderr);
+    assert!(done.stderr.contains("its first screen is shown again"), "{}", done.stderr);
+    site.assert_nothing_left();
+    site.close().await;
+    Ok(())
+}
