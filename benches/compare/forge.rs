@@ -18,12 +18,12 @@ use crate::measure::{Marks, Run, watch};
 use crate::scene::{BUILD_VM, CORES, MEMORY, Scene, TOKEN, USER, bytes_of, free_port, script};
 
 /// Seal operations: none, since the others have none.
-fn profile(source: &str) -> String {
+fn profile(source: &str, vm: &str) -> String {
     let lines: Vec<String> = script().iter().map(|line| format!("{line:?}")).collect();
     let seal: Vec<String> =
         forge::seal::enabled(&BTreeMap::new()).iter().map(|name| format!("{name} = false\n")).collect();
     format!(
-        "schema = 1\nname = \"bench\"\n\n[source]\n{source}\n\n[vm]\ncores = {CORES}\nmemory = {MEMORY}\n\n\
+        "schema = 1\nname = \"bench\"\n\n[source]\n{source}\n\n[vm]\ncores = {CORES}\nmemory = {MEMORY}\n{vm}\n\
          [seed]\ndelivery = [\"smbios\"]\n\n[access]\nuser = \"{USER}\"\n\n\
          [[provision]]\nname = \"bench\"\nshell = [{}]\n\n[seal]\n{}",
         lines.join(", "),
@@ -47,7 +47,7 @@ pub async fn on_lab(scene: &Scene) -> anyhow::Result<Run> {
     let (lab, secret) = scene.lab().await?;
     let folder = scene.fresh("forge")?;
     std::fs::write(folder.join("forge.toml"), site(&lab))?;
-    std::fs::write(folder.join("bench.toml"), profile("clone = \"boot-vm\""))?;
+    std::fs::write(folder.join("bench.toml"), profile("clone = \"boot-vm\"", ""))?;
     let runs = |_: &Family| !lab.qemu_pids().is_empty();
     let run = build(&folder, Some(&secret), runs, || lab.ssh_address(BUILD_VM)).await?;
     ensure!(lab.vm(BUILD_VM).is_some_and(|vm| vm.template), "forge made no template");
@@ -62,7 +62,9 @@ pub async fn on_qemu(scene: &Scene) -> anyhow::Result<Run> {
     let site =
         format!("[targets.local]\ntype = \"qemu\"\nimages = \"images\"\nssh-ports = \"{port}-{port}\"\n");
     std::fs::write(folder.join("forge.toml"), site)?;
-    std::fs::write(folder.join("bench.toml"), profile(&format!("image = {:?}", scene.disk)))?;
+    // The board of the other two, since another one boots faster or slower.
+    let profile = profile(&format!("image = {:?}", scene.disk), "machine = \"i440fx\"\n");
+    std::fs::write(folder.join("bench.toml"), profile)?;
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let mut run = build(&folder, None, |family| family.has_guest(port), || Some(address)).await?;
     run.image = Some(bytes_of(&folder.join("images/tpl-bench.qcow2"))?);

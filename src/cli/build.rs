@@ -160,8 +160,17 @@ fn worst(codes: impl Iterator<Item = u8>) -> u8 {
 }
 
 fn refuse_existing(prepared: &[Prepared], args: &BuildArgs) -> Option<u8> {
-    let taken: Vec<PathBuf> =
-        prepared.iter().flat_map(|each| each.plan.finish.files()).filter(|path| path.exists()).collect();
+    let files: Vec<PathBuf> =
+        prepared.iter().flat_map(|each| each.plan.finish.files(&each.plan.machine)).collect();
+    let twice =
+        files.iter().enumerate().find(|(index, file)| files.iter().take(*index).any(|one| one == *file));
+    if let Some((_, file)) = twice {
+        let help = "give their templates different names";
+        ui::say(&format!("error: two of these builds would make {}\n    help: {help}", file.display()));
+        return Some(REFUSED);
+    }
+    // A link to nowhere has the name too.
+    let taken: Vec<PathBuf> = files.into_iter().filter(|path| path.symlink_metadata().is_ok()).collect();
     if args.force || taken.is_empty() {
         return None;
     }

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 
 use forge_machine::facts::SourceFacts;
 use forge_machine::{
-    Bios, Capabilities, CloudInitDrive, DiskSpec, EfiDisk, Facts, FactsQuery, Finish, Hardware, MachineSpec,
-    NetworkSpec, SourceSelector, SourceSpec, TpmState,
+    Capabilities, CloudInitDrive, DiskSpec, Facts, FactsQuery, Finish, Hardware, MachineSpec, NetworkSpec,
+    SourceSelector, SourceSpec,
 };
 
+use super::hardware::{hardware, without_effect};
 use super::seeding::seed;
 use super::steps::step;
 use super::{AccessPlan, AfterInstall, Deadlines, Moment, Plan, Purpose, VERSION};
@@ -189,6 +190,7 @@ pub fn make(profile: &Profile, input: &Input<'_>) -> (Option<Plan>, Vec<Finding>
             replace: false,
             about: about(profile, input, source, chain_id.as_str())
                 .into_iter()
+                .chain((!profile.tags.is_empty()).then(|| ("tags", profile.tags.join(", "))))
                 .map(|(name, value)| (name.replace(' ', "-"), value))
                 .collect(),
         },
@@ -200,7 +202,7 @@ pub fn make(profile: &Profile, input: &Input<'_>) -> (Option<Plan>, Vec<Finding>
         profile_files: profile.files.clone(),
         target: input.target.name.clone(),
         product: input.facts.product.clone(),
-        notes: input.facts.notes.clone(),
+        notes: notes_of_target(profile, input),
         planned: input.moment.now,
         places: super::places::places(profile),
         after_install: after_install(profile, &machine),
@@ -294,6 +296,9 @@ fn machine(
             network.bridge = proxmox.and_then(|target| target.bridge.clone());
         }
     }
+    if proxmox.is_none() {
+        findings.extend(without_effect(profile));
+    }
     if !profile.source.full && !source.template && matches!(source_spec, SourceSpec::Clone { .. }) {
         let message = format!("{} is no template, so it can only be cloned in full", source.name);
         findings.push(
@@ -341,27 +346,6 @@ fn keys(profile: &Profile, is_new: bool) -> BTreeMap<String, String> {
         keys.entry("ostype".into()).or_insert_with(|| "l26".into());
     }
     keys
-}
-
-/// The hardware in the port's own words; Proxmox VE reads it from its own keys.
-fn hardware(vm: &profile::Vm) -> Hardware {
-    let key = |name: &str| vm.proxmox.get(name).map(String::as_str);
-    let state = |slot: &str| vm.state_disks.iter().find(|disk| disk.slot == slot);
-    let efi_disk = state("efidisk0").map(|disk| EfiDisk {
-        pre_enrolled_keys: disk.options.get("pre-enrolled-keys").is_some_and(|on| on == "1"),
-        storage: disk.storage.clone(),
-    });
-    Hardware {
-        bios: key("bios").and_then(Bios::from_name).or(efi_disk.as_ref().map(|_| Bios::Ovmf)),
-        machine: key("machine").map(str::to_owned),
-        efi_disk,
-        tpm: state("tpmstate0").map(|disk| TpmState { storage: disk.storage.clone() }),
-        rng: key("rng0").map(|value| value != "0"),
-        scsihw: key("scsihw").map(str::to_owned),
-        args: key("args")
-            .map(|text| text.split_whitespace().map(str::to_owned).collect())
-            .unwrap_or_default(),
-    }
 }
 
 /// What the build VM starts from.
@@ -494,6 +478,18 @@ fn tags(profile: &Profile) -> Vec<String> {
     tags.sort();
     tags.dedup();
     tags
+}
+
+/// What the target says of itself, and what it leaves out of the profile because it has nothing of the kind.
+fn notes_of_target(profile: &Profile, input: &Input<'_>) -> Vec<String> {
+    let mut notes = input.facts.notes.clone();
+    let drive = !matches!(profile.vm.cloud_init, CloudInit::Inherit);
+    if drive && matches!(input.target.kind, TargetKind::Qemu(_)) {
+        notes.push(
+            "an image file has no cloud-init drive: what starts it brings its own (`vm.cloud-init`)".into(),
+        );
+    }
+    notes
 }
 
 /// What a template's notes and an image's manifest say about the build: names and values that are not empty.

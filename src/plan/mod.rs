@@ -6,6 +6,7 @@
 
 mod boot;
 pub mod explain;
+mod hardware;
 pub mod late;
 pub mod make;
 pub mod places;

@@ -146,6 +146,69 @@ fn what_a_local_qemu_lacks_is_told_before_anything_is_made() {
 }
 
 #[test]
+fn settings_that_only_proxmox_has_are_told_with_their_lines() {
+    let Some(site) = site() else { return };
+    let vm = r#"memory = "64MiB"
+balloon = "32MiB"
+hotplug = "disk"
+vga = "virtio"
+numa = true
+node = "pve1"
+disks = [{ slot = "virtio0", storage = "local-lvm", iothread = true }]
+serials = ["socket", "/dev/ttyS0"]
+cloud-init = { slot = "ide2", ciuser = "ops" }
+"#;
+    site.write("bare.toml", &PROFILE.replace("memory = \"64MiB\"", vm));
+    let said = site.run(&["plan", "bare.toml"]);
+    assert_eq!(said.code, Some(0), "{}", said.text);
+    for (line, setting) in [
+        (12, "vm.balloon"),
+        (13, "vm.hotplug"),
+        (16, "vm.node"),
+        (17, "vm.disks[0].storage"),
+        (17, "vm.disks[0].iothread"),
+        (18, "vm.serials"),
+        (19, "vm.cloud-init.ciuser"),
+    ] {
+        let told =
+            said.text.lines().filter(|told| told.contains(&format!("`{setting}`"))).collect::<Vec<_>>();
+        assert!(
+            matches!(told.as_slice(), [one] if one.contains(&format!("bare.toml:{line}:"))),
+            "{setting}: {}",
+            said.text
+        );
+    }
+    assert!(!said.text.contains("`vm.vga`") && !said.text.contains("`vm.numa`"), "{}", said.text);
+    assert!(said.text.contains("an image file has no cloud-init drive"), "{}", said.text);
+}
+
+#[test]
+fn files_that_are_there_already_are_told_before_a_build_begins_those_of_further_disks_too() {
+    let Some(site) = site() else { return };
+    let disks = "memory = \"64MiB\"\nbios = \"ovmf\"\n\
+        disks = [{ slot = \"virtio0\" }, { slot = \"virtio1\", size = \"1MiB\" }]";
+    site.write("bare.toml", &PROFILE.replace("memory = \"64MiB\"", disks));
+    std::fs::create_dir(site.path().join("images")).expect("made");
+    for name in ["tpl-bare-1.qcow2", "tpl-bare.efivars.fd"] {
+        let file = site.image(name);
+        std::fs::write(&file, "precious").expect("written");
+        let said = site.run(&["build", "bare.toml"]);
+        assert_eq!(said.code, Some(3), "{}", said.text);
+        assert!(said.text.contains(&format!("{name} exists")), "{}", said.text);
+        assert!(said.text.contains("--force") && !site.path().join("output").exists(), "{}", said.text);
+        assert_eq!(std::fs::read(&file).expect("there"), b"precious");
+        std::fs::remove_file(&file).expect("there");
+    }
+    site.write(
+        "twin.toml",
+        &PROFILE.replace("name = \"bare\"", "name = \"twin\"\n[template]\nname = \"tpl-bare\""),
+    );
+    site.write("bare.toml", PROFILE);
+    let said = site.run(&["build", "--force", "bare.toml", "twin.toml"]);
+    assert_failed(&site, &said, 3, &["two of these builds would make", "tpl-bare.qcow2"]);
+}
+
+#[test]
 fn a_corrupt_image_is_told_in_the_words_of_qemu_img() {
     let Some(site) = site() else { return };
     let mut corrupt = b"QFI\xfb\0\0\0\x03".to_vec();

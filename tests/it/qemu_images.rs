@@ -64,11 +64,23 @@ fn assert_images(site: &LocalSite, disks: &[(&str, u64)], more: &[&str]) {
 
 #[test]
 fn a_tiny_guest_is_customised_on_an_older_board_to_every_format() -> anyhow::Result<()> {
-    let hardware = "machine = \"i440fx\"\ndisks = [{ slot = \"virtio0\", size = \"300MiB\" }]";
-    let look = LOOK.replace("LOOK", "echo size $(cat /sys/block/vda/size)");
+    let hardware = r#"machine = "i440fx"
+sockets = 2
+cores = 1
+numa = true
+vga = "cirrus"
+networks = [{ mac = "BC:24:11:00:00:01" }]
+disks = [{ slot = "virtio0", size = "300MiB" }]
+"#;
+    let look = "echo size $(cat /sys/block/vda/size); ls -d /sys/devices/system/node/node1; \
+        echo mac $(cat /sys/class/net/*/address); echo devices $(cat /sys/bus/pci/devices/*/device)";
+    let look = LOOK.replace("LOOK", look);
     let Some(site) = site(false, hardware, &look)? else { return Ok(()) };
     let said = site.succeeds(&["build", "custom.toml"]);
-    assert!(said.contains("size 614400"), "{said}");
+    // The last is the Cirrus adapter's PCI id.
+    for words in ["size 614400", "/sys/devices/system/node/node1", "bc:24:11:00:00:01", "0x00b8"] {
+        assert!(said.contains(words), "{words}: {said}");
+    }
     assert_images(&site, &[("tpl-custom", 300 << 20)], &[]);
     Ok(())
 }

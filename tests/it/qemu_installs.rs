@@ -1,9 +1,13 @@
 //! Installs by the real program on the QEMU of this machine: a medium that writes a disk, typed to or started by its
 //! kernel, to every format, and what was installed boots.
 
+use std::path::PathBuf;
+
 use forge_lab::images;
+use sha2::{Digest as _, Sha256};
 
 use crate::support::local_site::{LocalSite, checked};
+use crate::support::web::{Page, Web};
 
 /// What all installs here have in common; the medium finds its answers where `SOURCE` or `BOOT` says.
 const PROFILE: &str = r#"schema = 1
@@ -16,7 +20,7 @@ family = "linux"
 formats = ["qcow2", "raw", "vmdk"]
 
 [source]
-iso = "ISO"
+iso = ISO
 SOURCE
 
 [vm]
@@ -52,24 +56,32 @@ shell = [
 "#;
 
 /// The site with the medium and the profile; `None`, with the reason printed, where there can be none.
-#[expect(clippy::print_stderr, reason = "a test that is skipped says why")]
 fn site(source: &str, boot: &str, uefi: bool, after: &str) -> anyhow::Result<Option<LocalSite>> {
+    Ok(medium(uefi)?
+        .map(|iso| site_with(&format!("{:?}", iso.display().to_string()), source, boot, uefi, after)))
+}
+
+/// The medium; `None`, with the reason printed, where no guest is wanted.
+#[expect(clippy::print_stderr, reason = "a test that is skipped says why")]
+fn medium(uefi: bool) -> anyhow::Result<Option<PathBuf>> {
     if std::env::var_os("FORGE_LAB").is_none() {
         eprintln!("skipped: it needs a real guest; `cargo lab test` runs it");
         return Ok(None);
     }
     let make = if uefi { images::install_uefi } else { images::install };
-    let iso = make(&images::default_cache_root())?.iso;
+    Ok(Some(make(&images::default_cache_root())?.iso))
+}
+
+/// The site with the profile, whose medium is `iso` in TOML.
+fn site_with(iso: &str, source: &str, boot: &str, uefi: bool, after: &str) -> LocalSite {
     let site = LocalSite::new();
-    let profile = PROFILE
-        .replace("ISO", &iso.display().to_string())
-        .replace("HARDWARE", if uefi { "bios = \"ovmf\"" } else { "" });
+    let profile = PROFILE.replace("ISO", iso).replace("HARDWARE", if uefi { "bios = \"ovmf\"" } else { "" });
     site.write("installed.toml", &profile.replace("SOURCE", source).replace("BOOT", boot));
     site.write(
         "answers.tera",
         &format!("hostname={{{{ hostname }}}}\nkey={{{{ user.key }}}}\nafter={after}\n"),
     );
-    Ok(Some(site))
+    site
 }
 
 /// Asserts what every install comes to.
@@ -123,13 +135,30 @@ initrd = { iso = "/boot/initrd" }
 cmdline = "quiet no_timer_check console=ttyS0 console=tty0 mitigations=off answers={{ seed.url }}answers"
 "#;
 
-#[test]
-fn a_tiny_guest_is_installed_by_the_mediums_kernel_and_nothing_is_typed() -> anyhow::Result<()> {
+/// The medium comes from a web server with the publisher's sums beside it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tiny_guest_is_installed_by_the_kernel_of_a_downloaded_medium_and_nothing_is_typed()
+-> anyhow::Result<()> {
+    let Some(iso) = tokio::task::spawn_blocking(|| medium(false)).await?? else { return Ok(()) };
+    let content = std::fs::read(iso)?;
+    let sum: String = Sha256::digest(&content).iter().map(|byte| format!("{byte:02x}")).collect();
+    let sums = Page::new(format!("{sum}  install.iso\n"));
+    let web = Web::with([("install.iso", Page::new(content)), ("SHA256SUMS", sums)]).await;
+    let iso =
+        format!("{{ url = {:?}, checksum = \"file:{}\" }}", web.url("install.iso"), web.url("SHA256SUMS"));
     // The installer says on its serial port what it does.
     let boot = "{ wait-for = { serial = '^installer: installed; rebooting$' }, within = \"10m\" }";
-    let Some(site) = site(KERNEL, boot, false, "reboot")? else { return Ok(()) };
-    let said = site.succeeds(&["build", "installed.toml"]);
+    let site = site_with(&iso, KERNEL, boot, false, "reboot");
+    let (site, said) = tokio::task::spawn_blocking(move || {
+        let said = site.succeeds(&["--cache-dir", "cache", "build", "installed.toml"]);
+        let plan = site.succeeds(&["--cache-dir", "cache", "plan", "installed.toml"]);
+        (site, format!("{said}{plan}"))
+    })
+    .await?;
     assert!(said.contains("the installer is done"), "{said}");
+    assert!(said.contains("in the cache: ") && said.contains(&format!("(sha256:{sum})")), "{said}");
+    let fetched = web.gets().iter().filter(|call| call.uri.ends_with("install.iso")).count();
+    assert_eq!(fetched, 1, "{:?}", web.gets());
     assert_installed(&site, &said, &[]);
     let serial = std::fs::read_to_string(site.path().join("output/installed/latest/serial.log"))?;
     for words in ["installer: starting", "installer: installed"] {

@@ -62,6 +62,14 @@ pub struct Hardware {
     pub rng: Option<bool>,
     /// The SCSI controller (`virtio-scsi-pci`, `virtio-scsi-single`, `lsi`, …).
     pub scsihw: Option<String>,
+    /// The graphics adapter: `std`, or a property string such as `type=virtio,memory=64`.
+    pub vga: Option<String>,
+    /// Whether each socket is a NUMA node with its part of the memory.
+    pub numa: Option<bool>,
+    /// Whether the hardware clock shows local time.
+    pub localtime: Option<bool>,
+    /// `false` keeps the processor's virtualisation from being used.
+    pub kvm: Option<bool>,
     /// Arguments for QEMU, appended to forge's own. On Proxmox VE only root may set them.
     pub args: Vec<String>,
 }

@@ -43,5 +43,5 @@ pub use source::{
 };
 pub use spec::{
     CloneSelector, CloudInitDrive, DiskSpec, FileFormat, Finish, MANIFEST_ENDING, MachineSpec, NetworkSpec,
-    SUMS_ENDING, TAG_LATEST,
+    SUMS_ENDING, TAG_LATEST, VARIABLES_ENDING,
 };

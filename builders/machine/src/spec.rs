@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::hardware::Hardware;
+use crate::hardware::{Bios, Hardware};
 use crate::source::{BootFile, IsoDrives, KernelSpec, Medium, SourceSpec};
 
 /// How a profile names the VM to clone.
@@ -218,6 +218,14 @@ impl FileFormat {
             _ => self.name(),
         }
     }
+
+    /// The name of the image of a disk: `NAME.qcow2` for the first, `NAME-1.qcow2` and so on for the others, as Packer
+    /// names them.
+    #[must_use]
+    pub fn file_name(self, name: &str, disk: usize, compressed: bool) -> String {
+        let ending = self.ending(compressed);
+        if disk == 0 { format!("{name}.{ending}") } else { format!("{name}-{disk}.{ending}") }
+    }
 }
 
 impl fmt::Display for FileFormat {
@@ -266,14 +274,19 @@ pub enum Finish {
 }
 
 impl Finish {
-    /// The files that are made for sure, in their order: the images, the checksums, the manifest. Templates have none.
+    /// The files that are made of a machine, in their order: the images of each disk, the UEFI variables, the checksums,
+    /// the manifest. Templates have none.
     #[must_use]
-    pub fn files(&self) -> Vec<PathBuf> {
+    pub fn files(&self, machine: &MachineSpec) -> Vec<PathBuf> {
         let Self::Files { directory, name, formats, compress, .. } = self else { return Vec::new() };
         let mut files = Vec::new();
-        let images = formats.iter().map(|format| format.ending(*compress));
-        for ending in images.chain([SUMS_ENDING, MANIFEST_ENDING]) {
-            let file = directory.join(format!("{name}.{ending}"));
+        let disks = 0..machine.disks.len().max(1);
+        let images =
+            disks.flat_map(|disk| formats.iter().map(move |format| format.file_name(name, disk, *compress)));
+        let variables = (machine.hardware.bios == Some(Bios::Ovmf)).then_some(VARIABLES_ENDING);
+        let rest = variables.into_iter().chain([SUMS_ENDING, MANIFEST_ENDING]);
+        for file in images.chain(rest.map(|ending| format!("{name}.{ending}"))) {
+            let file = directory.join(file);
             if !files.contains(&file) {
                 files.push(file);
             }
@@ -282,7 +295,45 @@ impl Finish {
     }
 }
 
+/// The ending of the file of UEFI variables of [`Finish::Files`], which is Packer's name for it.
+pub const VARIABLES_ENDING: &str = "efivars.fd";
+
 /// The ending of the file of checksums of [`Finish::Files`], for `sha256sum --check`.
 pub const SUMS_ENDING: &str = "SHA256SUMS";
 /// The ending of the manifest of [`Finish::Files`]: the file that is put in place last.
 pub const MANIFEST_ENDING: &str = "manifest.json";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_files_of_a_machine_are_its_disks_in_every_format_its_variables_sums_and_manifest() {
+        let finish = Finish::Files {
+            directory: "/images".into(),
+            name: "web".into(),
+            formats: vec![FileFormat::Qcow2, FileFormat::Raw, FileFormat::Qcow2],
+            compress: true,
+            replace: false,
+            about: BTreeMap::new(),
+        };
+        let names = |machine: &MachineSpec| -> Vec<String> {
+            let files = finish.files(machine);
+            files.iter().map(|file| file.display().to_string().replace("/images/", "")).collect()
+        };
+        let mut machine = MachineSpec::new(SourceSpec::New, "localhost");
+        assert_eq!(names(&machine), ["web.qcow2", "web.raw.zst", "web.SHA256SUMS", "web.manifest.json"]);
+        machine.disks = vec![DiskSpec::default(), DiskSpec::default()];
+        machine.hardware.bios = Some(Bios::Ovmf);
+        let expected = [
+            "web.qcow2",
+            "web.raw.zst",
+            "web-1.qcow2",
+            "web-1.raw.zst",
+            "web.efivars.fd",
+            "web.SHA256SUMS",
+            "web.manifest.json",
+        ];
+        assert_eq!(names(&machine), expected);
+    }
+}

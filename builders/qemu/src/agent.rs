@@ -228,4 +228,4 @@ impl Link {
 
 #[cfg(test)]
 #[path = "agent_tests.rs"]
-mod tests;
+pub(crate) mod tests;

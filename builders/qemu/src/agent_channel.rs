@@ -36,6 +36,17 @@ fn garbled(what: &str) -> AgentError {
     AgentError::Silent { source: format!("its answer has no {what}").into() }
 }
 
+/// How many of so many bytes the agent says it has written. None at all would be asked for again for ever.
+fn taken(answer: &Value, offered: usize) -> Result<usize, AgentError> {
+    let count = answer["count"].as_u64().and_then(|count| usize::try_from(count).ok());
+    let words = match count {
+        Some(count) if (1..=offered).contains(&count) => return Ok(count),
+        Some(count) => format!("it says that it wrote {count} of {offered} bytes"),
+        None => format!("it does not say how many of {offered} bytes it wrote"),
+    };
+    Err(AgentError::Refused { call: "write a file", source: words.into() })
+}
+
 #[async_trait]
 impl AgentChannel for GuestAgent {
     fn chunk(&self) -> usize {
@@ -79,10 +90,13 @@ impl AgentChannel for GuestAgent {
         while !rest.is_empty() {
             let call = json!({ "handle": handle, "buf-b64": STANDARD.encode(rest) });
             match self.execute("guest-file-write", call, LIMIT).await {
-                Ok(answer) => {
-                    let count = answer["count"].as_u64().and_then(|count| usize::try_from(count).ok());
-                    rest = count.and_then(|count| rest.get(count..)).unwrap_or_default();
-                }
+                Ok(answer) => match taken(&answer, rest.len()) {
+                    Ok(count) => rest = rest.get(count..).unwrap_or_default(),
+                    Err(error) => {
+                        written = Err(error);
+                        break;
+                    }
+                },
                 Err(error) => {
                     written = Err(told(error));
                     break;
@@ -92,5 +106,61 @@ impl AgentChannel for GuestAgent {
         // Closing writes what the agent still holds, so its failure counts too.
         let closed = self.execute("guest-file-close", json!({ "handle": handle }), LIMIT).await;
         written.and(closed.map(drop).map_err(&told))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::sync::{Arc, Mutex};
+
+    use crate::agent::tests::agent;
+
+    use super::*;
+
+    /// Writes ten bytes to an agent that answers each write with the next of these; tells the calls.
+    async fn write(path: &Path, answers: Vec<Value>) -> (Result<(), AgentError>, Vec<String>) {
+        let calls = Arc::new(Mutex::new(Vec::new()));
+        let (told, answers) = (Arc::clone(&calls), Mutex::new(answers.into_iter()));
+        let _connections = agent(path, b"", move |command| {
+            told.lock().expect("whole").push(command.to_owned());
+            let value = match command {
+                "guest-file-open" => json!(7),
+                "guest-file-write" => answers.lock().expect("whole").next()?,
+                _ => json!({}),
+            };
+            Some(json!({ "return": value }))
+        });
+        let outcome = GuestAgent::new(path).write("/etc/motd", b"0123456789").await;
+        let calls = calls.lock().expect("whole").clone();
+        (outcome, calls)
+    }
+
+    #[tokio::test]
+    async fn a_file_that_is_taken_in_parts_is_written_to_its_end() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let answers = vec![json!({ "count": 4, "eof": false }), json!({ "count": 6, "eof": false })];
+        let (outcome, calls) = write(&directory.path().join("qga"), answers).await;
+        outcome.expect("written");
+        assert_eq!(calls, ["guest-file-open", "guest-file-write", "guest-file-write", "guest-file-close"]);
+    }
+
+    #[tokio::test]
+    async fn an_agent_that_writes_nothing_or_does_not_say_how_much_is_an_error_and_the_file_is_closed() {
+        for (answer, words) in [
+            (json!({ "count": 0, "eof": false }), "it says that it wrote 0 of 10 bytes"),
+            (json!({ "count": 11, "eof": false }), "it says that it wrote 11 of 10 bytes"),
+            (json!({ "count": -1 }), "how many of 10 bytes"),
+            (json!({ "eof": false }), "how many of 10 bytes"),
+            (json!({}), "how many of 10 bytes"),
+        ] {
+            let directory = tempfile::tempdir().expect("a directory");
+            let answers = vec![answer.clone(), answer.clone()];
+            let (outcome, calls) = write(&directory.path().join("qga"), answers).await;
+            let error = outcome.expect_err("nothing was written");
+            let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
+            assert!(format!("{error}: {cause}").contains(words), "{answer}: {error}: {cause}");
+            assert_eq!(calls, ["guest-file-open", "guest-file-write", "guest-file-close"], "{answer}");
+        }
     }
 }

@@ -10,7 +10,7 @@ use super::*;
 const LONG: Duration = Duration::from_secs(30);
 
 /// An agent that answers commands by a function of command name; `None` is silence. Tells each connection.
-fn agent(
+pub(crate) fn agent(
     path: &Path,
     stale: &'static [u8],
     reply: impl Fn(&str) -> Option<Value> + Send + Sync + 'static,

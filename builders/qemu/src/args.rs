@@ -10,9 +10,10 @@ use forge_machine::{Attachments, Bios, Location, MachineSpec, Medium, Nonce};
 use serde::{Deserialize, Serialize};
 
 use crate::accel::Accelerator;
-use crate::check::{ADAPTERS, extra};
+use crate::check::extra;
 use crate::drives::{Disk, Drives, disks_of};
 use crate::firmware::Firmware;
+use crate::hardware::{Adapter, Vga};
 
 /// The disc with the seed.
 pub const SEED_FILE: &str = "seed.iso";
@@ -94,7 +95,7 @@ pub struct Settings {
     /// The chipset (`q35`, `pc`, `microvm`, or one of their versions).
     pub machine: String,
     /// The graphics adapter.
-    pub vga: String,
+    pub vga: Vga,
     /// CPU cores per socket.
     pub cores: u32,
     /// CPU sockets.
@@ -103,6 +104,12 @@ pub struct Settings {
     pub cpu: Option<String>,
     /// Memory in MiB.
     pub memory_mib: u32,
+    /// Whether each socket is a NUMA node.
+    pub numa: bool,
+    /// Whether the hardware clock shows local time.
+    pub localtime: bool,
+    /// Whether the processor's virtualisation is left alone.
+    pub emulated: bool,
     /// The disks, in the order in which the firmware tries them.
     pub disks: Vec<Disk>,
     /// The media in the CD-ROM drives; tried after the disks.
@@ -119,8 +126,8 @@ pub struct Settings {
     pub tpm: bool,
     /// Whether the guest is given random numbers.
     pub rng: bool,
-    /// The adapters' models, by Proxmox's names.
-    pub adapters: Vec<String>,
+    /// The network adapters.
+    pub adapters: Vec<Adapter>,
     /// Whether the guest agent's port is there.
     pub agent: bool,
     /// The SMBIOS system serial.
@@ -137,17 +144,19 @@ impl Settings {
     /// for, and are filled in by who has found them.
     #[must_use]
     pub fn new(spec: &MachineSpec, nonce: &Nonce, attachments: &Attachments) -> Self {
-        let adapters: Vec<String> = spec.networks.iter().map(|network| network.model.clone()).collect();
         let hardware = &spec.hardware;
         Self {
             name: nonce.vm_name(),
             uuid: uuid_of(nonce),
             machine: machine_of(spec),
-            vga: extra(&spec.extra, "vga"),
+            vga: Vga::of(spec),
             cores: spec.cores.unwrap_or(DEFAULT_CORES).max(1),
             sockets: spec.sockets.unwrap_or(1).max(1),
             cpu: spec.cpu.clone(),
             memory_mib: spec.memory_mib.unwrap_or(DEFAULT_MEMORY_MIB),
+            numa: hardware.numa.unwrap_or(false),
+            localtime: hardware.localtime.unwrap_or(false),
+            emulated: hardware.kvm == Some(false),
             disks: disks_of(spec),
             cdroms: spec.isos.iter().filter_map(file_of).collect(),
             cdrom_bus: extra(&spec.extra, "cdrom-interface"),
@@ -156,7 +165,7 @@ impl Settings {
             firmware: None,
             tpm: hardware.tpm.is_some(),
             rng: hardware.rng.unwrap_or(true),
-            adapters: if adapters.is_empty() { vec!["virtio".to_owned()] } else { adapters },
+            adapters: Adapter::all(spec),
             agent: spec.agent.unwrap_or(true),
             smbios_serial: attachments.smbios_serial.clone(),
             seed_disc: attachments.seed_disc.is_some(),
@@ -191,6 +200,7 @@ impl Settings {
         line.option("-uuid", &[&self.uuid]);
         line.flag("-no-user-config").flag("-nodefaults");
         self.board(&mut line);
+        let accelerator = if self.emulated { Accelerator::Tcg } else { accelerator };
         let [accel, accel_value, cpu, cpu_value] = accelerator.arguments();
         line.option(accel, &[accel_value.to_owned()]);
         line.option(cpu, &[self.cpu.clone().unwrap_or_else(|| cpu_value.to_owned())]);
@@ -205,11 +215,17 @@ impl Settings {
             ],
         );
         line.option("-m", &[format!("{}M", self.memory_mib)]);
+        if self.numa {
+            crate::hardware::numa(&mut line, self.sockets, self.cores, self.memory_mib);
+        }
+        if self.localtime {
+            line.option("-rtc", &["base=localtime"]);
+        }
         self.drives().arguments(&mut line);
         self.kernel(&mut line);
         self.network(&mut line, ssh_port);
         if self.chipset() != Chipset::Microvm {
-            line.option("-vga", &[&self.vga]);
+            self.vga.arguments(&mut line);
         }
         line.option("-vnc", &[format!("unix:{VNC_SOCKET}")]);
         line.option("-chardev", &["file", "id=serial0", &format!("path={SERIAL_LOG}"), "append=on"]);
@@ -278,22 +294,21 @@ impl Settings {
     }
 
     fn network(&self, line: &mut Line, ssh_port: u16) {
-        for (number, model) in self.adapters.iter().enumerate() {
+        for (number, adapter) in self.adapters.iter().enumerate() {
             let mut backend = vec!["user".to_owned(), format!("id=net{number}")];
             if number == 0 {
                 backend.push(format!("hostfwd=tcp:127.0.0.1:{ssh_port}-:22"));
             }
             line.option("-netdev", &backend);
-            let device = ADAPTERS.iter().find(|(name, _)| name == model && *name != "virtio");
-            let device = device.map_or_else(|| self.chipset().virtio("net"), |found| found.1.to_owned());
-            line.option("-device", &[device, format!("netdev=net{number}")]);
+            line.option("-device", &adapter.device(self.chipset(), number));
         }
     }
 }
 
-/// The machine's name: that of the profile, or of its part for QEMU, or q35.
+/// The machine's name: that of the profile's part for QEMU, or of the profile, or q35.
 pub(crate) fn machine_of(spec: &MachineSpec) -> String {
-    let named = spec.hardware.machine.clone().unwrap_or_else(|| extra(&spec.extra, "machine"));
+    let general = spec.hardware.machine.clone().filter(|_| !spec.extra.contains_key("machine"));
+    let named = general.unwrap_or_else(|| extra(&spec.extra, "machine"));
     if named == "i440fx" { "pc".to_owned() } else { named }
 }
 

@@ -221,6 +221,43 @@ fn a_kernel_without_a_boot_loader_ends_the_vm_at_the_guests_reboot() {
 }
 
 #[test]
+fn settings_by_proxmoxs_names_show_in_the_argument_list() {
+    let hardware = Hardware {
+        vga: Some("type=virtio,memory=64".into()),
+        numa: Some(true),
+        localtime: Some(true),
+        kvm: Some(false),
+        ..Hardware::default()
+    };
+    let options = [("mtu".to_owned(), "1400".to_owned())].into();
+    let ssd = [("ssd".to_owned(), "1".to_owned())].into();
+    let spec = MachineSpec {
+        hardware,
+        cores: Some(2),
+        sockets: Some(2),
+        memory_mib: Some(1025),
+        networks: vec![NetworkSpec { mac: Some("BC:24:11:00:00:01".into()), options, ..network("virtio") }],
+        disks: vec![DiskSpec { options: ssd, ..disk("scsi0") }],
+        ..spec()
+    };
+    let text = lines(&spec, &Attachments::default(), Accelerator::Kvm);
+    for line in [
+        "-accel tcg,thread=multi",
+        "-object memory-backend-ram,id=ram0,size=513M",
+        "-numa node,nodeid=0,cpus=0-1,memdev=ram0",
+        "-object memory-backend-ram,id=ram1,size=512M",
+        "-numa node,nodeid=1,cpus=2-3,memdev=ram1",
+        "-rtc base=localtime",
+        "-vga virtio",
+        "-global virtio-vga.max_hostmem=67108864",
+        "-device virtio-net-pci,netdev=net0,mac=BC:24:11:00:00:01,host_mtu=1400",
+        "-device scsi-hd,drive=disk0,bus=scsi0.0,rotation_rate=1,bootindex=1",
+    ] {
+        assert!(text.lines().any(|each| each == line), "no `{line}` in\n{text}");
+    }
+}
+
+#[test]
 fn firmware_and_further_hardware_show_in_the_argument_list() {
     let nonce = Nonce::from_bytes([1; 8]);
     let hardware = Hardware {

@@ -8,23 +8,18 @@ use forge_machine::{DiskSpec, Facts, Finding, MachineSpec, NetworkSpec, SourceSp
 use crate::args::{Chipset, Settings, is_uefi, machine_of};
 use crate::drives::{BUSES, CACHES, CDROM_BUSES, SCSI_CONTROLLERS, bus_of};
 use crate::firmware::{Firmware, Firmwares};
+use crate::hardware::{ADAPTERS, NETWORK_OPTIONS, Vga};
 
 /// Keys of `[vm.qemu]` that are understood, with the values they may have; the first is the default.
 const EXTRA_KEYS: &[(&str, &[&str])] = &[
     ("machine", &["q35", "pc", "i440fx", "microvm"]),
-    ("vga", &["std", "virtio", "qxl", "cirrus", "none"]),
+    ("vga", &["std", "virtio", "qxl", "cirrus", "vmware", "none"]),
     ("cdrom-interface", &CDROM_BUSES),
 ];
-/// Adapter models by Proxmox's names, and QEMU's devices for them.
-pub(crate) const ADAPTERS: &[(&str, &str)] = &[
-    ("virtio", "virtio-net-pci"),
-    ("e1000", "e1000"),
-    ("e1000e", "e1000e"),
-    ("rtl8139", "rtl8139"),
-    ("vmxnet3", "vmxnet3"),
-];
 /// Options of a disk that have an effect here.
-const DISK_OPTIONS: [&str; 2] = ["cache", "serial"];
+const DISK_OPTIONS: [&str; 3] = ["cache", "serial", "ssd"];
+/// The machine takes so many sockets at most as NUMA nodes (QEMU, `MAX_NODES`).
+const MOST_NODES: u32 = 128;
 
 /// What this machine has besides QEMU.
 #[derive(Clone, Debug, Default)]
@@ -117,6 +112,22 @@ fn hardware(spec: &MachineSpec, host: &Host, found: &mut Vec<Finding>) {
     {
         let help = format!("use one of {}", SCSI_CONTROLLERS.map(|(name, _)| name).join(", "));
         found.push(Finding::fatal("vm.scsihw", format!("`{scsihw}` is no SCSI controller"), help));
+    }
+    if let Err((message, help)) = Vga::check(spec) {
+        found.push(Finding::fatal("vm.vga", message, help));
+    }
+    if chipset == Some(Chipset::Microvm) && hardware.vga.is_some() {
+        let message = "microvm has no graphics adapter, so this has no effect";
+        found.push(Finding::warning("vm.vga", message, "leave it out, or use q35"));
+    }
+    if hardware.numa == Some(true) {
+        let nodes = spec.sockets.unwrap_or(1).max(1);
+        if chipset == Some(Chipset::Microvm) {
+            found.push(Finding::fatal("vm.numa", "microvm has no NUMA", "leave it out, or use q35"));
+        } else if nodes > MOST_NODES {
+            let message = format!("QEMU has {MOST_NODES} NUMA nodes at most, and there are {nodes} sockets");
+            found.push(Finding::fatal("vm.numa", message, "use fewer sockets with more cores each"));
+        }
     }
     // They would take the VM out of forge's hands, and forge could not tell why.
     for (word, why) in [
@@ -236,6 +247,17 @@ fn network_findings(number: usize, network: &NetworkSpec) -> Vec<Finding> {
             format!("`{}` is no adapter model", network.model),
             format!("use one of {}", known.join(", ")),
         ));
+    }
+    for (option, value) in &network.options {
+        let setting = format!("vm.networks[{number}].{}", option.replace('_', "-"));
+        // 1 is the bridge's own size.
+        if !NETWORK_OPTIONS.contains(&option.as_str()) || network.model != "virtio" || value == "1" {
+            let message = "it has no effect on a local QEMU";
+            found.push(Finding::warning(setting, message, "it is for a Proxmox VE target"));
+        } else if !value.parse().is_ok_and(|mtu: u32| (68..=65_535).contains(&mtu)) {
+            let help = "a number from 68 to 65535";
+            found.push(Finding::fatal(setting, format!("`{value}` is no size of a packet"), help));
+        }
     }
     let bridge = network.bridge.as_ref().map(|_| "bridge");
     for field in bridge.into_iter().chain(network.vlan.map(|_| "vlan")) {

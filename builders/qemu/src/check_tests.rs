@@ -26,6 +26,11 @@ fn with_options(options: &[(&str, &str)]) -> MachineSpec {
     MachineSpec { disks: vec![DiskSpec { options, ..disk("scsi0") }], ..spec() }
 }
 
+fn with_network(options: &[(&str, &str)], model: &str) -> MachineSpec {
+    let options = options.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+    MachineSpec { networks: vec![NetworkSpec { options, ..network(model) }], ..spec() }
+}
+
 fn hardware(hardware: Hardware) -> MachineSpec {
     MachineSpec { hardware, ..spec() }
 }
@@ -91,8 +96,8 @@ fn what_a_local_qemu_can_not_do_is_found_before_anything_is_made() {
         ),
         (with_options(&[("cache", "none"), ("serial", "x")]), &[]),
         (
-            with_options(&[("cache", "never"), ("ssd", "1")]),
-            &[("vm.disks[0].cache", true), ("vm.disks[0].ssd", false)],
+            with_options(&[("cache", "never"), ("ssd", "1"), ("iothread", "1")]),
+            &[("vm.disks[0].cache", true), ("vm.disks[0].iothread", false)],
         ),
         (MachineSpec { isos: vec![Medium::file("/a.iso"); 6], ..spec() }, &[]),
         (MachineSpec { isos: vec![Medium::file("/a.iso"); 7], ..spec() }, &[("source.iso", true)]),
@@ -122,6 +127,28 @@ fn what_a_local_qemu_can_not_do_is_found_before_anything_is_made() {
                 ..spec()
             },
             &[("vm.networks[0].bridge", false), ("vm.networks[0].vlan", false)],
+        ),
+        (with_network(&[("mtu", "1400")], "virtio"), &[]),
+        (with_network(&[("mtu", "1400")], "e1000"), &[("vm.networks[0].mtu", false)]),
+        (with_network(&[("mtu", "7")], "virtio"), &[("vm.networks[0].mtu", true)]),
+        (with_network(&[("link_down", "1")], "virtio"), &[("vm.networks[0].link-down", false)]),
+        (hardware(Hardware { vga: Some("virtio,memory=64".into()), ..Hardware::default() }), &[]),
+        (hardware(Hardware { vga: Some("virtio-gl".into()), ..Hardware::default() }), &[("vm.vga", true)]),
+        (
+            hardware(Hardware {
+                machine: Some("microvm".into()),
+                vga: Some("std".into()),
+                numa: Some(true),
+                ..Hardware::default()
+            }),
+            &[("vm.vga", false), ("vm.numa", true)],
+        ),
+        (
+            MachineSpec {
+                sockets: Some(129),
+                ..hardware(Hardware { numa: Some(true), ..Hardware::default() })
+            },
+            &[("vm.numa", true)],
         ),
         (MachineSpec { memory_mib: Some(0), ..spec() }, &[("vm.memory", true)]),
         (MachineSpec { cpu: Some("-hda x".into()), ..spec() }, &[("vm.cpu", true)]),

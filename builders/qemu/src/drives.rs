@@ -45,6 +45,9 @@ pub struct Disk {
     pub cache: String,
     /// The serial number that the guest sees.
     pub serial: Option<String>,
+    /// Whether the guest sees a disk that does not turn.
+    #[serde(default)]
+    pub ssd: bool,
 }
 
 impl Disk {
@@ -58,6 +61,7 @@ impl Disk {
             // forge or QEMU loses nothing, because the page cache stays.
             cache: option("cache").unwrap_or_else(|| "unsafe".to_owned()),
             serial: option("serial"),
+            ssd: option("ssd").is_some_and(|on| on == "1"),
         }
     }
 
@@ -159,6 +163,10 @@ impl Drives<'_> {
         };
         if let Some(serial) = disk.serial.as_ref().filter(|_| disk.bus() != "nvme") {
             device = format!("{device},serial={}", escape(serial));
+        }
+        // The rate that ATA and SCSI give to what does not turn (ACS-3, word 217; SBC-3, 6.5.3).
+        if disk.ssd && matches!(disk.bus(), "scsi" | "sata" | "ide") {
+            device.push_str(",rotation_rate=1");
         }
         line.option("-device", &[device, format!("bootindex={}", index + 1)]);
     }

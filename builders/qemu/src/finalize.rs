@@ -16,7 +16,9 @@ use std::fs::File;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
-use forge_machine::{Artefact, FileFormat, Finish, MANIFEST_ENDING, PortError, SUMS_ENDING};
+use forge_machine::{
+    Artefact, FileFormat, Finish, MANIFEST_ENDING, PortError, SUMS_ENDING, VARIABLES_ENDING,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::args::{DISK_FILE, FIRMWARE_VARIABLES_FILE};
@@ -25,8 +27,6 @@ use crate::drives::disk_file;
 use crate::image::ImageTool;
 use crate::workdir::WorkDir;
 
-/// The ending of a file with UEFI variables, which is Packer's name for it.
-const VARIABLES_ENDING: &str = "efivars.fd";
 /// A raw image on its way to being compressed.
 const RAW_FILE: &str = "disk.raw";
 

@@ -201,6 +201,10 @@ fn described(path: &Path) -> Option<Candidate> {
 }
 
 #[cfg(test)]
+#[path = "firmware_trees.rs"]
+mod trees;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -21,6 +21,7 @@ mod digest;
 pub mod drives;
 mod finalize;
 pub mod firmware;
+pub mod hardware;
 mod hypervisor;
 pub mod image;
 mod iso;

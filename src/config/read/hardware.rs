@@ -56,7 +56,11 @@ pub(super) fn read(reader: &mut Reader<'_>, vm: &mut Vm, findings: &mut Vec<Find
                 "boot-order" if !value.contains('=') => Some(format!("order={value}")),
                 // Its own name for the older chipset.
                 "machine" if value == "i440fx" => Some("pc".into()),
-                "rng" if value == "0" => None,
+                "rng" if value == "0" => {
+                    // Nothing to say to Proxmox; to a target that has the device by itself, all the same.
+                    vm.origins.insert("vm.proxmox.rng0".into(), reader.name("rng"));
+                    None
+                }
                 "rng" if value == "1" => Some("source=/dev/urandom".into()),
                 "args" => Some(value.replace(';', " ")),
                 _ => Some(value),
