@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use forge_console::keymap::{self, Layout};
 use forge_console::{
-    Console, Echo, KeySink, Pattern, PlayOptions, Region, Seen, SendKeys, TypeOptions, WaitError,
+    Console, Echo, KeySink, Pattern, PlayOptions, Region, Seen, SendKeys, TypeError, TypeOptions, WaitError,
     boot_command, expect, play, type_text_with,
 };
 use forge_machine::Machine;
@@ -257,6 +257,11 @@ impl Driver<'_> {
             if !outcome.again {
                 return Ok(());
             }
+            // What stands there already would be found however late it is.
+            if tokio::time::Instant::now() >= deadline {
+                let what = format!("{pattern} came again and again for {} s", limit.as_secs());
+                return Err(StageError::new(what).hint("its steps do not help, or `within` is too short"));
+            }
         }
     }
 
@@ -324,9 +329,7 @@ impl Driver<'_> {
         let layout = Layout::by_name(layout).unwrap_or_default();
         let options = TypeOptions { echo, layout, ..TypeOptions::default() };
         let keys = keys_of(self.console, self.machine);
-        let report = type_text_with(self.console, keys.as_ref(), &text, &options)
-            .await
-            .map_err(|error| StageError::caused("the text could not be typed", error))?;
+        let report = type_text_with(self.console, keys.as_ref(), &text, &options).await.map_err(untyped)?;
         if report.corrections > 0 {
             let message =
                 format!("boot step {number} was typed wrong and corrected {} times", report.corrections);
@@ -341,6 +344,19 @@ impl Driver<'_> {
             self.cx.warn(format!("boot step {number} was typed blind: {why}"), "");
         }
         Ok(())
+    }
+}
+
+/// Why a text was not typed, with what helps where the keyboard's layout is what was wrong.
+fn untyped(error: TypeError) -> StageError {
+    let layout = match &error {
+        TypeError::Mismatch { layouts, .. } => layouts.first().map(|layout| layout.name()),
+        _ => None,
+    };
+    let failure = StageError::caused("the text could not be typed", error);
+    match layout {
+        Some(name) => failure.hint(format!("say `layout = \"{name}\"` at this boot step")),
+        None => failure,
     }
 }
 

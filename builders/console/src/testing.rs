@@ -22,6 +22,8 @@ pub(crate) struct Guest {
     pub(crate) shows_cursor: bool,
     /// The number of a key (from 0, Backspace not counted) and what the guest takes it for; `None` drops it.
     pub(crate) faults: HashMap<usize, Option<char>>,
+    /// What its keyboard's layout makes of a key.
+    pub(crate) layout: Option<fn(char) -> Option<char>>,
     /// How long the guest takes for a key.
     pub(crate) slowness: Duration,
     /// A picture instead of text.
@@ -45,6 +47,7 @@ impl Guest {
             echoes: true,
             shows_cursor: true,
             faults: HashMap::new(),
+            layout: None,
             slowness: Duration::ZERO,
             graphics: false,
             keys: String::new(),
@@ -84,7 +87,8 @@ impl Guest {
         if !self.echoes {
             return;
         }
-        match self.faults.get(&number).copied().unwrap_or(Some(character)) {
+        let usual = self.layout.map_or(Some(character), |layout| layout(character));
+        match self.faults.get(&number).copied().unwrap_or(usual) {
             None => {}
             Some('\n') => self.lines.push(String::new()),
             Some(shown) => {

@@ -14,19 +14,19 @@
 //! screen without readable text nothing is claimed (`verified: false`); an error quotes what was to be typed and
 //! what the screen shows there.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use thiserror::Error;
 use tokio::time::{Instant, sleep};
 
-use crate::console::{Console, WaitError};
+use crate::console::Console;
 use crate::keymap::{BACKSPACE, KeyStroke, Layout, SHIFT};
-use crate::keys::{KeyError, KeySink};
+use crate::keys::KeySink;
 use crate::screen::{Screen, ScreenText};
 
+mod outcome;
 mod readback;
 
+pub use outcome::{TypeError, TypeReport};
 use readback::Place;
 
 /// What QEMU's PS/2 keyboard holds is 16 bytes; two stay free.
@@ -79,65 +79,6 @@ impl Default for TypeOptions {
     }
 }
 
-/// What typing came to.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TypeReport {
-    /// Keys pressed, corrections included.
-    pub keys: usize,
-    /// Whether the whole text was read back.
-    pub verified: bool,
-    /// How often wrong text was taken back.
-    pub corrections: u32,
-    /// Whether it was typed blind because the prompt asks for something that is not shown.
-    pub prompt_hides: bool,
-    /// How long it took.
-    pub elapsed: Duration,
-}
-
-/// Why a text was not typed.
-#[derive(Debug, Error)]
-#[non_exhaustive]
-pub enum TypeError {
-    /// A character without a key in the layout, or a control character.
-    #[error("{character:?} at character {index} can't be typed")]
-    Untypable {
-        /// The character.
-        character: char,
-        /// Its place in the text, in characters from 0.
-        index: usize,
-    },
-    /// Nothing of the text appeared.
-    #[error("typed {expected:?}, but nothing of it appeared within {:.1} s; the screen shows\n{screen}", limit.as_secs_f64())]
-    NoEcho {
-        /// The text.
-        expected: String,
-        /// How long was waited.
-        limit: Duration,
-        /// The screen at the end.
-        screen: Arc<Screen>,
-    },
-    /// Something else appeared, in spite of corrections.
-    #[error(
-        "typed {expected:?}, but the screen shows {seen:?} after {corrections} corrections; it shows\n{screen}"
-    )]
-    Mismatch {
-        /// The text.
-        expected: String,
-        /// What stands at its place.
-        seen: String,
-        /// How often it was taken back and typed again.
-        corrections: u32,
-        /// The screen at the end.
-        screen: Arc<Screen>,
-    },
-    /// Keys can't be pressed.
-    #[error("the text could not be typed")]
-    Keys(#[from] KeyError),
-    /// The screen is gone.
-    #[error("the typed text could not be read back")]
-    Wait(#[from] WaitError),
-}
-
 /// Types a text over the console's own connection. May be dropped: what was typed by then stays.
 ///
 /// # Errors
@@ -188,6 +129,7 @@ pub async fn type_text_with(
         corrected_at: 0,
         fresh_looks: 0,
         slowest_echo: Duration::ZERO,
+        layouts: None,
     };
     let _settle = Settle(keys);
     let began = Instant::now();
@@ -242,6 +184,8 @@ struct Typist<'t> {
     corrected_at: usize,
     fresh_looks: u32,
     slowest_echo: Duration,
+    /// The layouts that account for everything wrong so far; `None` before anything was.
+    layouts: Option<Vec<Layout>>,
 }
 
 /// What the screen says of the text typed so far.
@@ -479,6 +423,7 @@ impl Typist<'_> {
     /// Takes back what is wrong; gives how many characters stand then.
     async fn correct(&mut self, before: &ScreenText, sent: usize) -> Result<usize, TypeError> {
         let good = self.look(before, sent).length;
+        self.suspect(before, sent);
         if self.start.is_none() || self.recent_corrections >= self.options.corrections {
             return Err(self.mismatch(before));
         }
@@ -538,19 +483,30 @@ impl Typist<'_> {
         now.cursor.is_some_and(|cursor| cursor <= (start.0 - up, start.1))
     }
 
+    /// What stands where `length` characters were typed.
+    fn seen(&self, before: &ScreenText, screen: &Screen, length: usize) -> String {
+        let (Some(now), Some(start)) = (screen.text(), self.start) else { return String::new() };
+        let up = readback::scrolled(before, now, start);
+        readback::seen(now, (start.0 - up, start.1), length)
+    }
+
+    /// Keeps the layouts that account for what is wrong now, too.
+    fn suspect(&mut self, before: &ScreenText, sent: usize) {
+        let shown: Vec<char> = self.seen(before, &self.console.screen(), sent).chars().take(sent).collect();
+        let found = self.options.layout.mistaken_for(&self.text, &shown);
+        match &mut self.layouts {
+            None => self.layouts = Some(found),
+            Some(suspects) => suspects.retain(|layout| found.contains(layout)),
+        }
+    }
+
     fn mismatch(&self, before: &ScreenText) -> TypeError {
         let screen = self.console.screen();
-        let seen = match (screen.text(), self.start) {
-            (Some(now), Some(start)) => {
-                let up = readback::scrolled(before, now, start);
-                readback::seen(now, (start.0 - up, start.1), self.text.len())
-            }
-            _ => String::new(),
-        };
         TypeError::Mismatch {
             expected: self.text.iter().collect(),
-            seen,
+            seen: self.seen(before, &screen, self.text.len()),
             corrections: self.report.corrections,
+            layouts: self.layouts.clone().unwrap_or_default(),
             screen,
         }
     }

@@ -120,7 +120,7 @@ impl Layout {
     /// The names by which profiles know the layouts.
     pub const NAMES: [&str; 11] = ["us", "gb", "de", "ch", "fr", "be", "es", "it", "se", "dk", "no"];
 
-    const ALL: [Self; 11] = [
+    pub(crate) const ALL: [Self; 11] = [
         Self::Us,
         Self::Gb,
         Self::De,
@@ -179,6 +179,38 @@ impl Layout {
         let stroke = KeyStroke { altgr, ..place(*PLACES.get(index)?, shift) };
         Some(if chart.dead.contains(character) { vec![stroke, SPACE] } else { vec![stroke] })
     }
+
+    /// What this stroke gives on a keyboard of this layout; `None` where it gives nothing at once (a dead key).
+    pub(crate) fn character(self, stroke: KeyStroke) -> Option<char> {
+        let Some(chart) = self.chart().filter(|_| stroke.scancode != SPACE.scancode) else {
+            let us = US_KEYS.iter().find(|(.., code)| *code == stroke.scancode);
+            let us = us.map(|(plain, shifted, ..)| if stroke.shift { *shifted } else { *plain });
+            return us.or_else(|| (stroke.scancode == SPACE.scancode).then_some(' '));
+        };
+        let index = PLACES.iter().position(|place| *place == stroke.scancode)?;
+        let table = match (stroke.altgr, stroke.shift) {
+            (true, _) => chart.altgr,
+            (false, true) => chart.shift,
+            (false, false) => chart.plain,
+        };
+        table.chars().nth(index).filter(|found| *found != NONE && !chart.dead.contains(*found))
+    }
+
+    /// The layouts that turn what was meant for this one into what was seen: at least one key gave another character,
+    /// and each gave just the one that such a keyboard gives for it.
+    pub(crate) fn mistaken_for(self, text: &[char], seen: &[char]) -> Vec<Self> {
+        if seen.len() > text.len() || text.starts_with(seen) {
+            return Vec::new();
+        }
+        let gives = |layout: Self, character: char| match self.strokes(character).as_deref() {
+            Some([stroke]) => layout.character(*stroke),
+            _ => None,
+        };
+        let would = |layout: &Self| {
+            *layout != self && seen.iter().zip(text).all(|(seen, text)| gives(*layout, *text) == Some(*seen))
+        };
+        Self::ALL.into_iter().filter(would).collect()
+    }
 }
 
 /// The key at a place, with the names that a US keyboard has for it.
@@ -219,6 +251,35 @@ mod tests {
             }
             assert_eq!(Layout::by_name(layout.name()), Some(layout));
         }
+    }
+
+    #[test]
+    fn a_stroke_gives_back_the_character_that_it_was_made_for() {
+        for layout in Layout::ALL {
+            for code in 0x20..0x7f_u8 {
+                let character = char::from(code);
+                if let Some([stroke]) = layout.strokes(character).as_deref() {
+                    assert_eq!(layout.character(*stroke), Some(character), "{layout:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_another_layout_makes_of_a_text_names_that_layout() {
+        let chars = |text: &str| text.chars().collect::<Vec<_>>();
+        let mistaken = |text: &str, seen: &str| Layout::Us.mistaken_for(&chars(text), &chars(seen));
+        assert_eq!(mistaken("s=http://x", "s´"), []);
+        assert_eq!(mistaken("ds=nocloud;s=http:", "dsßnocloud"), []);
+        assert_eq!(mistaken("yes=/dev/z", "zes"), [Layout::De, Layout::Ch]);
+        assert_eq!(mistaken("quit", "auit"), [Layout::Fr, Layout::Be]);
+        assert_eq!(
+            mistaken("a/b", "a-"),
+            [Layout::De, Layout::Ch, Layout::Es, Layout::It, Layout::Se, Layout::Dk, Layout::No]
+        );
+        assert_eq!(mistaken("a/b", "a/"), [], "all is right");
+        assert_eq!(mistaken("a/b", "ax"), [], "no keyboard does this");
+        assert_eq!(Layout::De.mistaken_for(&chars("ab-y"), &chars("ab/z")), [Layout::Us, Layout::Gb]);
     }
 
     #[test]

@@ -105,17 +105,35 @@ async fn typing_over_what_was_drawn_earlier_is_found_by_the_cursor() {
 
 #[tokio::test(start_paused = true)]
 async fn what_can_not_be_corrected_is_quoted() {
-    let faults: HashMap<usize, Option<char>> = (0..200).map(|number| (number, Some('q'))).collect();
+    let faults: HashMap<usize, Option<char>> = (0..200).map(|number| (number, Some('w'))).collect();
     let guest = Guest { faults, ..Guest::with_prompt("boot: ") };
     let (outcome, guest) = typed(guest, "aqa").await;
     let error = outcome.unwrap_err();
     assert!(
         error.to_string().starts_with(
-            "typed \"aqa\", but the screen shows \"q\" after 3 corrections; it shows\n| SeaBIOS"
+            "typed \"aqa\", but the screen shows \"w\" after 3 corrections; it shows\n| SeaBIOS"
         ),
         "{error}"
     );
     assert!(guest.down.is_empty(), "no key stays pressed");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_keyboard_of_another_layout_is_named() {
+    // What a German keyboard makes of these keys of an American one, however often they are typed.
+    let german = |character| match character {
+        'y' => Some('z'),
+        '/' => Some('-'),
+        '-' => Some('ß'),
+        other => Some(other),
+    };
+    let mut guest = Guest::with_prompt("boot: ");
+    guest.layout = Some(german);
+    let (outcome, _) = typed(guest, "ey/dev").await;
+    let error = outcome.unwrap_err().to_string();
+    let words = "typed \"ey/dev\", but the screen shows \"ez\" after 3 corrections, as if the guest's keyboard had the \
+                 layout `de` or `ch`; it shows";
+    assert!(error.starts_with(words), "{error}");
 }
 
 #[tokio::test(start_paused = true)]
