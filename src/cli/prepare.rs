@@ -40,7 +40,7 @@ pub struct Prepared {
 /// # Errors
 /// A finding about the first that can't be had.
 pub async fn connector(access: &AccessPlan, redactor: &Redactor) -> Result<Arc<dyn Connector>, Finding> {
-    match SshAccess::resolve(&access.ssh, access.create, &|secret| redactor.add(secret)).await {
+    match SshAccess::resolve(&access.ssh, access.create, &|secret| redactor.hide(secret)).await {
         Ok(ssh) if via::is_usual(&access.via) => Ok(Arc::new(SshConnector { access: ssh })),
         Ok(ssh) => Ok(Arc::new(Ways { via: access.via.clone(), ssh: SshConnector { access: ssh } })),
         Err(error) => Err(Finding::general(chain(&error))),
@@ -88,7 +88,7 @@ pub async fn open(
                 Finding::general(format!("{what} of target `{name}`: {message}"))
                     .help(format!("`targets.{name}.{key}` of the site file says where it is read from"))
             })?;
-            redactor.add(&secret);
+            redactor.hide(&secret);
             Some(secret)
         }
         TargetKind::Qemu(_) => None,
@@ -256,7 +256,7 @@ pub fn hide_passwords(profile: &mut Profile, redactor: &Redactor) {
         let authority = url.split_once("://").and_then(|(_, rest)| rest.split(['/', '?', '#']).next());
         let login = authority.and_then(|authority| authority.rsplit_once('@')).map(|(login, _)| login);
         if let Some((_, password)) = login.and_then(|login| login.split_once(':')) {
-            redactor.add(password);
+            redactor.hide(password);
         }
     }
 }

@@ -16,7 +16,7 @@ const PIECE: usize = 8;
 #[derive(Clone, Default)]
 pub struct Redactor {
     needles: Arc<RwLock<Vec<String>>>,
-    /// The secrets as they were told, without the pieces of those that are shown.
+    /// The secrets that the guest was given, without the pieces of those that are shown.
     whole: Arc<RwLock<Vec<String>>>,
 }
 
@@ -27,19 +27,23 @@ impl std::fmt::Debug for Redactor {
 }
 
 impl Redactor {
-    /// Adds a secret in its raw, base64, URL-encoded, JSON and shell-quoted forms. Texts shorter than four
-    /// characters are left out: masking them would make every output unreadable.
+    /// Adds a secret that is for the guest: it is masked as by [`Redactor::hide`], and looked for in the guest before a
+    /// template is made of it.
     pub fn add(&self, secret: &str) {
         if let Ok(mut whole) = self.whole.write()
             && !whole.iter().any(|known| known == secret)
         {
             whole.push(secret.to_owned());
         }
-        self.mask(secret);
+        self.hide(secret);
     }
 
-    /// Masks a text in all its forms from now on.
-    fn mask(&self, secret: &str) {
+    /// Masks a secret from now on, in its raw, base64, URL-encoded, JSON and shell-quoted forms. Texts shorter than
+    /// four characters are left out: masking them would make every output unreadable.
+    ///
+    /// A secret that is no business of the guest's (a target's token, a bastion's password) is only hidden: looking for
+    /// it in the guest would bring it there.
+    pub fn hide(&self, secret: &str) {
         if secret.chars().count() < 4 {
             return;
         }
@@ -68,7 +72,7 @@ impl Redactor {
             return;
         }
         for start in 0..secret.len().saturating_sub(PIECE) {
-            self.mask(secret.get(start..start + PIECE).unwrap_or_default());
+            self.hide(secret.get(start..start + PIECE).unwrap_or_default());
         }
     }
 
@@ -99,7 +103,7 @@ impl Redactor {
         }
     }
 
-    /// The secrets as they were told, for a search of the guest for leaks.
+    /// The secrets that the guest was given, for a search of it for leaks.
     #[must_use]
     pub fn secrets(&self) -> Vec<String> {
         self.whole.read().map(|whole| whole.clone()).unwrap_or_default()
@@ -140,6 +144,16 @@ mod tests {
         let masked = redactor.text("s=http://h/0123456789abcd\\\n|ef0123456789abcdef/ quiet");
         assert!(!masked.contains("456789"), "{masked}");
         assert!(masked.ends_with("/ quiet"), "{masked}");
+    }
+
+    #[test]
+    fn what_is_only_hidden_is_masked_and_not_looked_for_in_the_guest() {
+        let redactor = Redactor::default();
+        redactor.hide("the-token-of-the-target");
+        redactor.add("the-password-in-the-guest");
+        let masked = redactor.text("the-token-of-the-target the-password-in-the-guest");
+        assert_eq!(masked, "*** ***");
+        assert_eq!(redactor.secrets(), ["the-password-in-the-guest"]);
     }
 
     #[test]
