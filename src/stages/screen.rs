@@ -3,7 +3,7 @@
 //! Nothing leaves here with a secret on it: where a text screen shows one, its cells are black and its characters
 //! stars; a picture that can't be read is left out from the moment a secret is typed until text is read again.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -176,14 +176,21 @@ const PIECE: usize = 6;
 /// The cells of a text screen that hold a secret or, where it is wrapped over two lines, a piece of one.
 fn secret_cells(rows: &[String], secrets: &[String]) -> Vec<(usize, Range<usize>)> {
     // Every piece is looked for, since nobody knows where a boot loader breaks its lines.
-    let secrets = secrets.iter().filter(|secret| secret.is_ascii());
-    let pieces: HashSet<&[u8]> = secrets.flat_map(|secret| secret.as_bytes().windows(PIECE)).collect();
+    let mut pieces: BTreeMap<usize, HashSet<Vec<char>>> = BTreeMap::new();
+    for secret in secrets {
+        let secret: Vec<char> = secret.chars().collect();
+        let length = secret.len().min(PIECE);
+        if length > 0 {
+            pieces.entry(length).or_default().extend(secret.windows(length).map(<[char]>::to_vec));
+        }
+    }
     let mut cells = Vec::new();
     for (row, line) in rows.iter().enumerate() {
-        // A character that no secret has keeps its column.
-        let line: Vec<u8> = line.chars().map(|c| u8::try_from(c).unwrap_or(0)).collect();
-        let found = line.windows(PIECE).enumerate().filter(|(_, piece)| pieces.contains(piece));
-        cells.extend(found.map(|(column, _)| (row, column..column + PIECE)));
+        let line: Vec<char> = line.chars().collect();
+        for (length, pieces) in &pieces {
+            let found = line.windows(*length).enumerate().filter(|(_, piece)| pieces.contains(*piece));
+            cells.extend(found.map(|(column, _)| (row, column..column + length)));
+        }
     }
     cells
 }
@@ -226,6 +233,13 @@ mod tests {
                 .all(|(row, columns)| *row == 0 && columns.end <= 31 || *row == 1 && columns.end <= 8),
             "{cells:?}"
         );
+    }
+
+    #[test]
+    fn a_short_secret_and_one_with_umlauts_are_found_on_the_screen() {
+        let rows = vec!["user: ops  password: hüten! ok".to_owned(), "pin 4711.".to_owned()];
+        let cells = secret_cells(&rows, &["hüten!".to_owned(), "4711".to_owned()]);
+        assert_eq!(cells, [(0, 21..27), (1, 4..8)]);
     }
 
     #[test]
