@@ -67,7 +67,7 @@ enum OnErrorArg {
 }
 
 impl OnErrorArg {
-    fn for_the_engine(self) -> OnError {
+    fn for_the_engine(self, global: &Global) -> OnError {
         match self {
             Self::Ask if !is_interactive() => {
                 ui::say(
@@ -78,7 +78,7 @@ impl OnErrorArg {
             Self::Cleanup => OnError::CleanUp,
             Self::Keep => OnError::Keep,
             Self::Abort => OnError::Abort,
-            Self::Ask => OnError::Ask(Arc::new(AtTerminal)),
+            Self::Ask => OnError::Ask(Arc::new(AtTerminal { aloud: global.json })),
         }
     }
 }
@@ -115,7 +115,7 @@ pub async fn build(global: &Global, args: &BuildArgs) -> u8 {
             "warning: --screen needs a terminal, and neither --json nor --quiet; afterwards `forge screen show` replays the screen",
         );
     }
-    let on_error = args.on_error.for_the_engine();
+    let on_error = args.on_error.for_the_engine(global);
     let endings: Vec<Result<Ending, u8>> = stream::iter(prepared)
         .map(|prepared| one(prepared, global, &args.output, &bus, &cancel, on_error.clone()))
         .buffer_unordered(usize::from(args.parallel))

@@ -148,7 +148,9 @@ async fn orphans(global: &Global, args: &GcArgs, site: &Site, redactor: &Redacto
         if living.contains(&orphan.mark.chain_id) {
             continue;
         }
-        found.push(remove_orphan(&orphan, args.older_than, Timestamp::now(), hypervisor.as_ref()).await);
+        found.push(
+            remove_orphan(&orphan, args.older_than, args.left, Timestamp::now(), hypervisor.as_ref()).await,
+        );
     }
     Ok(found)
 }

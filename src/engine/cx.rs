@@ -44,7 +44,7 @@ pub struct Cx {
     /// Where media are downloaded to.
     pub media: Store,
     /// How far the build came.
-    pub(super) region: Region,
+    pub(crate) region: Region,
     /// What is done about a failure.
     pub reaction: Reaction,
     pub(super) cancel: CancellationToken,

@@ -7,7 +7,7 @@
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read as _, Seek as _, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use forge_machine::{ChainId, Finish, Nonce, TaskHandle, VmRef};
@@ -395,13 +395,19 @@ impl JournalDir {
         };
         std::fs::create_dir_all(&self.path).map_err(io("make the folder of"))?;
         let path = self.path.join(format!("{chain_id}.jsonl"));
-        let file = OpenOptions::new()
-            .append(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&path)
-            .map_err(|source| JournalError::Io { action: "create", path: path.clone(), source })?;
-        file.lock().map_err(|source| JournalError::Io { action: "lock", path: path.clone(), source })?;
+        let file = loop {
+            let file = OpenOptions::new()
+                .append(true)
+                .create_new(true)
+                .mode(0o600)
+                .open(&path)
+                .map_err(|source| JournalError::Io { action: "create", path: path.clone(), source })?;
+            file.lock().map_err(|source| JournalError::Io { action: "lock", path: path.clone(), source })?;
+            // Another process may have taken the empty file for a dead build's, and removed it, before it was locked.
+            if file.metadata().is_ok_and(|metadata| metadata.nlink() > 0) {
+                break file;
+            }
+        };
         // The directory entry itself must survive a crash of the machine.
         File::open(&self.path).and_then(|folder| folder.sync_all()).map_err(io("sync the folder of"))?;
         Ok(Journal { file, path, next: 1 })

@@ -11,6 +11,7 @@
 //! * only [`cx::Cx::cancellable`] may drop a future; what runs under [`cx::Cx::effect`] is awaited to its end;
 //! * unwinding has a fresh token and a limit per undo, and one failure doesn't stop the rest.
 
+mod aside;
 pub mod bindings;
 pub mod cleanup;
 pub mod cx;
@@ -22,6 +23,7 @@ pub mod publish;
 pub mod reclaim;
 pub mod run;
 
+pub use aside::set_aside;
 pub use bindings::Bindings;
 pub use cleanup::Cleanup;
 pub use cx::Cx;

@@ -36,8 +36,9 @@ pub enum Choice {
 /// Somebody who can be asked.
 #[async_trait]
 pub trait Ask: std::fmt::Debug + Send + Sync {
-    /// Asks; the question has been told before. `may_retry` says whether [`Choice::Retry`] is an answer. May be dropped.
-    async fn ask(&self, may_retry: bool) -> Choice;
+    /// Asks a question. `tell` shows it where the build's events are shown, and is called when it is this question's
+    /// turn. `may_retry` says whether [`Choice::Retry`] is an answer. May be dropped.
+    async fn ask(&self, tell: &(dyn Fn() + Sync), question: &str, may_retry: bool) -> Choice;
 }
 
 /// What was chosen for a build: asked at most once, but for tries again.
@@ -54,8 +55,8 @@ impl Reaction {
         Self { on_error, chosen: Mutex::new(None) }
     }
 
-    /// What is to be done about a failure, in words `failed`. May be dropped.
-    pub async fn choose(&self, events: &Events, failed: &str, may_retry: bool) -> Choice {
+    /// What is to be done about a failure of the build of `profile`, in words `failed`. May be dropped.
+    pub async fn choose(&self, events: &Events, profile: &str, failed: &str, may_retry: bool) -> Choice {
         let before = *self.chosen.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(choice) = before {
             return choice;
@@ -65,12 +66,14 @@ impl Reaction {
             OnError::Keep => Choice::Keep,
             OnError::Abort => Choice::Abort,
             OnError::Ask(somebody) => {
+                // Of builds that fail side by side one question is open at a time, and it is told when it is.
                 let retry = if may_retry { ", r tries it again" } else { "" };
-                events.emit(Event::Warning {
-                    message: failed.to_owned(),
-                    help: format!("c cleans up and ends, a leaves the VM as it is{retry}; then Enter"),
-                });
-                match somebody.ask(may_retry).await {
+                let answers = format!("c cleans up and ends, a leaves the VM as it is{retry}; then Enter");
+                let tell = || {
+                    let message = format!("{profile}: {failed}");
+                    events.emit(Event::Warning { message, help: answers.clone() });
+                };
+                match somebody.ask(&tell, &format!("{profile}: {failed}\n{answers}"), may_retry).await {
                     Choice::Retry if may_retry => return Choice::Retry,
                     Choice::Retry => Choice::CleanUp,
                     choice => choice,

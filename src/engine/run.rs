@@ -1,27 +1,26 @@
 //! Runs one build from its plan to its ending.
 
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::panic::AssertUnwindSafe;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use forge_machine::{BuildState, Hypervisor, Machine, Ownership, StopLadder};
+use forge_machine::{BuildState, Hypervisor, Machine, Ownership, Standing};
 use futures_util::FutureExt as _;
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
+use super::aside::{keep, leave, to_be_left, write_key};
 use super::bindings::Bindings;
 use super::cleanup::Cleanup;
 use super::cx::Cx;
 use super::effect::Faults;
 use super::error::StageError;
-use super::journal::{Journal, JournalDir, KeptBuild, OpenUndo, Record, UndoAction, UndoKind};
-use super::on_error::{Choice, OnError, Reaction};
+use super::journal::{Journal, JournalDir, KeptBuild, OpenUndo, Record};
+use super::on_error::{OnError, Reaction};
 use crate::event::{CheckResult, Ending, Event, Events, Failure, Region, Stage};
 use crate::evidence::Folder;
 use crate::media::Store;
-use crate::plan::late::LateName;
 use crate::plan::{Plan, Purpose};
 use crate::remote::BuildKey;
 use crate::stages::connect::Connector;
@@ -66,9 +65,6 @@ pub struct Resumption {
     pub undos: Vec<OpenUndo>,
 }
 
-/// How long the guest of a build that is kept gets to shut down before its power is cut.
-const KEEP_SHUTDOWN: Duration = Duration::from_secs(60);
-
 /// Runs a build. Never panics and never leaves silently: whatever happens is in the ending.
 pub async fn run(build: Build) -> Ending {
     let cleanup = open_journal(&build).map(Cleanup::new);
@@ -90,7 +86,9 @@ fn open_journal(build: &Build) -> Result<Journal, StageError> {
         target: build.plan.target.clone(),
         nonce: build.mark.nonce.clone(),
         started: build.mark.started,
-        evidence: build.evidence.path().to_owned(),
+        // `forge finish` may run in another folder.
+        evidence: std::path::absolute(build.evidence.path())
+            .unwrap_or_else(|_| build.evidence.path().to_owned()),
     })?;
     Ok(journal)
 }
@@ -149,11 +147,11 @@ async fn start(build: Build, cleanup: Result<Cleanup, StageError>, kept: Option<
 
 /// What the conclusion needs to know of how far the stages came.
 #[derive(Debug)]
-struct Progress {
+pub(super) struct Progress {
     journals: JournalDir,
     kept: Option<KeptBuild>,
-    machine: Option<Arc<dyn Machine>>,
-    key: Option<Arc<BuildKey>>,
+    pub(super) machine: Option<Arc<dyn Machine>>,
+    pub(super) key: Option<Arc<BuildKey>>,
 }
 
 impl Progress {
@@ -161,7 +159,7 @@ impl Progress {
         Self { journals, kept, machine: None, key: None }
     }
 
-    fn key_file(&self, cx: &Cx) -> PathBuf {
+    pub(super) fn key_file(&self, cx: &Cx) -> PathBuf {
         self.journals.path().join(format!("{}.key", cx.plan.chain_id))
     }
 }
@@ -248,7 +246,7 @@ async fn build(cx: &mut Cx, progress: &mut Progress) -> StageResult<Committed> {
         }
         Some(kept) => {
             cx.enter(Region::Keeping);
-            let machine = cx.hypervisor.machine(&kept.vm);
+            let machine = still_kept(cx, &kept).await?;
             progress.machine = Some(machine.clone());
             if kept.sealed {
                 Sealed { machine }
@@ -308,7 +306,7 @@ async fn up_to_keep_point(cx: &mut Cx, progress: &mut Progress) -> StageResult<P
     let result = stages::provision::provision(cx, connected).await;
     seeded.close();
     let result = match result {
-        Ok(provisioned) => keep_point(cx, progress, &seeded.key, &provisioned).map(|()| provisioned),
+        Ok(provisioned) => keep_point(cx, progress, &seeded.key, &provisioned).await.map(|()| provisioned),
         Err(error) => Err(error),
     };
     let count = cx.plan.provision.len();
@@ -319,23 +317,32 @@ async fn up_to_keep_point(cx: &mut Cx, progress: &mut Progress) -> StageResult<P
     )
 }
 
-/// Puts the build's key where it outlives the process.
-fn write_key(cx: &mut Cx, path: &Path, key: &BuildKey) -> Result<(), StageError> {
-    cx.cleanup.before_effect(UndoKind::Always, UndoAction::RemoveFile { path: path.to_owned() })?;
-    let write =
-        std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path).and_then(
-            |mut file| {
-                std::io::Write::write_all(&mut file, key.private_openssh().as_bytes())?;
-                file.sync_all()
-            },
-        );
-    write.map_err(|error| {
-        StageError::caused(format!("the build's key can't be kept in {}", path.display()), error)
-    })
+/// The kept VM, if it is still the one that the build kept: its id may have gone to somebody else since.
+async fn still_kept(cx: &Cx, kept: &KeptBuild) -> StageResult<Arc<dyn Machine>> {
+    let vm = &kept.vm;
+    let at = |error| (Stage::Connect, error);
+    let standing = cx.hypervisor.standing(vm, &cx.mark.nonce).await;
+    let standing = standing.map_err(|error| {
+        at(StageError::port(format!("{vm} could not be looked at; nothing was done"), error))
+    })?;
+    let other = match standing {
+        Standing::Ours { .. } | Standing::Committed => return Ok(cx.hypervisor.machine(vm)),
+        Standing::Busy { lock } => {
+            return Err(at(StageError::new(format!("{vm} is locked ({lock}); nothing was done"))
+                .hint("wait until the target has finished with it, then try again")));
+        }
+        Standing::Gone => format!("{vm}, which was kept, does not exist any more"),
+        Standing::Foreign { name } => {
+            format!("{vm} is `{name}` now and not the VM that was kept; it was not touched")
+        }
+    };
+    Err(at(StageError::new(other)
+        .hint("there is nothing to finish; `forge gc` closes the journal of that build")))
 }
 
-/// From here on no failure removes the work: journal first, then the region.
-fn keep_point(
+/// From here on no failure removes the work: journal first, then the region, then the VM's own mark, by which a `gc` of
+/// another machine knows it.
+async fn keep_point(
     cx: &mut Cx,
     progress: &mut Progress,
     key: &BuildKey,
@@ -353,6 +360,11 @@ fn keep_point(
     cx.cleanup.keeping(kept.clone())?;
     progress.kept = Some(kept);
     cx.enter(Region::Keeping);
+    cx.mark.state = BuildState::Kept;
+    let mark = Ownership { heartbeat: Timestamp::now(), ..cx.mark.clone() };
+    if let Err(error) = connected.machine.describe(&mark).await {
+        tracing::debug!(%error, "the VM could not be marked as kept");
+    }
     Ok(())
 }
 
@@ -435,71 +447,4 @@ async fn conclude(mut cx: Cx, progress: Progress, result: Result<Outcome, Failur
             keep(&cx, progress, failure).await
         }
     }
-}
-
-/// The VM that is to be left as it is, if `--on-error` says so. An interruption always cleans up.
-async fn to_be_left(cx: &Cx, progress: &Progress, failure: &Failure) -> Option<Arc<dyn Machine>> {
-    let machine = progress.machine.clone().filter(|_| !failure.interrupted)?;
-    let choice = tokio::select! {
-        biased;
-        () = cx.cancel.cancelled() => Choice::CleanUp,
-        choice = cx.reaction.choose(&cx.events, &failure.heading, false) => choice,
-    };
-    (choice != Choice::CleanUp).then_some(machine)
-}
-
-/// A failure before the keep point, of a build whose VM somebody wants to look at.
-async fn leave(mut cx: Cx, progress: Progress, machine: Arc<dyn Machine>, mut failure: Failure) -> Ending {
-    let vm = machine.reference().clone();
-    let path = progress.key_file(&cx);
-    let key = progress.key.as_ref().map(|key| write_key(&mut cx, &path, key));
-    let address = cx.bindings.get(LateName::GuestAddress).map(str::to_owned);
-    if let (Some(Ok(())), Some(address)) = (key, address) {
-        let user = &cx.plan.access.user;
-        failure.hints.push(format!("to get in: ssh -i {} {user}@{address}", path.display()));
-    }
-    if !cx.hypervisor.capabilities().templates {
-        failure.hints.push("QEMU ends with forge; the VM's disk stays in its work folder".into());
-    }
-    failure.hints.push("`forge gc --left` removes it".into());
-    // As for a kept VM: a gc without the journal must not take it for an orphan.
-    let mark = Ownership { state: BuildState::Kept, heartbeat: Timestamp::now(), ..cx.mark.clone() };
-    if let Err(error) = machine.describe(&mark).await {
-        cx.warn(
-            format!("{vm} could not be marked: {}", super::error::chain(&error)),
-            "`forge gc --orphans` may remove it",
-        );
-    }
-    if let Err(error) = cx.cleanup.leaving(vm.clone()) {
-        cx.warn(super::error::chain(&error), "the next build of this machine removes the VM");
-    }
-    Ending::Left { vm, failure }
-}
-
-/// A failure between keep and commit: the VM is stopped, marked and left for `forge finish`.
-async fn keep(cx: &Cx, progress: Progress, mut failure: Failure) -> Ending {
-    let Some(machine) = progress.machine else {
-        return Ending::Failed { failure, left_behind: Vec::new() };
-    };
-    let vm = machine.reference().clone();
-    cx.events.emit(Event::Undoing { what: format!("stop and keep {vm}") });
-    let result = set_aside(machine.as_ref(), &cx.mark).await;
-    let (ok, detail) = match &result {
-        Ok(()) => (true, "kept".to_owned()),
-        Err(error) => (false, super::error::chain(error)),
-    };
-    cx.events.emit(Event::Undone { what: format!("stop and keep {vm}"), ok, detail: detail.clone() });
-    failure.hints.push(format!("the work is not lost: `forge finish {}` goes on from here", vm.id));
-    let left_behind = if ok { Vec::new() } else { vec![format!("stop and keep {vm}: {detail}")] };
-    Ending::Kept { vm, failure, left_behind }
-}
-
-/// Stops a VM that was past its keep point and marks it as kept. Used by `forge gc` too.
-///
-/// # Errors
-/// When it can't be stopped or marked.
-pub async fn set_aside(machine: &dyn Machine, mark: &Ownership) -> Result<(), forge_machine::PortError> {
-    machine.stop(&StopLadder { agent: KEEP_SHUTDOWN, acpi: KEEP_SHUTDOWN, power_off: true }).await?;
-    let mark = Ownership { state: BuildState::Kept, heartbeat: Timestamp::now(), ..mark.clone() };
-    machine.describe(&mark).await
 }

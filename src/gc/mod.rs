@@ -13,7 +13,7 @@ use crate::engine::error::chain;
 use crate::engine::journal::{DeadJournal, KeptBuild, OpenUndo, Story, UndoAction};
 use crate::engine::publish::retire;
 use crate::engine::reclaim::{Creation, reclaim};
-use crate::engine::run::set_aside;
+use crate::engine::set_aside;
 
 /// How long one undo may take.
 const UNDO_LIMIT: Duration = Duration::from_secs(120);
@@ -240,16 +240,19 @@ fn told(story: &Story, what: String, result: Result<String, String>) -> Found {
 
 /// Removes a VM that bears forge's mark and has no journal here, when its mark is older than a limit.
 ///
-/// Kept VMs stay: they are somebody's finished work.
+/// Kept VMs stay: they are somebody's finished work. Those that `--on-error` left go only when `also_left`.
 pub async fn remove_orphan(
     orphan: &Orphan,
     older_than: Duration,
+    also_left: bool,
     now: Timestamp,
     hypervisor: &dyn Hypervisor,
 ) -> Found {
     let age = now.duration_since(orphan.mark.heartbeat).unsigned_abs();
     let result = if orphan.mark.state == BuildState::Kept {
         Ok("kept after a late failure; it stays".to_owned())
+    } else if orphan.mark.state == BuildState::Left && !also_left {
+        Ok("left as it was, by --on-error: `forge gc --orphans --left` removes it".to_owned())
     } else if age < older_than {
         Ok(format!("its build was alive {} min ago; it stays", age.as_secs() / 60))
     } else {

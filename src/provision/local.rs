@@ -33,9 +33,15 @@ impl Drop for Group {
 pub(super) fn parts(described: &str) -> (String, String, u16) {
     // A guest that is not reached over the network has no address that a program could use.
     let Some((user, rest)) = described.split_once('@') else { return (String::new(), String::new(), 0) };
-    match rest.parse::<std::net::SocketAddr>() {
-        Ok(address) => (user.to_owned(), address.ip().to_string(), address.port()),
-        Err(_) => (user.to_owned(), rest.to_owned(), 22),
+    let (host, port) = host_and_port(rest);
+    (user.to_owned(), host, port)
+}
+
+/// The `host` and `port` out of `host:port`, or out of `host` alone.
+pub(crate) fn host_and_port(address: &str) -> (String, u16) {
+    match address.parse::<std::net::SocketAddr>() {
+        Ok(address) => (address.ip().to_string(), address.port()),
+        Err(_) => (address.to_owned(), 22),
     }
 }
 

@@ -21,6 +21,7 @@ use forge_machine::{ExecOutcome, Guest, GuestError};
 use thiserror::Error;
 
 use crate::remote::{Begun, RemoteScript, ScriptEnd, ScriptOutput, quote, run_script};
+pub(crate) use local::host_and_port;
 pub use local::is_interactive;
 pub use perform::{Around, perform};
 pub use step::{

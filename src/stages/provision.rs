@@ -59,7 +59,8 @@ pub async fn provision(cx: &mut Cx, connected: Connected) -> Result<Provisioned,
                         continue 'steps;
                     };
                     let failed = crate::engine::error::chain(&error);
-                    match cx.reaction.choose(&cx.events, &failed, true).await {
+                    let asked = cx.reaction.choose(&cx.events, &plan.profile, &failed, true);
+                    match cx.alive(connected.machine.as_ref(), asked).await {
                         Choice::Retry => {}
                         choice => break (error, choice),
                     }

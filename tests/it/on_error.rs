@@ -60,7 +60,7 @@ impl Site {
         let [vm] = self.vms().try_into().expect("one VM");
         assert_eq!((vm.power, vm.template), (Power::Running, false));
         let mark = Ownership::from_description(&vm.description).expect("marked");
-        assert_eq!(mark.state, BuildState::Kept, "no gc without the journal may remove it");
+        assert_eq!(mark.state, BuildState::Left, "no gc without the journal may remove it");
     }
 }
 
@@ -75,7 +75,9 @@ impl Answers {
 
 #[async_trait]
 impl Ask for Answers {
-    async fn ask(&self, _may_retry: bool) -> Choice {
+    async fn ask(&self, tell: &(dyn Fn() + Sync), question: &str, _may_retry: bool) -> Choice {
+        tell();
+        assert!(question.contains("c cleans up and ends"), "{question}");
         self.0.lock().expect("not poisoned").pop().expect("asked no more often than expected")
     }
 }

@@ -16,6 +16,8 @@ pub enum BuildState {
     Building,
     /// A build failed after its keep point: `forge finish` goes on with it, `forge gc` leaves it alone.
     Kept,
+    /// A build failed before that and was told to leave its VM (`--on-error`): `forge gc --left` removes it.
+    Left,
 }
 
 /// The mark of a build on its VM.
@@ -50,6 +52,10 @@ impl Ownership {
             }
             BuildState::Kept => format!(
                 "Kept by forge after a late failure ({}, by {}): `forge finish` makes the template.",
+                self.chain_id, self.owner
+            ),
+            BuildState::Left => format!(
+                "Left by forge to be looked at ({}, by {}): `forge gc --left` removes it.",
                 self.chain_id, self.owner
             ),
         };

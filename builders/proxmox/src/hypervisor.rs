@@ -191,7 +191,7 @@ fn is_ours(config: &VmConfig, nonce: &Nonce) -> Option<BuildState> {
 fn orphan_mark(config: &VmConfig) -> Option<Ownership> {
     let mark = Ownership::from_description(config.description())?;
     let named = config.name() == mark.nonce.vm_name();
-    let kept = mark.state == BuildState::Kept && config.tags().any(|tag| tag == TAG_KEPT);
+    let kept = mark.state != BuildState::Building && config.tags().any(|tag| tag == TAG_KEPT);
     (!config.is_template() && (named || kept)).then_some(mark)
 }
 

@@ -99,7 +99,7 @@ pub fn clone(spec: &MachineSpec, at: &VmRef, mark: &Ownership) -> Option<(VmRef,
 pub fn state_tag(state: BuildState) -> &'static str {
     match state {
         BuildState::Building => TAG_BUILD,
-        BuildState::Kept => TAG_KEPT,
+        BuildState::Kept | BuildState::Left => TAG_KEPT,
     }
 }
 

@@ -121,7 +121,7 @@ impl Machine for FakeMachine {
             return Err(PortError::failed("describe", "it is a template by now"));
         }
         vm.description = mark.to_description();
-        if mark.state == BuildState::Kept {
+        if mark.state != BuildState::Building {
             vm.tags = vec!["forge-kept".into()];
         }
         Ok(())
