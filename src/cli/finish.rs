@@ -1,5 +1,6 @@
 //! `forge finish`.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::Args;
@@ -9,6 +10,7 @@ use jiff::Timestamp;
 use super::options::Global;
 use super::signals::cancel_on_signals;
 use super::{REFUSED, prepare};
+use crate::config::{load_given, load_profile};
 use crate::engine::error::chain;
 use crate::engine::journal::DeadJournal;
 use crate::engine::on_error::OnError;
@@ -25,6 +27,15 @@ pub struct FinishArgs {
     /// The id of the kept VM, as the failed build printed it
     #[arg(value_name = "VMID")]
     vm: String,
+    /// The target on which it was kept, where several kept builds have the same id
+    #[arg(long, value_name = "NAME")]
+    target: Option<String>,
+    /// A value for a variable of the profile, as for the build; may be repeated
+    #[arg(long = "var", value_name = "NAME=VALUE")]
+    vars: Vec<String>,
+    /// A TOML file of values for variables, as for the build; may be repeated, later ones win
+    #[arg(long = "var-file", value_name = "FILE")]
+    var_files: Vec<PathBuf>,
 }
 
 /// Goes on with a kept build; gives the exit code.
@@ -48,7 +59,7 @@ async fn prepare_finish(
     args: &FinishArgs,
     redactor: &Redactor,
 ) -> Result<(Build, Resumption, Bus), String> {
-    let dead = find(global, &args.vm)?;
+    let dead = find(global, args)?;
     let (story, journal) = dead.into_parts();
     let Some(kept) = story.kept.clone() else { return Err(format!("VM {} was not kept", args.vm)) };
     let path = story.evidence.join("plan.json");
@@ -56,6 +67,9 @@ async fn prepare_finish(
         .map_err(|error| format!("the plan {} can't be read: {error}", path.display()))?;
     let plan: Plan =
         serde_json::from_str(&text).map_err(|error| format!("{} is no plan: {error}", path.display()))?;
+    if !kept.sealed {
+        secrets(args, &plan, redactor)?;
+    }
     let (site, findings) = prepare::site(global);
     if prepare::tell(&findings, redactor) {
         return Err("the site file can't be used".into());
@@ -83,7 +97,7 @@ async fn prepare_finish(
             owner: moment.owner,
             started: story.started,
             heartbeat: Timestamp::now(),
-            state: BuildState::Building,
+            state: BuildState::Kept,
         },
         events: bus.events(plan.chain_id.clone()),
         plan,
@@ -99,26 +113,65 @@ async fn prepare_finish(
     Ok((build, Resumption { journal, kept, undos: story.undos }, bus))
 }
 
-fn find(global: &Global, vm: &str) -> Result<DeadJournal, String> {
+/// Learns the secrets of the build's profile again: the plan of its evidence has stars in their place, and a guest that
+/// is not sealed yet is still to be searched for them.
+fn secrets(args: &FinishArgs, plan: &Plan, redactor: &Redactor) -> Result<(), String> {
+    let Some((file, _)) = plan.profile_files.first() else { return Ok(()) };
+    let (given, mut findings) = load_given(&args.vars, &args.var_files, prepare::environment());
+    let (profile, wrong) = load_profile(file, &given);
+    findings.extend(wrong);
+    prepare::tell(&findings, redactor);
+    let profile = profile.ok_or_else(|| {
+        format!(
+            "the profile {} can't be read again, so its secrets can be neither hidden nor looked for in the guest\n    \
+             help: run it in the folder of the build, and give the variables as for the build (--var, --var-file, environment)",
+            file.display()
+        )
+    })?;
+    profile.secrets.iter().for_each(|secret| redactor.add(secret));
+    Ok(())
+}
+
+fn find(global: &Global, args: &FinishArgs) -> Result<DeadJournal, String> {
     let journals = global.journals();
-    let dead = journals.dead().map_err(|error| chain(&error))?;
-    let mut kept = Vec::new();
-    for dead in dead.into_iter().flatten() {
-        if dead.story.left.as_ref().is_some_and(|left| left.id == vm) {
-            return Err(format!(
-                "VM {vm} was left by --on-error before its provisioners had succeeded, so there is nothing to finish\n    help: `forge gc --left` removes it"
-            ));
+    let vm = &args.vm;
+    let of_target = |target: &str| args.target.as_deref().is_none_or(|wanted| wanted == target);
+    let (mut found, mut kept, mut left, mut unread) = (Vec::new(), Vec::new(), false, Vec::new());
+    for dead in journals.dead().map_err(|error| chain(&error))? {
+        let dead = match dead {
+            Ok(dead) => dead,
+            Err(error) => {
+                unread.push(format!("\n    {}", chain(&error)));
+                continue;
+            }
+        };
+        let story = &dead.story;
+        left |= story.left.as_ref().is_some_and(|left| left.id == *vm) && of_target(&story.target);
+        let Some(build) = &story.kept else { continue };
+        kept.push(format!("{} of {} ({})", build.vm.id, story.target, story.profile));
+        if build.vm.id == *vm && of_target(&story.target) {
+            found.push(dead);
         }
-        match &dead.story.kept {
-            Some(build) if build.vm.id == vm => return Ok(dead),
-            Some(build) => kept.push(format!("{} ({})", build.vm.id, dead.story.profile)),
-            None => {}
-        }
+    }
+    if found.len() > 1 {
+        return Err(format!(
+            "several kept builds have the VM {vm}: {}\n    help: name its target with --target",
+            kept.join(", ")
+        ));
+    }
+    if let Some(found) = found.pop() {
+        return Ok(found);
+    }
+    if left {
+        return Err(format!(
+            "VM {vm} was left by --on-error before its provisioners had succeeded, so there is nothing to finish\n    help: `forge gc --left` removes it"
+        ));
     }
     let there =
         if kept.is_empty() { "none is kept".to_owned() } else { format!("kept: {}", kept.join(", ")) };
     Err(format!(
-        "no kept build has the VM {vm} ({there})\n    help: the journal is on the machine that built it, in {} or the folder given with --state-dir",
+        "no kept build has the VM {vm} ({there}){}\n    help: the journal is on the machine that built it, in {} or the folder given with --state-dir",
+        unread.concat(),
         journals.path().display()
     ))
 }

@@ -37,7 +37,10 @@ impl Global {
     /// The state folder: `--state-dir`, else `$XDG_STATE_HOME/forge`, else `~/.local/state/forge`.
     #[must_use]
     pub fn state(&self) -> PathBuf {
-        self.state_dir.clone().unwrap_or_else(|| base("XDG_STATE_HOME", ".local/state").join("forge"))
+        let state =
+            self.state_dir.clone().unwrap_or_else(|| base("XDG_STATE_HOME", ".local/state").join("forge"));
+        // What is noted there is read again by programs that run in other folders.
+        std::path::absolute(&state).unwrap_or(state)
     }
 
     /// The cache of media: in `--cache-dir`, else `$XDG_CACHE_HOME/forge`, else `~/.cache/forge`.

@@ -228,7 +228,7 @@ async fn seed_again(
     if cx.plan.seed.delivery != Delivery::Smbios {
         return Ok(None);
     }
-    let seeded = super::seed::seed(cx, key).await?;
+    let seeded = super::seed::seed_user(cx, key).await?;
     let attachments = seeded.attachments(cx)?;
     let spec = super::media::prepare(cx).await?;
     let mark = cx.mark.clone();

@@ -13,9 +13,9 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::engine::{Cx, Effect, StageError};
-use crate::event::{Event, Events, Stage};
+use crate::event::{Event, Events, Region, Stage};
 use crate::plan::late::LateName;
-use crate::plan::{Delivery, SeedPlan};
+use crate::plan::{Delivery, Plan, SeedPlan};
 use crate::remote::BuildKey;
 
 /// The seed is rendered, and served where the delivery needs it.
@@ -62,8 +62,9 @@ pub async fn seed(cx: &mut Cx, key: Arc<BuildKey>) -> Result<Seeded, StageError>
         return Ok(seeded);
     }
     let set = files(cx, &seeded.key)?;
+    let folder = if cx.region == Region::Building { "seed" } else { "seed-again" };
     for (name, text) in set.texts() {
-        if let Err(error) = cx.evidence.write_text(&format!("seed/{name}"), text) {
+        if let Err(error) = cx.evidence.write_text(&format!("{folder}/{name}"), text) {
             cx.warn(crate::engine::error::chain(&error), "");
         }
     }
@@ -100,6 +101,22 @@ pub async fn seed(cx: &mut Cx, key: Arc<BuildKey>) -> Result<Seeded, StageError>
     cx.bindings.bind(LateName::SeedUrl, url);
     seeded.server = Some(server);
     Ok(seeded)
+}
+
+/// The seed of a kept guest: the build's user and key, and nothing else. What else the first seed brought is in the guest
+/// already, and the plan of a kept build, read back from its evidence, has stars where it had secrets.
+///
+/// # Errors
+/// As [`seed`].
+pub async fn seed_user(cx: &mut Cx, key: Arc<BuildKey>) -> Result<Seeded, StageError> {
+    let whole = cx.plan.clone();
+    let mut plan = Plan::clone(&whole);
+    plan.seed.user_data = None;
+    plan.seed.answers = None;
+    cx.plan = Arc::new(plan);
+    let seeded = seed(cx, key).await;
+    cx.plan = whole;
+    seeded
 }
 
 /// The seed's files.

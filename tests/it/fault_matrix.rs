@@ -177,3 +177,22 @@ async fn a_template_that_could_not_be_published_is_published_by_gc() {
         assert_eq!(site.bench.journal_files(), [""; 0]);
     }
 }
+
+#[tokio::test]
+async fn a_kept_vm_that_is_another_s_by_now_is_not_touched_by_finish() {
+    let site = Site::new();
+    let point = Some((Effect::Seal, When::Before, Blow::Fail));
+    let ending = site.bench.build_with(point).await.expect("it lives");
+    assert!(matches!(ending, Ending::Kept { .. }), "{ending:?}");
+    let [(at, _)] = others(&site).try_into().expect("one VM");
+    let foreign = FakeVm { power: Power::Running, ..FakeVm::new("somebody-elses") };
+    site.world.put(at.clone(), foreign.clone());
+    let ending = site.bench.finish().await;
+    let failure = ending.failure().expect("there is nothing to finish");
+    assert!(failure.heading.contains("is `somebody-elses` now"), "{failure:?}");
+    assert_eq!(others(&site), [(at, foreign)]);
+    assert_eq!(site.bench.journal_files().len(), 2, "journal and key stay until gc has looked at them");
+    let found = site.bench.gc().await;
+    assert!(found.iter().all(|each| each.ok), "{found:?}");
+    assert_eq!(site.bench.journal_files(), [""; 0]);
+}

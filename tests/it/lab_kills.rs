@@ -305,7 +305,7 @@ async fn killed_after_the_keep_point_gc_keeps_a_tiny_guest_that_finish_turns_int
     assert_kept(&site);
     let done = site.run(&["finish", "9002"]).await;
     assert_eq!(done.code, Some(3), "{}", done.stderr);
-    assert!(done.stderr.contains("9001 (tiny)"), "{}", done.stderr);
+    assert!(done.stderr.contains("9001 of lab (tiny)"), "{}", done.stderr);
     let done = site.run(&["finish", "9001"]).await;
     assert_eq!(done.code, Some(0), "{}", done.stderr);
     site.assert_template_only(FIRST_ID);
