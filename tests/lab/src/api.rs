@@ -23,6 +23,7 @@ mod sendkey;
 mod snapshot;
 mod storage;
 mod suspend;
+mod tags;
 mod tasks;
 mod template;
 mod terminal;

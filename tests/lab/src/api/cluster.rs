@@ -52,16 +52,10 @@ fn next_id_range(call: &Call) -> (u32, u32) {
 
 /// `GET /cluster/options`: without Sys.Audit only what the pages need.
 pub fn options(call: &Call) -> ApiResult<Answer> {
-    let options = call.cluster.options.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    let mut answer = options.clone();
-    if !call.may("/", &["Sys.Audit"]) {
-        answer.retain(|key, _| matches!(key.as_str(), "console" | "tag-style"));
-    }
-    answer.insert("allowed-tags".to_owned(), json!([]));
-    Ok(Value::Object(answer).into())
+    Ok(Value::Object(super::tags::shown_options(call)).into())
 }
 
-/// `PUT /cluster/options`: kept; only `next-id` has an effect.
+/// `PUT /cluster/options`: kept; only `next-id` and what is said of tags have an effect.
 pub fn set_options(call: &Call) -> ApiResult<Answer> {
     let mut options = call.cluster.options.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     for key in crate::schema::split_list(call.params.get("delete").unwrap_or_default()) {

@@ -102,6 +102,14 @@ pub fn create(call: &Call) -> ApiResult<Answer> {
         rules::check_privileges(call, &path, &set, &[], true)?;
     }
     rules::check_bridges(call, &set)?;
+    // The task finds out, before the VM is in its pool (qemu-server `API2/Qemu.pm`, `create_vm`).
+    let refused = match set.get("tags") {
+        Some(tags) => {
+            let checked = call.require(&path, &["VM.Config.Options"]);
+            checked.and_then(|()| super::tags::check(call, "", tags)).err().map(|error| error.message)
+        }
+        None => None,
+    };
     rules::normalise(&mut set);
 
     let lock = {
@@ -126,6 +134,9 @@ pub fn create(call: &Call) -> ApiResult<Answer> {
         vmid,
         |log| async move {
             let failed = |text: String| format!("unable to create VM {vmid} - {text}");
+            if let Some(text) = refused {
+                return Err(failed(text));
+            }
             rules::add_defaults(&mut set);
             let input =
                 DriveInput { cluster: &cluster, node: &node, vmid, name: &rules::name_of(&set, vmid) };

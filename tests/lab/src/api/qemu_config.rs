@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 use tokio::sync::OwnedMutexGuard;
 
 use super::drives::{DriveInput, remove_volume};
-use super::{Answer, Call, drives, rules};
+use super::{Answer, Call, drives, rules, tags};
 use crate::error::{ApiError, ApiResult};
 use crate::state::{Config, Drive, Power, config_json, digest, is_drive_key, typed};
 
@@ -96,6 +96,11 @@ fn check(call: &Call) -> ApiResult<Change> {
         delete.iter().map(|key| (key.clone(), vm.get(key).map(str::to_owned))).collect();
     // A drive that is replaced counts as what it was, too: ejecting the cloud-init drive needs its privilege.
     rules::check_privileges(call, &path, &set, &going, false)?;
+    if let Some(new) =
+        set.get("tags").map(String::as_str).or(delete.iter().any(|key| key == "tags").then_some(""))
+    {
+        tags::check(call, vm.get("tags").unwrap_or_default(), new)?;
+    }
     rules::check_bridges(call, &set)?;
     if !call.params.flag("skiplock") {
         vm.check_lock()?;

@@ -20,6 +20,7 @@ mod replay;
 mod snapshots;
 mod storage;
 mod strangers;
+mod tags;
 mod tiny;
 mod trouble;
 mod websocket;
