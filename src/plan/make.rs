@@ -87,6 +87,7 @@ pub fn query(profile: &Profile, target: &Target) -> Result<FactsQuery, Finding> 
         memory_mib: profile.vm.memory_mib,
         placed: Vec::new(),
         pool,
+        tags: tags(profile),
         needs_console: !profile.boot.is_empty(),
         needs_agent: profile.access.via.contains(&Via::Agent),
     })

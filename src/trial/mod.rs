@@ -40,6 +40,7 @@ pub fn query(template: SourceSelector, target: &Target) -> FactsQuery {
         memory_mib: None,
         placed: Vec::new(),
         pool,
+        tags: Vec::new(),
         needs_console: false,
         needs_agent: false,
     }

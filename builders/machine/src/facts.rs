@@ -24,6 +24,8 @@ pub struct FactsQuery {
     pub placed: Vec<(String, u32)>,
     /// The resource pool the VM goes into.
     pub pool: Option<String>,
+    /// The tags that the template will bear.
+    pub tags: Vec<String>,
     /// Whether the boot steps need the screen and keyboard.
     pub needs_console: bool,
     /// Whether the guest is reached by its agent, which runs commands then.

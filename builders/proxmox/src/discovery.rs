@@ -19,6 +19,7 @@ use crate::config::ProxmoxConfig;
 use crate::params::TAG_LATEST;
 use crate::permissions::Grants;
 use crate::placement;
+use crate::tags::{self, TagPolicy};
 use crate::vmconfig::VmConfig;
 
 /// What one look at the target brought.
@@ -47,10 +48,11 @@ pub async fn discover(
     let version: Version = client.get("/version", &Params::new()).await?;
     let none = Params::new();
     let of_vms = Params::new().with("type", "vm");
-    let (all_nodes, resources, permissions) = tokio::try_join!(
+    let (all_nodes, resources, permissions, options) = tokio::try_join!(
         client.get::<Vec<NodeEntry>>("/nodes", &none),
         client.get::<Vec<ResourceEntry>>("/cluster/resources", &of_vms),
         client.get::<PermissionMap>("/access/permissions", &none),
+        tags::options(client),
     )?;
     let mut findings = Vec::new();
     let nodes = usable_nodes(&all_nodes, config, query, &mut findings);
@@ -116,6 +118,15 @@ pub async fn discover(
     if query.needs_agent {
         findings.extend(grants.for_agent());
     }
+    let borne = resources.iter().flat_map(ResourceEntry::tags).map(str::to_lowercase).collect();
+    let policy = TagPolicy::read(&options, grants.on("/", "Sys.Audit"));
+    let inherited = resources
+        .iter()
+        .filter(|entry| source_id.is_some_and(|id| entry.vmid.to_string() == id))
+        .flat_map(ResourceEntry::tags)
+        .map(str::to_lowercase)
+        .collect();
+    findings.extend(policy.findings(&query.tags, &inherited, &borne, &grants));
     let facts = Facts {
         product: format!("Proxmox VE {}", version.version),
         notes: placed.iter().map(|(_, why)| why.clone()).collect(),

@@ -37,11 +37,13 @@ pub fn create(
         .with("vmid", &at.id)
         .with("name", mark.nonce.vm_name())
         .with("description", mark.to_description())
-        .with("tags", state_tag(mark.state))
         .with("agent", format!("enabled={}", u8::from(spec.agent.unwrap_or(true))));
-    if let Some(pool) = &spec.pool {
-        params.set("pool", pool);
-    }
+    match &spec.pool {
+        Some(pool) => params.set("pool", pool),
+        // Tags are checked on the VM itself before it is in its pool, whose privileges do not count yet (qemu-server
+        // `API2/Qemu.pm`): the first change sets them.
+        None => params.set("tags", state_tag(mark.state)),
+    };
     let numbers = [("cores", spec.cores), ("sockets", spec.sockets), ("memory", spec.memory_mib)];
     for (key, value) in numbers {
         if let Some(value) = value {

@@ -41,6 +41,11 @@ pub fn explain_denial(token_id: &str, text: &str) -> Option<String> {
     let (_, inner) = text.split_once("Permission check failed (")?;
     let (inner, _) = inner.split_once(')')?;
     let (path, privileges) = inner.split_once(", ")?;
+    // A tag that the cluster's policy keeps from the login: `/, Sys.Modify for modifying tag 'x'`.
+    let (privileges, purpose) = match privileges.split_once(" for modifying tag ") {
+        Some((privileges, tag)) => (privileges, format!(" (for the tag {tag}, by the cluster's policy)")),
+        None => (privileges, String::new()),
+    };
     let names: Vec<&str> = privileges.split('|').map(str::trim).collect();
     let sound = |text: &str, more: &str| {
         !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || more.contains(c))
@@ -50,7 +55,8 @@ pub fn explain_denial(token_id: &str, text: &str) -> Option<String> {
         return None;
     }
     let command = grant_command(token_id, names.first()?, path);
-    Some(format!("{} lacks {} on {path}; as root on a node: {command}", who(token_id), names.join(" or ")))
+    let (who, names) = (who(token_id), names.join(" or "));
+    Some(format!("{who} lacks {names} on {path}{purpose}; as root on a node: {command}"))
 }
 
 /// Who is asking, and of which release.
@@ -407,6 +413,12 @@ mod tests {
         let told = explain_denial("forge@pve!build", either).expect("explained");
         assert!(told.contains("VM.GuestAgent.Audit or VM.GuestAgent.Unrestricted on /vms/9000"), "{told}");
         assert!(told.contains("--privs VM.GuestAgent.Audit ||"), "{told}");
+        let of_tag = "Permission check failed (/, Sys.Modify for modifying tag 'golden')";
+        let told = explain_denial("forge@pve!build", of_tag).expect("explained");
+        assert!(
+            told.contains("lacks Sys.Modify on / (for the tag 'golden', by the cluster's policy)"),
+            "{told}"
+        );
     }
 
     #[test]

@@ -276,6 +276,7 @@ async fn facts_name_the_version_the_accelerator_and_the_image() {
         memory_mib: None,
         placed: Vec::new(),
         pool: None,
+        tags: Vec::new(),
         needs_console: false,
         needs_agent: false,
     };

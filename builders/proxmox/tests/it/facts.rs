@@ -1,7 +1,10 @@
 //! What is found out about a target before a build.
 
 use forge_lab::{ImportVm, LEAST_PRIVILEGES_PVE9, LabConfig, StorageConfig};
-use forge_machine::{CloneSelector, FactsQuery, Finding, Hypervisor as _, Ownership, SourceSelector, VmRef};
+use forge_machine::{
+    CloneSelector, FactsQuery, Finding, Finish, Hypervisor as _, Ownership, SourceSelector, VmRef,
+};
+use forge_proxmox::api::encode::Params;
 
 use crate::support::{Bench, SOURCE, TOKEN, bench, bench_with, mark, query, spec};
 
@@ -233,4 +236,59 @@ async fn a_build_is_placed_by_what_is_planned_and_under_way_unless_its_disks_are
         }
         bench.lab.stop().await;
     }
+}
+
+#[tokio::test]
+async fn a_tag_that_the_clusters_policy_keeps_from_the_token_is_a_finding_and_is_refused_with_words() {
+    let bench = bench().await;
+    let admin = bench.lab.add_token("root@pam!admin", &[("/", &["Sys.Modify", "Sys.Audit"])]);
+    let admin = bench.client(|config| {
+        config.token_id = "root@pam!admin".into();
+        config.token_secret = admin.into();
+    });
+    let policy = |access: &'static str, registered: &'static str| {
+        let body = Params::new().with("user-tag-access", access).with("registered-tags", registered);
+        let client = admin.client().clone();
+        async move { client.put("/cluster/options", &body).await.expect("set") }
+    };
+    let tagged = FactsQuery { tags: vec!["golden".into(), "base".into(), "latest".into()], ..query() };
+    assert_eq!(findings(&bench, &tagged).await, [], "without a policy every tag may be set");
+
+    let mark = crate::support::mark(41);
+    let at = bench.clone_vm(&mark).await;
+    let machine = bench.pve.machine(&at);
+    machine.configure(&spec(), &mark, &forge_machine::Attachments::default()).await.expect("configured");
+    let set = async || {
+        let finish = Finish::Template { name: "tpl".into(), tags: tagged.tags.clone(), notes: String::new() };
+        machine.publish(&finish).await
+    };
+    let task = machine
+        .submit_finalize(&Finish::Template { name: "tpl".into(), tags: Vec::new(), notes: String::new() })
+        .await
+        .expect("submitted");
+    bench.pve.wait(&task).await.expect("converted");
+
+    // The policy is hidden from this token; that another VM bears the tag gives it away.
+    policy("user-allow=free", "base").await;
+    let found = findings(&bench, &tagged).await;
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert!(found[0].fatal && found[0].setting == "template.tags" && found[0].message.contains("`base`"));
+    let error = set().await.expect_err("refused").to_string();
+    assert!(error.contains("Sys.Modify") && error.contains("'base'"), "{error}");
+
+    // Who sees the policy is told of every tag that it refuses.
+    bench.lab.set_token_access(TOKEN, &[("/", &[LEAST_PRIVILEGES_PVE9, &["Sys.Audit"]].concat())]);
+    policy("user-allow=list,user-allow-list=forge-build;forge-kept;latest", "base").await;
+    let found = findings(&bench, &tagged).await;
+    let named: Vec<bool> = found.iter().map(|each| each.message.contains("`golden`")).collect();
+    assert_eq!(named, [true, false, false], "{found:?}");
+    assert!(found[2].setting == "source" && found[2].message.contains("`boot`"), "{found:?}");
+    assert!(found[0].help.contains("user-allow-list=forge-build;forge-kept;golden;latest'"), "{found:?}");
+    assert!(set().await.is_err());
+
+    policy("user-allow=list,user-allow-list=forge-build;forge-kept;latest;golden;base;boot", "other").await;
+    assert_eq!(findings(&bench, &tagged).await, []);
+    set().await.expect("published");
+    assert_eq!(bench.config_of(&at, "tags").as_deref(), Some("base;golden;latest"));
+    bench.lab.stop().await;
 }

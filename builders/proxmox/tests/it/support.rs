@@ -91,6 +91,7 @@ pub fn query() -> FactsQuery {
         memory_mib: None,
         placed: Vec::new(),
         pool: None,
+        tags: Vec::new(),
         needs_console: true,
         needs_agent: false,
     }
