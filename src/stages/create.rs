@@ -16,6 +16,15 @@ const CLAIM_PATIENCE: Duration = Duration::from_secs(600);
 /// How long a build waits for others to start.
 const ADMISSION_LIMIT: Duration = Duration::from_secs(1800);
 
+/// How long a VM whose creation was not answered for may be locked by being made.
+const ADOPTION_LIMIT: Duration = Duration::from_secs(3600);
+
+/// How long such a VM may take to appear. What waits behind a lock of Proxmox's appears, or never, within 10 s.
+const APPEARS_WITHIN: Duration = Duration::from_secs(12);
+
+/// How long a target may fail to say whether it is there.
+const SILENCE_LIMIT: Duration = Duration::from_secs(90);
+
 /// Creates and configures the build VM.
 ///
 /// # Errors
@@ -94,7 +103,7 @@ async fn claim(cx: &mut Cx, seeded: &Seeded, spec: &MachineSpec) -> Result<VmRef
                 match hypervisor.submit_create(spec, &vm, &mark).await {
                     Ok(task) => Ok(Some(task)),
                     Err(PortError::IdTaken { .. }) => Ok(None),
-                    Err(error) if error.is_outcome_unknown() => adopt(cx, &vm, error).await.map(Some),
+                    Err(error) if error.is_outcome_unknown() => adopt(cx, &vm, error).await,
                     Err(error) => Err(StageError::port(format!("{vm} could not be created"), error)),
                 }
             })
@@ -126,23 +135,43 @@ async fn claim(cx: &mut Cx, seeded: &Seeded, spec: &MachineSpec) -> Result<VmRef
     .hint("give this target a range of its own with `vmids` in forge.toml"))
 }
 
-/// The answer to the creation was lost: looks whether the VM is there all the same, and goes on with it.
-async fn adopt(cx: &Cx, vm: &VmRef, error: PortError) -> Result<TaskHandle, StageError> {
-    let mut last = String::from("nothing there");
-    for _ in 0..40 {
-        match cx.hypervisor.standing(vm, &cx.mark.nonce).await {
+/// The answer to the creation was lost: looks whether the VM is there all the same, and goes on with it. `None` when
+/// somebody else has the id, so that the creation can't have happened any more.
+///
+/// The target works on what it accepted whether or not anybody listens, for as long as a copy takes.
+async fn adopt(cx: &Cx, vm: &VmRef, error: PortError) -> Result<Option<TaskHandle>, StageError> {
+    let began = Instant::now();
+    let mut pause = Duration::from_millis(100);
+    let mut was_made = false;
+    let seen = loop {
+        let (seen, limit) = match cx.hypervisor.standing(vm, &cx.mark.nonce).await {
             Ok(Standing::Ours { .. }) => {
                 cx.warn("the answer to the creation was lost, but the VM is there", "");
-                return Ok(TaskHandle::finished(vm.node.clone()));
+                return Ok(Some(TaskHandle::finished(vm.node.clone())));
             }
-            Ok(Standing::Busy { lock }) => last = format!("locked ({lock})"),
-            Ok(other) => last = format!("{other:?}"),
-            Err(error) => last = crate::engine::error::chain(&error),
+            Ok(Standing::Foreign { name }) => {
+                tracing::debug!(%vm, name, "the answer to the creation was lost, and the id is another's");
+                return Ok(None);
+            }
+            Ok(Standing::Busy { lock }) => {
+                was_made = true;
+                (format!("a VM, locked ({lock})"), ADOPTION_LIMIT)
+            }
+            Ok(Standing::Gone) if was_made => break "nothing any more: it was begun and failed".to_owned(),
+            Ok(Standing::Gone) => ("nothing".to_owned(), APPEARS_WITHIN),
+            Ok(Standing::Committed) => break "a template".to_owned(),
+            Err(error) => (crate::engine::error::chain(&error), SILENCE_LIMIT),
+        };
+        if cx.is_interrupted() {
+            return Err(StageError::interruption());
         }
-        if cx.is_interrupted() || last.starts_with("Gone") || last.starts_with("Foreign") {
-            break;
+        if began.elapsed() >= limit {
+            break format!("{seen}, after {} s", began.elapsed().as_secs());
         }
-        tokio::time::sleep(Duration::from_millis(250)).await;
-    }
-    Err(StageError::port(format!("{vm} could not be created"), error).seen(format!("at that id: {last}")))
+        let words = format!("the answer to the creation was lost; at id {} there is {seen}", vm.id);
+        cx.waiting(Stage::Create, "the VM", words, limit);
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(Duration::from_secs(1));
+    };
+    Err(StageError::port(format!("{vm} could not be created"), error).seen(format!("at that id: {seen}")))
 }

@@ -10,6 +10,7 @@ mod lab_builds;
 mod lab_faults;
 mod lab_kills;
 mod lab_matrix;
+mod lab_outages;
 mod lab_parallel;
 mod lab_prestage;
 mod lab_race;

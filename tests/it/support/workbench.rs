@@ -146,6 +146,12 @@ impl Workbench {
         ending
     }
 
+    /// What builds have told so far.
+    pub fn told(&self) -> Vec<forge::event::Event> {
+        let collected = self.events.0.lock().expect("not poisoned");
+        collected.iter().map(|envelope| envelope.event.clone()).collect()
+    }
+
     /// Files in the folder of journals.
     pub fn journal_files(&self) -> Vec<String> {
         let Ok(entries) = std::fs::read_dir(self.state.path().join("journal")) else { return Vec::new() };

@@ -19,6 +19,8 @@ const PATIENCE: Duration = Duration::from_secs(90);
 /// How long a task may say nothing new before it is given up, where the site says nothing else. What takes long tells its
 /// percents; the longest silence is that of a disk whose percents take long.
 pub const STALL: Duration = Duration::from_secs(15 * 60);
+/// How long a task that was asked to stop may take for that.
+const STOPS_WITHIN: Duration = Duration::from_secs(20);
 /// How often a task that takes long is asked what it says, at most.
 const LISTEN_EVERY: Duration = Duration::from_secs(20);
 /// How much of a task's log is looked through for its warnings.
@@ -136,7 +138,8 @@ impl Client {
     /// Waits until a task is over, and tells its exit status. May be dropped: the task goes on.
     ///
     /// A target that does not answer for a while (a restart of its proxy) is asked again. However long a task takes, it is
-    /// given up only when its log stands still.
+    /// given up only when its log stands still; it is stopped then, so that it neither holds its locks nor comes to its end
+    /// later, when nobody counts on it any more.
     ///
     /// # Errors
     /// When the target can't be asked any more, or the task makes no progress.
@@ -152,8 +155,9 @@ impl Client {
                     (moved, said) = (Instant::now(), now);
                 } else if moved.elapsed() >= self.stall() {
                     let last = said.map_or_else(|| "nothing".to_owned(), |(_, line)| format!("`{line}`"));
-                    let detail =
-                        format!("no progress for {} s; it said last: {last}", moved.elapsed().as_secs());
+                    let silent = moved.elapsed().as_secs();
+                    let stopped = self.stop_and_see(upid).await;
+                    let detail = format!("no progress for {silent} s; it said last: {last}; {stopped}");
                     return Err(ApiError::Refused { request: upid.describe(), detail });
                 }
             }
@@ -164,7 +168,7 @@ impl Client {
                 Ok(_) => silent_since = None,
                 Err(error @ ApiError::Unreachable { .. }) => {
                     let since = *silent_since.get_or_insert_with(Instant::now);
-                    if since.elapsed() > PATIENCE {
+                    if since.elapsed() > PATIENCE.min(self.stall()) {
                         return Err(error);
                     }
                     tracing::debug!(%error, upid = upid.text, "the task can't be asked about; trying on");
@@ -251,6 +255,21 @@ impl Client {
                 Vec::new()
             }
         }
+    }
+
+    /// Stops a task that hangs and waits a moment for its end, which may be a good one after all; in words.
+    async fn stop_and_see(&self, upid: &Upid) -> String {
+        if let Err(error) = self.stop_task(upid).await {
+            return format!("it could not be stopped: {error}");
+        }
+        let pace = Pace::start();
+        while pace.elapsed() < STOPS_WITHIN {
+            match self.task_status(upid).await {
+                Ok(status) if status.is_over() => return "it was stopped".to_owned(),
+                _ => pace.rest().await,
+            }
+        }
+        format!("it was asked to stop, and still runs {} s later", STOPS_WITHIN.as_secs())
     }
 
     /// Asks a task to stop. A finished or unknown task is no error. Effect.
