@@ -32,7 +32,7 @@ const fn program(package: &'static str, name: &'static str, purpose: &'static st
 }
 
 /// Everything, in the order in which it is named to people.
-const NEEDS: [Need; 29] = [
+const NEEDS: [Need; 30] = [
     program("qemu-system-x86", "qemu-system-x86_64", "runs the guests"),
     program("qemu-utils", "qemu-img", "makes their disks"),
     Need {
@@ -88,6 +88,11 @@ const NEEDS: [Need; 29] = [
         purpose: "holds the fonts of screens to read",
     },
     program("kbd", "setfont", "sets the fonts of screens to read"),
+    Need {
+        package: "console-data",
+        proof: Proof::File("/usr/share/keymaps/i386/qwertz/de-latin1.kmap.gz"),
+        purpose: "holds the keymaps of keyboards to type on",
+    },
     program("whiptail", "whiptail", "is a screen to read"),
     program("openssh-client", "ssh", "tries the template as a user would"),
     program("xorriso", "xorriso", "reads seed discs back"),

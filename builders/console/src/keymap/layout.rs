@@ -80,10 +80,11 @@ const FR: Chart = Chart {
     dead: "¨",
 };
 const BE: Chart = Chart {
-    plain: "²&é\"'(§è!çà)-azertyuiop∅$qsdfghjklmùµ<wxcvbn,;:=",
+    plain: "²&é\"'(§è!çà)-azertyuiop^$qsdfghjklmùµ<wxcvbn,;:=",
     shift: "³1234567890°_AZERTYUIOP¨*QSDFGHJKLM%£>WXCVBN?./+",
-    altgr: "∅|@#∅∅^∅∅{}∅∅∅∅€∅∅∅∅∅∅∅[]∅∅∅∅∅∅∅∅∅∅´`\\∅∅∅∅∅∅∅∅∅~",
-    dead: "¨´`~",
+    // AltGr and 6 is `^` too, but a dead key in the kernel's keymap.
+    altgr: "∅|@#∅∅∅∅∅{}∅∅∅∅€∅∅∅∅∅∅∅[]∅∅∅∅∅∅∅∅∅∅´`\\∅∅∅∅∅∅∅∅∅~",
+    dead: "^¨´`~",
 };
 const ES: Chart = Chart {
     plain: "º1234567890'¡qwertyuiop`+asdfghjklñ´ç<zxcvbnm,.-",

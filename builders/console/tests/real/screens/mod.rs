@@ -8,8 +8,10 @@
 
 mod firmware;
 mod grub;
+mod keyboards;
 mod linux;
 mod machine;
+mod system;
 mod truth;
 
 use std::time::Duration;
