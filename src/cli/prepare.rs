@@ -15,7 +15,7 @@ use crate::config::site::{SecretRef, Site, Target, TargetKind};
 use crate::config::{Finding, Profile, SiteSearch, load_given, load_profile, load_site};
 use crate::engine::error::{chain, hint};
 use crate::event::Redactor;
-use crate::media::{Store, Watch, settle};
+use crate::media::{Store, Watch, label, settle};
 use crate::plan::{AccessPlan, Moment, Plan, make};
 use crate::remote::{SshAccess, via};
 use crate::stages::connect::{Connector, SshConnector};
@@ -298,6 +298,7 @@ async fn plan_one(
     let input =
         make::Input { target, capabilities: &capabilities, facts: &facts, findings: wrong, moment: &moment };
     let (mut plan, mut findings) = make::make(profile, &input);
+    findings.extend(other_medium(profile));
     if let Some(plan) = &mut plan {
         let (downloads, unsure) =
             settle::downloads(plan.machine.media(), &profile.source.mirrors, store).await;
@@ -315,6 +316,15 @@ async fn plan_one(
     let of_source = facts.source.as_ref().map(|source| source.memory_mib);
     let memory = query.memory_mib.or(of_source).unwrap_or_default();
     Ok((plan.filter(|_| !fatal), (node, memory), moment, findings))
+}
+
+/// A file of this machine that is the medium of another system, by its label.
+fn other_medium(profile: &Profile) -> Option<Finding> {
+    let forge_machine::Location::File(path) = &profile.source.isos.first()?.location else { return None };
+    let why = label::contradicts(&label::of(path)?, &profile.os.distribution, &profile.os.version)?;
+    let finding =
+        make::located(profile, "source.iso", format!("{} is another medium: {why}", path.display()));
+    Some(finding.help("name the right file, or say in `[os]` what it installs"))
 }
 
 /// Asks a target.

@@ -27,6 +27,9 @@ pub struct RenderArgs {
     /// Also writes seed.iso, labelled as the installer looks for it
     #[arg(long)]
     disc: bool,
+    /// Also writes seed.img, a floppy (FAT12, 1.44 MB) for systems that look for their answers there
+    #[arg(long)]
+    floppy: bool,
 }
 
 /// Writes the files; gives the exit code.
@@ -54,6 +57,12 @@ pub fn render(global: &Global, args: &RenderArgs) -> u8 {
             let label = profile.seed.kind.disc_label().unwrap_or(disc::CIDATA);
             match disc::iso(label, &files) {
                 Ok(image) => outputs.push((folder.join("seed.iso"), image)),
+                Err(error) => return refuse(&format!("{}: {error}", profile.name), &redactor),
+            }
+        }
+        if args.floppy {
+            match disc::floppy("FORGE_SEED", &files) {
+                Ok(image) => outputs.push((folder.join("seed.img"), image)),
                 Err(error) => return refuse(&format!("{}: {error}", profile.name), &redactor),
             }
         }

@@ -276,6 +276,13 @@ pub enum BootStep {
         /// How long to wait for that.
         within: Duration,
     },
+    /// A step for some builds alone.
+    When {
+        /// Ways to deliver the seed, of which one must fit, and `bios` or `uefi`.
+        conditions: Vec<String>,
+        /// The step.
+        step: Box<BootStep>,
+    },
     /// Waits for a time.
     Wait(Duration),
     /// Presses keys, in the boot-command language.

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use forge_http_seed::network::Network;
+
 use super::findings::{Finding, in_order, suggest};
 use super::place::{Node, Spot, parse};
 use super::reader::Reader;
@@ -43,11 +45,13 @@ pub struct SeedConfig {
     pub address: Option<String>,
     /// The ports it may use, inclusive; `(0, 0)` for any.
     pub ports: (u16, u16),
+    /// The only networks that are answered; empty for all.
+    pub allowed_networks: Vec<String>,
 }
 
 impl Default for SeedConfig {
     fn default() -> Self {
-        Self { bind: "0.0.0.0".into(), address: None, ports: (0, 0) }
+        Self { bind: "0.0.0.0".into(), address: None, ports: (0, 0), allowed_networks: Vec::new() }
     }
 }
 
@@ -379,8 +383,14 @@ fn seed(mut reader: Reader<'_>, findings: &mut Vec<Finding>) -> SeedConfig {
     let ports = range(&mut reader, "ports", 0, 65_535, findings)
         .map(|(low, high)| (u16::try_from(low).unwrap_or(0), u16::try_from(high).unwrap_or(0)))
         .unwrap_or(default.ports);
+    let allowed_networks = reader.texts("allowed-networks", findings).unwrap_or_default();
+    for text in &allowed_networks {
+        if let Err(error) = text.parse::<Network>() {
+            findings.push(reader.finding("allowed-networks", error.to_string()));
+        }
+    }
     reader.done(findings);
-    SeedConfig { bind, address: given, ports }
+    SeedConfig { bind, address: given, ports, allowed_networks }
 }
 
 fn address(reader: &mut Reader<'_>, key: &'static str, findings: &mut Vec<Finding>) -> Option<String> {

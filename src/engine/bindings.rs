@@ -45,11 +45,20 @@ impl Bindings {
     /// # Errors
     /// When one of them is not known yet.
     pub fn resolve(&self, text: &LateText) -> Result<String, Unbound> {
+        self.resolve_with(text, None)
+    }
+
+    /// As [`Self::resolve`], with one value that stands in this text alone.
+    ///
+    /// # Errors
+    /// When one of them is not known yet.
+    pub fn resolve_with(&self, text: &LateText, own: Option<(LateName, &str)>) -> Result<String, Unbound> {
+        let own = |name: LateName| own.filter(|(own, _)| *own == name).map(|(_, value)| value);
         text.parts()
             .iter()
             .map(|part| match part {
                 Part::Text(text) => Ok(text.as_str()),
-                Part::Late(name) => self.get(*name).ok_or(Unbound { name: *name }),
+                Part::Late(name) => own(*name).or_else(|| self.get(*name)).ok_or(Unbound { name: *name }),
             })
             .collect()
     }

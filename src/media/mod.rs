@@ -13,6 +13,7 @@ pub mod cache;
 pub mod digest;
 pub mod error;
 pub mod http;
+pub mod label;
 pub mod settle;
 pub mod sums;
 mod transfer;

@@ -7,6 +7,30 @@ use super::{BootStep, Outcome, Sight, Wanted};
 use crate::config::profile::{self, BootStep as ConfigStep};
 use crate::config::template::{PlanName, Template};
 
+/// The steps for a firmware and a way to deliver the seed. Of each sort one of a step's words must fit.
+pub(crate) fn taken(steps: &[ConfigStep], firmware: &str, delivery: &str) -> Vec<ConfigStep> {
+    let holds = |conditions: &[String]| {
+        let (firmwares, deliveries): (Vec<&str>, Vec<&str>) =
+            conditions.iter().map(String::as_str).partition(|word| matches!(*word, "bios" | "uefi"));
+        (firmwares.is_empty() || firmwares.contains(&firmware))
+            && (deliveries.is_empty() || deliveries.contains(&delivery))
+    };
+    steps
+        .iter()
+        .filter_map(|step| match step {
+            ConfigStep::When { conditions, step } => holds(conditions).then(|| (**step).clone()),
+            ConfigStep::Expect { outcomes, within } => {
+                let mut outcomes = outcomes.clone();
+                for outcome in &mut outcomes {
+                    outcome.steps = taken(&outcome.steps, firmware, delivery);
+                }
+                Some(ConfigStep::Expect { outcomes, within: *within })
+            }
+            step => Some(step.clone()),
+        })
+        .collect()
+}
+
 /// The plan's steps, with what planning knows filled in.
 pub(super) fn steps(steps: &[ConfigStep], known: &impl Fn(PlanName) -> String) -> Vec<BootStep> {
     steps.iter().map(|step| one(step, known)).collect()
@@ -14,6 +38,7 @@ pub(super) fn steps(steps: &[ConfigStep], known: &impl Fn(PlanName) -> String) -
 
 fn one(step: &ConfigStep, known: &impl Fn(PlanName) -> String) -> BootStep {
     match step {
+        ConfigStep::When { step, .. } => one(step, known),
         ConfigStep::WaitFor { sight, within, or_after, still_for } => BootStep::WaitFor {
             sight: seen(sight, known),
             within_ms: ms(*within),
@@ -66,6 +91,7 @@ pub(super) fn types(steps: &[ConfigStep], wanted: LateName) -> bool {
         ConfigStep::Keys(text) | ConfigStep::Type { text, .. } => names(text),
         ConfigStep::Until { press, .. } => names(press),
         ConfigStep::Expect { outcomes, .. } => outcomes.iter().any(|outcome| types(&outcome.steps, wanted)),
+        ConfigStep::When { step, .. } => types(std::slice::from_ref(&**step), wanted),
         ConfigStep::WaitFor { .. } | ConfigStep::WaitStill { .. } | ConfigStep::Wait(_) => false,
     })
 }

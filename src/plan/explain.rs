@@ -43,7 +43,11 @@ pub fn explain(plan: &Plan) -> String {
     row("seed", format!("{}: {}", plan.seed.delivery.name(), plan.seed.why));
     if matches!(plan.seed.delivery, Delivery::Smbios | Delivery::Kernel | Delivery::Typed) {
         let address = plan.seed.address.clone().unwrap_or_else(|| "<seed.address>".into());
-        row("", format!("served on {} as http://{address}:<seed.port>/", plan.seed.bind));
+        let to = match plan.seed.allowed_networks.join(", ") {
+            none if none.is_empty() => none,
+            networks => format!(", to {networks} alone"),
+        };
+        row("", format!("served on {} as http://{address}:<seed.port>/{to}", plan.seed.bind));
     }
     for (index, step) in plan.boot.iter().enumerate() {
         row(if index == 0 { "boot" } else { "" }, format!("{}. {}", index + 1, boot_step(step)));

@@ -19,6 +19,8 @@ pub enum LateName {
     SeedAddress,
     /// Its port.
     SeedPort,
+    /// What the installer's kernel is told to find its answers.
+    SeedArguments,
     /// The public key made for this build, in OpenSSH's form.
     AccessPublicKey,
     /// The guest's address.
@@ -29,12 +31,13 @@ pub enum LateName {
 
 impl LateName {
     /// All names.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::VmId,
         Self::VmNode,
         Self::SeedUrl,
         Self::SeedAddress,
         Self::SeedPort,
+        Self::SeedArguments,
         Self::AccessPublicKey,
         Self::GuestAddress,
         Self::BuildNonce,
@@ -49,6 +52,7 @@ impl LateName {
             Self::SeedUrl => "seed.url",
             Self::SeedAddress => "seed.address",
             Self::SeedPort => "seed.port",
+            Self::SeedArguments => "seed.arguments",
             Self::AccessPublicKey => "access.public-key",
             Self::GuestAddress => "guest.address",
             Self::BuildNonce => "build.nonce",

@@ -9,7 +9,7 @@ use forge_machine::{
 };
 
 use super::hardware::{hardware, without_effect};
-use super::seeding::seed;
+use super::seeding::{seed, starts_kernel};
 use super::steps::step;
 use super::{AccessPlan, AfterInstall, Deadlines, Moment, Plan, Purpose, VERSION};
 use crate::config::profile::{self, CloudInit, Profile};
@@ -174,8 +174,13 @@ pub fn make(profile: &Profile, input: &Input<'_>) -> (Option<Plan>, Vec<Finding>
         PlanName::BuildNumber => input.moment.build_number.clone(),
         PlanName::ChainId => chain_id.to_string(),
     };
-    let machine = machine(profile, input, source, &mut findings);
+    let mut machine = machine(profile, input, source, &mut findings);
     let seed = seed(profile, input, &machine, source, &mut findings);
+    let starts_kernel = starts_kernel(profile, input.capabilities, seed.delivery);
+    if !starts_kernel {
+        machine.kernel = None;
+    }
+    let kernel = profile.source.kernel.as_ref().filter(|_| starts_kernel);
     let name = profile.template_name.to_text(known).unwrap_or_default();
     let finish = match &input.target.kind {
         TargetKind::Proxmox(_) => Finish::Template {
@@ -209,8 +214,8 @@ pub fn make(profile: &Profile, input: &Input<'_>) -> (Option<Plan>, Vec<Finding>
         after_install: after_install(profile, &machine),
         machine,
         downloads: Vec::new(),
-        kernel_cmdline: profile.source.kernel.as_ref().map(|kernel| kernel.cmdline.to_late(known)),
-        boot: super::boot::steps(&profile.boot, &known),
+        kernel_cmdline: kernel.map(|kernel| kernel.cmdline.to_late(known)),
+        boot: super::boot::steps(&super::seeding::steps(profile, seed.delivery), &known),
         seed,
         access: AccessPlan {
             user: profile.access.user.clone(),

@@ -4,7 +4,7 @@
 //! yet is printed as `<seed.url>`. Execution reads plan and bindings, nothing else. [`make`] is pure: no clock,
 //! network, file system or randomness; date, build number, chain id and the target's facts come in.
 
-mod boot;
+pub(crate) mod boot;
 pub mod explain;
 mod hardware;
 pub mod late;
@@ -78,6 +78,9 @@ pub struct SeedPlan {
     pub bind: String,
     /// The ports it may use, inclusive; both 0 for any.
     pub ports: (u16, u16),
+    /// The only networks that are answered; empty for all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub allowed_networks: Vec<String>,
     /// The address the guest is given; `None` finds the one that routes to the target.
     pub address: Option<String>,
     /// The target's `host:port`, towards which the address is found.

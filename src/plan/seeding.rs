@@ -1,14 +1,14 @@
 //! How a guest gets its seed: the rung of the ladder, and why.
 
 use forge_http_seed::answers::Kind;
-use forge_machine::MachineSpec;
 use forge_machine::facts::SourceFacts;
+use forge_machine::{Capabilities, MachineSpec};
 
 use super::late::LateName;
 use super::make::{Input, located};
 use super::{Delivery, SeedPlan};
 use crate::config::Finding;
-use crate::config::profile::Profile;
+use crate::config::profile::{BootStep, Profile};
 
 /// How the guest gets its seed, and what it is.
 pub(super) fn seed(
@@ -21,7 +21,8 @@ pub(super) fn seed(
     let (delivery, why) = delivery(profile, input, machine, source, findings);
     let config = &input.target.seed;
     let served = matches!(delivery, Delivery::Smbios | Delivery::Kernel | Delivery::Typed);
-    if delivery == Delivery::Typed && !types_seed(profile) {
+    let types = types_seed(&steps(profile, delivery));
+    if delivery == Delivery::Typed && !types {
         let message = "the seed is to be typed, and no boot step types `{{ seed.url }}`";
         findings.push(
             located(profile, "boot", message).help(
@@ -29,7 +30,7 @@ pub(super) fn seed(
             ),
         );
     }
-    if !served && types_seed(profile) {
+    if !served && types {
         let message = format!(
             "a boot step types the seed's address, and nothing is served with the delivery `{}`",
             delivery.name()
@@ -50,6 +51,7 @@ pub(super) fn seed(
         why,
         bind,
         ports: config.ports,
+        allowed_networks: config.allowed_networks.clone(),
         address: config.address.clone().or(host_address),
         endpoint: input.facts.endpoint.clone(),
         hostname: profile.seed.hostname.clone(),
@@ -60,15 +62,34 @@ pub(super) fn seed(
     }
 }
 
+/// The late values that lead a guest to its served seed.
+const LEADS: [LateName; 2] = [LateName::SeedUrl, LateName::SeedArguments];
+
 /// Whether the command line of the kernel that is started names the seed's address.
 fn tells_seed(profile: &Profile) -> bool {
     profile.source.kernel.as_ref().is_some_and(|kernel| {
-        kernel.cmdline.to_late(|_| String::new()).names().any(|name| name == LateName::SeedUrl)
+        kernel.cmdline.to_late(|_| String::new()).names().any(|name| LEADS.contains(&name))
     })
 }
 
-fn types_seed(profile: &Profile) -> bool {
-    super::boot::types(&profile.boot, LateName::SeedUrl)
+fn types_seed(steps: &[BootStep]) -> bool {
+    LEADS.iter().any(|name| super::boot::types(steps, *name))
+}
+
+/// The boot steps of a build whose seed goes this way.
+pub(super) fn steps(profile: &Profile, delivery: Delivery) -> Vec<BootStep> {
+    let key = |name: &str| profile.vm.proxmox.get(name).map(String::as_str);
+    let uefi =
+        key("bios") == Some("ovmf") || profile.vm.state_disks.iter().any(|disk| disk.slot == "efidisk0");
+    let firmware = if uefi { "uefi" } else { "bios" };
+    super::boot::taken(&profile.boot, firmware, delivery.name())
+}
+
+/// Whether the build starts the profile's kernel by itself. With a medium at hand, a target that can't do that, or a seed
+/// that goes another way, starts the medium.
+pub(super) fn starts_kernel(profile: &Profile, capabilities: &Capabilities, delivery: Delivery) -> bool {
+    profile.source.isos.is_empty()
+        || (capabilities.kernel_boot && (delivery == Delivery::Kernel || !tells_seed(profile)))
 }
 
 /// The backend's warning that the token may not set the SMBIOS serial.
@@ -106,6 +127,9 @@ fn delivery(
             Delivery::Smbios if profile.seed.answers.is_some() && profile.seed.kind != Kind::Autoinstall => {
                 Err("an installer does not read its answers from there".into())
             }
+            Delivery::Kernel if !input.capabilities.kernel_boot => {
+                Err(format!("{} starts no kernel without a boot loader", input.capabilities.name))
+            }
             Delivery::Kernel if tells_seed(profile) => {
                 Ok("the kernel is started with the address of its answers: no typing")
             }
@@ -121,7 +145,9 @@ fn delivery(
             Delivery::Disc => {
                 Err(format!("{} can't be given a disc by this version", input.capabilities.name))
             }
-            Delivery::Typed if types_seed(profile) => Ok("the boot steps type the NoCloud address"),
+            Delivery::Typed if types_seed(&steps(profile, Delivery::Typed)) => {
+                Ok("the boot steps type the NoCloud address")
+            }
             Delivery::Typed => Err("no boot step types `{{ seed.url }}`".into()),
             Delivery::None => Ok("the source has its own user and key"),
         }
@@ -138,7 +164,7 @@ fn delivery(
     let chosen: Vec<Delivery> = if profile.seed.delivery.is_empty() {
         if tells_seed(profile) {
             vec![Delivery::Kernel]
-        } else if types_seed(profile) {
+        } else if types_seed(&profile.boot) {
             vec![Delivery::Typed]
         } else {
             vec![Delivery::CloudInitDrive, Delivery::Smbios, Delivery::Disc, Delivery::Typed]

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use forge_http_seed::answers::{Build, Kind};
+use forge_http_seed::network::Network;
 use forge_http_seed::nocloud::{BuildUser, NoCloud};
 use forge_http_seed::server::{Fetch, SeedObserver, SeedServer, SeedToken, ServerOptions};
 use forge_http_seed::{SeedSet, address, disc, serial};
@@ -25,6 +26,8 @@ pub struct Seeded {
     pub key: Arc<BuildKey>,
     server: Option<SeedServer>,
     disc: Option<Vec<u8>>,
+    /// What a kernel that is started without a boot loader is told.
+    arguments: String,
     stop: CancellationToken,
 }
 
@@ -57,7 +60,7 @@ pub async fn seed(cx: &mut Cx, key: Arc<BuildKey>) -> Result<Seeded, StageError>
     cx.bindings.bind(LateName::BuildNonce, cx.mark.nonce.as_str());
     cx.bindings.bind(LateName::AccessPublicKey, key.public_openssh());
     let stop = CancellationToken::new();
-    let mut seeded = Seeded { key, server: None, disc: None, stop: stop.clone() };
+    let mut seeded = Seeded { key, server: None, disc: None, arguments: String::new(), stop: stop.clone() };
     if matches!(plan.seed.delivery, Delivery::CloudInitDrive | Delivery::None) {
         return Ok(seeded);
     }
@@ -77,6 +80,10 @@ pub async fn seed(cx: &mut Cx, key: Arc<BuildKey>) -> Result<Seeded, StageError>
         return Ok(seeded);
     }
     cx.doing(Stage::Seed, "opening the seed server");
+    let allowed_networks: Vec<Network> =
+        plan.seed.allowed_networks.iter().map(|text| text.parse()).collect::<Result<_, _>>().map_err(
+            |error| StageError::caused("`seed.allowed-networks` of the target can't be read", error),
+        )?;
     let events = cx.events.clone();
     let server = cx
         .cancellable_effect(Effect::ServeSeed, async {
@@ -84,7 +91,7 @@ pub async fn seed(cx: &mut Cx, key: Arc<BuildKey>) -> Result<Seeded, StageError>
             SeedServer::start(
                 listener,
                 set,
-                ServerOptions { token: SeedToken::generate(), allowed_networks: Vec::new() },
+                ServerOptions { token: SeedToken::generate(), allowed_networks },
                 Arc::new(Tell(events)),
                 stop,
             )
@@ -98,7 +105,9 @@ pub async fn seed(cx: &mut Cx, key: Arc<BuildKey>) -> Result<Seeded, StageError>
     let url = server.url(guest_address);
     cx.bindings.bind(LateName::SeedAddress, guest_address.to_string());
     cx.bindings.bind(LateName::SeedPort, port.to_string());
-    cx.bindings.bind(LateName::SeedUrl, url);
+    cx.bindings.bind(LateName::SeedUrl, url.as_str());
+    cx.bindings.bind(LateName::SeedArguments, arguments(&plan.seed, &url, true));
+    seeded.arguments = arguments(&plan.seed, &url, false);
     seeded.server = Some(server);
     Ok(seeded)
 }
@@ -142,6 +151,15 @@ fn files(cx: &mut Cx, key: &BuildKey) -> Result<SeedSet, StageError> {
         Some(error) => StageError::caused("the seed could not be rendered", error),
         None => StageError::new("the seed could not be rendered"),
     })
+}
+
+/// What the installer's kernel is told; `grub` when a boot loader reads it first.
+fn arguments(seed: &SeedPlan, url: &str, grub: bool) -> String {
+    match &seed.answers {
+        Some(answers) => answers.kernel_arguments(url, seed.hostname.as_deref(), grub),
+        None if grub => serial::kernel_argument(url),
+        None => serial::smbios_serial(url),
+    }
 }
 
 /// The seed's content.
@@ -229,7 +247,9 @@ impl Seeded {
     /// When a late value is missing.
     pub fn attachments(&self, cx: &Cx) -> Result<Attachments, StageError> {
         let access = &cx.plan.access;
-        let cmdline = cx.plan.kernel_cmdline.as_ref().map(|text| cx.bindings.resolve(text)).transpose()?;
+        let cmdline = cx.plan.kernel_cmdline.as_ref();
+        let own = Some((LateName::SeedArguments, self.arguments.as_str()));
+        let cmdline = cmdline.map(|text| cx.bindings.resolve_with(text, own)).transpose()?;
         let attachments = match cx.plan.seed.delivery {
             Delivery::CloudInitDrive => Attachments {
                 cloud_init: Some(CloudInitSettings {

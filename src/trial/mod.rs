@@ -116,6 +116,7 @@ pub fn plan(
             why,
             bind: target.seed.bind.clone(),
             ports: target.seed.ports,
+            allowed_networks: target.seed.allowed_networks.clone(),
             address: target
                 .seed
                 .address

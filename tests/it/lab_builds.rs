@@ -432,7 +432,8 @@ async fn a_debian_guest_gets_its_whole_seed_address_typed_at_its_boot_menu() -> 
 async fn a_debian_guest_is_seeded_by_proxmox_s_cloud_init_drive_and_keeps_it_as_a_template()
 -> anyhow::Result<()> {
     let Some(site) = LabSite::with_debian(true).await? else { return Ok(()) };
-    let block = "\n[[provision]]\nname = \"seeded\"\nbecome = true\nshell = [\"cloud-init status --wait\", \"cloud-id\", \"ls -l /dev/disk/by-label/\"]\n";
+    let block = "\n[[provision]]\nname = \"seeded\"\nbecome = true\nshell = [\"cloud-init status --wait\", \"cloud-id\", \"ls -l /dev/disk/by-label/\", \"ip -o -4 address\"]\n\
+                 [seed.vars]\naddress = \"10.0.2.15/24\"\ngateway = \"10.0.2.2\"\n";
     site.write("tiny.toml", &format!("{PROFILE}{block}"));
     let done = site.run(&["build", "tiny.toml"]).await;
     assert_eq!(done.code, Some(0), "{}{}", done.stdout, done.stderr);
@@ -444,6 +445,10 @@ async fn a_debian_guest_is_seeded_by_proxmox_s_cloud_init_drive_and_keeps_it_as_
     let drives = template.config.values().filter(|value| value.contains("cloudinit")).count();
     assert_eq!(drives, 1, "its own drive, and no second: {:?}", template.config);
     assert!(!template.config.contains_key("sshkeys"), "the build's key is gone: {:?}", template.config);
+    // The address was said, not leased, and was the build's alone.
+    let address = done.stderr.lines().find(|line| line.contains("inet 10.0.2.15/24")).expect("an address");
+    assert!(!address.contains("dynamic"), "{address}");
+    assert!(template.config.values().all(|value| !value.contains("10.0.2.15")), "{:?}", template.config);
     site.close().await;
     Ok(())
 }

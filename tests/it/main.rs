@@ -5,6 +5,7 @@
 mod bad_input;
 mod fault_matrix;
 mod hardware;
+mod installer_debian;
 mod lab_agent;
 mod lab_builds;
 mod lab_faults;
@@ -18,6 +19,7 @@ mod lab_seal;
 mod lab_sources;
 mod media;
 mod on_error;
+mod plan_seeds;
 mod prestage;
 mod qemu_bad_input;
 mod qemu_images;

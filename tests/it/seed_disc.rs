@@ -14,12 +14,22 @@ image = "IMAGE"
 delivery = ["disc"]
 hostname = "from-the-disc"
 
+# The address that QEMU's user network forwards to, said instead of asked for.
+[seed.vars]
+address = "10.0.2.15/24"
+gateway = "10.0.2.2"
+nameservers = ["10.0.2.3"]
+address6 = "fec0::77/64"
+
+[vm]
+networks = [{ mac = "52:54:00:12:34:99" }]
+
 [deadlines]
 connect = "15m"
 
 [[provision]]
 name = "where the seed came from"
-shell = ["hostname", "cloud-init query ds.seed_dir 2>/dev/null || true", "sudo blkid -t LABEL=cidata", "cloud-id"]
+shell = ["hostname", "cloud-init query ds.seed_dir 2>/dev/null || true", "sudo blkid -t LABEL=cidata", "cloud-id", "ip -o address", "cat /etc/resolv.conf"]
 "#;
 
 #[test]
@@ -45,6 +55,9 @@ fn debian_takes_its_seed_from_a_disc() -> anyhow::Result<()> {
     assert_eq!(output.status.code(), Some(0), "{said}");
     assert!(said.contains("from-the-disc"), "the host name is the seed's: {said}");
     assert!(said.contains("LABEL=\"cidata\""), "the guest sees the disc: {said}");
+    let address = said.lines().find(|line| line.contains("inet 10.0.2.15/24")).expect("the address is there");
+    assert!(!address.contains("dynamic"), "nobody leased it: {address}");
+    assert!(said.contains("inet6 fec0::77/64"), "the IPv6 address too: {said}");
     let evidence = folder.path().join("output/disc/latest");
     assert!(evidence.join("seed/user-data").is_file(), "the seed is in the evidence");
     assert!(!said.contains("opening the seed server"), "nothing is served: {said}");

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{Answers, Build, Kind};
+use super::{Answers, Build, Kind, agama};
 use crate::crypt::{Scheme, salt};
 use crate::nocloud::{BuildUser, NoCloud};
 use crate::template::escaped;
@@ -15,14 +15,7 @@ pub(super) fn context(answers: &Answers, build: &Build) -> Result<Value, String>
     let settings = &answers.settings;
     let mut context: Map<String, Value> = settings.context();
     let password = settings.text("password");
-    let hash = if password.is_empty() {
-        Value::Null
-    } else {
-        let scheme = Scheme::from_name(settings.text("password_hash")).unwrap_or_default();
-        let hash =
-            scheme.hash(password, &salt(&build.nonce, &build.user)).map_err(|error| error.to_string())?;
-        Value::from(hash)
-    };
+    let hash = if password.is_empty() { Value::Null } else { hash_of(answers, build, "")?.into() };
     let account = if password.is_empty() { build.random_password.as_str() } else { password };
     let mut set = |name: &str, value: Value| {
         context.insert(name.to_owned(), value);
@@ -45,10 +38,21 @@ pub(super) fn context(answers: &Answers, build: &Build) -> Result<Value, String>
     set("grub_default_sh", grub_default(settings.text("kernel_arguments")).into());
     set("late_command", late_command(answers, build).into());
     set("late_script", late_script(answers, build).into());
+    // The hash takes a while, and others do without.
+    let agama = if answers.kind == Kind::Agama { agama::profile(answers, build)? } else { Value::Null };
+    set("agama", agama);
     set("proxy_host", proxy_host(settings.text("proxy")));
     set("user_data", user_data(answers, build, &hash));
     set("var", Value::Object(answers.variables.clone()));
     Ok(Value::Object(context))
+}
+
+/// The hash of the password, or of another where none is given.
+pub(super) fn hash_of(answers: &Answers, build: &Build, otherwise: &str) -> Result<String, String> {
+    let given = Some(answers.settings.text("password")).filter(|text| !text.is_empty());
+    let scheme = Scheme::from_name(answers.settings.text("password_hash")).unwrap_or_default();
+    let salt = salt(&build.nonce, &build.user);
+    scheme.hash(given.unwrap_or(otherwise), &salt).map_err(|error| error.to_string())
 }
 
 fn none_if_empty(text: &str) -> Value {
@@ -76,7 +80,7 @@ fn routes(answers: &Answers) -> Value {
 }
 
 /// The profile's packages and those asked for, each once.
-fn packages(answers: &Answers) -> Value {
+pub(super) fn packages(answers: &Answers) -> Value {
     let mut all: Vec<&str> = Vec::new();
     for package in list(answers, "base_packages").into_iter().chain(list(answers, "packages")) {
         if !all.contains(&package) {
@@ -105,7 +109,7 @@ fn boot_arguments(answers: &Answers) -> Value {
     none_if_empty(&fips.into_iter().chain(more).collect::<Vec<_>>().join(" "))
 }
 
-fn quoted(text: &str) -> String {
+pub(super) fn quoted(text: &str) -> String {
     escaped("sh", text).unwrap_or_else(|| "''".into())
 }
 
@@ -120,7 +124,7 @@ fn grub_default(arguments: &str) -> String {
 }
 
 /// Gives the build's user its key and its right, as root within the new system.
-fn user_script(build: &Build) -> Vec<String> {
+pub(super) fn user_script(build: &Build) -> Vec<String> {
     let (user, key) = (quoted(&build.user), quoted(&build.public_key));
     let home = if build.user == "root" { "/root".to_owned() } else { format!("/home/{}", build.user) };
     if !build.create_user && build.user != "root" {
@@ -129,10 +133,11 @@ fn user_script(build: &Build) -> Vec<String> {
     let ssh = quoted(&format!("{home}/.ssh"));
     let keys = quoted(&format!("{home}/.ssh/authorized_keys"));
     let mut lines = vec![
-        format!("install -d -m 0700 -o {user} -g {user} {ssh}"),
+        format!("install -d -m 0700 {ssh}"),
         format!("printf '%s\\n' {key} >{keys}"),
-        format!("chown {user}:{user} {keys}"),
         format!("chmod 0600 {keys}"),
+        // With the colon alone the user's own group, whatever it is called.
+        format!("chown -R {user}: {ssh}"),
     ];
     if build.create_user {
         let file = quoted(&format!("/etc/sudoers.d/{}", build.user));
@@ -145,10 +150,26 @@ fn user_script(build: &Build) -> Vec<String> {
 /// The Debian installer's one late command.
 fn late_command(answers: &Answers, build: &Build) -> String {
     let mut lines = user_script(build);
-    lines.push("systemctl enable qemu-guest-agent ssh || true".into());
+    lines.push("{ systemctl enable qemu-guest-agent ssh || true; }".into());
     let mut commands = vec![format!("in-target sh -c {}", quoted(&lines.join(" && ")))];
+    commands.extend(second_address(answers).map(|line| format!("in-target sh -c {}", quoted(&line))));
     commands.extend(list(answers, "late_commands").iter().map(|c| format!("in-target sh -c {}", quoted(c))));
     commands.join(" && ")
+}
+
+/// The IPv6 address beside an IPv4 one: netcfg configures one of them, and what it writes names a folder for others.
+fn second_address(answers: &Answers) -> Option<String> {
+    let text = |name: &str| Some(answers.settings.text(name)).filter(|text| !text.is_empty());
+    let (_, address) = (text("address")?, text("address6")?);
+    let interface = text("interface").map_or_else(
+        // The adapter of the default route (proc(5), /proc/net/route).
+        || "\"$(awk '$2 == \"00000000\" { print $1; exit }' /proc/net/route)\"".to_owned(),
+        quoted,
+    );
+    let gateway = text("gateway6").map(|gateway| format!("    gateway {gateway}\n")).unwrap_or_default();
+    let format =
+        quoted(&format!("iface %s inet6 static\n    address {address}\n{gateway}").replace('\n', "\\n"));
+    Some(format!("printf {format} {interface} >/etc/network/interfaces.d/60-forge"))
 }
 
 /// AutoYaST's script in the new system.

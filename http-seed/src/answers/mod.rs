@@ -1,9 +1,11 @@
-//! Answer files of installers: Subiquity, Anaconda, the Debian installer, Windows Setup and AutoYaST.
+//! Answer files of installers: Subiquity, Anaconda, the Debian installer, Windows Setup, AutoYaST and Agama.
 //!
 //! A kind has templates ([`Kind::templates`]), of which a profile may replace each by one of its own, and takes the
 //! typed settings of [`Settings`]. What depends on the build (user, key, names) comes in with [`Build`]; the same
 //! settings and build give the same bytes.
 
+mod agama;
+mod arguments;
 mod context;
 mod images;
 mod settings;
@@ -14,7 +16,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-pub use images::{network_config, user_data};
+pub use images::{network_config, takes_repositories, user_data};
 pub use settings::{Form, Problem, SPECS, Settings, Spec};
 
 use crate::disc;
@@ -38,6 +40,8 @@ pub enum Kind {
     Autounattend,
     /// YaST: openSUSE Leap 15 and SLES 15.
     Autoyast,
+    /// Agama: openSUSE Leap 16 and SLES 16.
+    Agama,
 }
 
 macro_rules! template {
@@ -48,13 +52,14 @@ macro_rules! template {
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Nocloud,
         Self::Autoinstall,
         Self::Kickstart,
         Self::Preseed,
         Self::Autounattend,
         Self::Autoyast,
+        Self::Agama,
     ];
 
     /// Its name in a profile.
@@ -67,6 +72,7 @@ impl Kind {
             Self::Preseed => "preseed",
             Self::Autounattend => "autounattend",
             Self::Autoyast => "autoyast",
+            Self::Agama => "agama",
         }
     }
 
@@ -94,6 +100,7 @@ impl Kind {
                 template!("autounattend", "sysprep.xml"),
             ],
             Self::Autoyast => &[template!("autoyast", "autoinst.xml")],
+            Self::Agama => &[template!("agama", "autoinst.json")],
         }
     }
 
@@ -106,6 +113,7 @@ impl Kind {
             Self::Preseed => "preseed.cfg",
             Self::Autounattend => "Autounattend.xml",
             Self::Autoyast => "autoinst.xml",
+            Self::Agama => "autoinst.json",
         }
     }
 
@@ -117,23 +125,10 @@ impl Kind {
     pub fn disc_label(self) -> Option<&'static str> {
         match self {
             Self::Nocloud | Self::Autoinstall => Some(disc::CIDATA),
-            Self::Kickstart | Self::Autoyast => Some(disc::OEMDRV),
+            Self::Kickstart | Self::Autoyast | Self::Agama => Some(disc::OEMDRV),
             Self::Autounattend => Some("FORGE_SEED"),
             Self::Preseed => None,
         }
-    }
-
-    /// The kernel's argument that leads to the answers by HTTP; `None` when there is none.
-    #[must_use]
-    pub fn kernel_argument(self, url: &str) -> Option<String> {
-        Some(match self {
-            Self::Nocloud => format!("ds=nocloud;s={url};dsmode=net"),
-            Self::Autoinstall => format!("autoinstall ds=nocloud;s={url}"),
-            Self::Kickstart => format!("inst.ks={url}ks.cfg"),
-            Self::Preseed => format!("auto=true priority=critical url={url}preseed.cfg"),
-            Self::Autoyast => format!("autoyast={url}autoinst.xml"),
-            Self::Autounattend => return None,
-        })
     }
 }
 
@@ -300,5 +295,7 @@ impl Answers {
     }
 }
 
+#[cfg(test)]
+mod arguments_tests;
 #[cfg(test)]
 mod tests;

@@ -114,9 +114,11 @@ const fn spec(
     Spec { name, form, default, kinds, description }
 }
 
-const LINUX: &[Kind] = &[Kind::Autoinstall, Kind::Kickstart, Kind::Preseed, Kind::Autoyast];
+const LINUX: &[Kind] = &[Kind::Autoinstall, Kind::Kickstart, Kind::Preseed, Kind::Autoyast, Kind::Agama];
 const NOT_NOCLOUD: &[Kind] =
-    &[Kind::Autoinstall, Kind::Kickstart, Kind::Preseed, Kind::Autounattend, Kind::Autoyast];
+    &[Kind::Autoinstall, Kind::Kickstart, Kind::Preseed, Kind::Autounattend, Kind::Autoyast, Kind::Agama];
+const CLOUD: &[Kind] =
+    &[Kind::Nocloud, Kind::Autoinstall, Kind::Kickstart, Kind::Preseed, Kind::Autoyast, Kind::Agama];
 const WINDOWS: &[Kind] = &[Kind::Autounattend];
 const EVERY: &[Kind] = &[];
 
@@ -170,8 +172,8 @@ pub const SPECS: [Spec; 32] = [
         "repositories",
         Form::Lines,
         "[]",
-        &[Kind::Kickstart, Kind::Autoyast],
-        "further repositories, `name=URL` each",
+        &[Kind::Nocloud, Kind::Kickstart, Kind::Autoyast, Kind::Agama],
+        "further repositories, `name=URL` each; in cloud images those of dnf and zypper",
     ),
     spec("proxy", Form::Url, r#""""#, EVERY, "the proxy for downloads"),
     spec("ntp", Form::Lines, "[]", LINUX, "time servers"),
@@ -186,7 +188,7 @@ pub const SPECS: [Spec; 32] = [
     ),
     spec("gateway6", Form::Address6, r#""""#, EVERY, "the IPv6 gateway of a static address"),
     spec("nameservers", Form::Addresses, "[]", EVERY, "name servers of a static address"),
-    spec("interface", Form::Device, r#""""#, LINUX, "the network adapter; the first with a link without"),
+    spec("interface", Form::Device, r#""""#, CLOUD, "the network adapter; the first with a link without"),
     spec("disk", Form::Device, r#""""#, LINUX, "the disk to install on; the only one without"),
     spec("layout", Form::Word(&["plain", "lvm", "custom"]), r#""plain""#, LINUX, "how the disk is divided"),
     spec(
@@ -389,6 +391,13 @@ impl Settings {
     /// Takes the firmware of the VM.
     pub fn set_firmware(&mut self, uefi: bool) {
         self.values.insert("firmware".into(), Value::from(if uefi { "uefi" } else { "bios" }));
+    }
+
+    /// A static address with its netmask (`address`) or its prefix (`address6`).
+    pub(super) fn static_address(&self, name: &str) -> Option<(&str, String)> {
+        let (address, prefix) = self.text(name).split_once('/')?;
+        let mask = if name == "address" { netmask(prefix)? } else { prefix.to_owned() };
+        Some((address, mask))
     }
 
     /// The values as a template sees them: nothing is `null`, not an empty text.

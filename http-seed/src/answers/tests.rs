@@ -4,7 +4,7 @@ use super::*;
 use crate::set::SeedFile;
 
 /// A system of each kind.
-const SYSTEMS: [(Kind, &str, &str); 7] = [
+const SYSTEMS: [(Kind, &str, &str); 8] = [
     (Kind::Autoinstall, "ubuntu", "24.04"),
     (Kind::Autoinstall, "ubuntu", "22.04"),
     (Kind::Kickstart, "rocky", "9"),
@@ -12,9 +12,10 @@ const SYSTEMS: [(Kind, &str, &str); 7] = [
     (Kind::Preseed, "debian", "12"),
     (Kind::Autounattend, "windows", "2022"),
     (Kind::Autoyast, "opensuse-leap", "15.6"),
+    (Kind::Agama, "opensuse-leap", "16.0"),
 ];
 
-fn answers(kind: Kind, distribution: &str, version: &str, mut vars: Value) -> Answers {
+pub(super) fn answers(kind: Kind, distribution: &str, version: &str, mut vars: Value) -> Answers {
     let table = vars.as_object_mut().expect("an object");
     if kind == Kind::Autounattend {
         table.entry("image-name").or_insert(json!("Windows Server 2022 SERVERSTANDARDCORE"));

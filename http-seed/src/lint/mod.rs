@@ -4,6 +4,7 @@
 //! know is told; what an installer accepts and forge's table lacks can be written into a file of the user's own with
 //! `lint = false` in `[seed]`.
 
+mod agama;
 mod autoyast;
 mod cloud_config;
 mod kickstart;
@@ -44,6 +45,7 @@ pub fn lint(kind: Kind, name: &str, text: &str, distribution: &str, version: &st
         (Kind::Autounattend, _) if name.ends_with(".xml") => unattend::lint(text),
         (Kind::Autounattend, _) if name.ends_with(".ps1") => powershell::lint(text),
         (Kind::Autoyast, _) if name.ends_with(".xml") => autoyast::lint(text),
+        (Kind::Agama, _) if name.ends_with(".json") => agama::lint(text),
         _ => Vec::new(),
     };
     found.sort_by_key(|found| found.line);

@@ -161,9 +161,10 @@ pub(super) fn lint(text: &str) -> Vec<Found> {
         seen.push(key);
     }
     let last = text.lines().count().max(1);
-    let https = seen.contains(&"mirror/https/proxy");
+    // Over https it is that question, and without a mirror none.
+    let mirrored = ["mirror/https/proxy", "apt-setup/use_mirror"].iter().any(|key| seen.contains(key));
     for (key, what) in NEEDED.iter().copied() {
-        let other = https && key == "mirror/http/proxy";
+        let other = mirrored && key == "mirror/http/proxy";
         if !other && !seen.contains(&key) {
             found.push(Found::new(
                 last,

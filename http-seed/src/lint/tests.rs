@@ -101,3 +101,21 @@ fn autoyast_sections() {
         4: <packages> is a list and does not say so (write config:type="list")
         "##);
 }
+
+#[test]
+fn agama_sections() {
+    let text = "{\n\"sofware\": {},\n\"user\": {\n\"userName\": \"a\",\n\"passwd\": \"b\"\n},\n\"network\": {\n\"connections\": [{\n\"method5\": \"auto\"\n}]\n}\n}";
+    insta::assert_snapshot!(told(&lint(Kind::Agama, "autoinst.json", text, "", "")), @r"
+    1: `product/id` is not answered: Agama would ask the product
+    1: `storage` is not answered: Agama would ask what to do with the disks
+    1: `questions.policy` is not `auto`: a question would wait for somebody
+    2: Agama has no section `sofware` (did you mean `software`?)
+    3: `user` lacks `fullName`
+    3: `user` lacks `password`
+    5: `user` has no `passwd` (did you mean `password`?)
+    8: a connection has no `id`
+    9: `network.connections` has no `method5` (did you mean `method4`?)
+    ");
+    let broken = lint(Kind::Agama, "autoinst.json", "{\n\"a\": }", "", "");
+    assert!(broken[0].line == 2 && broken[0].message.starts_with("this is no JSON"), "{broken:?}");
+}

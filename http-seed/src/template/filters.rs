@@ -9,7 +9,7 @@ use tera::Tera;
 use crate::yaml;
 
 /// The filters that make a value safe for a language.
-pub const ESCAPES: [&str; 11] = [
+pub const ESCAPES: [&str; 12] = [
     "yaml",
     "yaml_document",
     "sh",
@@ -21,6 +21,7 @@ pub const ESCAPES: [&str; 11] = [
     "xml_lines",
     "ps",
     "json",
+    "json_document",
 ];
 
 type Arguments = HashMap<String, Value>;
@@ -31,6 +32,11 @@ pub(super) fn register(tera: &mut Tera) {
         Ok(Value::String(yaml::document(value).trim_end().to_owned()))
     });
     tera.register_filter("json", |value: &Value, _: &Arguments| Ok(Value::String(value.to_string())));
+    tera.register_filter("json_document", |value: &Value, _: &Arguments| {
+        serde_json::to_string_pretty(value)
+            .map(Value::String)
+            .map_err(|error| tera::Error::msg(error.to_string()))
+    });
     tera.register_filter("sh", |value: &Value, _: &Arguments| sh(value));
     tera.register_filter("ks", |value: &Value, _: &Arguments| ks(value));
     tera.register_filter("debconf", |value: &Value, _: &Arguments| debconf(value));

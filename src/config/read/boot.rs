@@ -19,8 +19,21 @@ type Part = Option<(usize, usize)>;
 /// What a boot step can do.
 const KINDS: [&str; 8] = ["wait-for", "wait-still", "wait", "keys", "type", "command", "expect", "until"];
 /// What says more about it.
-const DETAILS: [&str; 10] =
-    ["within", "or-after", "still-for", "lines", "columns", "press", "every", "echo", "enter", "layout"];
+const DETAILS: [&str; 11] = [
+    "within",
+    "or-after",
+    "still-for",
+    "lines",
+    "columns",
+    "press",
+    "every",
+    "echo",
+    "enter",
+    "layout",
+    "when",
+];
+/// What a step may be for: a firmware, besides the ways to deliver the seed.
+const FIRMWARE: [&str; 2] = ["bios", "uefi"];
 /// How long a step waits for the screen when it does not say.
 const WITHIN: Duration = Duration::from_secs(300);
 /// How often `until` presses its key when it does not say.
@@ -55,7 +68,13 @@ impl Load<'_> {
                 if let Some(read) = &read {
                     self.lint_step(&step, kind, read);
                 }
-                read
+                let conditions = self.conditions(&mut step);
+                match read {
+                    Some(read) if !conditions.is_empty() => {
+                        Some(BootStep::When { conditions, step: Box::new(read) })
+                    }
+                    read => read,
+                }
             }
             several => {
                 let at = self.findings.len();
@@ -84,6 +103,34 @@ impl Load<'_> {
         };
         step.done(&mut self.findings);
         result
+    }
+
+    /// `when`: one word or several.
+    fn conditions(&mut self, step: &mut Reader<'_>) -> Vec<String> {
+        let items = match step.any("when") {
+            None => return Vec::new(),
+            Some(spot) => match &spot.node {
+                Node::List(items) => items.iter().collect(),
+                _ => vec![spot],
+            },
+        };
+        let known: Vec<&str> = FIRMWARE.into_iter().chain(super::seed::RUNGS).collect();
+        let mut conditions = Vec::new();
+        for item in items {
+            match &item.node {
+                Node::Text(word) if known.contains(&word.as_str()) => conditions.push(word.clone()),
+                Node::Text(word) => {
+                    let message = format!("`{word}` is no firmware and no way to deliver a seed");
+                    let finding = crate::config::Finding::at(&item.place, step.name("when"), message);
+                    self.findings.push(finding.help(format!("there are: {}", known.join(", "))));
+                }
+                other => {
+                    let message = format!("expected a string, found {}", other.kind());
+                    self.findings.push(crate::config::Finding::at(&item.place, step.name("when"), message));
+                }
+            }
+        }
+        conditions
     }
 
     fn step_of(&mut self, kind: &str, step: &mut Reader<'_>) -> Option<BootStep> {

@@ -36,6 +36,7 @@ impl Load<'_> {
                 }
             }
             BootStep::Expect { outcomes, .. } => self.lint_outcomes(reader, outcomes),
+            BootStep::When { step, .. } => self.lint_step(reader, kind, step),
             BootStep::Wait(time) => self.lint_wait(reader, kind, *time),
             BootStep::Type { text, .. } => self.lint_address(reader, kind, text),
             BootStep::Keys(text) => self.lint_address(reader, kind, text),

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use forge_http_seed::answers::{self, Answers, Build, Kind, Settings, TemplateFile};
 use forge_http_seed::nocloud::NoCloud;
+use forge_http_seed::template::{self, RenderError};
 use forge_http_seed::{SeedSet, lint};
 use serde_json::{Map, Value};
 
@@ -15,7 +16,7 @@ use crate::config::profile::{Access, Os, Seed, Vm};
 use crate::config::reader::Reader;
 
 /// The ways to deliver a seed, best first.
-const RUNGS: [&str; 6] = ["cloud-init-drive", "smbios", "kernel", "disc", "typed", "none"];
+pub(super) const RUNGS: [&str; 6] = ["cloud-init-drive", "smbios", "kernel", "disc", "typed", "none"];
 
 impl Load<'_> {
     pub(super) fn seed(&mut self, root: &mut Reader<'_>, os: &Os, vm: &Vm, access: &Access) -> Seed {
@@ -52,7 +53,29 @@ impl Load<'_> {
                 settings.set_firmware(uefi);
             }
             if seed.kind == Kind::Nocloud {
-                nocloud(&mut seed, &settings, &given);
+                if given.contains_key("repositories") && !answers::takes_repositories(&os.distribution) {
+                    let finding = reader.finding("vars", "`repositories` is for images with dnf or zypper");
+                    self.findings
+                        .push(finding.help("give apt's sources in [seed.user-data], by cloud-init's names"));
+                }
+                let mac = vm.networks.first().and_then(|network| network.mac.as_deref());
+                let mac = mac.filter(|mac| mac.split(':').count() == 6);
+                let named = mac.is_some() || !settings.text("interface").is_empty();
+                let fixed = ["address", "address6"].iter().any(|name| !settings.text(name).is_empty());
+                let only_drive = seed.delivery == ["cloud-init-drive"];
+                if fixed
+                    && !named
+                    && !only_drive
+                    && os.distribution != "ubuntu"
+                    && seed.network_config.is_none()
+                {
+                    let message = "nothing says which adapter the static address is for";
+                    let finding = reader.finding("vars", message).warning();
+                    self.findings.push(finding.help(
+                        "images without netplan need `seed.vars.interface`, or `mac` in `vm.networks`; Proxmox's own drive does not",
+                    ));
+                }
+                nocloud(&mut seed, &settings, &given, &os.distribution, mac);
             } else {
                 seed.answers = Some(Answers {
                     kind: seed.kind,
@@ -66,8 +89,9 @@ impl Load<'_> {
             }
         }
         // What is wrong already would be told again, by files that follow from it.
-        if linted && self.findings.iter().all(|finding| !finding.fatal) {
-            self.lint(&reader, &seed, access);
+        if self.findings.iter().all(|finding| !finding.fatal) {
+            // What can't be rendered can't be built, whatever the lint would say of it.
+            if linted { self.lint(&reader, &seed, access) } else { self.renders(&seed, access) }
         }
         reader.done(&mut self.findings);
         seed
@@ -149,21 +173,20 @@ impl Load<'_> {
         templates
     }
 
+    /// Asserts that a build could make the files.
+    fn renders(&mut self, seed: &Seed, access: &Access) {
+        let build = Build::sample(&access.user, access.create, seed.hostname.as_deref());
+        let rendered = seed.answers.as_ref().map(|answers| answers.render(&build));
+        if let Some(Err(errors)) = rendered {
+            self.findings.extend(errors.iter().flat_map(RenderError::findings).map(of_template));
+        }
+    }
+
     /// Judges the files as a build would make them.
     fn lint(&mut self, reader: &Reader<'_>, seed: &Seed, access: &Access) {
         let build = Build::sample(&access.user, access.create, seed.hostname.as_deref());
         if let Some(answers) = &seed.answers {
-            for found in answers.lint(&build) {
-                self.findings.push(Finding {
-                    file: Some(PathBuf::from(found.file)),
-                    line: found.line,
-                    column: found.column,
-                    setting: String::new(),
-                    message: found.message,
-                    help: Some(found.help).filter(|help| !help.is_empty()),
-                    fatal: true,
-                });
-            }
+            self.findings.extend(answers.lint(&build).into_iter().map(of_template));
         } else if let Some(user_data) = &seed.user_data {
             let nocloud = NoCloud {
                 instance_id: "sample".into(),
@@ -228,17 +251,36 @@ impl Load<'_> {
     }
 }
 
+/// What is wrong with a template, as a finding.
+fn of_template(found: template::Finding) -> Finding {
+    Finding {
+        file: Some(PathBuf::from(found.file)),
+        line: found.line,
+        column: found.column,
+        setting: String::new(),
+        message: found.message,
+        help: Some(found.help).filter(|help| !help.is_empty()),
+        fatal: true,
+    }
+}
+
 /// What the settings say to an installed image's cloud-init, under what the profile says by cloud-init's own names.
-fn nocloud(seed: &mut Seed, settings: &Settings, given: &Map<String, Value>) {
+fn nocloud(
+    seed: &mut Seed,
+    settings: &Settings,
+    given: &Map<String, Value>,
+    distribution: &str,
+    mac: Option<&str>,
+) {
     seed.more_than_a_user = seed.user_data.is_some() || seed.network_config.is_some();
-    if let Some(mut data) = answers::user_data(settings, given) {
+    if let Some(mut data) = answers::user_data(settings, given, distribution) {
         seed.more_than_a_user = true;
         if let Some(own) = &seed.user_data {
             forge_http_seed::nocloud::merge(&mut data, own);
         }
         seed.user_data = Some(data);
     }
-    if let Some(network) = answers::network_config(settings)
+    if let Some(network) = answers::network_config(settings, mac)
         && seed.network_config.is_none()
     {
         seed.network_config = Some(network);

@@ -7,6 +7,7 @@ mod hardware;
 mod profiles;
 mod provisioners;
 mod readers;
+mod seeds;
 mod shipped;
 mod site;
 mod sources;

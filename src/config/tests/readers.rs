@@ -113,3 +113,22 @@ fn libxml_finds_every_xml_well_formed() {
         }
     }
 }
+
+#[test]
+fn cloud_init_accepts_mirrors_proxies_and_static_addresses_of_every_kind_of_image() {
+    let Some(cloud_init) = program("cloud-init") else { return };
+    for base in ["debian-12-cloud", "rocky-9-cloud", "opensuse-leap-15.6-cloud", "ubuntu-24.04"] {
+        let text = format!(
+            "schema = 1\nname = \"x\"\nextends = \"{base}.toml\"\n[seed.vars]\nmirror = \"http://m.example.org/x/\"\n\
+             proxy = \"http://p.example.org:3128\"\naddress = \"192.0.2.10/24\"\ngateway = \"192.0.2.1\"\n\
+             address6 = \"2001:db8::10/64\"\ngateway6 = \"2001:db8::1\"\nnameservers = [\"192.0.2.53\"]\n\
+             timezone = \"Europe/Berlin\"\nlocale = \"de_DE.UTF-8\"\nkeyboard = \"de\"\n"
+        );
+        let profile = super::sound(&[("a.toml", &text)]);
+        let files = crate::cli::render::files(&profile, None).expect("renders");
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("user-data");
+        std::fs::write(&file, files.get("user-data").expect("there").bytes()).expect("written");
+        accepts(&cloud_init, &["schema", "--config-file"], &file, &profile);
+    }
+}

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::config::profile::{BootStep, CloudInit};
+use crate::config::profile::{BootStep, CloudInit, Wanted};
 use crate::config::variables::Given;
 use crate::config::{Profile, load_profile};
 
@@ -55,6 +55,47 @@ fn every_shipped_profile_is_sound_or_a_base() {
     assert!(seen >= 2);
 }
 
+/// What each way of the seed is: the disc's label, what the kernel is told, and the boot steps of each firmware.
+fn ways(profile: &Profile) -> String {
+    let url = "http://192.0.2.1:8800/SECRET/";
+    let answers = profile.seed.answers.as_ref();
+    let hostname = profile.seed.hostname.as_deref();
+    let mut text = String::new();
+    for delivery in &profile.seed.delivery {
+        let what = match delivery.as_str() {
+            "disc" => profile.seed.kind.disc_label().map(|label| format!("a disc labelled {label}")),
+            "kernel" => answers.map(|answers| answers.kernel_arguments(url, hostname, false)),
+            "typed" => answers.map(|answers| answers.kernel_arguments(url, hostname, true)),
+            _ => None,
+        };
+        text.push_str(&format!("* {delivery}: {}\n", what.unwrap_or_default()));
+        for firmware in ["bios", "uefi"] {
+            for step in crate::plan::boot::taken(&profile.boot, firmware, delivery) {
+                text.push_str(&format!("  {firmware}: {}\n", in_words(&step)));
+            }
+        }
+    }
+    text
+}
+
+fn in_words(step: &BootStep) -> String {
+    match step {
+        BootStep::WaitFor { sight, within, or_after, .. } => {
+            let how = if *or_after { "or after" } else { "within" };
+            let wanted = match &sight.wanted {
+                Wanted::Text(text) => text.to_string(),
+                other => format!("{other:?}"),
+            };
+            format!("wait for {wanted} {how} {} s", within.as_secs())
+        }
+        BootStep::Keys(keys) => format!("keys {keys}"),
+        BootStep::Type { text, enter, .. } => {
+            format!("type {text}{}", if *enter { " and Enter" } else { "" })
+        }
+        other => format!("{other:?}"),
+    }
+}
+
 /// Each profile's files by delivery and firmware, equal ones once.
 fn rendered(profile: &Profile) -> String {
     let mut by_text: Vec<(String, Vec<String>)> = Vec::new();
@@ -77,6 +118,7 @@ fn rendered(profile: &Profile) -> String {
     let delivery =
         if profile.seed.delivery.is_empty() { "auto".into() } else { profile.seed.delivery.join(", ") };
     let mut text = format!("delivery: {delivery}\n");
+    text.push_str(&ways(profile));
     for (body, firmware) in by_text {
         let (head, rest) = body.split_once('\n').unwrap_or((&body, ""));
         text.push_str(&format!("{head} ({})\n{rest}", firmware.join(", ")));

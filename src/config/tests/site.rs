@@ -35,7 +35,7 @@ storage = {{ disks = "local-lvm", isos = "local", cloud-init = "local" }}
 bridge = "vmbr0"
 vmids = "9000-9099"
 pool = "build"
-seed = {{ bind = "0.0.0.0", address = "192.0.2.9", ports = "8800-8809" }}
+seed = {{ bind = "0.0.0.0", address = "192.0.2.9", ports = "8800-8809", allowed-networks = ["192.0.2.0/24", "2001:db8::1"] }}
 [targets.local]
 type = "qemu"
 accel = "tcg"
@@ -51,6 +51,7 @@ images = "out"
     assert_eq!(pve.nodes, ["pve1", "pve2"]);
     assert_eq!(pve.vmids, Some((9000, 9099)));
     assert_eq!(only(&site).seed.ports, (8800, 8809));
+    assert_eq!(only(&site).seed.allowed_networks, ["192.0.2.0/24", "2001:db8::1"]);
     assert_eq!(only(&site).seed.address.as_deref(), Some("192.0.2.9"));
     let TargetKind::Qemu(local) = &site.target(Some("local")).expect("there").kind else {
         panic!("no QEMU target")
@@ -76,7 +77,7 @@ tls = { fingerprint = "AB:CD" }
 nodes = "pve1"
 storage = { disk = "local-lvm" }
 vmids = "9099-9000"
-seed = { bind = "everywhere", ports = 70000 }
+seed = { bind = "everywhere", ports = 70000, allowed-networks = ["192.0.2.0/33"] }
 
 [targets.other]
 type = "proxmox"
@@ -123,6 +124,7 @@ tls = { insecure = true }
     forge.toml:13:17: `everywhere` is no IP address (`targets.pve.seed.bind`)
     forge.toml:13:39: `70000` is no range between 0 and 65535 (`targets.pve.seed.ports`)
         help: write it like "9000-9099"
+    forge.toml:13:65: `192.0.2.0/33` is no network: an address, or one with a prefix such as 192.0.2.0/24 (`targets.pve.seed.allowed-networks`)
     forge.toml:18:12: `root` is no token id (`targets.other.token-id`)
         help: it has the form user@realm!token, as Proxmox shows it
     forge.toml:19:16: one source of the secret is needed (`targets.other.token-secret`)

@@ -149,6 +149,7 @@ pub fn plan() -> Plan {
             why: "a test".into(),
             bind: "127.0.0.1".into(),
             ports: (0, 0),
+            allowed_networks: Vec::new(),
             address: Some("127.0.0.1".into()),
             endpoint: None,
             hostname: None,

@@ -102,11 +102,16 @@ const NEEDS: [Need; 30] = [
 ];
 
 /// What only the tests need.
-const TESTS_NEED: [Need; 4] = [
+const TESTS_NEED: [Need; 5] = [
     program("ansible-core", "ansible-playbook", "provisions a guest by a playbook"),
     program("openssh-server", "sshd", "is a server to log in to; it is kept from running by itself"),
     program("chromium", "chromium", "is a browser, for noVNC and the lab's page"),
     program("npm", "npm", "installs noVNC"),
+    Need {
+        package: "debian-installer-12-netboot-amd64",
+        proof: Proof::File("/usr/lib/debian-installer/images/12/amd64/text/debian-installer/amd64/initrd.gz"),
+        purpose: "is an installer that follows forge's preseed",
+    },
 ];
 
 /// The release whose own QEMU is too old beside a newer `qemu-utils`: it comes from its backports.

@@ -13,6 +13,8 @@ use super::programs::cargo;
 enum Soak {
     /// Random kernel lines typed into GRUB's editor, read back and compared
     Typing,
+    /// Debian 12 is installed from the network by its own installer and forge's profile, as far as the mirror has it
+    InstallDebian,
 }
 
 /// How keys travel to the guest.
@@ -46,13 +48,18 @@ pub struct SoakArguments {
 /// Sets up what is missing and runs it.
 pub fn run(arguments: &SoakArguments) -> anyhow::Result<ExitCode> {
     crate::setup::ensure(&mut output::say)?;
+    if arguments.name == Soak::InstallDebian {
+        crate::setup::ensure_for_tests(&mut output::say)?;
+    }
     let (package, target, test) = match (arguments.name, arguments.transport) {
         (Soak::Typing, Transport::Vnc) => ("forge-console", "real", "soak_typing"),
         (Soak::Typing, Transport::Websocket) => ("forge", "it", "soak_typing_over_the_websocket"),
+        (Soak::InstallDebian, _) => ("forge", "it", "soak_install_debian"),
     };
     let status = cargo()
         .args(["test", "--locked", "--offline", "--package", package, "--test", target, "--"])
         .args(["--ignored", "--nocapture", test])
+        .env("FORGE_LAB", "1")
         .env("FORGE_SOAK_LINES", arguments.lines.to_string())
         .env("FORGE_SOAK_FIXED_LINES", arguments.fixed.to_string())
         .env("FORGE_SOAK_IDLE", u8::from(arguments.idle).to_string())

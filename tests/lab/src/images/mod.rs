@@ -23,6 +23,7 @@ mod uefi;
 
 use std::path::{Path, PathBuf};
 
+pub use apt::mirror;
 pub use debian::DebianImage;
 pub use install::InstallMedium;
 pub use tiny::TinyImage;

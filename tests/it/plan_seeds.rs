@@ -1,0 +1,93 @@
+//! Which boot steps a plan takes, by the way of its seed and the firmware; by the real program.
+
+use crate::support::local_site::LocalSite;
+
+const PROFILE: &str = r#"schema = 1
+name = "steps"
+
+[os]
+distribution = "debian"
+version = "12"
+
+[source]
+iso = "medium.iso"
+kernel = "vmlinuz"
+cmdline = "{{ seed.arguments }} ---"
+
+[vm]
+memory = "256MiB"
+disks = [{ slot = "scsi0", size = "1GiB" }]
+FIRMWARE
+
+[seed]
+kind = "preseed"
+delivery = [DELIVERY]
+
+[boot]
+steps = [
+  { wait-for = "menu", when = "typed" },
+  { type = "install {{ seed.arguments }}", when = ["typed", "bios"] },
+  { type = "linux {{ seed.arguments }}", when = ["typed", "uefi"] },
+]
+"#;
+
+fn plan(delivery: &str, firmware: &str) -> String {
+    let site = LocalSite::new();
+    site.write("medium.iso", "a medium");
+    site.write("vmlinuz", "a kernel");
+    site.write("steps.toml", &PROFILE.replace("DELIVERY", delivery).replace("FIRMWARE", firmware));
+    site.succeeds(&["plan", "steps.toml"])
+}
+
+#[test]
+fn a_kernel_that_is_told_its_seed_needs_no_boot_steps() {
+    let told = plan("\"kernel\", \"typed\"", "");
+    assert!(told.contains("told: <seed.arguments> ---"), "{told}");
+    assert!(told.contains("seed       kernel:"), "{told}");
+    assert!(!told.contains("menu"), "no step waits for a menu that does not come: {told}");
+}
+
+#[test]
+fn a_seed_that_is_typed_takes_the_steps_of_its_firmware_and_the_medium_starts_by_itself() {
+    let told = plan("\"typed\"", "");
+    assert!(told.contains("install <seed.arguments>") && !told.contains("linux <seed"), "{told}");
+    assert!(!told.contains("starts the kernel"), "the medium's menu is typed at: {told}");
+    let told = plan("\"typed\"", "bios = \"ovmf\"");
+    assert!(told.contains("linux <seed.arguments>") && !told.contains("install <seed"), "{told}");
+}
+
+#[test]
+fn the_medium_of_another_system_is_refused() {
+    let site = LocalSite::new();
+    let mut medium = vec![0; 40 * 2048];
+    medium[16 * 2048..16 * 2048 + 6].copy_from_slice(b"\x01CD001");
+    medium[16 * 2048 + 40..16 * 2048 + 72].copy_from_slice(b"Ubuntu-Server 24.04.3 LTS amd64 ");
+    std::fs::write(site.path().join("medium.iso"), medium).expect("written");
+    site.write("vmlinuz", "a kernel");
+    site.write("steps.toml", &PROFILE.replace("DELIVERY", "\"typed\"").replace("FIRMWARE", ""));
+    let said = site.run(&["plan", "steps.toml"]);
+    assert_eq!(said.code, Some(3), "{}", said.text);
+    assert!(said.text.contains("steps.toml:9:") && said.text.contains("another medium"), "{}", said.text);
+    assert!(said.text.contains("Ubuntu-Server 24.04.3 LTS amd64"), "{}", said.text);
+}
+
+#[test]
+fn the_rendered_disc_and_floppy_hold_what_lies_beside_them() {
+    let site = LocalSite::new();
+    site.succeeds(&["render", "rocky-9", "-o", "seed", "--disc", "--floppy"]);
+    let answers = std::fs::read(site.path().join("seed/ks.cfg")).expect("rendered");
+    let read = |program: &str, arguments: &[&str]| {
+        let output = std::process::Command::new(program).args(arguments).current_dir(site.path()).output();
+        output.map(|output| output.stdout)
+    };
+    let found = [
+        read("mtype", &["-i", "seed/seed.img", "::ks.cfg"]),
+        read("isoinfo", &["-R", "-x", "/ks.cfg", "-i", "seed/seed.iso"]),
+    ];
+    for found in found {
+        match found {
+            Ok(found) => assert_eq!(String::from_utf8_lossy(&found), String::from_utf8_lossy(&answers)),
+            Err(error) => eprintln!("skipped: mtools or isoinfo can't be run: {error}"),
+        }
+    }
+}
