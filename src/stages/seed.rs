@@ -182,7 +182,7 @@ const RETRY: Duration = Duration::from_secs(10);
 /// YaST does, and what cloud-init's kin have installed may find the seed still named in the SMBIOS tables.
 fn reads(seed: &SeedPlan) -> usize {
     match seed.answers.as_ref().map(|answers| answers.kind) {
-        None | Some(Kind::Nocloud | Kind::Autoyast) => 2,
+        None | Some(Kind::Nocloud | Kind::Autoyast | Kind::Agama) => 2,
         Some(Kind::Autoinstall) if seed.delivery == Delivery::Smbios => 2,
         Some(Kind::Autoinstall | Kind::Kickstart | Kind::Preseed | Kind::Autounattend) => 1,
     }

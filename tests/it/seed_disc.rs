@@ -22,7 +22,7 @@ nameservers = ["10.0.2.3"]
 address6 = "fec0::77/64"
 
 [vm]
-networks = [{ mac = "52:54:00:12:34:99" }]
+networks = [{ mac = "52:54:00:12:34:56" }]
 
 [deadlines]
 connect = "15m"
