@@ -194,7 +194,10 @@ impl ProxmoxMachine {
     }
 
     async fn delete_once(&self) -> Result<(), ApiError> {
-        let query = Params::new().with("purge", 1).with("destroy-unreferenced-disks", 1);
+        // Without `destroy-unreferenced-disks`: it would free every volume that bears the VMID, of every enabled storage
+        // (qemu-server, `destroy_vm`), on a shared one also the disks of another cluster's VM. The VM's own go anyway, also
+        // those that were taken off it and are listed as unused.
+        let query = Params::new().with("purge", 1);
         let path = self.path(&[]);
         let reply = self.client().delete(&path, &query).await?;
         let upid = expect_upid(&format!("DELETE {path}"), reply.data)?;

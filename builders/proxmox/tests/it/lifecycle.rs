@@ -134,6 +134,28 @@ async fn what_a_failed_build_made_is_removed_whatever_it_inherited() {
 }
 
 #[tokio::test]
+async fn a_disk_that_bears_the_vmid_and_is_not_the_vms_own_outlives_it() {
+    let bench = bench().await;
+    let at = bench.clone_vm(&mark(2)).await;
+    // A shared storage holds the disks of other clusters too, with the same numbers.
+    let size = forge_proxmox::api::encode::Params::new().with("vmid", &at.id).with("size", "1M");
+    let foreign = format!("vm-{}-disk-7.raw", at.id);
+    let content = "/nodes/pve/storage/local/content";
+    bench.pve.client().post(content, &size.with("filename", &foreign)).await.expect("put there");
+    bench.pve.machine(&at).destroy().await.expect("removed");
+    assert_eq!(bench.pve.standing(&at, &mark(2).nonce).await.expect("asked"), Standing::Gone);
+    let of_its_number: Vec<String> = bench
+        .lab
+        .image_files()
+        .iter()
+        .map(|path| path.display().to_string())
+        .filter(|path| path.contains(&format!("/{}/", at.id)))
+        .collect();
+    assert!(of_its_number.len() == 1 && of_its_number[0].ends_with(&foreign), "{of_its_number:?}");
+    bench.lab.stop().await;
+}
+
+#[tokio::test]
 async fn a_kept_vm_says_so_and_a_foreign_one_is_told_apart() {
     let bench = bench().await;
     let building = mark(3);

@@ -22,7 +22,7 @@ pub fn destroy(call: &Call) -> ApiResult<Answer> {
         }
     };
     early()?;
-    let purge = call.params.flag("purge");
+    let (purge, unreferenced) = (call.params.flag("purge"), call.params.flag("destroy-unreferenced-disks"));
     call.spawn("qmdestroy", vmid, |log| async move {
         let _lock = cluster.lock_config(vmid).await?;
         let _volumes = cluster.own_volumes(vmid).await?;
@@ -38,15 +38,20 @@ pub fn destroy(call: &Call) -> ApiResult<Answer> {
             let vm = cluster.vm(&node, vmid)?;
             let drives = vm.drives().filter(|(_, drive)| !drive.is_cdrom() || drive.is_cloudinit());
             let mut volumes: Vec<String> = drives.map(|(_, drive)| drive.volume).collect();
-            volumes.extend(
-                vm.config.iter().filter(|(key, _)| key.starts_with("unused")).map(|(_, value)| value.clone()),
-            );
+            let memories = vm.snapshots.values().filter_map(|snapshot| snapshot.state.clone());
+            volumes.extend(memories);
+            let others = vm.config.iter().filter(|(key, _)| key.starts_with("unused") || *key == "vmstate");
+            volumes.extend(others.map(|(_, value)| value.clone()));
             volumes
         };
         for volume in volumes.iter().filter(|volume| volume.contains(':')) {
             drives::remove_volume(&cluster, &node, volume);
         }
-        drives::forget_vm(&cluster, &node, vmid);
+        // As the real one: whatever bears the VMID, whoever put it there.
+        if unreferenced {
+            drives::remove_images(&cluster, &node, vmid);
+        }
+        drives::forget_config(&cluster, vmid);
         Ok(())
     })
 }

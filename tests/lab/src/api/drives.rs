@@ -212,14 +212,24 @@ pub fn remove_volume(cluster: &Cluster, node: &str, volid: &str) {
 
 /// Removes a VM that came to nothing: its configuration and every image in its folders.
 pub fn forget_vm(cluster: &Cluster, node: &str, vmid: u32) {
+    forget_config(cluster, vmid);
+    remove_images(cluster, node, vmid);
+}
+
+/// Removes a VM's configuration and what is about it; its disks stay.
+pub fn forget_config(cluster: &Cluster, vmid: u32) {
     cluster.state().vms.remove(&vmid);
     cluster.auth().forget_vm(vmid);
-    for storage in cluster.storages.all() {
+    let _ = std::fs::remove_dir_all(cluster.run_dir.join(vmid.to_string()));
+}
+
+/// Removes every image that bears a VMID, on each storage of the node that takes images.
+pub fn remove_images(cluster: &Cluster, node: &str, vmid: u32) {
+    for storage in cluster.storages.on(node).filter(|storage| storage.takes("images")) {
         if let Ok(folder) = cluster.storages.content_folder(node, &storage.name, "images") {
             let _ = std::fs::remove_dir_all(folder.join(vmid.to_string()));
         }
     }
-    let _ = std::fs::remove_dir_all(cluster.run_dir.join(vmid.to_string()));
 }
 
 /// The first linked clone of one of a VM's base volumes: the volume that is in use.
