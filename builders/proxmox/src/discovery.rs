@@ -19,6 +19,7 @@ use crate::config::ProxmoxConfig;
 use crate::params::TAG_LATEST;
 use crate::permissions::Grants;
 use crate::placement;
+use crate::sweep::Sweep;
 use crate::tags::{self, TagPolicy};
 use crate::vmconfig::VmConfig;
 
@@ -328,13 +329,10 @@ async fn find_source(
         }
     };
     let mut matches: Vec<(VmRef, VmConfig)> = Vec::new();
+    let mut sweep = Sweep::new(client);
     for entry in vms.iter().filter(may_match) {
         let at = VmRef::new(entry.vmid.to_string(), entry.node.as_str());
-        let config = match vm_config(client, &at).await {
-            Ok(config) => config,
-            Err(ApiError::VmMissing { .. } | ApiError::Denied { .. }) => continue,
-            Err(error) => return Err(error),
-        };
+        let Some(config) = sweep.config(&at).await? else { continue };
         let is_it = match selector {
             CloneSelector::Vmid(_) => true,
             CloneSelector::Name(name) => config.name() == name,
@@ -346,6 +344,10 @@ async fn find_source(
         if is_it && config.lock() != Some("clone") && config.lock() != Some("create") {
             matches.push((at, config));
         }
+    }
+    if let Some(left_out) = sweep.left_out() {
+        let help = "when the source that is meant is there, the node has to come back first";
+        findings.push(Finding::warning("source.clone", left_out, help));
     }
     // A name goes over to the newest template that is published under it; older ones keep it.
     let is_published = |config: &VmConfig| config.is_template() && config.tags().any(|tag| tag == TAG_LATEST);

@@ -29,6 +29,7 @@ use crate::newvm;
 use crate::params::{self, TAG_BUILD, TAG_KEPT};
 use crate::permissions::Grants;
 use crate::placement;
+use crate::sweep::Sweep;
 use crate::vmconfig::VmConfig;
 
 /// What a target and its VMs share.
@@ -377,7 +378,7 @@ impl Hypervisor for ProxmoxHypervisor {
         let query = Params::new().with("type", "vm");
         let entries: Value = self.shared.client.get("/cluster/resources", &query).await.map_err(fault)?;
         let entries: Vec<ResourceEntry> = decode("GET /cluster/resources", entries).map_err(fault)?;
-        let mut found = Vec::new();
+        let (mut found, mut sweep) = (Vec::new(), Sweep::new(&self.shared.client));
         for entry in entries {
             // The list may be 10 s old: a VM without a name is a new one.
             let suspicious = entry.name.as_deref().is_none_or(|name| name.starts_with("forge-"))
@@ -386,11 +387,8 @@ impl Hypervisor for ProxmoxHypervisor {
                 continue;
             }
             let vm = VmRef::new(entry.vmid.to_string(), entry.node);
-            match vm_config(&self.shared.client, &vm).await {
-                Ok(config) => found.extend(orphan_mark(&config).map(|mark| Orphan { vm, mark })),
-                Err(ApiError::VmMissing { .. } | ApiError::Denied { .. }) => {}
-                Err(error) => return Err(fault(error)),
-            }
+            let config = sweep.config(&vm).await.map_err(fault)?;
+            found.extend(config.as_ref().and_then(orphan_mark).map(|mark| Orphan { vm, mark }));
         }
         Ok(found)
     }
@@ -400,7 +398,7 @@ impl Hypervisor for ProxmoxHypervisor {
         let query = Params::new().with("type", "vm");
         let entries: Value = self.shared.client.get("/cluster/resources", &query).await.map_err(fault)?;
         let entries: Vec<ResourceEntry> = decode("GET /cluster/resources", entries).map_err(fault)?;
-        let mut found = Vec::new();
+        let (mut found, mut sweep) = (Vec::new(), Sweep::new(&self.shared.client));
         for entry in entries {
             // The list may be 10 s old, and show a build VM that is a template by now; the configuration is not.
             let new = entry.name.as_deref().is_none_or(|name| name.starts_with("forge-"));
@@ -412,16 +410,14 @@ impl Hypervisor for ProxmoxHypervisor {
                 continue;
             }
             let vm = VmRef::new(entry.vmid.to_string(), entry.node.as_str());
-            match vm_config(&self.shared.client, &vm).await {
-                Ok(config) if !config.is_template() || !bears(Box::new(config.tags())) => {}
-                Ok(config) => found.push(TemplateFacts {
+            let config = sweep.config(&vm).await.map_err(fault)?;
+            if let Some(config) = config.filter(|it| it.is_template() && bears(Box::new(it.tags()))) {
+                found.push(TemplateFacts {
                     name: config.name().to_owned(),
                     tags: config.tags().map(str::to_owned).collect(),
                     notes: Ownership::without_mark(config.description()),
                     vm,
-                }),
-                Err(ApiError::VmMissing { .. } | ApiError::Denied { .. }) => {}
-                Err(error) => return Err(fault(error)),
+                });
             }
         }
         Ok(found)

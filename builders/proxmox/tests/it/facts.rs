@@ -200,6 +200,44 @@ async fn what_builds_left_behind_is_found_by_its_mark() {
 }
 
 #[tokio::test]
+async fn a_node_that_is_down_hides_its_own_vms_and_no_others() {
+    let nodes = ["pve", "pve2"].map(str::to_owned).to_vec();
+    let bench = bench_with(LabConfig { run_guests: false, nodes, ..LabConfig::default() }).await;
+    let ours = mark(1);
+    let at = bench.clone_vm(&ours).await;
+    for (vmid, node, template) in [(301, "pve", true), (302, "pve2", true), (303, "pve2", false)] {
+        let vm = ImportVm {
+            vmid,
+            node: Some(node.to_owned()),
+            name: format!("forge-{vmid}"),
+            tags: "golden".into(),
+            template,
+            ..ImportVm::default()
+        };
+        bench.lab.import_vm(vm).await.expect("imported");
+    }
+    let golden = || async {
+        let found = bench.pve.templates(Some("golden")).await.expect("asked");
+        found.into_iter().map(|each| each.vm.id).collect::<Vec<String>>()
+    };
+    assert_eq!(golden().await, ["301", "302"]);
+    bench.lab.set_online("pve2", false);
+    assert_eq!(golden().await, ["301"]);
+    let orphans = bench.pve.orphans().await.expect("asked");
+    assert_eq!(orphans.iter().map(|each| &each.vm).collect::<Vec<_>>(), [&at]);
+    let (facts, findings) = bench.pve.facts(&query()).await.expect("asked");
+    assert_eq!(facts.source.map(|source| source.vm.id).as_deref(), Some("100"));
+    let told: Vec<&str> = findings.iter().map(|finding| finding.message.as_str()).collect();
+    assert!(told.len() == 1 && told[0].starts_with("pve2 does not answer, and 2 VMs of it"), "{told:?}");
+    assert!(!findings[0].fatal);
+
+    // A server that is down itself hides nothing: nobody could be asked.
+    let nobody = bench.client(|config| config.url = "https://127.0.0.1:9".into());
+    assert!(nobody.orphans().await.is_err() && nobody.templates(None).await.is_err());
+    bench.lab.stop().await;
+}
+
+#[tokio::test]
 async fn a_build_is_placed_by_what_is_planned_and_under_way_unless_its_disks_are_on_one_node() {
     for shared in [true, false] {
         let storage = StorageConfig { shared, ..StorageConfig::everything("local") };
