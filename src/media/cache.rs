@@ -4,11 +4,13 @@
 //!  sha256-<digest>            a medium; named after its bytes were compared, never written again
 //!  sha256-<digest>.part       one that is being downloaded, with .part.json: where from
 //!  sha256-<digest>.lock       held by who downloads it
-//!  url-<digest of the URL>    one without a checksum, with .json: what the server said of it
+//!  url-<digest of the URL>-<digest>   one without a checksum, by its own bytes; likewise never written again
+//!  url-<digest of the URL>.json       which of them is the newest, and what the server said of it
 //!  sums-<digest of the URL>   a publisher's file of sums, for when it can't be asked
 //! ```
 //!
-//! Anything in it may be removed while no build runs; it is downloaded again when it is needed.
+//! Anything in it may be removed while no build runs; it is downloaded again when it is needed. What is replaced by a
+//! newer one stays, since the overlays of builds that run or were kept lie on it.
 
 use std::fs::{File, Permissions, TryLockError};
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
@@ -92,14 +94,24 @@ impl Store {
     #[must_use]
     pub fn held(&self, medium: &Medium) -> Option<PathBuf> {
         let url = http::url_of(&medium.location)?;
-        Some(self.place(url, &medium.checksum)).filter(|path| path.is_file())
+        match &medium.checksum {
+            Checksum::Digest { algorithm, hex } => {
+                Some(self.folder.join(format!("{}-{hex}", algorithm.name()))).filter(|path| path.is_file())
+            }
+            Checksum::None | Checksum::File(_) => self.newest(url).map(|(path, _)| path),
+        }
     }
 
-    fn place(&self, url: &str, checksum: &Checksum) -> PathBuf {
-        self.folder.join(match checksum {
-            Checksum::Digest { algorithm, hex } => format!("{}-{hex}", algorithm.name()),
-            Checksum::None | Checksum::File(_) => format!("url-{}", name_of(url)),
-        })
+    /// What all files of a URL without a checksum begin with.
+    fn stem(&self, url: &str) -> PathBuf {
+        self.folder.join(format!("url-{}", name_of(url)))
+    }
+
+    /// The newest file of a URL without a checksum, when it is there, and what the server said of it.
+    fn newest(&self, url: &str) -> Option<(PathBuf, Origin)> {
+        let stem = self.stem(url);
+        let origin = Origin::read(&with_ending(&stem, "json"))?;
+        Some((of_bytes(&stem, origin.bytes.as_deref()?), origin)).filter(|(path, _)| path.is_file())
     }
 
     /// The size of what a URL names, as its server tells it; `None` when it does not. May be dropped.
@@ -220,33 +232,43 @@ impl Store {
         name: &str,
         watch: &dyn Watch,
     ) -> Result<Brought, MediaError> {
-        let place = self.place(url, &Checksum::None);
-        let lock = self.lock(&place, name, watch).await?;
-        let known = Origin::read(&with_ending(&place, "json"));
-        let held = std::fs::metadata(&place).map(|metadata| metadata.len()).ok();
+        let stem = self.stem(url);
+        let lock = self.lock(&stem, name, watch).await?;
+        let (held, known) = self.newest(url).unzip();
         let transfer = Transfer {
             client: self.client()?,
             patience: &self.patience,
             watch,
             name,
-            part: with_ending(&place, "part"),
+            part: with_ending(&stem, "part"),
             digest: None,
-            known: known.filter(|_| held.is_some()),
+            known,
             lock: Arc::new(lock),
         };
         let urls: Vec<String> =
             std::iter::once(url).chain(mirrors.iter().map(String::as_str)).map(str::to_owned).collect();
-        match transfer.run(&urls).await? {
-            Outcome::Unchanged => {
-                Ok(Brought { path: place, size: held.unwrap_or_default(), how: How::Cached })
+        match (transfer.run(&urls).await?, held) {
+            (Outcome::Unchanged, Some(place)) => {
+                let size = std::fs::metadata(&place).map_err(MediaError::file(&place, "read"))?.len();
+                Ok(Brought { path: place, size, how: How::Cached })
             }
-            Outcome::Got(got) => {
-                // Notes of another file than the one beside them would call it the newest.
-                let notes = with_ending(&place, "json");
-                let _not_there = std::fs::remove_file(&notes);
-                self.keep(&transfer.part, &place)?;
-                got.origin.write(&notes)?;
-                Ok(Brought { path: place, size: got.size, how: How::Downloaded })
+            (Outcome::Unchanged, None) => {
+                Err(MediaError::Setup("an unconditional request was answered 304".into()))
+            }
+            (Outcome::Got(got), _) => {
+                watch.doing(&format!("{name} has no checksum: reading it, to name it by its bytes"));
+                let (hex, size) = digest_of(&transfer.part, Algorithm::Sha256).await?;
+                let place = of_bytes(&stem, &hex);
+                // The same bytes may be in use by now, and need not be put there again.
+                if self.compared(&place, name, (Algorithm::Sha256, &hex), watch).await?.is_some() {
+                    std::fs::remove_file(&transfer.part)
+                        .map_err(MediaError::file(&transfer.part, "removed"))?;
+                    let _not_there = std::fs::remove_file(notes_of(&transfer.part));
+                } else {
+                    self.keep(&transfer.part, &place)?;
+                }
+                Origin { bytes: Some(hex), ..got.origin }.write(&with_ending(&stem, "json"))?;
+                Ok(Brought { path: place, size, how: How::Downloaded })
             }
         }
     }
@@ -367,6 +389,14 @@ async fn digest_of(path: &Path, algorithm: Algorithm) -> Result<(String, u64), M
 /// A URL as the name of a file.
 fn name_of(url: &str) -> String {
     Sha256::digest(url).iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The file of a URL's stem that holds the bytes with a SHA-256.
+fn of_bytes(stem: &Path, hex: &str) -> PathBuf {
+    let mut name = stem.as_os_str().to_owned();
+    name.push("-");
+    name.push(hex);
+    PathBuf::from(name)
 }
 
 fn with_ending(path: &Path, ending: &str) -> PathBuf {

@@ -39,12 +39,15 @@ pub(super) struct Origin {
     pub(super) modified: Option<String>,
     /// Its size there.
     pub(super) total: Option<u64>,
+    /// The SHA-256 of a finished file that has no checksum: its name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) bytes: Option<String>,
 }
 
 impl Origin {
     fn of(url: &str, headers: &HeaderMap, total: Option<u64>) -> Self {
         let text = |name| headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
-        Self { url: url.to_owned(), etag: text(ETAG), modified: text(LAST_MODIFIED), total }
+        Self { url: url.to_owned(), etag: text(ETAG), modified: text(LAST_MODIFIED), total, bytes: None }
     }
 
     /// What proves to the server that we mean the same bytes: a weak ETag does not.

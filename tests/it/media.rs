@@ -322,9 +322,22 @@ async fn without_a_checksum_the_newest_is_taken_and_downloaded_only_when_it_is_n
     let cache = Cache::new();
     let medium = Medium { location: Location::Url(web.url("a.iso")), checksum: Checksum::None };
     assert_eq!(cache.bring(&medium).await.expect("brought"), (How::Downloaded, before.clone()));
-    assert_eq!(cache.bring(&medium).await.expect("brought"), (How::Cached, before));
+    assert_eq!(cache.bring(&medium).await.expect("brought"), (How::Cached, before.clone()));
+    // A build that runs, or was kept, lies on the file that it got: it stays as it is.
+    let in_use = cache.store.held(&medium).expect("held");
     web.change("a.iso", |page| *page = Page { etag: Some("\"two\""), ..Page::new(after.clone()) });
-    assert_eq!(cache.bring(&medium).await.expect("brought"), (How::Downloaded, after));
+    assert_eq!(cache.bring(&medium).await.expect("brought"), (How::Downloaded, after.clone()));
+    assert_eq!(std::fs::read(&in_use).expect("still there"), before);
+    let newest = cache.store.held(&medium).expect("held");
+    assert!(newest.display().to_string().ends_with(&hex(&after)), "{newest:?}");
+    // The publisher takes it back: the same bytes are the same file, which is not touched.
+    let inode =
+        |path: &std::path::Path| std::os::unix::fs::MetadataExt::ino(&path.metadata().expect("there"));
+    let was = inode(&in_use);
+    web.change("a.iso", |page| *page = Page { etag: Some("\"three\""), ..Page::new(before.clone()) });
+    assert_eq!(cache.bring(&medium).await.expect("brought"), (How::Downloaded, before.clone()));
+    assert_eq!((cache.store.held(&medium), inode(&in_use)), (Some(in_use.clone()), was));
+    assert_eq!(cache.files().len(), 3, "two files and the notes: {:?}", cache.files());
 }
 
 #[tokio::test(flavor = "multi_thread")]
