@@ -155,8 +155,8 @@ impl Console {
     }
 
     /// Opens the console of a VM and waits for its first picture, at most 10 s. When its connection is lost while the VM
-    /// runs (a proxy restarts, a ticket ends), the display is asked for again, for up to 30 s each time; until then the
-    /// last picture stays, waits go on, and keys wait to be pressed; those that were under way are lost. May be dropped.
+    /// runs (a proxy restarts, a ticket ends), the display is asked for again, for up to 30 s each time, and given up when
+    /// three in a row show no picture within 10 s each; until then the last picture stays, waits go on, and keys wait to be pressed; those that were under way are lost. May be dropped.
     ///
     /// # Errors
     /// When the VM gives no display, or as for [`Console::open`].
@@ -201,20 +201,17 @@ impl Console {
     /// The picture as it is now, or was last.
     #[must_use]
     pub fn frame(&self) -> Frame {
-        self.handle.shared.client().frame().clone()
+        self.handle.shared.picture().0
     }
 
     /// The picture together with what is read on it. Where an update is half drawn at this moment, the picture is read as
     /// it is.
     #[must_use]
     pub fn snapshot(&self) -> (Arc<Screen>, Frame) {
-        // In this order the task locks them too.
-        let client = self.handle.shared.client();
-        let frame = client.frame().clone();
-        if client.is_between_updates() || self.failure().is_some() {
-            return (self.screen(), frame);
+        let (frame, screen, is_partial) = self.handle.shared.picture();
+        if is_partial || self.failure().is_some() {
+            return (screen, frame);
         }
-        drop(client);
         (Arc::new(Screen::read(&frame)), frame)
     }
 
@@ -229,8 +226,7 @@ impl Console {
     /// Width and height in pixels.
     #[must_use]
     pub fn size(&self) -> (u32, u32) {
-        let client = self.handle.shared.client();
-        (client.frame().width(), client.frame().height())
+        self.handle.shared.size()
     }
 
     /// How long the content has been the same: a blinking cursor does not count.

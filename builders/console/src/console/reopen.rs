@@ -157,4 +157,53 @@ mod tests {
         let error = console.wait_for("never", Duration::from_secs(600)).await.unwrap_err();
         assert!(error.to_string().starts_with("the screen was lost"), "{error}");
     }
+
+    /// Gives a display that shows its guest, and from then on such that say nothing; all of them stay open.
+    struct Mute(Mutex<Vec<tokio::io::DuplexStream>>);
+
+    #[async_trait]
+    impl Source for Mute {
+        async fn again(&self) -> Option<Result<Display, PortError>> {
+            let (ours, theirs) = duplex(64);
+            lock(&self.0).push(theirs);
+            Some(Ok(Display { stream: Box::new(ours), password: None }))
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn displays_that_stay_silent_are_given_up_and_the_last_picture_and_the_keys_are_not_kept_waiting() {
+        let guest = Arc::new(Mutex::new(Guest::with_prompt("boot: ")));
+        let cut = Cut { guest: Arc::clone(&guest), after: Mutex::new(Vec::new()) };
+        let source = Arc::new(Mute(Mutex::default()));
+        let console = Console::start(cut.display(), Some(source.clone())).await.unwrap();
+        let (size, picture) = (console.size(), console.frame());
+        lock(&guest).lines.clear();
+        while lock(&source.0).is_empty() {
+            sleep(Duration::from_millis(10)).await;
+        }
+        // The new connection has no picture yet: what was seen last is still there, in every form.
+        sleep(Duration::from_millis(100)).await;
+        assert!(console.handle.shared.is_interrupted());
+        assert_eq!((console.size(), console.frame()), (size, picture.clone()));
+        let (screen, snapshot) = console.snapshot();
+        assert!(screen.contains("boot:") && snapshot == picture);
+        assert!(console.png().unwrap().starts_with(b"\x89PNG"));
+
+        let began = Instant::now();
+        let pressed = console.press(&[crate::keymap::us('a').unwrap()]).await;
+        assert!(pressed.is_err(), "there is nobody to press it");
+        // Three in a row, 10 s each, and a pause before each.
+        assert!(began.elapsed() < Duration::from_secs(40), "{:?}", began.elapsed());
+        assert!(matches!(console.failure(), Some(ConsoleError::Silent { .. })), "{:?}", console.failure());
+        assert_eq!((lock(&source.0).len(), console.frame()), (3, picture));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_display_that_shows_a_picture_may_be_quiet_afterwards_as_long_as_it_likes() {
+        let (console, _guest) = console(vec![1_153_000]).await;
+        console.press(&[crate::keymap::us('a').unwrap()]).await.unwrap();
+        console.wait_for("boot: a", Duration::from_secs(60)).await.unwrap();
+        sleep(Duration::from_secs(600)).await;
+        assert!(console.failure().is_none() && console.size() == (720, 400));
+    }
 }

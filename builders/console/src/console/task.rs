@@ -10,10 +10,10 @@ use std::time::Duration;
 use forge_machine::DisplayStream;
 use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{Notify, watch};
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use super::reopen::{Source, reopen};
-use super::{ConsoleError, lock};
+use super::{ConsoleError, OPEN_LIMIT, lock};
 use crate::frame::{Frame, Rect};
 use crate::keymap::{ALTGR, KeyStroke, SHIFT};
 use crate::rfb::{Event, RfbClient};
@@ -56,6 +56,8 @@ pub(crate) struct Shared {
     closing: AtomicBool,
     /// From the loss of a connection until another shows a picture.
     interrupted: AtomicBool,
+    /// The last picture of a connection that was lost, until another shows one.
+    last: Mutex<Option<Frame>>,
 }
 
 impl std::fmt::Debug for Shared {
@@ -94,6 +96,7 @@ impl Shared {
             watchers: AtomicUsize::new(0),
             closing: AtomicBool::new(false),
             interrupted: AtomicBool::new(false),
+            last: Mutex::new(None),
         })
     }
 
@@ -103,6 +106,27 @@ impl Shared {
 
     pub(crate) fn look(&self) -> MutexGuard<'_, Look> {
         lock(&self.look)
+    }
+
+    /// The picture as it is now, or was last; what was read on the last whole one; and whether that is
+    /// what to go by.
+    pub(crate) fn picture(&self) -> (Frame, Arc<Screen>, bool) {
+        // In this order the task locks them too.
+        let client = self.client();
+        let last = lock(&self.last);
+        let screen = Arc::clone(&self.look().screen);
+        match &*last {
+            Some(last) => (last.clone(), screen, true),
+            None => (client.frame().clone(), screen, !client.is_between_updates()),
+        }
+    }
+
+    /// Width and height of that picture.
+    pub(crate) fn size(&self) -> (u32, u32) {
+        let client = self.client();
+        let last = lock(&self.last);
+        let frame = last.as_ref().unwrap_or_else(|| client.frame());
+        (frame.width(), frame.height())
     }
 
     pub(crate) fn subscribe(&self) -> watch::Receiver<u64> {
@@ -139,7 +163,9 @@ impl Shared {
         let client = RfbClient::new(password).map_err(|error| ConsoleError::Rfb(Arc::new(error)))?;
         lock(&self.held).clear();
         lock(&self.rolled).clear();
-        *self.client() = client;
+        let mut current = self.client();
+        lock(&self.last).get_or_insert_with(|| current.frame().clone());
+        *current = client;
         Ok(())
     }
 
@@ -276,8 +302,10 @@ impl Shared {
                 Event::ExtendedKeys | Event::Leds(_) | Event::Bell => {}
             }
         }
-        if updated {
+        // What tells of keys or lights alone is no picture.
+        if updated && client.has_drawn() {
             self.interrupted.store(false, Ordering::Relaxed);
+            *lock(&self.last) = None;
             self.look().show(client.frame(), dirty);
             drop(client);
             self.version.send_modify(|version| *version += 1);
@@ -338,10 +366,13 @@ pub(crate) async fn run(
 ) {
     // A display that never showed anything is not asked for again.
     let mut in_vain = IN_VAIN;
+    // The first picture of the first connection is waited for by who opens the console.
+    let mut limit = None;
     loop {
         let before = shared.look().pictures;
-        let failure = converse(&shared, stream).await;
-        in_vain = if shared.look().pictures > before { 0 } else { in_vain + 1 };
+        let failure = converse(&shared, stream, limit).await;
+        let saw = shared.look().pictures > before && !shared.interrupted.load(Ordering::Relaxed);
+        in_vain = if saw { 0 } else { in_vain + 1 };
         let again = match &source {
             Some(source) if in_vain < IN_VAIN && !shared.is_closing() => {
                 tracing::debug!(%failure, "the display is lost, asking for it again");
@@ -351,14 +382,16 @@ pub(crate) async fn run(
             _ => None,
         };
         match again {
-            Some(next) => stream = next,
+            Some(next) => (stream, limit) = (next, Some(OPEN_LIMIT)),
             None => return shared.fail(failure),
         }
     }
 }
 
-/// Moves bytes both ways until the connection ends or the last handle goes; gives how it ended.
-async fn converse(shared: &Shared, stream: Box<dyn DisplayStream>) -> ConsoleError {
+/// Moves bytes both ways until the connection ends, shows no picture within the limit, or the last handle goes; gives how
+/// it ended.
+async fn converse(shared: &Shared, stream: Box<dyn DisplayStream>, limit: Option<Duration>) -> ConsoleError {
+    let deadline = limit.map(|limit| (Instant::now() + limit, limit));
     let (mut reader, mut writer) = tokio::io::split(stream);
     let mut input = vec![0_u8; 64 * 1024];
     let mut output = Outgoing::default();
@@ -386,8 +419,22 @@ async fn converse(shared: &Shared, stream: Box<dyn DisplayStream>) -> ConsoleErr
                 }
             }
             () = shared.wake.notified() => {}
+            limit = passed(deadline), if shared.interrupted.load(Ordering::Relaxed) => {
+                break ConsoleError::Silent { limit };
+            }
             _ = nudge.tick(), if shared.watchers.load(Ordering::Relaxed) > 0 => shared.nudge(),
         }
+    }
+}
+
+/// Waits for a deadline; for ever where there is none.
+async fn passed(deadline: Option<(Instant, Duration)>) -> Duration {
+    match deadline {
+        Some((deadline, limit)) => {
+            sleep_until(deadline).await;
+            limit
+        }
+        None => std::future::pending().await,
     }
 }
 

@@ -247,6 +247,7 @@ impl RfbClient {
         match number {
             encoding::RAW => {
                 self.check_inside(rect)?;
+                self.drawn = true;
                 self.taken += 12;
                 Ok(self.goto(State::RawRows { left: left - 1, rect, row: 0 }))
             }
@@ -260,10 +261,14 @@ impl RfbClient {
                 };
                 self.check_inside(from)?;
                 self.taken += 16;
+                self.drawn = true;
                 self.frame.copy(from.x, from.y, rect);
                 Ok(self.goto(next))
             }
-            encoding::ZRLE => self.zrle_rect(rect, here, next),
+            encoding::ZRLE => {
+                self.drawn = true;
+                self.zrle_rect(rect, here, next)
+            }
             encoding::DESKTOP_SIZE => {
                 self.taken += 12;
                 self.resize(rect.width, rect.height)?;
@@ -380,7 +385,8 @@ impl RfbClient {
     fn end_update(&mut self) -> bool {
         let whole = std::mem::take(&mut self.resized);
         self.request_update(!whole);
-        let dirty = self.frame.take_dirty();
+        // Before the first pixels, an update tells of keys or lights only: the black picture is nobody's.
+        let dirty = if self.drawn { self.frame.take_dirty() } else { None };
         self.events.push(Event::Updated(dirty));
         self.goto(State::Message)
     }

@@ -37,7 +37,8 @@ pub enum Event {
         /// New height in pixels.
         height: u32,
     },
-    /// One update is complete in the frame; `None` when no pixel differs. The next one was asked for.
+    /// One update is complete in the frame; `None` when no pixel differs, or none was ever sent. The next one was asked
+    /// for.
     Updated(Option<Rect>),
     /// The server takes scancodes (QEMU's extended key event).
     ExtendedKeys,
@@ -87,6 +88,7 @@ pub struct RfbClient {
     extended_keys: bool,
     leds: Option<Leds>,
     resized: bool,
+    drawn: bool,
     events: Vec<Event>,
 }
 
@@ -108,6 +110,7 @@ impl RfbClient {
             extended_keys: false,
             leds: None,
             resized: false,
+            drawn: false,
             events: Vec::new(),
         })
     }
@@ -166,6 +169,12 @@ impl RfbClient {
             self.state,
             State::Message | State::RectHeader { .. } | State::RawRows { .. } | State::Skip { .. }
         )
+    }
+
+    /// Whether any pixels were sent.
+    #[must_use]
+    pub fn has_drawn(&self) -> bool {
+        self.drawn
     }
 
     /// Whether the frame shows whole updates only: none is being received.
