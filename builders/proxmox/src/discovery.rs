@@ -116,6 +116,9 @@ pub async fn discover(
     let cloned = matches!(query.source, SourceSelector::Clone(_));
     let source_id = source.as_ref().filter(|_| cloned).map(|source| source.vm.id.as_str());
     findings.extend(grants.for_build(source_id, &wanted.storages, &wanted.bridges, query.needs_console));
+    if !cloned {
+        findings.extend(grants.for_new_vm());
+    }
     if query.needs_agent {
         findings.extend(grants.for_agent());
     }

@@ -188,6 +188,16 @@ impl Grants {
         findings
     }
 
+    /// What making a VM that is no clone needs besides: its SCSI controller is set in the call that creates it.
+    #[must_use]
+    pub fn for_new_vm(&self) -> Vec<Finding> {
+        let privilege = "VM.Config.HWType";
+        if self.on_new_vm(privilege) != Held::No {
+            return Vec::new();
+        }
+        vec![self.missing(privilege, &self.path_for_new_vm(), "set the new VM's SCSI controller", true)]
+    }
+
     /// What it takes to run commands in the guest by its agent.
     #[must_use]
     pub fn for_agent(&self) -> Vec<Finding> {
@@ -359,6 +369,18 @@ mod tests {
         }
         let found = for_build(&grants(9, ENOUGH), true);
         assert!(found.len() == 1 && found[0].contains("VM.Console"), "{found:?}");
+    }
+
+    #[test]
+    fn a_new_vm_is_not_made_without_the_privilege_for_its_controller_and_a_clone_is() {
+        assert_eq!(grants(9, ENOUGH).for_new_vm(), []);
+        let lacking = grants(9, &ENOUGH.replace("VM.Config.HWType", "Other"));
+        let found = lacking.for_new_vm();
+        assert!(found.len() == 1 && found[0].fatal, "{found:?}");
+        let words = "lacks VM.Config.HWType on /vms (needed to set the new VM's SCSI controller)";
+        assert!(found[0].message.ends_with(words), "{}", found[0].message);
+        let of_clone = lacking.for_build(Some("9000"), &[], &[], false);
+        assert!(of_clone.len() == 1 && !of_clone[0].fatal, "{of_clone:?}");
     }
 
     #[test]

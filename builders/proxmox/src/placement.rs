@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use forge_machine::{FactsQuery, Ownership, SourceFacts, VmRef};
+use forge_machine::{FactsQuery, Location, Ownership, SourceFacts, SourceSelector, VmRef};
 use futures_util::future::join_all;
 use jiff::Timestamp;
 
@@ -146,8 +146,37 @@ fn best(loads: Vec<Load>, memory: u64, space: u64) -> Option<Load> {
     })
 }
 
+/// The volumes that a profile names as media.
+fn named_media(query: &FactsQuery) -> Vec<&str> {
+    let image = match &query.source {
+        SourceSelector::Image(image) => Some(image),
+        SourceSelector::Clone(_) | SourceSelector::New => None,
+    };
+    let volumes = query.isos.iter().chain(image).filter_map(|medium| match &medium.location {
+        Location::Volume(volume) => Some(volume.as_str()),
+        Location::Url(_) | Location::File(_) => None,
+    });
+    volumes.collect()
+}
+
+/// Whether a node lists volumes; what the token may not see does not count against it.
+async fn holds(client: &Client, node: &str, volumes: &[&str]) -> Result<bool, ApiError> {
+    for volume in volumes {
+        let storage = volume.split(':').next().unwrap_or_default();
+        match client.volumes(node, storage, "").await {
+            Ok(there) if !there.iter().any(|each| each.volid == *volume) => return Ok(false),
+            Ok(_) | Err(ApiError::Denied { .. }) => {}
+            // The node has no such storage, or can't use it.
+            Err(ApiError::Missing { .. } | ApiError::Refused { .. }) => return Ok(false),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(true)
+}
+
 /// Chooses the node of a build among several, with the reason in words. `None` when there is nothing to choose: the
-/// source's disks are on storages of its own node, or no node has the storages. May be dropped.
+/// source's disks are on storages of its own node, or no node has the storages and the media that the profile names. May be
+/// dropped.
 ///
 /// # Errors
 /// When the target can't be asked.
@@ -160,10 +189,12 @@ pub async fn place(
     if nodes.len() < 2 {
         return Ok(None);
     }
+    let media = &named_media(query);
     let looks = nodes.iter().map(|node| async move {
         let storages = path(&["nodes", node, "storage"]);
         let storages: Vec<StorageEntry> = client.get(&storages, &Params::new()).await?;
-        Ok::<_, ApiError>((node.clone(), storages, free_memory(client, node).await?))
+        let holds = holds(client, node, media).await?;
+        Ok::<_, ApiError>((node.clone(), storages, free_memory(client, node).await?, holds))
     });
     // A node that does not answer is no place for a build.
     let looks: Vec<_> = join_all(looks).await.into_iter().filter_map(Result::ok).collect();
@@ -172,7 +203,7 @@ pub async fn place(
     let is_shared = |storage: &str| {
         looks
             .iter()
-            .any(|(_, storages, _)| storages.iter().any(|each| each.storage == storage && each.shared))
+            .any(|(_, storages, ..)| storages.iter().any(|each| each.storage == storage && each.shared))
     };
     // Proxmox clones to another node only what both of them can reach (qemu-server API2/Qemu.pm, `clone_vm`).
     let bound = disks.iter().any(|disk| !is_shared(&disk.storage));
@@ -181,8 +212,8 @@ pub async fn place(
     wanted.extend(disks.iter().map(|disk| disk.storage.as_str()).filter(|_| query.storages.is_empty()));
     let loads: Vec<Load> = looks
         .iter()
-        .filter(|(node, ..)| !bound || home == Some(node.as_str()))
-        .filter_map(|(node, storages, free)| {
+        .filter(|(node, .., holds)| *holds && (!bound || home == Some(node.as_str())))
+        .filter_map(|(node, storages, free, _)| {
             let usable = |name: &&str| {
                 storages.iter().find(|each| each.storage == **name && each.active && each.enabled)
             };

@@ -1,12 +1,12 @@
 //! VMs that are no clones on the lab: made with their media, started, and rid of them.
 
-use forge_lab::{Fault, LabConfig, PveVersion, StorageConfig};
+use forge_lab::{Fault, LEAST_PRIVILEGES_PVE9, LabConfig, PveVersion, StorageConfig};
 use forge_machine::{
     Attachments, Checksum, DiskSpec, FactsQuery, Fetch, Hypervisor as _, IsoDrives, Location, MachineSpec,
     Medium, NetworkSpec, PortError, SourceSelector, SourceSpec, Standing,
 };
 
-use crate::support::{Bench, bench, bench_with, ladder, mark, query, spec};
+use crate::support::{Bench, TOKEN, bench, bench_with, ladder, mark, query, spec};
 
 fn volume(name: &str) -> Medium {
     Medium { location: Location::Volume(name.into()), checksum: Checksum::None }
@@ -115,6 +115,46 @@ async fn a_new_vm_is_made_in_one_call_and_loses_its_media_when_it_is_installed()
         machine.destroy().await.expect("removed");
         bench.lab.stop().await;
     }
+}
+
+#[tokio::test]
+async fn a_new_vm_goes_to_a_node_that_has_the_media_which_the_profile_names() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let bench = bench_with(LabConfig {
+        run_guests: false,
+        nodes: ["pve", "pve2"].map(str::to_owned).to_vec(),
+        state_dir: Some(folder.path().to_owned()),
+        ..LabConfig::default()
+    })
+    .await;
+    let _isos = with_isos(&bench);
+    let asked = asked(&install());
+    let (facts, _) = bench.pve.facts(&asked).await.expect("asked");
+    assert_eq!(facts.placed.as_deref(), Some("pve"), "both have them: the first by name");
+    std::fs::remove_file(folder.path().join("storage/pve/local/template/iso/drivers.iso")).expect("ours");
+    let (facts, findings) = bench.pve.facts(&asked).await.expect("asked");
+    assert_eq!((facts.placed.as_deref(), findings.as_slice()), (Some("pve2"), &[][..]));
+    // No node has it: told of the one where the build would have gone.
+    std::fs::remove_file(folder.path().join("storage/pve2/local/template/iso/drivers.iso")).expect("ours");
+    let (facts, findings) = bench.pve.facts(&asked).await.expect("asked");
+    assert_eq!(facts.placed, None);
+    assert!(findings.iter().any(|each| each.fatal && each.message.contains("drivers.iso")), "{findings:?}");
+    bench.lab.stop().await;
+}
+
+#[tokio::test]
+async fn a_new_vm_is_refused_at_once_to_a_token_that_may_not_set_its_controller() {
+    let bench = bench().await;
+    let _isos = with_isos(&bench);
+    let less: Vec<&str> =
+        LEAST_PRIVILEGES_PVE9.iter().copied().filter(|each| *each != "VM.Config.HWType").collect();
+    bench.lab.set_token_access(TOKEN, &[("/", &less)]);
+    let (_, findings) = bench.pve.facts(&asked(&install())).await.expect("asked");
+    let found: Vec<_> = findings.iter().filter(|each| each.fatal).collect();
+    assert!(found.len() == 1 && found[0].message.contains("VM.Config.HWType"), "{findings:?}");
+    let (_, findings) = bench.pve.facts(&query()).await.expect("asked");
+    assert!(findings.iter().all(|each| !each.fatal), "a clone has its controller: {findings:?}");
+    bench.lab.stop().await;
 }
 
 #[tokio::test]
