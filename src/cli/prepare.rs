@@ -249,15 +249,22 @@ pub async fn prepare(
     if prepared.is_empty() { Err(Refusal(USAGE)) } else { Ok(prepared) }
 }
 
-/// Passwords in the addresses of media are shown nowhere.
+/// Passwords in the addresses of media are shown nowhere, nor is a user without a password: that is a token.
 pub fn hide_passwords(profile: &mut Profile, redactor: &Redactor) {
     let firsts = settle::urls(&mut profile.source);
     for url in profile.source.mirrors.values().flatten().chain(&firsts) {
-        let authority = url.split_once("://").and_then(|(_, rest)| rest.split(['/', '?', '#']).next());
-        let login = authority.and_then(|authority| authority.rsplit_once('@')).map(|(login, _)| login);
-        if let Some((_, password)) = login.and_then(|login| login.split_once(':')) {
-            redactor.hide(password);
+        if let Some(secret) = forge_machine::source::login(url).map(secret_of) {
+            redactor.hide(secret);
         }
+    }
+}
+
+/// What of a URL's user and password proves who asks.
+fn secret_of(login: &str) -> &str {
+    match login.split_once(':') {
+        Some((user, "")) => user,
+        Some((_, password)) => password,
+        None => login,
     }
 }
 
@@ -366,5 +373,19 @@ pub fn moment(evidence_root: &Path) -> Moment {
         owner: format!("{user}@{host}"),
         nonce: Nonce::from_bytes(rand::rng().random()),
         evidence_root: evidence_root.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::secret_of;
+
+    #[test]
+    fn a_user_without_a_password_is_the_secret() {
+        for (login, secret) in
+            [("me:geheim", "geheim"), ("token", "token"), ("token:", "token"), ("a:b:c", "b:c")]
+        {
+            assert_eq!(secret_of(login), secret, "{login}");
+        }
     }
 }

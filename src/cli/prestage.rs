@@ -21,7 +21,7 @@ use crate::config::{Finding, Profile, Target, TargetKind};
 use crate::engine::error::{chain, hint};
 use crate::event::Redactor;
 use crate::event::phrase::time;
-use crate::media::{Brought, How, Store, Watch, settle, shown, size};
+use crate::media::{Brought, How, Store, Watch, settle, size};
 use crate::plan::make;
 use crate::ui::table::table;
 use crate::ui::transfer::Transfers;
@@ -114,7 +114,7 @@ async fn run(global: &Global, selection: &Selection, redactor: &Redactor, transf
         let began = Instant::now();
         let result = bring(errand, hypervisor.as_ref(), &store, transfers).await;
         let took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
-        let medium = shown(&errand.medium.location.to_string());
+        let medium = errand.medium.to_string();
         match result {
             Ok(row) => {
                 transfers.object(&json!({

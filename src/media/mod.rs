@@ -20,6 +20,7 @@ mod transfer;
 
 pub use cache::{Brought, How, Store};
 pub use error::MediaError;
+pub use forge_machine::source::shown;
 pub use http::Patience;
 
 /// Hears what is going on with a medium.
@@ -61,20 +62,9 @@ pub fn size(bytes: u64) -> String {
     }
 }
 
-/// A URL as it may be shown: without the user and password that it may carry.
-#[must_use]
-pub fn shown(url: &str) -> String {
-    let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
-    let authority = rest.find(['/', '?', '#']).unwrap_or(rest.len());
-    match rest.get(..authority).and_then(|authority| authority.rfind('@')) {
-        Some(at) => format!("{scheme}://{}", rest.get(at + 1..).unwrap_or_default()),
-        None => url.to_owned(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{shown, size};
+    use super::size;
 
     #[test]
     fn sizes_are_for_people() {
@@ -87,17 +77,6 @@ mod tests {
             (4 << 30, "4.0 GiB"),
         ] {
             assert_eq!(size(bytes), words);
-        }
-    }
-
-    #[test]
-    fn a_password_in_a_url_is_not_shown() {
-        for (url, expected) in [
-            ("https://me:geheim@x.org/a@b.iso", "https://x.org/a@b.iso"),
-            ("https://x.org/a@b.iso", "https://x.org/a@b.iso"),
-            ("https://x.org?q=a@b", "https://x.org?q=a@b"),
-        ] {
-            assert_eq!(shown(url), expected);
         }
     }
 }

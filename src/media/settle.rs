@@ -35,11 +35,16 @@ fn media_mut(source: &mut Source) -> Vec<(String, &mut Medium)> {
     media
 }
 
-/// The URLs of all media of a source.
+/// The URLs of all media of a source, and of the publishers' files of their sums.
 #[must_use]
 pub fn urls(source: &mut Source) -> Vec<String> {
     let media = media_mut(source);
-    media.iter().filter_map(|(_, medium)| super::http::url_of(&medium.location)).map(str::to_owned).collect()
+    let places = media.iter().filter_map(|(_, medium)| super::http::url_of(&medium.location));
+    let sums = media.iter().filter_map(|(_, medium)| match &medium.checksum {
+        Checksum::File(place) => Some(place.as_str()),
+        Checksum::None | Checksum::Digest { .. } => None,
+    });
+    places.chain(sums).map(str::to_owned).collect()
 }
 
 /// Replaces publishers' files of sums by the sums in them. What can't be had is a finding.

@@ -114,8 +114,34 @@ impl fmt::Display for Checksum {
         match self {
             Self::None => f.write_str("none"),
             Self::Digest { algorithm, hex } => write!(f, "{}:{hex}", algorithm.name()),
-            Self::File(place) => write!(f, "file:{place}"),
+            Self::File(place) => write!(f, "file:{}", shown(place)),
         }
+    }
+}
+
+/// Where the user and password of a URL begin and end, without the `@`; `None` when it carries none.
+fn login_at(url: &str) -> Option<(usize, usize)> {
+    let start = url.find("://")? + 3;
+    let rest = url.get(start..)?;
+    let authority = rest.get(..rest.find(['/', '?', '#']).unwrap_or(rest.len()))?;
+    Some((start, start + authority.rfind('@')?))
+}
+
+/// The user and password that a URL carries (`me:geheim`); `None` when it carries none.
+#[must_use]
+pub fn login(url: &str) -> Option<&str> {
+    login_at(url).and_then(|(start, end)| url.get(start..end))
+}
+
+/// A URL as it may be shown: without the user and password that it may carry. Anything else stays as it is.
+#[must_use]
+pub fn shown(url: &str) -> String {
+    match login_at(url) {
+        Some((start, end)) => {
+            let (scheme, rest) = (url.get(..start), url.get(end + 1..));
+            format!("{}{}", scheme.unwrap_or_default(), rest.unwrap_or_default())
+        }
+        None => url.to_owned(),
     }
 }
 
@@ -131,10 +157,11 @@ pub enum Location {
     Volume(String),
 }
 
+/// For people: of a URL without the user and password that it may carry.
 impl fmt::Display for Location {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Url(url) => f.write_str(url),
+            Self::Url(url) => f.write_str(&shown(url)),
             Self::File(path) => write!(f, "{}", path.display()),
             Self::Volume(volume) => f.write_str(volume),
         }
@@ -308,6 +335,25 @@ mod tests {
         ] {
             assert_eq!(Checksum::parse(&text).map(|sum| sum.to_string()), shown, "{text}");
         }
+    }
+
+    #[test]
+    fn what_a_url_carries_to_log_in_with_is_not_shown() {
+        for (url, login, words) in [
+            ("https://me:geheim@x.org/a@b.iso", Some("me:geheim"), "https://x.org/a@b.iso"),
+            ("https://me:ge@heim@x.org:8443?q=1", Some("me:ge@heim"), "https://x.org:8443?q=1"),
+            ("https://TOKEN@x.org/a.iso", Some("TOKEN"), "https://x.org/a.iso"),
+            ("https://x.org/a@b.iso", None, "https://x.org/a@b.iso"),
+            ("https://x.org?q=a@b", None, "https://x.org?q=a@b"),
+            ("https://x.org#a@b", None, "https://x.org#a@b"),
+        ] {
+            assert_eq!((super::login(url), shown(url).as_str()), (login, words), "{url}");
+            let medium = Medium { location: Location::Url(url.into()), checksum: Checksum::File(url.into()) };
+            let kernel = BootFile::Medium(medium.clone());
+            assert_eq!((medium.to_string(), kernel.to_string()), (words.to_owned(), words.to_owned()));
+            assert_eq!(medium.checksum.to_string(), format!("file:{words}"));
+        }
+        assert_eq!(shown("/isos/a@b.iso"), "/isos/a@b.iso");
     }
 
     #[test]

@@ -4,7 +4,8 @@
 //! ```text
 //!  on a storage already ──────────────────────────────► compared by the node
 //!  a URL ── the node may download ────────────────────► download-url, compared by the node
-//!        └─ it may not, or does not get there ─┐
+//!        └─ it may not, does not get there, ───┐
+//!           or the URL carries a login         │
 //!  a file of this machine ─────────────────────┴──────► sent, hashed on the way, compared by the node
 //! ```
 //!
@@ -17,6 +18,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
+use forge_machine::source::{login, shown};
 use forge_machine::{
     Checksum, Fetch as PortFetch, Location, MachineSpec, Medium as PortMedium, PortError, SourceSpec,
 };
@@ -171,16 +173,21 @@ impl<'a> Courier<'a> {
             self.confirm(storage, content, &name, digest, &there).await?;
             return Ok(volume);
         }
-        self.fetch.tell(&format!("{} downloads {url}", self.node));
-        match self.download(storage, content, &name, url, digest).await {
-            Ok(()) => return Ok(volume),
-            Err(error) if is_mismatch(&error) => return Err(error.at(&format!("download {url}"))),
-            // The node may not, or has no way to the web: then it comes by way of this machine.
-            Err(error) => {
-                tracing::debug!(%error, "the node does not download");
-                self.fetch
-                    .tell(&format!("{} does not download by itself; by way of this machine", self.node));
+        // A node writes what it downloads into its log, for all who may read that: a login is not told to it.
+        if login(url).is_none() {
+            self.fetch.tell(&format!("{} downloads {url}", self.node));
+            match self.download(storage, content, &name, url, digest).await {
+                Ok(()) => return Ok(volume),
+                Err(error) if is_mismatch(&error) => return Err(error.at(&format!("download {url}"))),
+                // The node may not, or has no way to the web: then it comes by way of this machine.
+                Err(error) => {
+                    tracing::debug!(%error, "the node does not download");
+                    let words = format!("{} does not download by itself; by way of this machine", self.node);
+                    self.fetch.tell(&words);
+                }
             }
+        } else {
+            self.fetch.tell(&format!("{} needs a login: by way of this machine", shown(url)));
         }
         let file = self.fetch.fetch(url).await?;
         self.send(&file, storage, content, &name, digest).await?;

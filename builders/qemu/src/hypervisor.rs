@@ -326,8 +326,8 @@ impl Hypervisor for QemuHypervisor {
                 }
             }
             // It is downloaded when the VM is made: until then nobody knows more of it.
-            SourceSelector::Image(medium @ Medium { location: Location::Url(url), .. }) => {
-                facts.source = Some(image_facts(url.clone(), medium.file_name(), 0));
+            SourceSelector::Image(medium @ Medium { location: Location::Url(_), .. }) => {
+                facts.source = Some(image_facts(medium.to_string(), medium.file_name(), 0));
             }
             SourceSelector::Image(medium) => findings.push(Finding::fatal(
                 "source.image",

@@ -146,6 +146,23 @@ async fn a_node_that_may_downloads_by_itself_and_else_the_file_comes_by_way_of_t
     let digest = sha256_of(&third).await.expect("read");
     bring(&bench.with_media(false), &here, &with(nowhere, &digest)).await.expect("brought");
     assert_eq!((calls(&bench, "/upload"), *here.fetched.lock().expect("nobody panicked")), (2, 1));
+
+    // An address with a login is told to nobody: not to the node, whose tasks write it down, and not to who listens.
+    let fourth = write(folder.path(), "fourth.iso", 6);
+    let here = Here { file: fourth.clone(), ..Here::default() };
+    let digest = sha256_of(&fourth).await.expect("read");
+    for (number, login) in ["me:geheim", "token-of-me"].iter().enumerate() {
+        let before = calls(&bench, "/download-url");
+        let url = format!("http://{login}@127.0.0.1:9/fourth.iso");
+        let medium = Medium { origin: Origin::Url(&url), digest: Some(("sha256", &digest)), content: "iso" };
+        bring(&pve, &here, &medium).await.expect("brought");
+        let told = here.told.lock().expect("nobody panicked").join("\n");
+        let says = told.contains("http://127.0.0.1:9/fourth.iso needs a login");
+        assert!(says && !told.contains(login), "{told}");
+        // What is there already is compared, by an address that nobody asks.
+        assert_eq!(calls(&bench, "/download-url") - before, number);
+    }
+    assert_eq!((calls(&bench, "/upload"), *here.fetched.lock().expect("nobody panicked")), (3, 1));
     bench.lab.stop().await;
 }
 
