@@ -185,7 +185,8 @@ impl QemuProcess {
         let spawn_error = |source| ProcessError::Spawn { program: program.clone(), source };
         let child = spawner::spawn(command).await.map_err(spawn_error)?;
         let pid = child.id().ok_or_else(|| spawn_error(io::Error::other("it was gone at once")))?;
-        tracing::debug!(pid, program, arguments = ?launch.arguments, "process started");
+        // Not the arguments themselves: the SMBIOS serial and the kernel's command line hold the seed's secret address.
+        tracing::debug!(pid, program, arguments = launch.arguments.len(), "process started");
 
         let (signals, requested) = mpsc::unbounded_channel();
         let (tell, exit) = watch::channel(None);

@@ -34,6 +34,39 @@ async fn a_process_that_ends_before_its_monitor_is_up_tells_its_last_words() {
     assert_eq!(process.exited().and_then(|status| status.code()), Some(3));
 }
 
+/// What is logged.
+#[derive(Clone, Default)]
+struct Ear(std::sync::Arc<std::sync::Mutex<Vec<u8>>>);
+
+impl io::Write for Ear {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().expect("nobody panicked").extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn what_is_logged_of_a_start_holds_no_argument() {
+    let (directory, ear) = (tempfile::tempdir().expect("a directory"), Ear::default());
+    let writer = ear.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::TRACE)
+        .with_writer(move || writer.clone())
+        .finish();
+    let _listening = tracing::subscriber::set_default(subscriber);
+    let launch = Launch::new("true", directory.path().join("stderr"))
+        .arguments(["-smbios", "type=1,serial=ds=nocloud;s=http://10.0.2.2/geheim/"]);
+    let process = QemuProcess::spawn(launch).await.expect("starts");
+    process.wait().await.expect("ends");
+    let log = String::from_utf8_lossy(&ear.0.lock().expect("nobody panicked")).into_owned();
+    assert!(log.contains("process started") && log.contains("arguments=2"), "{log}");
+    assert!(!log.contains("geheim"), "{log}");
+}
+
 #[tokio::test]
 async fn terminate_and_kill_end_it() {
     use std::os::unix::process::ExitStatusExt;
