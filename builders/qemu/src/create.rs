@@ -49,9 +49,9 @@ pub(crate) async fn submit(
         }
         Some((base, true)) => {
             let (tell, done) = watch::channel(None);
-            let of_task = Arc::clone(shared);
+            let (of_task, spec) = (Arc::clone(shared), spec.clone());
             let work = tokio::spawn(async move {
-                let outcome = copy(&of_task, &dir, &base).await;
+                let outcome = copy(&of_task, &spec, &dir, &base).await;
                 tell.send_replace(Some(outcome.map_err(|error| with_causes(&error))));
             });
             let (lock, what) = ("copy", "copying the image of");
@@ -65,15 +65,34 @@ async fn overlay(shared: &Shared, spec: &MachineSpec, dir: &WorkDir, base: &Path
     let failed =
         |error| PortError::broken(format!("an overlay of {} could not be made", base.display()), error);
     let info = shared.tool.info(base, None).await.map_err(failed)?;
-    let wanted = spec.disks.first().and_then(|disk| disk.size).filter(|size| *size > info.virtual_size);
+    let wanted = wanted_size(spec, base, info.virtual_size)?.filter(|size| *size > info.virtual_size);
     let target = dir.file(DISK_FILE);
     shared.tool.create_overlay(&target, base, &info.format, wanted).await.map_err(failed)
 }
 
+/// The size that the first disk is to have. Of an image that is downloaded nobody knows before that it is larger.
+fn wanted_size(spec: &MachineSpec, base: &Path, image: u64) -> Result<Option<u64>, PortError> {
+    let Some(disk) = spec.disks.first() else { return Ok(None) };
+    match disk.size {
+        Some(size) if size < image => Err(PortError::failed(
+            format!("make {} of {size} bytes from {}", disk.slot, base.display()),
+            format!(
+                "the image has {image}, and a disk is grown, never shrunk: ask for more, or leave the size out"
+            ),
+        )),
+        size => Ok(size),
+    }
+}
+
 /// The work directory's own disk of the same content; it is grown when the VM is configured.
-async fn copy(shared: &Shared, dir: &WorkDir, base: &Path) -> Result<(), PortError> {
+async fn copy(shared: &Shared, spec: &MachineSpec, dir: &WorkDir, base: &Path) -> Result<(), PortError> {
     let failed = |error| PortError::broken(format!("{} could not be copied", base.display()), error);
     let info = shared.tool.info(base, None).await.map_err(failed)?;
+    wanted_size(spec, base, info.virtual_size)?;
     let target = dir.file(DISK_FILE);
     shared.tool.convert(base, &info.format, &target, FileFormat::Qcow2, false).await.map_err(failed)
 }
+
+#[cfg(test)]
+#[path = "create_tests.rs"]
+mod tests;
