@@ -287,7 +287,9 @@ fn write_whole(path: &Path, text: &str) -> io::Result<()> {
 
 /// Gives the files their final names, the manifest last. Nothing awaits in here, so that it is never cut in two.
 fn publish_all(wanted: &Wanted, endings: &[String], nonce: &str) -> Result<(), PortError> {
+    let mut replaced = Vec::new();
     if wanted.replace {
+        replaced = replaced_files(wanted, endings);
         // An old manifest must not vouch for new files while they are being replaced.
         for ending in [MANIFEST_ENDING, SUMS_ENDING] {
             let path = wanted.path(ending);
@@ -321,11 +323,30 @@ fn publish_all(wanted: &Wanted, endings: &[String], nonce: &str) -> Result<(), P
         }
         published.push(path);
     }
+    for path in replaced {
+        if let Err(error) = std::fs::remove_file(&path)
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            tracing::warn!(%error, path = %path.display(), "a file of the set that was replaced is still there");
+        }
+    }
     // The names are there: what comes now is no failure of the build any more.
     if let Err(error) = File::open(&wanted.directory).and_then(|directory| directory.sync_all()) {
         tracing::warn!(%error, directory = %wanted.directory.display(), "new names not yet on the disk for sure");
     }
     Ok(())
+}
+
+/// The files that only the set to be replaced has: what its manifest names, and the new one has not. Without a manifest
+/// nobody knows what belonged to it, and a manifest can only speak of files that bear its name.
+fn replaced_files(wanted: &Wanted, endings: &[String]) -> Vec<PathBuf> {
+    let old = std::fs::read(wanted.path(MANIFEST_ENDING)).ok();
+    let old: Option<Manifest> = old.and_then(|text| serde_json::from_slice(&text).ok());
+    let files = old.map(|manifest| manifest.files).unwrap_or_default();
+    let stays = |name: &str| endings.iter().any(|ending| wanted.file_name(ending) == name);
+    let ours = |name: &str| name.starts_with(&wanted.name) && !name.contains(['/', '\0']);
+    let names = files.into_iter().map(|file| file.name).filter(|name| ours(name) && !stays(name));
+    names.map(|name| wanted.directory.join(name)).collect()
 }
 
 /// Renames, unless something has that name.

@@ -185,6 +185,38 @@ async fn images_that_are_there_are_left_alone_unless_they_shall_be_replaced() {
 }
 
 #[tokio::test]
+async fn a_set_that_is_replaced_leaves_nothing_of_itself() {
+    let Some((rig, _, machine)) = ready().await else { return };
+    let output = rig.output();
+    std::fs::create_dir_all(&output).expect("made");
+    let outside = output.parent().expect("a parent").join("image.mine");
+    let old = ["image.qcow2", "image-1.qcow2", "image.raw.zst", "image.efivars.fd", "notes.txt"];
+    for file in old.iter().copied().chain(["image.notes"]) {
+        std::fs::write(output.join(file), "old").expect("written");
+    }
+    std::fs::write(&outside, "mine").expect("written");
+    let named = old.into_iter().chain(["image-9.vmdk", "../image.mine"]);
+    let files: Vec<_> = named
+        .map(|name| serde_json::json!({"name": name, "format": "raw", "size": 3, "sha256": "0".repeat(64)}))
+        .collect();
+    let manifest =
+        serde_json::json!({"version": 1, "name": "image", "virtual-size": 3, "build": {}, "files": files});
+    std::fs::write(output.join("image.manifest.json"), manifest.to_string()).expect("written");
+    finalize(&rig, &machine, &replacing(rig.files())).await.expect("replaced");
+    let expected = [
+        "image.SHA256SUMS",
+        "image.manifest.json",
+        "image.notes",
+        "image.qcow2",
+        "image.raw",
+        "image.vmdk",
+        "notes.txt",
+    ];
+    assert_eq!(names(&output), expected);
+    assert!(outside.exists());
+}
+
+#[tokio::test]
 async fn a_name_that_is_taken_at_the_last_moment_is_not_overwritten_and_no_half_set_stays() {
     let Some((rig, _, _)) = ready().await else { return };
     let output = rig.output();
