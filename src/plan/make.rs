@@ -327,6 +327,7 @@ fn machine(
         networks,
         agent: vm.agent,
         cloud_init: cloud_init_drive(profile, input, source, findings),
+        seed_disc: false,
         extra: if proxmox.is_some() { keys(profile, is_new) } else { vm.qemu.clone() },
         source: source_spec,
     }

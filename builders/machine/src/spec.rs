@@ -117,6 +117,9 @@ pub struct MachineSpec {
     pub agent: Option<bool>,
     /// The cloud-init drive of build VM and template.
     pub cloud_init: Option<CloudInitDrive>,
+    /// Whether it is given a disc with its seed: it takes a place on a bus.
+    #[serde(default)]
+    pub seed_disc: bool,
     /// Keys of this backend only (`[vm.proxmox]`, `[vm.qemu]`), passed through.
     pub extra: BTreeMap<String, String>,
 }
@@ -142,6 +145,7 @@ impl MachineSpec {
             networks: Vec::new(),
             agent: None,
             cloud_init: None,
+            seed_disc: false,
             extra: BTreeMap::new(),
         }
     }

@@ -140,8 +140,12 @@ fn hardware(spec: &MachineSpec, host: &Host, found: &mut Vec<Finding>) {
         }
     }
     let nonce = forge_machine::Nonce::from_bytes([0; 8]);
-    let attachments = forge_machine::Attachments { seed_disc: Some(Vec::new()), ..Default::default() };
-    let settings = Settings::new(spec, &nonce, &attachments);
+    let seed_disc = spec.seed_disc.then(Vec::new);
+    let attachments = forge_machine::Attachments { seed_disc, ..Default::default() };
+    // As it is when all media are on this machine.
+    let mut brought = spec.clone();
+    brought.media_mut().for_each(|medium| *medium = forge_machine::Medium::file("medium"));
+    let settings = Settings::new(&brought, &nonce, &attachments);
     if let Some(bus) = settings.drives().crowded() {
         let message = format!("{bus} has no port left for all CD-ROMs");
         let help = "move them with `vm.qemu.cdrom-interface = \"scsi\"`, or use fewer disks there";

@@ -35,6 +35,21 @@ fn hardware(hardware: Hardware) -> MachineSpec {
     MachineSpec { hardware, ..spec() }
 }
 
+/// A board with disks, media on its SATA ports, and the disc with the seed or none.
+fn crowd(machine: &str, slots: &[&str], isos: usize, seed_disc: bool) -> MachineSpec {
+    MachineSpec {
+        disks: slots.iter().map(|slot| sized(slot)).collect(),
+        isos: vec![Medium::file("/a.iso"); isos],
+        seed_disc,
+        ..hardware(Hardware { machine: Some(machine.into()), ..Hardware::default() })
+    }
+}
+
+/// A medium that is not here yet.
+fn url() -> Medium {
+    Medium { location: forge_machine::Location::Url("https://x/a.iso".into()), checksum: Checksum::None }
+}
+
 fn sum() -> Checksum {
     Checksum::parse(&"ab".repeat(32)).expect("a checksum")
 }
@@ -101,6 +116,14 @@ fn what_a_local_qemu_can_not_do_is_found_before_anything_is_made() {
         ),
         (MachineSpec { isos: vec![Medium::file("/a.iso"); 6], ..spec() }, &[]),
         (MachineSpec { isos: vec![Medium::file("/a.iso"); 7], ..spec() }, &[("source.iso", true)]),
+        (MachineSpec { isos: vec![url(); 7], ..spec() }, &[("source.iso", true)]),
+        (crowd("q35", &["sata0"], 5, false), &[]),
+        (crowd("q35", &["sata0"], 5, true), &[("source.iso", true)]),
+        // Two controllers: the seed's is that of the main disk.
+        (crowd("pc", &["ide0"], 6, true), &[]),
+        (crowd("pc", &["ide0"], 7, false), &[("source.iso", true)]),
+        (crowd("pc", &["ide0", "ide1", "ide2", "ide3"], 1, false), &[]),
+        (crowd("pc", &["ide0", "ide1", "ide2", "ide3"], 1, true), &[("source.iso", true)]),
         (MachineSpec { isos: vec![Medium { checksum: sum(), ..Medium::file("/a.iso") }], ..spec() }, &[]),
         (hardware(Hardware { machine: Some("microvm".into()), ..Hardware::default() }), &[]),
         (hardware(Hardware { machine: Some("pc-q35-9.2".into()), ..Hardware::default() }), &[]),

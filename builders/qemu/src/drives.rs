@@ -238,8 +238,15 @@ impl Drives<'_> {
     /// Whether everything has a port; else which bus is too small.
     pub(crate) fn crowded(&self) -> Option<&str> {
         let seed = usize::from(self.seed_disc && matches!(self.main_bus(), "sata" | "ide"));
-        let wanted = self.ata_cdroms() + seed;
-        let bus = if self.ata_cdroms() > 0 { self.cdrom_bus } else { self.main_bus() };
-        (wanted > 0 && self.free_ports(bus).count() < wanted).then_some(bus)
+        let (media, main) = (self.ata_cdroms(), self.main_bus());
+        let one_controller = main == self.cdrom_bus || self.chipset == Chipset::Q35;
+        let (on_media_bus, on_main) = match one_controller && media > 0 {
+            true => (media + seed, 0),
+            false => (media, seed),
+        };
+        [(self.cdrom_bus, on_media_bus), (main, on_main)]
+            .into_iter()
+            .find(|(bus, wanted)| *wanted > 0 && self.free_ports(bus).count() < *wanted)
+            .map(|(bus, _)| bus)
     }
 }
