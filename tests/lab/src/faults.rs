@@ -56,6 +56,13 @@ pub enum Fault {
         /// Bytes that still come.
         bytes: usize,
     },
+    /// The task of the call writes that many lines before its work, one after each pause.
+    TaskTalk {
+        /// How many.
+        lines: u32,
+        /// The pause before each.
+        every: Duration,
+    },
     /// The task of the call never ends; it can be stopped.
     TaskHang,
     /// The task of the call fails when its work is that far. Work that says nothing of its progress fails at its end.

@@ -170,6 +170,12 @@ enum Then {
         text: String,
     },
     TaskWarn(String),
+    #[serde(rename_all = "kebab-case")]
+    TaskTalk {
+        lines: u32,
+        /// Seconds.
+        every: f64,
+    },
     TaskHang,
     TaskDie,
     /// Bytes a second.
@@ -195,6 +201,9 @@ impl From<Then> for Fault {
             Then::TaskFailAfter(text) => Fault::TaskFailAfter { text },
             Then::TaskFailAt { percent, text } => Fault::TaskFailAt { percent, text },
             Then::TaskWarn(text) => Fault::TaskWarn { text },
+            Then::TaskTalk { lines, every } => {
+                Fault::TaskTalk { lines, every: Duration::from_secs_f64(every.max(0.0)) }
+            }
             Then::TaskHang => Fault::TaskHang,
             Then::TaskDie => Fault::TaskDie,
             Then::SlowUpload(bytes_per_second) => Fault::SlowUpload { bytes_per_second },

@@ -205,6 +205,12 @@ async fn run(
         for fault in &faults {
             match fault {
                 Fault::TaskHold(gate) => gate.pass().await,
+                Fault::TaskTalk { lines, every } => {
+                    for line in 1..=*lines {
+                        pace.clock.sleep(*every).await;
+                        task.push(format!("step {line} of {lines}"));
+                    }
+                }
                 Fault::TaskHang => std::future::pending().await,
                 Fault::TaskFail { text } => return Err(text.clone()),
                 Fault::TaskWarn { text } => task.warn(text),

@@ -16,9 +16,16 @@ const SHORTEST: Duration = Duration::from_millis(50);
 const LONGEST: Duration = Duration::from_secs(1);
 /// How long a target that stopped answering is asked on, before waiting for its task is given up.
 const PATIENCE: Duration = Duration::from_secs(90);
-/// How long a task may say nothing new before it is given up, where the site says nothing else. What takes long tells its
-/// percents; the longest silence is that of a disk whose percents take long.
+/// How long a task may say nothing new before it is given up, where the site says nothing else. Copies of disks tell their
+/// percents, so the longest silence of theirs is that of a percent which takes long. What says nothing by nature may be
+/// silent for longer: see [`SILENT`].
 pub const STALL: Duration = Duration::from_secs(15 * 60);
+/// Tasks that do their work without a word: the copy of an upload from the spool to its storage, and the checksum of what
+/// was uploaded or downloaded (pve-storage `API2/Storage/Status.pm`, pve-common `Tools::download_file_from_url`). With a
+/// large file on a slow share that takes longer than anything that talks is silent.
+const SILENT: [&str; 2] = ["imgcopy", "download"];
+/// How many times as long these may be silent.
+const SILENT_FACTOR: u32 = 8;
 /// How long a task that was asked to stop may take for that.
 const STOPS_WITHIN: Duration = Duration::from_secs(20);
 /// How often a task that takes long is asked what it says, at most.
@@ -126,6 +133,11 @@ pub fn is_success(exit: &str) -> bool {
             .is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()))
 }
 
+/// How long a task of a kind may be silent, where others may be so for `stall`.
+fn stall_of(kind: &str, stall: Duration) -> Duration {
+    if SILENT.contains(&kind) { stall.saturating_mul(SILENT_FACTOR) } else { stall }
+}
+
 impl Client {
     /// Asks how a task stands. May be dropped.
     ///
@@ -138,22 +150,23 @@ impl Client {
     /// Waits until a task is over, and tells its exit status. May be dropped: the task goes on.
     ///
     /// A target that does not answer for a while (a restart of its proxy) is asked again. However long a task takes, it is
-    /// given up only when its log stands still; it is stopped then, so that it neither holds its locks nor comes to its end
-    /// later, when nobody counts on it any more.
+    /// given up only when its log stands still, for [`STALL`] or several times as long where it has nothing to say; it is
+    /// stopped then, so that it neither holds its locks nor comes to its end later, when nobody counts on it any more.
     ///
     /// # Errors
     /// When the target can't be asked any more, or the task makes no progress.
     pub async fn await_task(&self, upid: &Upid) -> Result<String, ApiError> {
         let pace = Pace::start();
+        let stall = stall_of(&upid.kind, self.stall());
         let mut silent_since: Option<Instant> = None;
         let (mut asked, mut moved, mut said) = (Instant::now(), Instant::now(), None);
         loop {
-            if asked.elapsed() >= LISTEN_EVERY.min(self.stall() / 4) {
+            if asked.elapsed() >= LISTEN_EVERY.min(stall / 4) {
                 asked = Instant::now();
                 let now = self.task_log_end(upid).await;
                 if now != said {
                     (moved, said) = (Instant::now(), now);
-                } else if moved.elapsed() >= self.stall() {
+                } else if moved.elapsed() >= stall {
                     let last = said.map_or_else(|| "nothing".to_owned(), |(_, line)| format!("`{line}`"));
                     let silent = moved.elapsed().as_secs();
                     let stopped = self.stop_and_see(upid).await;
@@ -314,6 +327,14 @@ mod tests {
         for exit in ["", "ok", "WARNINGS: ", "WARNINGS: x", "unexpected status", "received interrupt", "OK?"]
         {
             assert!(!is_success(exit), "{exit}");
+        }
+    }
+
+    #[test]
+    fn what_has_nothing_to_say_may_be_silent_for_longer() {
+        for (kind, hours) in [("qmclone", 1), ("qmcreate", 1), ("imgcopy", 8), ("download", 8)] {
+            let hour = Duration::from_secs(3600);
+            assert_eq!(stall_of(kind, hour), hour * hours, "{kind}");
         }
     }
 

@@ -194,6 +194,20 @@ async fn what_a_task_warns_of_is_told_and_no_failure() {
 }
 
 #[tokio::test]
+async fn a_task_that_takes_long_and_says_something_now_and_then_is_not_given_up() {
+    let bench = bench().await;
+    let (stall, every, lines) = (Duration::from_secs(4), Duration::from_millis(500), 12);
+    let pve = bench.pve.stalling_after(stall);
+    bench.lab.faults().on("POST", "/nodes/*/qemu/*/clone").call(1).then(Fault::TaskTalk { lines, every });
+    let at = pve.propose_id(&spec(), &[]).await.expect("an id");
+    let began = std::time::Instant::now();
+    let task = pve.submit_create(&spec(), &at, &mark(1)).await.expect("submitted");
+    pve.wait(&task).await.expect("it went on all the time");
+    assert!(began.elapsed() > stall, "longer than a silent one may take");
+    bench.lab.stop().await;
+}
+
+#[tokio::test]
 async fn a_task_is_given_up_when_it_says_nothing_new_and_not_before() {
     let bench = bench().await;
     let stall = Duration::from_secs(2);
