@@ -485,6 +485,12 @@ impl Profile {
         self.vm.origins.get(setting).map_or(setting, String::as_str)
     }
 
+    /// The settings below `[boot]` whose names end so, in no order.
+    pub fn boot_settings<'a>(&'a self, ending: &'a str) -> impl Iterator<Item = &'a str> {
+        let names = self.places.keys().map(String::as_str);
+        names.filter(move |name| name.starts_with("boot.") && name.ends_with(ending))
+    }
+
     /// Where a setting stands, or the nearest table around it.
     #[must_use]
     pub fn place(&self, setting: &str) -> Option<&Place> {

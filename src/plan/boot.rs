@@ -2,9 +2,12 @@
 
 use std::time::Duration;
 
+use forge_machine::Capabilities;
+
 use super::late::LateName;
 use super::{BootStep, Outcome, Sight, Wanted};
-use crate::config::profile::{self, BootStep as ConfigStep};
+use crate::config::Finding;
+use crate::config::profile::{self, BootStep as ConfigStep, Profile};
 use crate::config::template::{PlanName, Template};
 
 /// The steps for a firmware and a way to deliver the seed. Of each sort one of a step's words must fit.
@@ -34,6 +37,18 @@ pub(crate) fn taken(steps: &[ConfigStep], firmware: &str, delivery: &str) -> Vec
 /// The plan's steps, with what planning knows filled in.
 pub(super) fn steps(steps: &[ConfigStep], known: &impl Fn(PlanName) -> String) -> Vec<BootStep> {
     steps.iter().map(|step| one(step, known)).collect()
+}
+
+/// What of the steps can't come true with this backend.
+pub(super) fn findings(profile: &Profile, capabilities: &Capabilities) -> Vec<Finding> {
+    if capabilities.serial {
+        return Vec::new();
+    }
+    let message =
+        format!("{} keeps no record of the serial port, so this would never be seen", capabilities.name);
+    let waits = profile.boot_settings(".wait-for.serial");
+    let help = "wait for what is on the screen: wait-for = \"login:\"";
+    waits.map(|setting| super::make::located(profile, setting, message.as_str()).help(help)).collect()
 }
 
 fn one(step: &ConfigStep, known: &impl Fn(PlanName) -> String) -> BootStep {

@@ -174,8 +174,10 @@ pub fn make(profile: &Profile, input: &Input<'_>) -> (Option<Plan>, Vec<Finding>
         PlanName::BuildNumber => input.moment.build_number.clone(),
         PlanName::ChainId => chain_id.to_string(),
     };
+    findings.extend(super::boot::findings(profile, input.capabilities));
     let mut machine = machine(profile, input, source, &mut findings);
     let seed = seed(profile, input, &machine, source, &mut findings);
+    machine.seed_disc = seed.delivery == super::Delivery::Disc;
     let starts_kernel = starts_kernel(profile, input.capabilities, seed.delivery);
     if !starts_kernel {
         machine.kernel = None;

@@ -87,9 +87,7 @@ impl Wire {
 impl Drop for Wire {
     fn drop(&mut self) {
         self.task.abort();
-        let mut record = lock(&self.record);
-        record.end_line();
-        record.closed = true;
+        lock(&self.record).close();
     }
 }
 
@@ -127,10 +125,15 @@ impl Record {
         }
     }
 
-    fn end_line(&mut self) {
-        if self.pending.is_empty() && self.closed {
-            return;
+    /// Nothing comes any more. A port that said nothing leaves no file.
+    fn close(&mut self) {
+        if !self.pending.is_empty() {
+            self.end_line();
         }
+        self.closed = true;
+    }
+
+    fn end_line(&mut self) {
         let line = String::from_utf8_lossy(&std::mem::take(&mut self.pending)).into_owned();
         let line = format!("{}\n", self.redactor.text(&line));
         self.write(&line);
@@ -172,20 +175,35 @@ fn lock(record: &Mutex<Record>) -> MutexGuard<'_, Record> {
 mod tests {
     use super::*;
 
-    #[test]
-    fn lines_are_kept_masked_and_a_prompt_without_an_end_is_heard() {
-        let folder = tempfile::tempdir().unwrap();
-        let redactor = Redactor::default();
-        redactor.add("correct-horse");
-        let path = folder.path().join(FILE);
-        let mut record = Record {
-            path: path.clone(),
-            redactor,
+    fn record(folder: &std::path::Path) -> Record {
+        Record {
+            path: folder.join(FILE),
+            redactor: Redactor::default(),
             file: None,
             closed: false,
             pending: Vec::new(),
             text: String::new(),
-        };
+        }
+    }
+
+    #[test]
+    fn a_port_that_said_nothing_leaves_no_file_and_a_last_line_without_an_end_is_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        record(folder.path()).close();
+        assert!(!folder.path().join(FILE).exists());
+        let mut other = record(folder.path());
+        other.take(b"booted\nlogin: ");
+        other.close();
+        other.close();
+        other.take(b"too late\n");
+        assert_eq!(std::fs::read_to_string(folder.path().join(FILE)).unwrap(), "booted\nlogin: \n");
+    }
+
+    #[test]
+    fn lines_are_kept_masked_and_a_prompt_without_an_end_is_heard() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, mut record) = (folder.path().join(FILE), record(folder.path()));
+        record.redactor.add("correct-horse");
         record.take(b"Linux\r\npassword correct-");
         assert!(record.lines().any(|line| line.starts_with("password")));
         record.take(b"horse\nlogin: ");

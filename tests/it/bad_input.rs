@@ -337,6 +337,20 @@ error: token forge@pve!build lacks Datastore.AllocateSpace on /storage/local (ne
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_can_never_be_seen_on_proxmox_is_not_waited_for() -> anyhow::Result<()> {
+    let site = LabSite::in_name_only().await?;
+    let steps = "\n[boot]\nboot-wait = \"1s\"\nsteps = [\n  { wait-for = \"login:\" },\n  \
+                 { wait-for = { serial = 'login:$' } },\n]\n";
+    site.write("tiny.toml", &format!("{PROFILE}{steps}"));
+    let told = refused(&site, &build(&site).await, 3);
+    assert!(told.contains("Proxmox VE keeps no record of the serial port"), "{told}");
+    assert!(told.contains("`boot.steps[1].wait-for.serial`"), "{told}");
+    assert!(told.starts_with("error: tiny.toml:"), "{told}");
+    site.close().await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_variable_without_a_value_is_told_with_how_to_give_it_one() -> anyhow::Result<()> {
     let site = LabSite::in_name_only().await?;
     site.write(

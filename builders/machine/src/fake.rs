@@ -263,6 +263,7 @@ impl Hypervisor for FakeHypervisor {
             cloud_init_drive: false,
             smbios_serial: true,
             seed_disc: false,
+            serial: false,
             templates: true,
             files: false,
             host_address: Some(IpAddr::V4(Ipv4Addr::LOCALHOST)),

@@ -50,6 +50,8 @@ pub struct Capabilities {
     pub smbios_serial: bool,
     /// It can give the guest a disc with the seed.
     pub seed_disc: bool,
+    /// It records what the guest writes to its first serial port.
+    pub serial: bool,
     /// Its result is a template on the target.
     pub templates: bool,
     /// Its result is files on this machine.

@@ -213,6 +213,7 @@ impl Hypervisor for ProxmoxHypervisor {
             cloud_init_drive: true,
             smbios_serial: true,
             seed_disc: false,
+            serial: false,
             templates: true,
             files: false,
             host_address: None,

@@ -275,6 +275,7 @@ impl Hypervisor for QemuHypervisor {
             cloud_init_drive: false,
             smbios_serial: true,
             seed_disc: true,
+            serial: true,
             templates: false,
             files: true,
             host_address: Some(IpAddr::V4(HOST_ADDRESS)),
