@@ -1,8 +1,6 @@
 //! Disks of images that were not here when the build was planned.
 
-use forge_machine::{
-    DiskSpec, Hypervisor as _, Machine as _, MachineSpec, PortError, SourceSpec, TaskHandle, VmRef,
-};
+use forge_machine::{DiskSpec, Hypervisor as _, MachineSpec, PortError, SourceSpec, TaskHandle, VmRef};
 
 use crate::hypervisor::tests::{Rig, rig};
 
