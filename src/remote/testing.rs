@@ -59,6 +59,10 @@ impl Guest for LocalGuest {
         None
     }
 
+    fn host_public_key(&self) -> Option<String> {
+        None
+    }
+
     async fn exec(&self, command: &Command, output: &mut dyn OutputSink) -> Result<ExecOutcome, GuestError> {
         let line = super::exec::line(command);
         let mut child = if self.as_nobody {

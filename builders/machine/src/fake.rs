@@ -444,6 +444,10 @@ impl Hypervisor for FakeHypervisor {
         }
     }
 
+    fn warnings(&self, _task: &TaskHandle) -> Vec<String> {
+        Vec::new()
+    }
+
     async fn stop_task(&self, task: &TaskHandle) -> Result<(), PortError> {
         {
             let mut state = self.world.state();
@@ -454,6 +458,10 @@ impl Hypervisor for FakeHypervisor {
         }
         self.world.changed.send_replace(());
         Ok(())
+    }
+
+    async fn admission(&self, _spec: &MachineSpec, _at: Option<&VmRef>) -> Result<Option<String>, PortError> {
+        Ok(None)
     }
 
     fn machine(&self, at: &VmRef) -> Arc<dyn Machine> {

@@ -137,9 +137,7 @@ pub trait Guest: std::fmt::Debug + Send + Sync {
     fn host_key(&self) -> Option<String>;
 
     /// The host key itself as OpenSSH writes it (`ssh-ed25519 AAAA…`), for programs that keep a list of known hosts.
-    fn host_public_key(&self) -> Option<String> {
-        None
-    }
+    fn host_public_key(&self) -> Option<String>;
 
     /// Runs a command, handing its output over as it comes.
     ///

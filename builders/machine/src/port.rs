@@ -267,10 +267,7 @@ pub trait Hypervisor: std::fmt::Debug + Send + Sync {
 
     /// What the target warned of in work that was waited for and succeeded, in its own words; each is told once. Asks
     /// nobody.
-    fn warnings(&self, task: &TaskHandle) -> Vec<String> {
-        let _none = task;
-        Vec::new()
-    }
+    fn warnings(&self, task: &TaskHandle) -> Vec<String>;
 
     /// Asks the target to stop submitted work. Finished or unknown work is no error. Effect.
     ///
@@ -283,10 +280,7 @@ pub trait Hypervisor: std::fmt::Debug + Send + Sync {
     ///
     /// # Errors
     /// When the target can't be asked.
-    async fn admission(&self, spec: &MachineSpec, at: Option<&VmRef>) -> Result<Option<String>, PortError> {
-        let _nobody_else_is_there = (spec, at);
-        Ok(None)
-    }
+    async fn admission(&self, spec: &MachineSpec, at: Option<&VmRef>) -> Result<Option<String>, PortError>;
 
     /// A handle on the VM at an id. Asks nobody.
     fn machine(&self, at: &VmRef) -> Arc<dyn Machine>;
@@ -308,10 +302,7 @@ pub trait Hypervisor: std::fmt::Debug + Send + Sync {
     ///
     /// # Errors
     /// When the target can't be asked.
-    async fn templates(&self, tag: Option<&str>) -> Result<Vec<TemplateFacts>, PortError> {
-        let _none_to_choose_from = tag;
-        Ok(Vec::new())
-    }
+    async fn templates(&self, tag: Option<&str>) -> Result<Vec<TemplateFacts>, PortError>;
 }
 
 /// One VM on a target.
@@ -359,10 +350,7 @@ pub trait Machine: std::fmt::Debug + Send + Sync {
     ///
     /// # Errors
     /// When the record can't be read.
-    async fn serial(&self, from: u64) -> Result<Vec<u8>, PortError> {
-        let _nobody_records_it = from;
-        Ok(Vec::new())
-    }
+    async fn serial(&self, from: u64) -> Result<Vec<u8>, PortError>;
 
     /// Presses key chords one after another without the display: the fallback for typing. May be dropped between
     /// two chords.
@@ -391,10 +379,7 @@ pub trait Machine: std::fmt::Debug + Send + Sync {
     ///
     /// # Errors
     /// The target's refusal.
-    async fn eject(&self, spec: &MachineSpec) -> Result<(), PortError> {
-        let _starts_once = spec;
-        Ok(())
-    }
+    async fn eject(&self, spec: &MachineSpec) -> Result<(), PortError>;
 
     /// Takes the build's traces off the stopped VM: seed attachments, cloud-init user and keys. Effect,
     /// idempotent. The VM's identity (SMBIOS UUID) stays.
@@ -423,19 +408,13 @@ pub trait Machine: std::fmt::Debug + Send + Sync {
     ///
     /// # Errors
     /// The target's refusal; the artefact is there all the same.
-    async fn publish(&self, finish: &Finish) -> Result<(), PortError> {
-        let _files_have_their_names = finish;
-        Ok(())
-    }
+    async fn publish(&self, finish: &Finish) -> Result<(), PortError>;
 
     /// Takes a tag off a template, and changes nothing else of it. Effect, idempotent.
     ///
     /// # Errors
     /// The target's refusal.
-    async fn untag(&self, tag: &str) -> Result<(), PortError> {
-        let _files_have_none = tag;
-        Ok(())
-    }
+    async fn untag(&self, tag: &str) -> Result<(), PortError>;
 
     /// Tells what was made, after the finalize task is over. Read only.
     ///

@@ -264,6 +264,11 @@ impl Machine for ProxmoxMachine {
         Ok(Display { stream: Box::new(opened.stream), password: Some(opened.password) })
     }
 
+    async fn serial(&self, _from: u64) -> Result<Vec<u8>, PortError> {
+        // Proxmox hands the port out as a terminal, and keeps nothing of it: `Capabilities::serial` says so.
+        Ok(Vec::new())
+    }
+
     async fn press(&self, chords: &[KeyChord]) -> Result<(), PortError> {
         let path = self.path(&["sendkey"]);
         for chord in chords {

@@ -15,7 +15,7 @@ use forge_machine::facts::SourceDisk;
 use forge_machine::{
     Artefact, BuildState, Capabilities, Facts, FactsQuery, Fetch, Finding, Hypervisor, Location, Machine,
     MachineSpec, Medium, Nonce, Orphan, Ownership, PortError, Power, SourceFacts, SourceSelector, Standing,
-    TaskHandle, VmRef,
+    TaskHandle, TemplateFacts, VmRef,
 };
 use tokio::process::Command;
 use tokio::sync::{OnceCell, watch};
@@ -401,11 +401,26 @@ impl Hypervisor for QemuHypervisor {
         }
     }
 
+    fn warnings(&self, _task: &TaskHandle) -> Vec<String> {
+        // Work here fails or succeeds.
+        Vec::new()
+    }
+
     async fn stop_task(&self, task: &TaskHandle) -> Result<(), PortError> {
         if !task.is_finished() {
             self.shared.stop_job(&VmRef::new(&task.id, &task.node)).await;
         }
         Ok(())
+    }
+
+    async fn admission(&self, _spec: &MachineSpec, _at: Option<&VmRef>) -> Result<Option<String>, PortError> {
+        // Builds of this machine do not wait for each other.
+        Ok(None)
+    }
+
+    async fn templates(&self, _tag: Option<&str>) -> Result<Vec<TemplateFacts>, PortError> {
+        // What is made here is files.
+        Ok(Vec::new())
     }
 
     fn machine(&self, at: &VmRef) -> Arc<dyn Machine> {

@@ -403,6 +403,11 @@ impl Machine for QemuMachine {
         })
     }
 
+    async fn eject(&self, _spec: &MachineSpec) -> Result<(), PortError> {
+        // The disks come before the media in the boot order: what was installed starts without anything being taken out.
+        Ok(())
+    }
+
     async fn detach(&self, _spec: &MachineSpec) -> Result<(), PortError> {
         let dir = self.stopped_directory("detaching the seed")?;
         match dir.settings()? {
@@ -438,6 +443,16 @@ impl Machine for QemuMachine {
             Job { lock: "finalize", what: "finalizing", abort: work.abort_handle(), done },
         );
         Ok(TaskHandle { id: self.at.id.clone(), node: self.at.node.clone() })
+    }
+
+    async fn publish(&self, _finish: &Finish) -> Result<(), PortError> {
+        // The files have had their names since they were made.
+        Ok(())
+    }
+
+    async fn untag(&self, _tag: &str) -> Result<(), PortError> {
+        // Files have no tags.
+        Ok(())
     }
 
     async fn artefact(&self, finish: &Finish) -> Result<Artefact, PortError> {

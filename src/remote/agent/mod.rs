@@ -326,6 +326,10 @@ impl Guest for AgentGuest {
         None
     }
 
+    fn host_public_key(&self) -> Option<String> {
+        None
+    }
+
     async fn exec(&self, command: &Command, output: &mut dyn OutputSink) -> Result<ExecOutcome, GuestError> {
         crate::remote::exec::in_time(command, self.run(command, output)).await
     }

@@ -15,6 +15,10 @@ impl Guest for Named {
     fn host_key(&self) -> Option<String> {
         None
     }
+
+    fn host_public_key(&self) -> Option<String> {
+        None
+    }
     async fn exec(&self, _: &Command, _: &mut dyn OutputSink) -> Result<ExecOutcome, GuestError> {
         Ok(ExecOutcome::Exited(0))
     }

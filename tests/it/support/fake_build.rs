@@ -70,6 +70,10 @@ impl Guest for FakeGuest {
     fn host_key(&self) -> Option<String> {
         Some("SHA256:fake".into())
     }
+
+    fn host_public_key(&self) -> Option<String> {
+        None
+    }
     async fn exec(
         &self,
         _command: &Command,

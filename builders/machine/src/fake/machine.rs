@@ -76,6 +76,10 @@ impl Machine for FakeMachine {
         Err(PortError::Unsupported { backend: "fake", what: "show a screen".into() })
     }
 
+    async fn serial(&self, _from: u64) -> Result<Vec<u8>, PortError> {
+        Ok(Vec::new())
+    }
+
     async fn press(&self, _chords: &[KeyChord]) -> Result<(), PortError> {
         Err(PortError::Unsupported { backend: "fake", what: "press keys".into() })
     }
@@ -97,6 +101,10 @@ impl Machine for FakeMachine {
         let was = self.world.state().vms.get(&self.at).map(|vm| vm.power).ok_or_else(|| missing(&self.at))?;
         self.power_off().await?;
         Ok(if was == Power::Stopped { StopRung::AlreadyStopped } else { StopRung::Shutdown })
+    }
+
+    async fn eject(&self, _spec: &MachineSpec) -> Result<(), PortError> {
+        Ok(())
     }
 
     async fn detach(&self, _spec: &MachineSpec) -> Result<(), PortError> {
