@@ -29,6 +29,8 @@ pub struct BuildUser {
     pub name: String,
     /// Its one authorized key, in OpenSSH's form.
     pub authorized_key: String,
+    /// The hash of its password; without one nobody logs in by a password.
+    pub password_hash: Option<String>,
     /// Further groups.
     pub groups: Vec<String>,
     /// Its line for sudo, without the name; `None` gives no right.
@@ -44,6 +46,7 @@ impl BuildUser {
         Self {
             name: name.to_owned(),
             authorized_key: authorized_key.trim().to_owned(),
+            password_hash: None,
             groups: Vec::new(),
             sudo: Some("ALL=(ALL) NOPASSWD:ALL".into()),
             shell: "/bin/sh".into(),
@@ -56,8 +59,11 @@ impl BuildUser {
             "name": self.name,
             "gecos": "forge build",
             "shell": self.shell,
-            "lock_passwd": true,
+            "lock_passwd": self.password_hash.is_none(),
         });
+        if let Some(hash) = &self.password_hash {
+            set(&mut user, "passwd", json!(hash));
+        }
         if !self.groups.is_empty() {
             set(&mut user, "groups", json!(self.groups));
         }

@@ -421,6 +421,11 @@ pub enum ProvisionerKind {
         /// The profile's folder.
         dir: PathBuf,
     },
+    /// Ansible, in the guest.
+    AnsibleLocal {
+        /// What is run; it becomes root by the provisioner's own `become`.
+        work: AnsibleWork,
+    },
     /// Files to or from the guest.
     File {
         /// Which way.

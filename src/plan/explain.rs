@@ -69,7 +69,8 @@ pub fn explain(plan: &Plan) -> String {
     for (index, step) in plan.provision.iter().enumerate() {
         row(if index == 0 { "provision" } else { "" }, format!("{}. {}", index + 1, step.in_words()));
     }
-    row("seal", plan.seal.join(", "));
+    let dry = if plan.seal_dry_run { "nothing; told is what would be done by " } else { "" };
+    row("seal", format!("{dry}{}", plan.seal.join(", ")));
     match &plan.finish {
         _ if plan.purpose == Purpose::Test => row("makes", "nothing: the clone is removed".into()),
         Finish::Template { name, tags, .. } => {

@@ -8,6 +8,7 @@ use forge_machine::{
     SourceSelector, SourceSpec,
 };
 
+use super::Delivery;
 use super::hardware::{hardware, without_effect};
 use super::seeding::{seed, starts_kernel};
 use super::steps::step;
@@ -88,7 +89,7 @@ pub fn query(profile: &Profile, target: &Target) -> Result<FactsQuery, Finding> 
         placed: Vec::new(),
         pool,
         tags: tags(profile),
-        needs_console: !profile.boot.is_empty(),
+        needs_console: !profile.boot.is_empty() || profile.access.via.contains(&Via::Serial),
         needs_agent: profile.access.via.contains(&Via::Agent),
     })
 }
@@ -232,6 +233,7 @@ pub fn make(profile: &Profile, input: &Input<'_>) -> (Option<Plan>, Vec<Finding>
             .map(step)
             .collect(),
         seal: crate::seal::enabled(&profile.seal),
+        seal_dry_run: profile.seal.get("dry-run") == Some(&true),
         finish,
         deadlines: Deadlines {
             boot: profile.deadlines.boot,
@@ -253,6 +255,19 @@ fn ways(profile: &Profile, plan: &Plan) -> Vec<Finding> {
     if via.contains(&Via::Agent) && profile.vm.agent == Some(false) {
         let message = "the guest agent can't be the way to the guest when its device is switched off";
         findings.push(located(profile, "access.via", message).help("leave `vm.agent` out, or `agent` here"));
+    }
+    if via.contains(&Via::Serial) && plan.access.ssh.credentials.password.is_none() {
+        let why = match (plan.access.create, plan.seed.delivery, &plan.seed.answers) {
+            (false, ..) => Some("the user is the source's"),
+            (true, Delivery::None, _) => Some("nothing carries a seed to the guest"),
+            (true, _, Some(_)) => Some("an installer makes the user"),
+            _ => None,
+        };
+        if let Some(why) = why {
+            let message = format!("the serial console asks for a password, and {why}: forge knows none");
+            let finding = located(profile, "access.via", message);
+            findings.push(finding.help("name it: access.password = { env = \"…\" }, or leave `serial` out"));
+        }
     }
     let ansible =
         |step: &&Step| matches!(&step.action, Action::Local(LocalStep { what: LocalWork::Ansible(_), .. }));
@@ -328,6 +343,7 @@ fn machine(
         disks: if proxmox.is_some() { new_disks(vm, &source_spec, is_new) } else { vm.disks.clone() },
         networks,
         agent: vm.agent,
+        terminal: profile.access.via.contains(&Via::Serial),
         cloud_init: cloud_init_drive(profile, input, source, findings),
         seed_disc: false,
         extra: if proxmox.is_some() { keys(profile, is_new) } else { vm.qemu.clone() },

@@ -304,6 +304,15 @@ pub struct AccessPlan {
     pub ssh: SshPlan,
 }
 
+impl AccessPlan {
+    /// Whether the user gets a password for the serial console: one that is made for the build, where it makes the user
+    /// and no other is named.
+    #[must_use]
+    pub fn makes_console_password(&self) -> bool {
+        self.via.contains(&Via::Serial) && self.create && self.ssh.credentials.password.is_none()
+    }
+}
+
 /// How long things may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -403,6 +412,9 @@ pub struct Plan {
     pub provision: Vec<Step>,
     /// The seal operations that are switched on, by name, in their order.
     pub seal: Vec<String>,
+    /// Whether it is only told what they would change.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub seal_dry_run: bool,
     /// What the VM becomes.
     pub finish: Finish,
     /// How long things may take.

@@ -30,6 +30,11 @@ pub(super) fn step(provisioner: &profile::Provisioner) -> Step {
             let become_root = provisioner.r#become != Become::No;
             local(LocalWork::Ansible(AnsibleWork { become_root, ..work.clone() }), dir)
         }
+        ProvisionerKind::AnsibleLocal { work } => Action::AnsibleLocal {
+            work: AnsibleWork { become_root: provisioner.r#become != Become::No, ..work.clone() },
+            // Ansible itself becomes root.
+            script: ShellStep { become_root: Become::No, ..shell(provisioner) },
+        },
         ProvisionerKind::File { direction, local, remote, content, mode } => Action::File(FileStep {
             direction: *direction,
             local: local.clone(),

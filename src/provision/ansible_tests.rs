@@ -6,6 +6,7 @@ use std::process::Command;
 
 use super::*;
 use crate::remote::sshd_tests::{KEYS_ONLY, Site, key_file, works};
+use crate::remote::testing::LocalGuest;
 
 #[derive(Default)]
 struct Lines(Vec<String>);
@@ -85,6 +86,7 @@ async fn ansible_runs_roles_tags_and_a_vault_in_the_guest_and_finds_nothing_to_c
         roles_path: None,
         collections_path: None,
         vault_password_file: Some(site.path("vault-password")),
+        playbook_dir: None,
         become_root: false,
     };
     let (result, said) = go(guest.as_ref(), &site.path("user"), work.clone()).await;
@@ -108,6 +110,54 @@ async fn ansible_runs_roles_tags_and_a_vault_in_the_guest_and_finds_nothing_to_c
     let (result, said) = go(&stranger, &site.path("user"), work).await;
     assert!(result.unwrap_err().to_string().contains("exited with status 4"), "{said}");
     assert!(said.contains("UNREACHABLE") && said.contains("Host key verification failed"), "{said}");
+}
+
+#[tokio::test]
+async fn ansible_runs_in_the_guest_itself_and_leaves_nothing_there_but_its_work() {
+    let Some(site) = Site::new() else { return };
+    if Command::new("ansible-playbook").arg("--version").output().is_err() {
+        eprintln!("skipped: ansible-playbook is not there");
+        return;
+    }
+    playbook(&site);
+    let guest = LocalGuest::default();
+    let work = AnsibleWork {
+        playbook: site.path("book/site.yml"),
+        host_alias: "here".into(),
+        groups: vec!["web".into()],
+        extra_arguments: vec!["--tags".into(), "app".into()],
+        galaxy_file: None,
+        roles_path: Some(site.path("book/roles")),
+        collections_path: None,
+        vault_password_file: Some(site.path("vault-password")),
+        playbook_dir: None,
+        become_root: false,
+    };
+    let env = BTreeMap::from([("FORGE_PROFILE".to_owned(), "debian-12".to_owned())]);
+    let go = async |work: AnsibleWork| {
+        let action =
+            Action::AnsibleLocal { work, script: ShellStep::inline("ansible", Vec::<String>::new()) };
+        let around = Around { guest: &guest, env: &env, key_file: None, interactive: false };
+        let mut lines = Lines::default();
+        let result = perform(&around, &Step::new("ansible", action), &mut lines).await;
+        (result, lines.0.join("\n"))
+    };
+    // The playbook alone lacks the vault beside it, and says so.
+    let (result, said) = go(work.clone()).await;
+    assert!(result.is_err() && said.contains("vault.yml"), "{said}");
+    let whole = AnsibleWork { playbook_dir: Some(site.path("book")), ..work };
+    let (result, said) = go(whole.clone()).await;
+    result.unwrap_or_else(|error| panic!("{error}\n{said}"));
+    assert_eq!(std::fs::read_to_string(site.path("guest/app")).unwrap(), "debian-12 as here");
+    assert!(!site.path("guest/word").exists() && said.contains("changed=1"), "{said}");
+    let all = AnsibleWork { extra_arguments: Vec::new(), ..whole };
+    let (result, said) = go(all.clone()).await;
+    result.unwrap_or_else(|error| panic!("{error}\n{said}"));
+    assert_eq!(std::fs::read_to_string(site.path("guest/word")).unwrap(), "from the vault");
+    let (result, said) = go(all).await;
+    result.unwrap();
+    assert!(said.contains("ok=2") && said.contains("changed=0"), "{said}");
+    assert_eq!(guest.left(), Vec::<String>::new(), "the files are gone again");
 }
 
 /// A guest in whose place another machine answers.

@@ -78,25 +78,31 @@ pub(super) async fn carry(
         Direction::Upload => format!("the {verb} of {near} {arrow} {} failed", step.remote),
         Direction::Download => format!("the {verb} {arrow} {} to {near} failed", step.remote),
     };
-    let room = match run(guest, MAKE_ROOM, Vec::new(), &mut Vec::new()).await {
-        Ok(text) => String::from_utf8_lossy(&text).trim().to_owned(),
+    let room = match make_room(guest).await {
+        Ok(room) => room,
         Err(why) => return Err(ProvisionError::Transfer { what, why }),
     };
-    if !room.contains("/forge-") {
-        return Err(ProvisionError::Transfer {
-            what,
-            why: format!("no temporary folder in the guest: {room}"),
-        });
-    }
     let part = format!("{room}/part");
     let result = match step.direction {
         Direction::Upload => upload(guest, step, &part, observer).await,
         Direction::Download => download(guest, step, &part, observer).await,
     };
-    if let Err(error) = run(guest, &format!("rm -rf {}", sh(&room)), Vec::new(), &mut Vec::new()).await {
+    remove_room(guest, &room).await;
+    result.map_err(|why| ProvisionError::Transfer { what, why })
+}
+
+/// Makes a private temporary folder in the guest.
+pub(super) async fn make_room(guest: &dyn Guest) -> Result<String, String> {
+    let text = run(guest, MAKE_ROOM, Vec::new(), &mut Vec::new()).await?;
+    let room = String::from_utf8_lossy(&text).trim().to_owned();
+    if room.contains("/forge-") { Ok(room) } else { Err(format!("no temporary folder in the guest: {room}")) }
+}
+
+/// Removes such a folder.
+pub(super) async fn remove_room(guest: &dyn Guest, room: &str) {
+    if let Err(error) = run(guest, &format!("rm -rf {}", sh(room)), Vec::new(), &mut Vec::new()).await {
         tracing::debug!(%error, "the temporary folder is left behind");
     }
-    result.map_err(|why| ProvisionError::Transfer { what, why })
 }
 
 /// Runs a command; its standard output, or why it failed.

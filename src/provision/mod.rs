@@ -5,6 +5,7 @@
 //! must be back, as the same guest, before the step ends.
 
 mod ansible;
+mod ansible_local;
 #[cfg(test)]
 mod ansible_tests;
 pub mod file;

@@ -7,8 +7,8 @@ use std::time::Instant;
 use forge_machine::Guest;
 
 use super::{
-    Action, OutputObserver, ProvisionError, ShellSource, ShellStep, Step, StepOutcome, file, local, reboot,
-    run_patiently, shown, waiting,
+    Action, OutputObserver, ProvisionError, ShellSource, ShellStep, Step, StepOutcome, ansible_local, file,
+    local, reboot, run_patiently, shown, waiting,
 };
 use crate::remote::Become;
 
@@ -63,6 +63,9 @@ async fn once(
     match &step.action {
         Action::Shell(shell) => run_patiently(around.guest, shell, around.env, observer).await,
         Action::Local(work) => local::run(around, &step.name, work, observer).await,
+        Action::AnsibleLocal { work, script } => {
+            ansible_local::run(around.guest, work, script, around.env, observer).await
+        }
         Action::File(files) => file::carry(around.guest, files, observer).await.map(|()| done),
         Action::Reboot { become_root, limit } => {
             let script = ShellStep {
@@ -105,7 +108,9 @@ impl Action {
             Self::Shell(step) => step.become_root,
             Self::File(step) => step.become_root,
             Self::Reboot { become_root, .. } => *become_root,
-            Self::Local(_) | Self::WaitFor { .. } | Self::Breakpoint { .. } => Become::No,
+            Self::AnsibleLocal { .. } | Self::Local(_) | Self::WaitFor { .. } | Self::Breakpoint { .. } => {
+                Become::No
+            }
         }
     }
 }

@@ -57,6 +57,10 @@ impl Step {
                     format!("{}: ansible-playbook {}{rights}", self.name, work.playbook.display())
                 }
             },
+            Action::AnsibleLocal { work, .. } => {
+                let rights = if work.become_root { ", as root" } else { "" };
+                format!("{}: ansible-playbook {} in the guest{rights}", self.name, work.playbook.display())
+            }
             Action::File(step) => {
                 let (arrow, near) = match step.direction {
                     Direction::Upload => ("to", step.local.display()),
@@ -89,6 +93,14 @@ pub enum Action {
     Shell(ShellStep),
     /// Runs something on this machine.
     Local(LocalStep),
+    /// Runs Ansible in the guest itself.
+    #[serde(rename_all = "kebab-case")]
+    AnsibleLocal {
+        /// What is run.
+        work: AnsibleWork,
+        /// What holds for it as for every script; its lines are made when the files are there.
+        script: ShellStep,
+    },
     /// Carries files to or from the guest.
     File(FileStep),
     /// Starts the guest anew.
@@ -195,7 +207,7 @@ pub enum LocalWork {
     Ansible(AnsibleWork),
 }
 
-/// A run of `ansible-playbook` on this machine.
+/// A run of `ansible-playbook`, on this machine or in the guest.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct AnsibleWork {
@@ -215,6 +227,9 @@ pub struct AnsibleWork {
     pub collections_path: Option<PathBuf>,
     /// The file with the vault's password, or a program that prints it.
     pub vault_password_file: Option<PathBuf>,
+    /// The folder that goes to the guest with the playbook in it, where Ansible runs there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub playbook_dir: Option<PathBuf>,
     /// Whether everything is done as root.
     pub become_root: bool,
 }

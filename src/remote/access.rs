@@ -3,6 +3,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use russh::keys::{Certificate, PrivateKey, decode_secret_key};
 use serde::{Deserialize, Serialize};
@@ -123,6 +124,9 @@ pub struct SshPlan {
     /// Whether algorithms are allowed that only old servers need (SHA-1, CBC).
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub old_algorithms: bool,
+    /// How often a silent connection is checked; four checks without an answer end it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub keep_alive: Option<Duration>,
     /// Machines to go through, the nearest first.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub bastions: Vec<BastionPlan>,
@@ -148,6 +152,8 @@ pub struct SshAccess {
     pub without_build_key: bool,
     /// Whether old algorithms are allowed.
     pub old_algorithms: bool,
+    /// How often a silent connection is checked, when not as usual.
+    pub keep_alive: Option<Duration>,
     /// The guest's address, when it is not to be asked for.
     pub host: Option<String>,
     /// The guest's port, when it is not the one that the target tells.
@@ -156,6 +162,17 @@ pub struct SshAccess {
     pub host_key: Option<String>,
     /// The way there.
     pub route: Arc<Route>,
+}
+
+impl SshAccess {
+    /// The password, where one is named.
+    #[must_use]
+    pub fn password(&self) -> Option<String> {
+        self.methods.iter().find_map(|method| match method {
+            Method::Password(password) => Some(password.expose().to_owned()),
+            _ => None,
+        })
+    }
 }
 
 /// A credential could not be read.
@@ -325,6 +342,7 @@ impl SshAccess {
             without_build_key: !create && !methods.is_empty(),
             methods,
             old_algorithms: plan.old_algorithms,
+            keep_alive: plan.keep_alive,
             host: plan.host.clone(),
             port: plan.port,
             host_key: plan.host_key.clone(),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use russh::keys::ssh_key::LineEnding;
 use russh::keys::{Algorithm, PrivateKey};
+use sha2::{Digest as _, Sha256};
 use thiserror::Error;
 
 /// The comment of every build key: by it the seal stage finds the key's lines in `authorized_keys` files.
@@ -68,6 +69,14 @@ impl BuildKey {
         &self.pem
     }
 
+    /// The password by which the build logs in to the serial console, when it makes the user itself: it follows from the
+    /// private key, so that whoever goes on with a build knows it too. A secret; letters and digits.
+    #[must_use]
+    pub fn console_password(&self) -> String {
+        let digest = Sha256::new().chain_update("forge console\0").chain_update(&self.pem).finalize();
+        digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+    }
+
     pub(super) fn private(&self) -> Arc<PrivateKey> {
         self.private.clone()
     }
@@ -90,6 +99,8 @@ mod tests {
         assert!(key.public_openssh().ends_with(" forge-build"));
         let again = BuildKey::from_openssh(key.private_openssh()).unwrap();
         assert_eq!(again.public_openssh(), key.public_openssh());
+        assert_eq!(again.console_password(), key.console_password());
+        assert_eq!(key.console_password().len(), 32);
         let secret = key.private_openssh().lines().nth(2).unwrap();
         assert!(!format!("{key:?}").contains(secret));
         assert_ne!(BuildKey::generate().unwrap().public_openssh(), key.public_openssh());

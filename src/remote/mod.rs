@@ -19,6 +19,7 @@ pub mod quote;
 mod route;
 pub mod script;
 pub mod sentinel;
+pub mod serial;
 mod session;
 pub mod ssh;
 #[cfg(test)]
@@ -39,6 +40,7 @@ pub use lines::{LineSplitter, Tail};
 pub use probe::{Probe, probe};
 pub use route::{Hop, Proxy, ProxyKind, Route};
 pub use script::{Become, Begun, RemoteScript, ScriptEnd, ScriptOutput, ScriptRun, imitate, run_script};
+pub use serial::{ConsoleLogin, MachinePort, SerialChannel};
 pub use ssh::SshGuest;
 pub use via::Via;
 pub use wait::{AddressSource, MachineAddresses, WaitError, WaitInput, wait_for_guest};

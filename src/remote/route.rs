@@ -18,7 +18,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::credentials::{Method, Password};
-use super::session::{Credentials, Session};
+use super::session::{Credentials, KEEPALIVE, Session};
 
 /// How long the way may take to be open: proxy and all bastions together.
 const OPEN_LIMIT: Duration = Duration::from_secs(60);
@@ -144,6 +144,7 @@ impl Route {
                 user: hop.user.clone(),
                 methods: Arc::new(hop.methods.clone()),
                 old_algorithms: self.old_algorithms,
+                keep_alive: KEEPALIVE,
             };
             // The address is for messages only, and the guest's messages do not name the bastion's.
             let nowhere = SocketAddr::from(([0, 0, 0, 0], hop.port));

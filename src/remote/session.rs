@@ -15,11 +15,11 @@ use super::route::Wire;
 
 /// How long handshake and login may take together; an emulated guest needs one to three seconds.
 const LOGIN_LIMIT: Duration = Duration::from_secs(30);
-/// How often a silent connection is checked; four checks without an answer end it, so a dead guest is noticed
-/// after 75 s at most.
-const KEEPALIVE: Duration = Duration::from_secs(15);
-/// Ends a connection whose own keep-alive can't be sent any more.
-const INACTIVITY: Duration = Duration::from_secs(120);
+/// How often a silent connection is checked when nothing else is asked for; four checks without an answer end it, so a
+/// dead guest is noticed after 75 s at most.
+pub(super) const KEEPALIVE: Duration = Duration::from_secs(15);
+/// A connection whose own keep-alive can't be sent any more is ended after so many of them.
+const INACTIVE: u32 = 8;
 /// How long opening a channel may take.
 const CHANNEL_LIMIT: Duration = Duration::from_secs(20);
 
@@ -31,6 +31,8 @@ pub(super) struct Credentials {
     pub methods: Arc<Vec<Method>>,
     /// Whether algorithms are allowed that only old servers need.
     pub old_algorithms: bool,
+    /// How often a silent connection is checked.
+    pub keep_alive: Duration,
 }
 
 /// Why a login did not come about.
@@ -138,9 +140,9 @@ impl Session {
         expected: Option<&str>,
     ) -> Result<Self, LoginError> {
         let config = client::Config {
-            keepalive_interval: Some(KEEPALIVE),
+            keepalive_interval: Some(credentials.keep_alive),
             keepalive_max: 4,
-            inactivity_timeout: Some(INACTIVITY),
+            inactivity_timeout: Some(credentials.keep_alive * INACTIVE),
             nodelay: true,
             preferred: preferred(credentials.old_algorithms),
             ..client::Config::default()

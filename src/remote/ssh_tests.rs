@@ -245,3 +245,88 @@ async fn a_dropped_command_is_ended_and_leaves_the_connection_usable() {
     assert_eq!(said(&guest, "echo alive").await.1, "alive\n");
     assert_eq!(server.connections.load(Ordering::SeqCst), 1);
 }
+
+#[tokio::test]
+async fn a_connection_that_is_half_open_is_noticed_by_its_silence_and_is_no_exit_status() {
+    let server = SshServer::start(Faults { freeze_at: Some("now"), ..Faults::default() }).await;
+    let mut input = input(server.address, LIMIT);
+    // Slow enough for a busy machine, and noticed after four of them.
+    input.access.keep_alive = Some(Duration::from_secs(3));
+    let guest = wait_for_guest(input, &|_| {}).await.unwrap();
+    let began = Instant::now();
+    assert_eq!(said(&guest, "echo now; sleep 600").await.0, ExecOutcome::Disconnected);
+    assert!(began.elapsed() >= Duration::from_secs(6), "it was the silence: {:?}", began.elapsed());
+    server.change(|faults| faults.freeze_at = None);
+    assert_eq!(said(&guest, "echo again").await, (ExecOutcome::Exited(0), "again\n".into()));
+}
+
+#[tokio::test]
+async fn a_connection_that_is_reset_in_mid_command_is_no_exit_status() {
+    let faults = Faults { cut_at: Some("now"), reset: true, ..Faults::default() };
+    let server = SshServer::start(faults).await;
+    let guest = connect(&server).await;
+    assert_eq!(said(&guest, "echo now; sleep 1; exit 0").await.0, ExecOutcome::Disconnected);
+    assert_eq!(said(&guest, "echo again").await.1, "again\n");
+}
+
+#[tokio::test]
+async fn a_slow_line_costs_time_and_nothing_else() {
+    let server = SshServer::start(Faults { slow: Some(Duration::from_millis(4)), ..Faults::default() }).await;
+    let guest = connect(&server).await;
+    let mut command = Command::new("cat; exit 5");
+    command.stdin = (0..40_000_u32).map(|n| (n % 251) as u8).collect();
+    let mut output = Vec::new();
+    assert_eq!(guest.exec(&command, &mut output).await.unwrap(), ExecOutcome::Exited(5));
+    assert!(output == command.stdin, "{} bytes came back", output.len());
+}
+
+#[tokio::test]
+async fn a_banner_that_never_comes_is_said_to_be_missing() {
+    let server = SshServer::start(Faults { hang: usize::MAX, ..Faults::default() }).await;
+    let (guest, _) = wait(input(server.address, Duration::from_millis(2500))).await;
+    let error = guest.unwrap_err().to_string();
+    let seen = format!("fixed address; {} accepts, no banner", server.address);
+    assert_eq!(error, format!("no SSH login within 2.5s; last seen: {seen}"));
+}
+
+#[tokio::test]
+async fn an_account_that_runs_no_commands_is_told_as_that() {
+    let server = SshServer::start(Faults { refuse_commands: true, ..Faults::default() }).await;
+    let guest = connect(&server).await;
+    let error = guest.exec(&Command::new("true"), &mut ()).await.unwrap_err();
+    assert_eq!(error.to_string(), format!("forge@{} runs no commands", server.address));
+    assert_eq!(crate::engine::error::chain(&error), format!("{error}: the server refuses to run commands"));
+}
+
+/// Counts, and keeps nothing.
+struct Count(u64);
+
+impl forge_machine::OutputSink for Count {
+    fn write(&mut self, _: forge_machine::Stream, bytes: &[u8]) {
+        assert!(bytes.iter().all(|byte| *byte == 0), "a byte is not as it was sent");
+        self.0 += bytes.len() as u64;
+    }
+}
+
+/// The resident memory of this process in KiB.
+fn resident() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+/// A GiB, or as many MiB as `FORGE_SSH_OUTPUT` says.
+#[tokio::test]
+async fn a_flood_of_output_arrives_whole_and_is_not_kept() {
+    let mib: u64 = std::env::var("FORGE_SSH_OUTPUT").ok().and_then(|text| text.parse().ok()).unwrap_or(1024);
+    let server = SshServer::start(Faults::default()).await;
+    let guest = connect(&server).await;
+    let before = resident();
+    let mut count = Count(0);
+    let command = Command::new(format!("head -c {} /dev/zero; exit 6", mib << 20));
+    assert_eq!(guest.exec(&command, &mut count).await.unwrap(), ExecOutcome::Exited(6));
+    assert_eq!(count.0, mib << 20);
+    let grown = resident().saturating_sub(before);
+    println!("{mib} MiB of output, {grown} KiB more memory");
+    assert!(grown < 48 * 1024, "{grown} KiB for {mib} MiB of output, the server's part included");
+}

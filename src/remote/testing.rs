@@ -14,7 +14,7 @@ use russh::server::{
     Auth, ChannelOpenHandle, Config, Handle, Handler, Msg, PublicKeyOffer, Session, VerifiedPublicKey,
 };
 use russh::{Channel, ChannelId};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use tokio::process;
 
@@ -40,6 +40,12 @@ fn scratch() -> tempfile::TempDir {
 }
 
 impl LocalGuest {
+    /// What lies in its temporary folder.
+    pub fn left(&self) -> Vec<String> {
+        let entries = std::fs::read_dir(self.scratch.path()).unwrap().flatten();
+        entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
+    }
+
     /// One that runs as a user who may not become root; `None` where that can't be had.
     pub fn unprivileged() -> Option<Self> {
         let mut command = std::process::Command::new("setpriv");
@@ -136,6 +142,14 @@ pub(crate) struct Faults {
     pub other_host_key: bool,
     /// Cut the connection when a command's output contains this.
     pub cut_at: Option<&'static str>,
+    /// Carry nothing any more, and keep the connection, when a command's output contains this.
+    pub freeze_at: Option<&'static str>,
+    /// Reset the connection then instead of closing it.
+    pub reset: bool,
+    /// Carry bytes this slowly: 256 of them, then a pause.
+    pub slow: Option<Duration>,
+    /// Refuse to run commands.
+    pub refuse_commands: bool,
     /// Refuse this many channels.
     pub refuse_channels: usize,
     /// End commands without an exit status.
@@ -201,23 +215,37 @@ impl SshServer {
                     cut: None,
                     temporary: temporary.clone(),
                 };
+                let slow = now.slow;
                 drop(now);
                 sessions.spawn(async move {
-                    let (cut, mut cut_now) = tokio::sync::mpsc::channel::<()>(1);
+                    let (cut, mut cut_now) = tokio::sync::mpsc::channel::<Cut>(1);
                     let handler = Server { cut: Some(cut), ..handler };
                     // A session of russh runs in a task of its own, so the wire before it is what can be cut.
                     let mut stream = stream;
-                    let (mut near, far) = tokio::io::duplex(1 << 16);
+                    let (near, far) = tokio::io::duplex(1 << 16);
                     let serve = async {
                         if let Ok(session) = russh::server::run_stream(Arc::new(config), far, handler).await {
                             _ = session.await;
                         }
                         std::future::pending::<()>().await;
                     };
-                    tokio::select! {
-                        () = serve => {}
-                        _ = tokio::io::copy_bidirectional(&mut stream, &mut near) => {}
-                        Some(()) = cut_now.recv() => {}
+                    let carried = async {
+                        let (from, to) = stream.split();
+                        let (from_near, to_near) = tokio::io::split(near);
+                        tokio::select! {
+                            () = carry(from, to_near, slow) => {}
+                            () = carry(from_near, to, slow) => {}
+                        }
+                    };
+                    let how = tokio::select! {
+                        () = serve => Cut::Close,
+                        () = carried => Cut::Close,
+                        Some(how) = cut_now.recv() => how,
+                    };
+                    match how {
+                        Cut::Close => {}
+                        Cut::Reset => stream.set_zero_linger().unwrap(),
+                        Cut::Freeze => std::future::pending::<()>().await,
                     }
                 });
             }
@@ -230,11 +258,30 @@ impl SshServer {
     }
 }
 
+/// How a connection ends.
+enum Cut {
+    Close,
+    Reset,
+    Freeze,
+}
+
+async fn carry(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin, slow: Option<Duration>) {
+    let mut buffer = vec![0; if slow.is_some() { 256 } else { 1 << 16 }];
+    while let Ok(count @ 1..) = from.read(&mut buffer).await {
+        if to.write_all(&buffer[..count]).await.is_err() || to.flush().await.is_err() {
+            return;
+        }
+        if let Some(pause) = slow {
+            tokio::time::sleep(pause).await;
+        }
+    }
+}
+
 struct Server {
     faults: Arc<Mutex<Faults>>,
     channels: HashMap<ChannelId, Channel<Msg>>,
     inputs: HashMap<ChannelId, tokio::sync::mpsc::UnboundedSender<Vec<u8>>>,
-    cut: Option<tokio::sync::mpsc::Sender<()>>,
+    cut: Option<tokio::sync::mpsc::Sender<Cut>>,
     temporary: std::path::PathBuf,
 }
 
@@ -296,6 +343,9 @@ impl Handler for Server {
         data: &[u8],
         session: &mut Session,
     ) -> Result<(), Self::Error> {
+        if self.faults.lock().unwrap().refuse_commands {
+            return session.channel_failure(id);
+        }
         session.channel_success(id)?;
         self.spawn(id, String::from_utf8(data.to_vec()).unwrap(), session.handle());
         Ok(())
@@ -355,10 +405,11 @@ impl Server {
             let mut before = String::new();
             while let Ok(n @ 1..) = stdout.read(&mut buffer).await {
                 _ = handle.data(id, buffer[..n].to_vec()).await;
-                if let (Some(at), Some(cut)) = (faults.cut_at, &cut) {
+                if let (Some(at), Some(cut)) = (faults.cut_at.or(faults.freeze_at), &cut) {
                     before.push_str(&String::from_utf8_lossy(&buffer[..n]));
                     if before.contains(at) {
-                        _ = cut.send(()).await;
+                        let how = if faults.freeze_at.is_some() { Cut::Freeze } else { Cut::Close };
+                        _ = cut.send(if faults.reset { Cut::Reset } else { how }).await;
                         return;
                     }
                 }

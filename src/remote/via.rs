@@ -12,11 +12,13 @@ pub enum Via {
     Ssh,
     /// The guest agent, through the hypervisor.
     Agent,
+    /// The serial console, through the hypervisor.
+    Serial,
 }
 
 impl Via {
     /// The words of `access.via`.
-    pub const NAMES: [&str; 2] = ["ssh", "agent"];
+    pub const NAMES: [&str; 3] = ["ssh", "agent", "serial"];
 
     /// The way of that name.
     #[must_use]
@@ -24,6 +26,7 @@ impl Via {
         match name {
             "ssh" => Some(Self::Ssh),
             "agent" => Some(Self::Agent),
+            "serial" => Some(Self::Serial),
             _ => None,
         }
     }
@@ -40,6 +43,7 @@ impl fmt::Display for Via {
         f.write_str(match self {
             Self::Ssh => "SSH",
             Self::Agent => "the guest agent",
+            Self::Serial => "the serial console",
         })
     }
 }

@@ -20,7 +20,7 @@ use super::credentials::Method;
 use super::key::BuildKey;
 use super::probe::{Probe, knock};
 use super::route::{Route, resolve};
-use super::session::{Credentials, LoginError, Session};
+use super::session::{Credentials, KEEPALIVE, LoginError, Session};
 use super::ssh::SshGuest;
 
 /// The pause after a definite answer (refused, closed): short at first, since a guest that is just starting its
@@ -194,8 +194,12 @@ pub async fn wait_for_guest(
     let access = input.access;
     let own = (!access.without_build_key).then(|| Method::Key(input.key.private()));
     let methods = own.into_iter().chain(access.methods).collect();
-    let credentials =
-        Credentials { user: input.user, methods: Arc::new(methods), old_algorithms: access.old_algorithms };
+    let credentials = Credentials {
+        user: input.user,
+        methods: Arc::new(methods),
+        old_algorithms: access.old_algorithms,
+        keep_alive: access.keep_alive.unwrap_or(KEEPALIVE),
+    };
     let source: Arc<dyn AddressSource> = match (access.host, access.port) {
         (None, None) => input.source,
         (Some(host), port) => Arc::new(Named { host, port: port.unwrap_or(22) }),

@@ -20,6 +20,9 @@ pub use leaks::Leaks;
 /// How long all operations together may take.
 const LIMIT: Duration = Duration::from_secs(600);
 
+/// What stands before the first operation of a script.
+const FIRST: &str = "# The operations.\n";
+
 /// How an operation ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SealOutcome {
@@ -164,6 +167,7 @@ pub fn script(
             .replace("@KEY_COMMENT@", BUILD_KEY_COMMENT),
     );
     text.push_str(&leaks.prelude(operations));
+    text.push_str(FIRST);
     // The catalogue's order holds, whatever order they are asked for in.
     for operation in
         OPERATIONS.iter().filter(|operation| operations.iter().any(|name| name == operation.name))
@@ -184,6 +188,40 @@ pub fn script(
     script.timeout = Some(LIMIT);
     script.dir = Some("/".into());
     Ok(script)
+}
+
+/// The script that tells what these operations would change, and changes nothing: they are carried out on an overlay over
+/// the guest's disks.
+///
+/// # Errors
+/// As [`script`].
+pub fn dry_script(
+    operations: &[String],
+    user: &str,
+    created: bool,
+    leaks: &Leaks,
+) -> Result<RemoteScript, SealError> {
+    let mut script = script(operations, user, created, leaks)?;
+    let text = String::from_utf8_lossy(&script.content).into_owned();
+    // After the prelude, whose functions it replaces, and before the first operation.
+    let at = text.find(FIRST).unwrap_or(text.len());
+    let (prelude, rest) = text.split_at(at);
+    script.content = format!("{prelude}{}{rest}", include_str!("linux/dry-run.sh")).into_bytes();
+    Ok(script)
+}
+
+/// Tells what the operations would change. May be dropped.
+///
+/// # Errors
+/// When the guest can't do that, or is lost before the end was told.
+pub async fn try_out(
+    guest: &dyn Guest,
+    operations: &[String],
+    user: &str,
+    created: bool,
+    leaks: &Leaks,
+) -> Result<Vec<SealResult>, SealError> {
+    run_script_of(guest, &dry_script(operations, user, created, leaks)?).await
 }
 
 /// Carries out the operations. May be dropped; nobody knows then how far it came.

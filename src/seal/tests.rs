@@ -334,3 +334,22 @@ async fn host_keys_and_instance_data_that_are_still_there_fail_the_seal_that_was
     root.write("etc/ssh/ssh_host_rsa_key", "x");
     assert!(root.seal(&["leak-gate"], true).await.is_ok(), "they are to stay when nothing is to remove them");
 }
+
+#[test]
+fn a_dry_run_comes_to_no_operation_before_it_stands_on_the_copy() {
+    let names: Vec<String> = OPERATIONS.iter().map(|operation| operation.name.to_owned()).collect();
+    let script = dry_script(&names, "forge", true, &Leaks::default()).unwrap();
+    let text = String::from_utf8(script.content).unwrap();
+    let guard = text.find("\n[ -d \"$DRY/upper\" ] && [ ! -e \"$DRY/root\" ] || exit 1\n").unwrap();
+    let first = text.find("\nrun_op ").unwrap();
+    assert!(guard < first, "the guard stands before the first operation");
+    assert!(text.rfind("\nrun_op() {").unwrap() < guard, "and its own way of running them too");
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("script");
+    fs::write(&file, text).unwrap();
+    // Nothing but the way into the copy is known to the outside.
+    let output = std::process::Command::new("/bin/sh").arg("-n").arg(&file).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let output = std::process::Command::new("/bin/sh").arg(&file).arg("inside-out").output().unwrap();
+    assert!(!output.status.success() && output.stdout.is_empty(), "{output:?}");
+}

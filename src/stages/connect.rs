@@ -278,6 +278,9 @@ pub async fn reconnect(
     let key = BuildKey::from_openssh(&text)
         .map_err(|error| StageError::caused(format!("{} holds no key", path.display()), error))
         .map(Arc::new)?;
+    if cx.plan.access.makes_console_password() {
+        cx.evidence.redactor().add(&key.console_password());
+    }
     // Served until the guest has answered.
     let _seeded = seed_again(cx, &machine, key.clone()).await?;
     cx.doing(Stage::Connect, "starting the kept VM");

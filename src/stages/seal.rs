@@ -24,13 +24,17 @@ pub async fn seal(cx: &mut Cx, provisioned: Provisioned) -> Result<Sealed, Stage
             if plan.seal.is_empty() {
                 return Ok(Vec::new());
             }
-            seal::run(connected.guest.as_ref(), &plan.seal, &plan.access.user, plan.access.create, &leaks)
-                .await
-                .map_err(|error| {
-                    let leaked = error.to_string().contains("leak-gate:");
-                    let failed = StageError::caused("the guest could not be sealed", error);
-                    if leaked { failed.hint(LEAKED) } else { failed }
-                })
+            let (guest, access) = (connected.guest.as_ref(), &plan.access);
+            let done = if plan.seal_dry_run {
+                seal::try_out(guest, &plan.seal, &access.user, access.create, &leaks).await
+            } else {
+                seal::run(guest, &plan.seal, &access.user, access.create, &leaks).await
+            };
+            done.map_err(|error| {
+                let leaked = error.to_string().contains("leak-gate:");
+                let failed = StageError::caused("the guest could not be sealed", error);
+                if leaked { failed.hint(LEAKED) } else { failed }
+            })
         })
         .await;
     let results = match sealed {
@@ -45,6 +49,11 @@ pub async fn seal(cx: &mut Cx, provisioned: Provisioned) -> Result<Sealed, Stage
             operation: result.operation.to_owned(),
             result: result.outcome.to_string(),
         });
+    }
+    if plan.seal_dry_run {
+        let advice =
+            "it carries the build's user and all that makes it this machine; leave `dry-run` out of `[seal]`";
+        cx.warn("the guest was not sealed: this was a dry run", advice);
     }
     connected.watch.picture(cx, "sealed");
     connected.guest.close().await;

@@ -8,7 +8,7 @@ use forge_http_seed::answers::{Build, Kind};
 use forge_http_seed::network::Network;
 use forge_http_seed::nocloud::{BuildUser, NoCloud};
 use forge_http_seed::server::{Fetch, SeedObserver, SeedServer, SeedToken, ServerOptions};
-use forge_http_seed::{SeedSet, address, disc, serial};
+use forge_http_seed::{SeedSet, address, crypt, disc, serial};
 use forge_machine::{Attachments, CloudInitSettings, Finish, SourceSpec};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -24,6 +24,8 @@ use crate::remote::BuildKey;
 pub struct Seeded {
     /// The key made for this build.
     pub key: Arc<BuildKey>,
+    /// The hash of the password for the serial console, where one is made.
+    password_hash: Option<String>,
     server: Option<SeedServer>,
     disc: Option<Vec<u8>>,
     /// What a kernel that is started without a boot loader is told.
@@ -59,12 +61,14 @@ pub async fn seed(cx: &mut Cx, key: Arc<BuildKey>) -> Result<Seeded, StageError>
     let plan = cx.plan.clone();
     cx.bindings.bind(LateName::BuildNonce, cx.mark.nonce.as_str());
     cx.bindings.bind(LateName::AccessPublicKey, key.public_openssh());
+    let password_hash = console_password(cx, &key)?;
     let stop = CancellationToken::new();
-    let mut seeded = Seeded { key, server: None, disc: None, arguments: String::new(), stop: stop.clone() };
+    let mut seeded =
+        Seeded { key, password_hash, server: None, disc: None, arguments: String::new(), stop: stop.clone() };
     if matches!(plan.seed.delivery, Delivery::CloudInitDrive | Delivery::None) {
         return Ok(seeded);
     }
-    let set = files(cx, &seeded.key)?;
+    let set = files(cx, &seeded)?;
     let folder = if cx.region == Region::Building { "seed" } else { "seed-again" };
     for (name, text) in set.texts() {
         if let Err(error) = cx.evidence.write_text(&format!("{folder}/{name}"), text) {
@@ -128,11 +132,27 @@ pub async fn seed_user(cx: &mut Cx, key: Arc<BuildKey>) -> Result<Seeded, StageE
     seeded
 }
 
+/// The hash of the password for the serial console, when the build logs in there as a user of its own; password and hash
+/// are masked from here on.
+fn console_password(cx: &Cx, key: &BuildKey) -> Result<Option<String>, StageError> {
+    if !cx.plan.access.makes_console_password() {
+        return Ok(None);
+    }
+    let password = key.console_password();
+    let salt = crypt::salt(cx.mark.nonce.as_str(), "console");
+    let hash = crypt::Scheme::Sha512
+        .hash(&password, &salt)
+        .map_err(|error| StageError::caused("the password for the serial console can't be made", error))?;
+    cx.evidence.redactor().add(&password);
+    cx.evidence.redactor().add(&hash);
+    Ok(Some(hash))
+}
+
 /// The seed's files.
-fn files(cx: &mut Cx, key: &BuildKey) -> Result<SeedSet, StageError> {
-    let plan = cx.plan.clone();
+fn files(cx: &mut Cx, seeded: &Seeded) -> Result<SeedSet, StageError> {
+    let (plan, key) = (cx.plan.clone(), &seeded.key);
     let Some(answers) = &plan.seed.answers else {
-        return nocloud(cx, key)
+        return nocloud(cx, seeded)
             .files()
             .map_err(|error| StageError::caused("the seed could not be rendered", error));
     };
@@ -163,13 +183,17 @@ fn arguments(seed: &SeedPlan, url: &str, grub: bool) -> String {
 }
 
 /// The seed's content.
-fn nocloud(cx: &Cx, key: &BuildKey) -> NoCloud {
+fn nocloud(cx: &Cx, seeded: &Seeded) -> NoCloud {
     let plan = &cx.plan;
+    let user = || BuildUser {
+        password_hash: seeded.password_hash.clone(),
+        ..BuildUser::sudoer(&plan.access.user, seeded.key.public_openssh())
+    };
     NoCloud {
         // A new instance for cloud-init whatever the source has seen before.
         instance_id: format!("forge-{}", cx.mark.nonce),
         hostname: plan.seed.hostname.clone(),
-        user: plan.access.create.then(|| BuildUser::sudoer(&plan.access.user, key.public_openssh())),
+        user: plan.access.create.then(user),
         user_data: plan.seed.user_data.clone(),
         network_config: plan.seed.network_config.clone(),
     }
@@ -254,6 +278,7 @@ impl Seeded {
             Delivery::CloudInitDrive => Attachments {
                 cloud_init: Some(CloudInitSettings {
                     user: access.user.clone(),
+                    password_hash: self.password_hash.clone(),
                     ssh_keys: vec![self.key.public_openssh().to_owned()],
                     ip_config: cx.plan.seed.ip_config.clone(),
                 }),

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use forge_machine::Guest;
+use forge_machine::{AgentChannel, Guest};
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt as _, StreamExt as _};
@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::connect::{Connector, Login, SshConnector};
 use crate::engine::StageError;
-use crate::remote::{AgentGuest, Via};
+use crate::remote::{AgentGuest, ConsoleLogin, MachinePort, SerialChannel, Via};
 
 /// How long a better way is still waited for when a lesser one has come about: an agent answers before SSH does.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -116,12 +116,29 @@ impl Ways {
                 let channel = login.machine.agent().ok_or_else(|| {
                     StageError::new("the VM has no guest agent").hint("let `vm.agent` be true")
                 })?;
-                match AgentGuest::connect(channel, &login.user, login.limit, seen).await {
-                    Ok(guest) => Ok(guest),
-                    Err(error) => Err(StageError::caused("the guest agent did not let the build in", error)),
-                }
+                by(channel, login, seen).await
+            }
+            Via::Serial => {
+                let console = ConsoleLogin {
+                    user: login.user.clone(),
+                    password: self.ssh.access.password().unwrap_or_else(|| login.key.console_password()),
+                };
+                let port = Arc::new(MachinePort(login.machine.clone()));
+                by(Arc::new(SerialChannel::new(port, console)), login, seen).await
             }
         }
+    }
+}
+
+async fn by(
+    channel: Arc<dyn AgentChannel>,
+    login: &Login,
+    seen: &(dyn for<'a> Fn(&'a str) + Send + Sync),
+) -> Result<Arc<dyn Guest>, StageError> {
+    let what = format!("{} did not let the build in", channel.name());
+    match AgentGuest::connect(channel, &login.user, login.limit, seen).await {
+        Ok(guest) => Ok(guest),
+        Err(error) => Err(StageError::caused(what, error)),
     }
 }
 

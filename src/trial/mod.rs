@@ -141,6 +141,7 @@ pub fn plan(
             .map(|check| Step::new(check.name.clone(), Action::Shell(check)))
             .collect(),
         seal: Vec::new(),
+        seal_dry_run: false,
         // Never carried out: a trial ends with the removal of its clone.
         finish: Finish::Template { name: source.name.clone(), tags: Vec::new(), notes: String::new() },
         deadlines: Deadlines { build: None, ..Deadlines::default() },

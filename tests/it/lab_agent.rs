@@ -1,4 +1,5 @@
-//! The same provisioners over each way to a real guest: SSH, and the guest agent with the network cut.
+//! The same provisioners over each way to a real guest: SSH, and with the network cut the guest agent and the serial
+//! console.
 
 use std::process::Command;
 
@@ -52,6 +53,10 @@ download = "carried/deep/b"
 destination = "came-back"
 "#;
 
+/// The network is cut.
+const CUT: &str =
+    "\n[[provision]]\nname = \"cut\"\nshell = [\"test \\\"$(cat /sys/class/net/eth0/carrier)\\\" = 0\"]\n";
+
 fn write_folder(site: &std::path::Path) -> anyhow::Result<()> {
     std::fs::create_dir_all(site.join("folder/deep"))?;
     std::fs::write(site.join("folder/a"), "A")?;
@@ -69,8 +74,7 @@ async fn a_tiny_guest_without_a_network_is_built_by_its_agent_alone() -> anyhow:
     write_folder(site.path())?;
     let head = "schema = 1\nname = \"tiny\"\n[os]\nfamily = \"linux\"\n[source]\nclone = \"boot-vm\"\n\
                 [vm]\nnetworks = [{ link-down = true }]\n[access]\nvia = [\"agent\"]\n[deadlines]\nconnect = \"15m\"\n";
-    let cut = "\n[[provision]]\nname = \"cut\"\nshell = [\"test \\\"$(cat /sys/class/net/eth0/carrier)\\\" = 0\"]\n";
-    site.write("tiny.toml", &format!("{head}{cut}{STEPS}"));
+    site.write("tiny.toml", &format!("{head}{CUT}{STEPS}"));
 
     let done = site.run(&["plan", "tiny.toml"]).await;
     assert_eq!(done.code, Some(3), "{}", done.stderr);
@@ -105,10 +109,56 @@ async fn a_tiny_guest_is_built_by_ssh_with_the_same_provisioners() -> anyhow::Re
     Ok(())
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tiny_guest_without_network_and_agent_is_built_by_its_serial_console() -> anyhow::Result<()> {
+    let Some(site) = LabSite::with_tiny_guest(true).await? else { return Ok(()) };
+    write_folder(site.path())?;
+    let head = "schema = 1\nname = \"tiny\"\n[os]\nfamily = \"linux\"\n[source]\nclone = \"boot-vm\"\n\
+                [vm]\nagent = false\nnetworks = [{ link-down = true }]\n[access]\nvia = [\"serial\"]\n\
+                [deadlines]\nconnect = \"15m\"\n";
+    site.write("tiny.toml", &format!("{head}{CUT}{STEPS}"));
+    let done = site.run(&["build", "tiny.toml"]).await;
+    assert_eq!(done.code, Some(0), "{}{}", done.stdout, done.stderr);
+    site.assert_template_only(FIRST_ID);
+    assert_eq!(std::fs::read_to_string(site.path().join("came-back"))?, "B");
+    let wanted = ["| out", "| err", "forge by the serial console"];
+    assert!(wanted.iter().all(|words| done.stderr.contains(words)), "{}", done.stderr);
+    // What the build logged in by is neither in the template's settings nor in the evidence.
+    let template = site.others().remove(0);
+    assert!(!template.config.contains_key("cipassword"), "{:?}", template.config);
+    let shown = walk(&site.evidence())?;
+    assert!(!shown.is_empty() && shown.iter().all(|text| !text.contains("$6$")), "{shown:#?}");
+    site.close().await;
+    Ok(())
+}
+
+/// All texts below a folder.
+fn walk(folder: &std::path::Path) -> anyhow::Result<Vec<String>> {
+    let mut texts = Vec::new();
+    for entry in std::fs::read_dir(folder)?.flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            texts.extend(walk(&path)?);
+        } else {
+            texts.push(String::from_utf8_lossy(&std::fs::read(path)?).into_owned());
+        }
+    }
+    Ok(texts)
+}
+
 #[test]
 fn a_tiny_guest_on_local_qemu_is_built_by_its_agent_alone() -> anyhow::Result<()> {
+    on_local_qemu("agent")
+}
+
+#[test]
+fn a_tiny_guest_on_local_qemu_is_built_by_its_serial_console_alone() -> anyhow::Result<()> {
+    on_local_qemu("serial")
+}
+
+fn on_local_qemu(via: &str) -> anyhow::Result<()> {
     if std::env::var_os("FORGE_LAB").is_none() && std::env::var_os("FORGE_LAB_CACHE").is_none() {
-        eprintln!("skipped: it needs a real guest; `cargo lab test` runs it");
+        println!("skipped: it needs a real guest; `cargo lab test` runs it");
         return Ok(());
     }
     let image = images::tiny(&images::default_cache_root())?.disk;
@@ -120,7 +170,7 @@ fn a_tiny_guest_on_local_qemu_is_built_by_its_agent_alone() -> anyhow::Result<()
     )?;
     let head = format!(
         "schema = 1\nname = \"tiny\"\n[os]\nfamily = \"linux\"\n[source]\nimage = \"{}\"\n[seed]\ndelivery = [\"smbios\"]\n\
-         [access]\nvia = [\"agent\"]\n[deadlines]\nconnect = \"15m\"\n",
+         [access]\nvia = [\"{via}\"]\n[deadlines]\nconnect = \"15m\"\n",
         image.display()
     );
     std::fs::write(folder.path().join("tiny.toml"), format!("{head}{STEPS}"))?;
@@ -131,7 +181,8 @@ fn a_tiny_guest_on_local_qemu_is_built_by_its_agent_alone() -> anyhow::Result<()
     let said =
         format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert_eq!(output.status.code(), Some(0), "{said}");
-    assert!(said.contains("forge by the guest agent"), "{said}");
+    let way = if via == "serial" { "forge by the serial console" } else { "forge by the guest agent" };
+    assert!(said.contains(way), "{said}");
     assert_eq!(std::fs::read_to_string(folder.path().join("came-back"))?, "B");
     Ok(())
 }

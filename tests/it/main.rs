@@ -9,6 +9,7 @@ mod installer_debian;
 mod lab_agent;
 mod lab_builds;
 mod lab_faults;
+mod lab_identity;
 mod lab_kills;
 mod lab_matrix;
 mod lab_outages;

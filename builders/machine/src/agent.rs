@@ -17,19 +17,19 @@ pub struct AgentExit {
     pub stderr: Vec<u8>,
 }
 
-/// A call to the guest agent failed.
+/// A call to the guest agent failed. Its words go on from [`AgentChannel::name`].
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum AgentError {
     /// Nothing came back: nobody knows whether the call was carried out.
-    #[error("the guest agent does not answer")]
+    #[error("does not answer")]
     Silent {
         /// What was seen.
         #[source]
         source: Cause,
     },
     /// The agent answered, and refused the call or failed in it.
-    #[error("the guest agent refused to {call}")]
+    #[error("refused to {call}")]
     Refused {
         /// The call, as in `run a program`.
         call: &'static str,
@@ -38,7 +38,7 @@ pub enum AgentError {
         source: Cause,
     },
     /// The target does not let this build make such calls, or the VM has no agent: asking again changes nothing.
-    #[error("the guest agent can't be used")]
+    #[error("can't be used")]
     Denied {
         /// Why.
         #[source]
@@ -49,6 +49,16 @@ pub enum AgentError {
 /// The guest agent of one VM. The calls may be dropped: what they began in the guest goes on.
 #[async_trait]
 pub trait AgentChannel: std::fmt::Debug + Send + Sync {
+    /// What it is, for messages.
+    fn name(&self) -> &'static str {
+        "the guest agent"
+    }
+
+    /// Most bytes of a program's output that should come in one answer.
+    fn most(&self) -> u64 {
+        512 * 1024
+    }
+
     /// Most bytes that one [`AgentChannel::write`] takes.
     fn chunk(&self) -> usize;
 
@@ -70,4 +80,7 @@ pub trait AgentChannel: std::fmt::Debug + Send + Sync {
     /// # Errors
     /// See [`AgentError`].
     async fn write(&self, path: &str, content: &[u8]) -> Result<(), AgentError>;
+
+    /// Ends what was opened for it; a later call opens it again.
+    async fn close(&self) {}
 }

@@ -127,7 +127,7 @@ pub enum GuestError {
     },
 }
 
-/// The guest's operating system, reached by SSH (or later by the agent, or the serial console).
+/// The guest's operating system, reached by SSH, by the agent, or by the serial console.
 #[async_trait]
 pub trait Guest: std::fmt::Debug + Send + Sync {
     /// `user@address`, for messages.

@@ -21,7 +21,7 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 use crate::agent::AgentChannel;
-use crate::console::{Display, KeyChord};
+use crate::console::{Display, DisplayStream, KeyChord};
 use crate::error::PortError;
 use crate::facts::{Facts, FactsQuery, Finding, TemplateFacts};
 use crate::ids::{Nonce, TaskHandle, VmRef};
@@ -65,6 +65,8 @@ pub struct Capabilities {
 pub struct CloudInitSettings {
     /// The user to make.
     pub user: String,
+    /// The hash of its password; without one nobody logs in by a password.
+    pub password_hash: Option<String>,
     /// Its authorized keys, in OpenSSH's form.
     pub ssh_keys: Vec<String>,
     /// Proxmox's `ipconfig0` (`ip=dhcp`).
@@ -351,6 +353,15 @@ pub trait Machine: std::fmt::Debug + Send + Sync {
     /// # Errors
     /// When the record can't be read.
     async fn serial(&self, from: u64) -> Result<Vec<u8>, PortError>;
+
+    /// Opens the first serial port as a terminal: what the guest writes from now on, and what is typed to it. One at a
+    /// time. May be dropped.
+    ///
+    /// # Errors
+    /// When it does not run, has no such port, or the port can't be had.
+    async fn terminal(&self) -> Result<Box<dyn DisplayStream>, PortError> {
+        Err(PortError::Unsupported { backend: "this target", what: "open a serial port".to_owned() })
+    }
 
     /// Presses key chords one after another without the display: the fallback for typing. May be dropped between
     /// two chords.

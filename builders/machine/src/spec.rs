@@ -115,6 +115,9 @@ pub struct MachineSpec {
     pub networks: Vec<NetworkSpec>,
     /// Whether the guest agent's device is there.
     pub agent: Option<bool>,
+    /// Whether the first serial port is wanted as a terminal ([`crate::Machine::terminal`]).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub terminal: bool,
     /// The cloud-init drive of build VM and template.
     pub cloud_init: Option<CloudInitDrive>,
     /// Whether it is given a disc with its seed: it takes a place on a bus.
@@ -144,6 +147,7 @@ impl MachineSpec {
             disks: Vec::new(),
             networks: Vec::new(),
             agent: None,
+            terminal: false,
             cloud_init: None,
             seed_disc: false,
             extra: BTreeMap::new(),

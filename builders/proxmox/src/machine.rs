@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use forge_machine::{
-    AddressReport, AgentChannel, Artefact, Attachments, Display, Finish, IsoDrives, KeyChord, Machine,
-    MachineSpec, MachineState, Ownership, PortError, Power, SourceSpec, StopLadder, StopRung, TaskHandle,
-    VmRef,
+    AddressReport, AgentChannel, Artefact, Attachments, Display, DisplayStream, Finish, IsoDrives, KeyChord,
+    Machine, MachineSpec, MachineState, Ownership, PortError, Power, SourceSpec, StopLadder, StopRung,
+    TaskHandle, VmRef,
 };
 use serde_json::Value;
 use tokio::sync::OnceCell;
@@ -267,6 +267,16 @@ impl Machine for ProxmoxMachine {
     async fn serial(&self, _from: u64) -> Result<Vec<u8>, PortError> {
         // Proxmox hands the port out as a terminal, and keeps nothing of it: `Capabilities::serial` says so.
         Ok(Vec::new())
+    }
+
+    async fn terminal(&self) -> Result<Box<dyn DisplayStream>, PortError> {
+        let action = self.action("open the serial port of");
+        let status = self.status().await.map_err(|error| error.at(&action))?;
+        if power_of(&status) == Power::Stopped {
+            return Err(PortError::failed(action, "it does not run"));
+        }
+        let opened = self.client().open_terminal(&self.at.node, &self.at.id).await;
+        Ok(Box::new(opened.map_err(|error| error.at(&action))?))
     }
 
     async fn press(&self, chords: &[KeyChord]) -> Result<(), PortError> {

@@ -64,7 +64,7 @@ const OF_THE_TEMPLATE: &[&str] = &[
     "sshkeys",
 ];
 /// What the build's own user may have overwritten on a cloud-init drive.
-const OVERWRITTEN: &[&str] = &["ciuser", "sshkeys", "ipconfig0"];
+const OVERWRITTEN: &[&str] = &["ciuser", "cipassword", "sshkeys", "ipconfig0"];
 
 /// Whether a slot holds state of the firmware or TPM: a volume of a fixed size, made when it is not there.
 #[must_use]
@@ -172,6 +172,11 @@ pub fn hardware(spec: &MachineSpec, present: &VmConfig, default_bridge: Option<&
     for disk in &spec.disks {
         want(&disk.slot, present.drive(&disk.slot).and_then(|drive| changed_options(disk, drive)));
     }
+    let named = spec.extra.contains_key("serial0");
+    want(
+        "serial0",
+        (spec.terminal && !named && present.get("serial0").is_none()).then(|| "socket".to_owned()),
+    );
     for (key, value) in &spec.extra {
         let key = key.as_str();
         if ![RESERVED_KEYS, AFTER_DISKS].iter().any(|keys| keys.contains(&key)) && !is_of_the_template(key) {
@@ -407,9 +412,12 @@ pub fn attachments(attachments: &Attachments, present: &VmConfig) -> Params {
             params.set("smbios1", smbios);
         }
     }
-    if let Some(CloudInitSettings { user, ssh_keys, ip_config }) = &attachments.cloud_init {
+    if let Some(CloudInitSettings { user, password_hash, ssh_keys, ip_config }) = &attachments.cloud_init {
         if !user.is_empty() {
             params.set("ciuser", user);
+        }
+        if let Some(hash) = password_hash {
+            params.set("cipassword", hash);
         }
         if !ssh_keys.is_empty() {
             // Escaped inside the value; the form escapes it once more (observed on PVE 9.2).
@@ -437,7 +445,12 @@ pub fn detach(spec: &MachineSpec, present: &VmConfig, source: Option<&VmConfig>)
     if spec.cloud_init.is_some() {
         let mut gone = Vec::new();
         for key in OVERWRITTEN.iter().filter(|key| !spec.extra.contains_key(**key)) {
-            match (source.and_then(|source| source.get(key)), present.get(key)) {
+            // Nobody can read a password back: what a build on the console set goes, and the source's is not known.
+            let is_password = *key == "cipassword";
+            if is_password && !spec.terminal {
+                continue;
+            }
+            match (source.filter(|_| !is_password).and_then(|source| source.get(key)), present.get(key)) {
                 (Some(was), now) if now != Some(was) => params.set(*key, was),
                 // DHCP is what a drive without an address gives too.
                 (None, Some(now)) if now != "ip=dhcp" => gone.push(*key),

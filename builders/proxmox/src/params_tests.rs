@@ -272,6 +272,7 @@ fn the_seed_goes_into_the_serial_and_comes_out_again_with_the_uuid_unchanged() {
 fn cloud_init_settings_are_escaped_inside_and_removed_afterwards() {
     let settings = CloudInitSettings {
         user: "forge".into(),
+        password_hash: None,
         ssh_keys: vec!["ssh-ed25519 AAAA/B+ forge@x\n".into(), "ssh-ed25519 CCCC y".into()],
         ip_config: "ip=dhcp".into(),
     };
@@ -294,6 +295,13 @@ fn cloud_init_settings_are_escaped_inside_and_removed_afterwards() {
     assert!(detach(&with_drive, &present(), None).is_empty());
     assert!(detach(&spec(), &config, None).is_empty(), "without a drive of ours the source's settings stay");
 
+    // A build on the console set a password; another leaves the source's, which nobody can read.
+    let with_password = VmConfig::from_iter([("cipassword", "**********")]);
+    assert!(detach(&with_drive, &with_password, Some(&with_password)).is_empty());
+    let terminal = MachineSpec { terminal: true, ..with_drive.clone() };
+    let gone = pairs(&[("delete", "cipassword")]);
+    assert_eq!(sent(&detach(&terminal, &with_password, Some(&with_password))), gone);
+
     // What the build's user overwrote is as in the source again, and what the profile names is the template's.
     let source = VmConfig::from_iter([("ciuser", "site"), ("sshkeys", "k"), ("nameserver", "192.0.2.53")]);
     let back = pairs(&[("ciuser", "site"), ("sshkeys", "k")]);
@@ -314,6 +322,18 @@ fn cloud_init_settings_are_escaped_inside_and_removed_afterwards() {
             ("sshkeys", "ssh-ed25519%20A%20b"),
         ])
     );
+}
+
+#[test]
+fn a_terminal_is_a_serial_port_that_is_added_where_there_is_none() {
+    let terminal = MachineSpec { terminal: true, ..spec() };
+    assert_eq!(hardware(&terminal, &present(), None).get("serial0"), Some("socket"));
+    let has_one = VmConfig::from_iter([("serial0", "/dev/ttyS0")]);
+    assert_eq!(hardware(&terminal, &has_one, None).get("serial0"), None);
+    let settings = CloudInitSettings { password_hash: Some("$6$a".into()), ..CloudInitSettings::default() };
+    let given =
+        attachments(&Attachments { cloud_init: Some(settings), ..Attachments::default() }, &present());
+    assert_eq!(given.get("cipassword"), Some("$6$a"));
 }
 
 #[test]

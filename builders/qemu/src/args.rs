@@ -27,6 +27,8 @@ pub const AGENT_SOCKET: &str = "qga.sock";
 pub const VNC_SOCKET: &str = "vnc.sock";
 /// What the guest writes to its first serial port.
 pub const SERIAL_LOG: &str = "serial.log";
+/// Where that port is a terminal.
+pub const SERIAL_SOCKET: &str = "serial.sock";
 /// The UEFI variables; where this file is, it is kept beside the image.
 pub const FIRMWARE_VARIABLES_FILE: &str = "efivars.fd";
 /// The TPM's socket.
@@ -228,7 +230,9 @@ impl Settings {
             self.vga.arguments(&mut line);
         }
         line.option("-vnc", &[format!("unix:{VNC_SOCKET}")]);
-        line.option("-chardev", &["file", "id=serial0", &format!("path={SERIAL_LOG}"), "append=on"]);
+        let (path, log) = (format!("path={SERIAL_SOCKET}"), format!("logfile={SERIAL_LOG}"));
+        let serial = ["socket", "id=serial0", &path, "server=on", "wait=off", &log, "logappend=on"];
+        line.option("-chardev", &serial);
         line.option("-serial", &["chardev:serial0"]);
         if self.rng {
             line.option("-object", &["rng-random", "id=rng0", "filename=/dev/urandom"]);

@@ -63,7 +63,7 @@ fn a_bare_spec_becomes_this_argument_list() {
 -device virtio-net-pci,netdev=net0
 -vga std
 -vnc unix:vnc.sock
--chardev file,id=serial0,path=serial.log,append=on
+-chardev socket,id=serial0,path=serial.sock,server=on,wait=off,logfile=serial.log,logappend=on
 -serial chardev:serial0
 -object rng-random,id=rng0,filename=/dev/urandom
 -device virtio-rng-pci,rng=rng0

@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use forge_machine::{
-    AddressReport, AgentChannel, Artefact, Attachments, Display, Finish, KeyChord, Machine, MachineSpec,
-    MachineState, Ownership, PortError, Power, StopLadder, StopRung, TaskHandle, VmRef,
+    AddressReport, AgentChannel, Artefact, Attachments, Display, DisplayStream, Finish, KeyChord, Machine,
+    MachineSpec, MachineState, Ownership, PortError, Power, StopLadder, StopRung, TaskHandle, VmRef,
 };
 use serde_json::json;
 use tokio::sync::watch;
@@ -19,7 +19,7 @@ use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::agent::GuestAgent;
-use crate::args::{AGENT_SOCKET, QMP_SOCKET, SEED_FILE, SERIAL_LOG, Settings, VNC_SOCKET};
+use crate::args::{AGENT_SOCKET, QMP_SOCKET, SEED_FILE, SERIAL_LOG, SERIAL_SOCKET, Settings, VNC_SOCKET};
 use crate::drives::disk_file;
 use crate::finalize::{self, Wanted};
 use crate::hypervisor::{Job, NODE, Shared};
@@ -319,6 +319,15 @@ impl Machine for QemuMachine {
             .await
             .map_err(|error| PortError::broken("QEMU's VNC socket can't be opened", error))?;
         Ok(Display { stream: Box::new(stream), password: None })
+    }
+
+    async fn terminal(&self) -> Result<Box<dyn DisplayStream>, PortError> {
+        let dir = self.directory()?;
+        self.running()?;
+        let stream = socket::connect(&dir.file(SERIAL_SOCKET))
+            .await
+            .map_err(|error| PortError::broken("the serial port's socket can't be opened", error))?;
+        Ok(Box::new(stream))
     }
 
     async fn serial(&self, from: u64) -> Result<Vec<u8>, PortError> {

@@ -1,5 +1,7 @@
 //! Reads `[access]`: who logs in, by what, and on which way.
 
+use std::time::Duration;
+
 use super::super::findings::Finding;
 use super::super::place::Node;
 use super::super::profile::Access;
@@ -36,6 +38,7 @@ impl Load<'_> {
             port: self.port(&mut reader),
             host_key: self.host_key(&mut reader),
             old_algorithms: reader.flag("old-algorithms", &mut self.findings).unwrap_or(false),
+            keep_alive: self.keep_alive(&mut reader),
             bastions: self.bastions(&mut reader),
             proxy: self.proxy(&mut reader),
         };
@@ -88,6 +91,15 @@ impl Load<'_> {
             }
         }
         plan
+    }
+
+    fn keep_alive(&mut self, reader: &mut Reader<'_>) -> Option<Duration> {
+        let given = reader.time("keep-alive", &mut self.findings)?;
+        if given < Duration::from_secs(1) || given > Duration::from_secs(3600) {
+            let finding = reader.finding("keep-alive", "this is no time between two signs of life");
+            self.findings.push(finding.help("from 1s to 1h"));
+        }
+        Some(given)
     }
 
     fn bastions(&mut self, reader: &mut Reader<'_>) -> Vec<BastionPlan> {

@@ -271,8 +271,9 @@ impl Load<'_> {
     }
 
     fn seal(&mut self, root: &mut Reader<'_>) -> BTreeMap<String, bool> {
-        let known: Vec<&str> = crate::seal::OPERATIONS.iter().map(|operation| operation.name).collect();
+        let mut known: Vec<&str> = crate::seal::OPERATIONS.iter().map(|operation| operation.name).collect();
         let mut seal: BTreeMap<String, bool> = known.iter().map(|name| ((*name).to_owned(), true)).collect();
+        known.push("dry-run");
         let Some(reader) = root.table("seal", &mut self.findings) else { return seal };
         for (key, place, spot) in reader.entries() {
             if !known.contains(&key) {

@@ -15,7 +15,7 @@ use crate::remote::Become;
 const NAME_LENGTH: usize = 40;
 
 /// The keys of a provisioner.
-const KEYS: [&str; 36] = [
+const KEYS: [&str; 38] = [
     "name",
     "enabled",
     "shell",
@@ -24,6 +24,8 @@ const KEYS: [&str; 36] = [
     "shell-local",
     "exec",
     "ansible",
+    "ansible-local",
+    "playbook-dir",
     "groups",
     "host-alias",
     "extra-arguments",
@@ -130,13 +132,14 @@ impl Load<'_> {
 
     /// What it is, when it is no script for the guest: the kind, a script for this machine, and what names it.
     fn kind(&mut self, reader: &mut Reader<'_>) -> Option<(ProvisionerKind, String, String)> {
-        const KINDS: [&str; 11] = [
+        const KINDS: [&str; 12] = [
             "shell",
             "script",
             "scripts",
             "shell-local",
             "exec",
             "ansible",
+            "ansible-local",
             "upload",
             "download",
             "reboot",
@@ -189,6 +192,11 @@ impl Load<'_> {
             "ansible" => {
                 let text = reader.raw_text("ansible", &mut self.findings)?;
                 (ProvisionerKind::Ansible { work: self.ansible(reader, &text), dir }, String::new(), text)
+            }
+            "ansible-local" => {
+                let text = reader.raw_text("ansible-local", &mut self.findings)?;
+                let work = self.ansible_local(reader, &text);
+                (ProvisionerKind::AnsibleLocal { work }, String::new(), text)
             }
             "upload" | "content" => {
                 let source = reader.raw_text("upload", &mut self.findings);
@@ -246,6 +254,32 @@ impl Load<'_> {
         Some(found)
     }
 
+    fn ansible_local(&mut self, reader: &mut Reader<'_>, playbook: &str) -> AnsibleWork {
+        let folder = reader.raw_text("playbook-dir", &mut self.findings);
+        let playbook_dir = folder.map(|text| beside(reader.place(), &text));
+        let work = AnsibleWork { playbook_dir, ..self.ansible(reader, playbook) };
+        let given = [
+            ("playbook-dir", &work.playbook_dir),
+            ("roles-path", &work.roles_path),
+            ("collections-path", &work.collections_path),
+        ];
+        for (key, path) in given {
+            if let Some(path) = path.as_ref().filter(|path| !(self.context.exists)(path)) {
+                let finding = reader.finding(key, format!("{} does not exist", path.display()));
+                self.findings.push(finding.help("paths are relative to the file that names them"));
+            }
+        }
+        if let Some(folder) = &work.playbook_dir
+            && !work.playbook.starts_with(folder)
+        {
+            let message = format!("{} is not in {}", work.playbook.display(), folder.display());
+            self.findings.push(
+                reader.finding("playbook-dir", message).help("name the folder that holds the playbook"),
+            );
+        }
+        work
+    }
+
     fn ansible(&mut self, reader: &mut Reader<'_>, playbook: &str) -> AnsibleWork {
         let place = reader.place().clone();
         let mut path =
@@ -261,10 +295,11 @@ impl Load<'_> {
             roles_path,
             collections_path,
             vault_password_file,
+            playbook_dir: None,
             become_root: false,
         };
         let files = [
-            ("ansible", Some(&work.playbook)),
+            (if reader.any("ansible").is_some() { "ansible" } else { "ansible-local" }, Some(&work.playbook)),
             ("galaxy-file", work.galaxy_file.as_ref()),
             ("vault-password-file", work.vault_password_file.as_ref()),
         ];

@@ -1,4 +1,4 @@
-//! The guest over the guest agent: no network, no login.
+//! The guest over the guest agent: no network, no login. The serial console has the same calls ([`super::serial`]).
 //!
 //! The agent starts programs and answers once, when they are over; output while they run it does not give, and its
 //! input and files are small. So a command runs beside the agent, in a session of its own, with files of a private folder
@@ -27,8 +27,6 @@ mod tests;
 
 const BEGIN: &str = include_str!("begin.sh");
 const GUEST: &str = include_str!("guest.sh");
-/// Most bytes of either stream that one call brings. Their base64 form passes through the agent as one line.
-const MOST: u64 = 512 * 1024;
 /// How long the agent may be silent before the guest counts as lost: it is started anew within that, or never.
 const SILENCE: Duration = Duration::from_secs(60);
 /// The pauses between two questions whether a call is over.
@@ -103,12 +101,12 @@ impl AgentGuest {
                     return Ok(folder);
                 }
                 Ok(Found::NoUser) => {
-                    format!("the guest agent answers, the user {} is not there yet", self.user)
+                    format!("{} answers, the user {} is not there yet", self.channel.name(), self.user)
                 }
                 Err(error @ AgentError::Denied { .. }) => {
-                    return Err(GuestError::Refused { guest: self.describe(), detail: chain(&error) });
+                    return Err(GuestError::Refused { guest: self.describe(), detail: self.words(&error) });
                 }
-                Err(error) => chain(&error),
+                Err(error) => self.words(&error),
             };
             if words != told {
                 seen(&words);
@@ -135,6 +133,11 @@ impl AgentGuest {
         };
         self.channel.write(&format!("{folder}/guest.sh"), GUEST.as_bytes()).await?;
         Ok(Found::Folder(folder))
+    }
+
+    /// An error of the channel, for people.
+    fn words(&self, error: &AgentError) -> String {
+        format!("{} {}", self.channel.name(), chain(error))
     }
 
     fn folder(&self) -> Option<String> {
@@ -169,14 +172,17 @@ impl AgentGuest {
             match what().await {
                 Ok(value) => return Ok(value),
                 Err(error @ AgentError::Silent { .. }) if began.elapsed() < SILENCE => {
-                    tracing::debug!(error = chain(&error), "asking again");
+                    tracing::debug!(error = self.words(&error), "asking again");
                     sleep(REST).await;
                 }
                 Err(error @ AgentError::Denied { .. }) => {
-                    return Err(GuestError::Refused { guest: self.describe(), detail: chain(&error) });
+                    return Err(GuestError::Refused { guest: self.describe(), detail: self.words(&error) });
                 }
                 Err(error) => {
-                    return Err(GuestError::Unreachable { guest: self.describe(), detail: chain(&error) });
+                    return Err(GuestError::Unreachable {
+                        guest: self.describe(),
+                        detail: self.words(&error),
+                    });
                 }
             }
         }
@@ -210,7 +216,8 @@ impl AgentGuest {
             path: path.clone(),
             ended: false,
         };
-        let most = MOST.to_string();
+        let limit = self.channel.most();
+        let most = limit.to_string();
         let (mut out, mut err) = (0_u64, 0_u64);
         let mut begun = false;
         let outcome = loop {
@@ -243,7 +250,7 @@ impl AgentGuest {
             }
             out += pulled.out.len() as u64;
             err += pulled.err.len() as u64;
-            let whole = (pulled.out.len() as u64) < MOST && (pulled.err.len() as u64) < MOST;
+            let whole = (pulled.out.len() as u64) < limit && (pulled.err.len() as u64) < limit;
             match pulled.state {
                 "running" => {}
                 "rebooted" | "none" => break ExecOutcome::Disconnected,
@@ -319,7 +326,7 @@ impl Drop for Leaving {
 #[async_trait]
 impl Guest for AgentGuest {
     fn describe(&self) -> String {
-        format!("{} by the guest agent", self.user)
+        format!("{} by {}", self.user, self.channel.name())
     }
 
     fn host_key(&self) -> Option<String> {
@@ -354,5 +361,6 @@ impl Guest for AgentGuest {
             // A guest that does not answer any more is not waited for.
             _ = timeout(Duration::from_secs(5), self.call(&["/bin/sh", &script, "end", &folder])).await;
         }
+        _ = timeout(Duration::from_secs(5), self.channel.close()).await;
     }
 }

@@ -54,6 +54,10 @@ op_build_user() {
       fi
     done
   fi
+  # The programs keep what was there before them: with it the hash of a password.
+  for file in passwd- shadow- group- gshadow- subuid- subgid-; do
+    if [ -f "$ROOT/etc/$file" ]; then sed -i "/^$USER_NAME:/d" "$ROOT/etc/$file"; fi
+  done
   if [ -n "$(account 3)" ]; then fail "the user is still there: $said"; fi
   case $home in
     /home/?*|/var/home/?*|/export/home/?*) rm -rf "$ROOT$home" ;;

@@ -170,6 +170,7 @@ pub fn plan() -> Plan {
             ssh: forge::remote::SshPlan::default(),
         },
         provision: Vec::new(),
+        seal_dry_run: false,
         seal: Vec::new(),
         finish: Finish::Template {
             name: "tpl-fake".into(),

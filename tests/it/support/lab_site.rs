@@ -112,8 +112,9 @@ impl LabSite {
         Self::with_guest_in(LabConfig::default(), cloudinit_drive, disk).await
     }
 
+    /// With a guest of any kind as boot VM in a lab of any kind; `None`, with the reason printed, where it can't be had.
     #[expect(clippy::print_stderr, reason = "a test that is skipped says why")]
-    async fn with_guest_in(
+    pub async fn with_guest_in(
         config: LabConfig,
         cloudinit_drive: bool,
         disk: fn(&Path) -> anyhow::Result<PathBuf>,

@@ -12,6 +12,7 @@ pub mod encode;
 pub mod envelope;
 pub mod error;
 pub mod task;
+pub mod terminal;
 pub mod tls;
 pub mod transfer;
 pub mod types;

@@ -153,6 +153,18 @@ pub struct VncProxy {
     pub upid: Option<String>,
 }
 
+/// `POST /nodes/{node}/qemu/{vmid}/termproxy`.
+#[derive(Clone, Deserialize)]
+pub struct TermProxy {
+    /// The port on the node, sent as text.
+    #[serde(deserialize_with = "number")]
+    pub port: u64,
+    /// Who the ticket was made for.
+    pub user: String,
+    /// What the websocket is opened with, and what is said first on it.
+    pub ticket: String,
+}
+
 /// One interface of the agent's `network-get-interfaces`.
 #[derive(Clone, Debug, Default, Deserialize)]
 pub struct AgentInterface {

@@ -57,7 +57,19 @@ impl Client {
             Some(password) if !password.is_empty() => password,
             _ => proxy.ticket.chars().take(VNC_PASSWORD).collect(),
         };
-        let query = Params::new().with("port", proxy.port).with("vncticket", &proxy.ticket);
+        let stream = self.open_proxied((node, vmid), proxy.port, &proxy.ticket, peer).await?;
+        Ok(VncConnection { stream, password })
+    }
+
+    /// Opens the websocket of a console that was just asked for.
+    pub(super) async fn open_proxied(
+        &self,
+        (node, vmid): (&str, &str),
+        port: u64,
+        ticket: &str,
+        peer: Option<SocketAddr>,
+    ) -> Result<RfbStream, ApiError> {
+        let query = Params::new().with("port", port).with("vncticket", ticket);
         let target =
             format!("/api2/json{}?{}", path(&["nodes", node, "qemu", vmid, "vncwebsocket"]), query.encode());
         let request = format!("GET /nodes/{node}/qemu/{vmid}/vncwebsocket");
@@ -68,7 +80,7 @@ impl Client {
                 detail: format!("{request} was not answered within {OPEN_LIMIT:?}"),
                 source: None,
             })??;
-        Ok(VncConnection { stream: RfbStream::new(socket), password })
+        Ok(RfbStream::new(socket))
     }
 
     async fn open_websocket(

@@ -231,6 +231,7 @@ async fn the_templates_cloud_init_drive_has_the_fields_of_the_profile_and_else_t
     let seed = Attachments {
         cloud_init: Some(CloudInitSettings {
             user: "forge".into(),
+            password_hash: None,
             ssh_keys: vec![KEY.into()],
             ip_config: "ip=dhcp".into(),
         }),

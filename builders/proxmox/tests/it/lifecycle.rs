@@ -44,6 +44,7 @@ async fn a_clone_becomes_a_template_and_stays_one() {
         smbios_serial: Some("ds=nocloud;s=http://10.0.2.2:8800/x/".into()),
         cloud_init: Some(CloudInitSettings {
             user: "forge".into(),
+            password_hash: None,
             ssh_keys: vec![
                 "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIBs/pKYCXUa1NsAQUngaX6ppcDn49GIeAAm/mrcaOcUQ forge"
                     .into(),

@@ -15,6 +15,10 @@ enum Soak {
     Typing,
     /// Debian 12 is installed from the network by its own installer and forge's profile, as far as the mirror has it
     InstallDebian,
+    /// A Debian template that Ansible provisioned, cloned twice: nothing of the clones is the same
+    Clones,
+    /// Debian built by its serial console, with the network cut
+    Console,
 }
 
 /// How keys travel to the guest.
@@ -55,6 +59,8 @@ pub fn run(arguments: &SoakArguments) -> anyhow::Result<ExitCode> {
         (Soak::Typing, Transport::Vnc) => ("forge-console", "real", "soak_typing"),
         (Soak::Typing, Transport::Websocket) => ("forge", "it", "soak_typing_over_the_websocket"),
         (Soak::InstallDebian, _) => ("forge", "it", "soak_install_debian"),
+        (Soak::Clones, _) => ("forge", "it", "soak_two_clones"),
+        (Soak::Console, _) => ("forge", "it", "soak_debian_is_built_by_its_serial_console"),
     };
     let status = cargo()
         .args(["test", "--locked", "--offline", "--package", package, "--test", target, "--"])
