@@ -21,6 +21,7 @@ use crate::engine::{Build, NoFaults, run};
 use crate::event::{Bus, Ending, Redactor};
 use crate::evidence::{EvidenceSink, Folder};
 use crate::provision::is_interactive;
+use crate::seal;
 use crate::ui::{self, Style};
 
 /// How long the journals of dead builds may hold a new build up.
@@ -28,6 +29,7 @@ pub(super) const REPLAY_LIMIT: Duration = Duration::from_secs(30);
 
 /// Options of `forge build`.
 #[derive(Clone, Debug, Args)]
+#[command(after_long_help = seal_operations())]
 pub struct BuildArgs {
     #[command(flatten)]
     selection: Selection,
@@ -49,6 +51,16 @@ pub struct BuildArgs {
     /// Plans and checks, and stops before anything is changed
     #[arg(long)]
     dry_run: bool,
+}
+
+/// The catalogue of the seal, for `--help`.
+fn seal_operations() -> String {
+    let width = seal::OPERATIONS.iter().map(|operation| operation.name.len()).max().unwrap_or(0);
+    let lines = seal::OPERATIONS.iter().map(|each| format!("  {:width$}  {}\n", each.name, each.about));
+    format!(
+        "Seal operations, each on unless it is switched off in `[seal]` (`dry-run = true` only tells what they would do):\n{}",
+        lines.collect::<String>()
+    )
 }
 
 /// What `--on-error` takes.
@@ -235,4 +247,19 @@ pub(super) async fn one(
         ));
         1
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_help_lists_every_seal_operation() {
+        let mut command = BuildArgs::augment_args(clap::Command::new("build"));
+        let help = command.render_long_help().to_string();
+        for operation in seal::OPERATIONS {
+            assert!(help.contains(operation.name) && help.contains(operation.about), "{}", operation.name);
+        }
+        assert!(!command.render_help().to_string().contains("leak-gate"), "-h is short");
+    }
 }
