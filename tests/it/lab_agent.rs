@@ -156,9 +156,10 @@ fn a_tiny_guest_on_local_qemu_is_built_by_its_serial_console_alone() -> anyhow::
     on_local_qemu("serial")
 }
 
+#[expect(clippy::print_stderr, reason = "a test that is skipped says why")]
 fn on_local_qemu(via: &str) -> anyhow::Result<()> {
     if std::env::var_os("FORGE_LAB").is_none() && std::env::var_os("FORGE_LAB_CACHE").is_none() {
-        println!("skipped: it needs a real guest; `cargo lab test` runs it");
+        eprintln!("skipped: it needs a real guest; `cargo lab test` runs it");
         return Ok(());
     }
     let image = images::tiny(&images::default_cache_root())?.disk;
