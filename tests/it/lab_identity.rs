@@ -61,7 +61,7 @@ async fn a_tiny_guest_is_started_anew_five_times_in_one_build_with_another_addre
     };
     assert_eq!(done.code, Some(0), "{}{}", done.stdout, done.stderr);
     let mut addresses: Vec<&str> =
-        done.stderr.lines().filter_map(|line| line.strip_prefix("| at ")).collect();
+        done.stderr.lines().filter_map(|line| Some(line.split_once("| at ")?.1)).collect();
     assert_eq!(addresses.len(), 6, "{}", done.stderr);
     addresses.dedup();
     assert_eq!(addresses.len(), 6, "another one each time: {}", done.stderr);
