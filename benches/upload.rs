@@ -83,6 +83,8 @@ fn client(site: &Site) -> anyhow::Result<Client> {
     Ok(Client::new(&ProxmoxConfig {
         target: "lab".into(),
         url: site.url.clone(),
+        more_urls: Vec::new(),
+        proxy: forge_proxmox::ProxyChoice::None,
         token_id: TOKEN.into(),
         token_secret: Secret::new(&site.secret),
         tls: TlsChoice::Fingerprint(site.fingerprint.clone()),

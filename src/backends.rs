@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use forge_machine::{Hypervisor, PortError};
-use forge_proxmox::{ProxmoxConfig, ProxmoxHypervisor, TlsChoice};
+use forge_proxmox::{ProxmoxConfig, ProxmoxHypervisor, ProxyChoice, TlsChoice};
 use forge_qemu::accel::Accelerator;
 use forge_qemu::{AcceleratorChoice, QemuHypervisor, QemuTarget};
 
@@ -26,12 +26,18 @@ pub fn open(
             let tls = match &proxmox.tls {
                 TlsConfig::System => TlsChoice::System,
                 TlsConfig::CaFile(file) => TlsChoice::CaFile(file.clone()),
-                TlsConfig::Fingerprint(fingerprint) => TlsChoice::Fingerprint(fingerprint.clone()),
+                TlsConfig::Fingerprint(fingerprints) => TlsChoice::Fingerprints(fingerprints.clone()),
                 TlsConfig::Insecure => TlsChoice::Insecure,
             };
             let config = ProxmoxConfig {
                 target: target.name.clone(),
-                url: proxmox.url.clone(),
+                url: proxmox.urls.first().cloned().unwrap_or_default(),
+                more_urls: proxmox.urls.iter().skip(1).cloned().collect(),
+                proxy: match proxmox.proxy.as_deref() {
+                    None => ProxyChoice::Environment,
+                    Some("none") => ProxyChoice::None,
+                    Some(url) => ProxyChoice::Url(url.to_owned()),
+                },
                 token_id: proxmox.token_id.clone(),
                 token_secret: secret.unwrap_or_default().into(),
                 tls,

@@ -39,6 +39,8 @@ pub async fn run(scene: &Scene) -> anyhow::Result<Run> {
     let client = Client::new(&ProxmoxConfig {
         target: "lab".into(),
         url: lab.url(),
+        more_urls: Vec::new(),
+        proxy: forge_proxmox::ProxyChoice::None,
         token_id: TOKEN.into(),
         token_secret: secret.as_str().into(),
         tls: TlsChoice::Fingerprint(lab.fingerprint().to_owned()),

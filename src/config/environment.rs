@@ -96,7 +96,8 @@ pub fn from_environment(env: &BTreeMap<String, String>, origin: &str) -> (Option
         return (None, findings);
     }
     let target = ProxmoxTarget {
-        url,
+        urls: vec![url],
+        proxy: None,
         token_id: token_id.unwrap_or_default(),
         token_secret: SecretRef::Given(Secret::new(secret.unwrap_or_default())),
         tls: if skip { TlsConfig::Insecure } else { TlsConfig::System },

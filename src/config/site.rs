@@ -30,8 +30,8 @@ pub enum TlsConfig {
     System,
     /// Those that an authority's PEM file vouches for.
     CaFile(PathBuf),
-    /// The one with this SHA-256 fingerprint.
-    Fingerprint(String),
+    /// Those with one of these SHA-256 fingerprints.
+    Fingerprint(Vec<String>),
     /// Any.
     Insecure,
 }
@@ -58,8 +58,10 @@ impl Default for SeedConfig {
 /// A Proxmox VE target.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProxmoxTarget {
-    /// `https://host:8006`, with or without `/api2/json`.
-    pub url: String,
+    /// `https://host:8006`, with or without `/api2/json`; several endpoints of one cluster, in their order.
+    pub urls: Vec<String>,
+    /// The proxy on the way: `http://host:port`, or `none`; `None` takes the environment's.
+    pub proxy: Option<String>,
     /// `user@realm!token`, or `user@realm` for a login by password.
     pub token_id: String,
     /// The token's UUID, or the password.
@@ -210,10 +212,26 @@ fn target(name: &str, mut reader: Reader<'_>, file: &Path, findings: &mut Vec<Fi
 }
 
 fn proxmox(reader: &mut Reader<'_>, folder: &Path, findings: &mut Vec<Finding>) -> ProxmoxTarget {
-    let url = reader.required("url", findings);
-    if !url.is_empty() && !url.starts_with("https://") {
+    let urls = match reader.any("url").map(|spot| &spot.node) {
+        Some(Node::List(_)) => reader.texts("url", findings).unwrap_or_default(),
+        _ => vec![reader.required("url", findings)],
+    };
+    if urls.is_empty() {
+        findings.push(reader.finding("url", "no address is named").help("url = \"https://HOST:8006\""));
+    }
+    for url in urls.iter().filter(|url| !url.is_empty() && !url.starts_with("https://")) {
         let finding = reader.finding("url", format!("`{url}` is no https:// address"));
         findings.push(finding.help("Proxmox's API is at https://HOST:8006"));
+    }
+    let proxy = reader.text("proxy", findings);
+    if proxy.as_deref().is_some_and(|proxy| proxy.contains('@')) {
+        let finding = reader.finding("proxy", "a login does not belong in this file");
+        findings.push(finding.help("set HTTPS_PROXY=http://USER:PASSWORD@HOST:PORT and leave `proxy` out"));
+    } else if proxy.as_deref().is_some_and(|proxy| proxy != "none" && !proxy.starts_with("http://")) {
+        let finding = reader.finding("proxy", "this is neither an http:// address nor \"none\"");
+        findings.push(
+            finding.help("TLS goes through an HTTP proxy from end to end: proxy = \"http://HOST:PORT\""),
+        );
     }
     let (token_id, token_secret) = login(reader, folder, findings);
     let tls = reader.table("tls", findings).map_or(TlsConfig::System, |reader| tls(reader, folder, findings));
@@ -237,7 +255,8 @@ fn proxmox(reader: &mut Reader<'_>, folder: &Path, findings: &mut Vec<Finding>) 
     let vmids = range(reader, "vmids", 100, 999_999_999, findings);
     let pool = reader.text("pool", findings);
     ProxmoxTarget {
-        url,
+        urls,
+        proxy,
         token_id,
         token_secret,
         tls,
@@ -337,7 +356,10 @@ fn secret(
 }
 
 fn tls(mut reader: Reader<'_>, folder: &Path, findings: &mut Vec<Finding>) -> TlsConfig {
-    let fingerprint = reader.text("fingerprint", findings);
+    let fingerprint = match reader.any("fingerprint").map(|spot| &spot.node) {
+        Some(Node::List(_)) => reader.texts("fingerprint", findings),
+        _ => reader.text("fingerprint", findings).map(|one| vec![one]),
+    };
     let ca_file = reader.text("ca-file", findings);
     let insecure = reader.flag("insecure", findings).unwrap_or(false);
     let place = reader.place().clone();
@@ -346,9 +368,11 @@ fn tls(mut reader: Reader<'_>, folder: &Path, findings: &mut Vec<Finding>) -> Tl
     reader.done(findings);
     match (fingerprint, ca_file, insecure) {
         (Some(fingerprint), None, false) => {
-            let digits = fingerprint.chars().filter(char::is_ascii_hexdigit).count();
-            let fits = fingerprint.chars().all(|c| c.is_ascii_hexdigit() || c == ':') && digits == 64;
-            if !fits {
+            let fits = |text: &String| {
+                let digits = text.chars().filter(char::is_ascii_hexdigit).count();
+                text.chars().all(|c| c.is_ascii_hexdigit() || c == ':') && digits == 64
+            };
+            if fingerprint.is_empty() || !fingerprint.iter().all(fits) {
                 findings
                     .push(shape.help("it has 32 pairs of hexadecimal digits; `pvenode cert info` shows it"));
             }

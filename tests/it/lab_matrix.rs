@@ -60,6 +60,8 @@ pub fn config_of(url: &str, fingerprint: &str, secret: &str) -> ProxmoxConfig {
     ProxmoxConfig {
         target: "lab".into(),
         url: url.into(),
+        more_urls: Vec::new(),
+        proxy: forge_proxmox::ProxyChoice::None,
         token_id: TOKEN.into(),
         token_secret: secret.into(),
         tls: TlsChoice::Fingerprint(fingerprint.into()),

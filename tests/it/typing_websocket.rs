@@ -30,6 +30,8 @@ async fn grub(cuts: &[u64]) -> anyhow::Result<Option<(LabSite, Console, tempfile
     let target = ProxmoxHypervisor::connect(ProxmoxConfig {
         target: "lab".into(),
         url: site.lab.url(),
+        more_urls: Vec::new(),
+        proxy: forge_proxmox::ProxyChoice::None,
         token_id: TOKEN.into(),
         token_secret: Secret::new(site.secret.clone()),
         tls: TlsChoice::Fingerprint(site.lab.fingerprint().to_owned()),

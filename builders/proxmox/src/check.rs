@@ -308,6 +308,8 @@ mod tests {
         ProxmoxConfig {
             target: "pve".into(),
             url: "https://pve".into(),
+            more_urls: Vec::new(),
+            proxy: crate::config::ProxyChoice::None,
             token_id: "forge@pve!build".into(),
             token_secret: "x".into(),
             tls: TlsChoice::System,

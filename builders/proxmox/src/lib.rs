@@ -36,6 +36,6 @@ mod sweep;
 mod tags;
 pub mod vmconfig;
 
-pub use config::{ProxmoxConfig, TlsChoice};
+pub use config::{ProxmoxConfig, ProxyChoice, TlsChoice};
 pub use hypervisor::ProxmoxHypervisor;
 pub use secret::Secret;

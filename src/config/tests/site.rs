@@ -47,7 +47,7 @@ images = "out"
     assert_eq!(told(&findings, Path::new("-")), "");
     let pve = proxmox(only(&site));
     assert_eq!(pve.token_secret, SecretRef::File("site/secret".into()));
-    assert_eq!(pve.tls, TlsConfig::Fingerprint(fingerprint));
+    assert_eq!(pve.tls, TlsConfig::Fingerprint(vec![fingerprint]));
     assert_eq!(pve.nodes, ["pve1", "pve2"]);
     assert_eq!(pve.vmids, Some((9000, 9099)));
     assert_eq!(only(&site).seed.ports, (8800, 8809));
@@ -152,7 +152,7 @@ fn variables_of_the_environment_make_a_site_in_both_ways_of_writing() {
         let site = site.expect("a site");
         let target = proxmox(only(&site));
         assert_eq!(
-            (target.url.as_str(), target.token_id.as_str()),
+            (target.urls[0].as_str(), target.token_id.as_str()),
             ("https://pve:8006/api2/json", "a@pve!b")
         );
         assert!(matches!(&target.token_secret, SecretRef::Given(secret) if secret.expose() == "s"));
@@ -329,4 +329,32 @@ fn the_site_file_is_looked_for_where_people_keep_it() {
     no forge.toml was found, and none.env names no target
         help: write a forge.toml with `[targets.NAME]`, or set PROXMOX_URL, PROXMOX_TOKEN_ID and PROXMOX_TOKEN_SECRET
     "#);
+}
+
+#[test]
+fn a_cluster_may_have_several_endpoints_certificates_and_a_proxy_and_no_login_stands_in_the_file() {
+    let (one, two) = ("AB:".repeat(31) + "CD", "12:".repeat(31) + "34");
+    let site = |url: &str, proxy: &str| {
+        let text = format!(
+            "[targets.pve]\ntype = \"proxmox\"\nurl = {url}\ntoken-id = \"forge@pve!build\"\n\
+             token-secret = {{ env = \"SECRET\" }}\ntls = {{ fingerprint = [\"{one}\", \"{two}\"] }}\nproxy = \"{proxy}\"\n"
+        );
+        read(Path::new("forge.toml"), &text)
+    };
+    let (sound, findings) = site(r#"["https://pve1:8006", "https://pve2:8006"]"#, "http://proxy:3128");
+    assert_eq!(told(&findings, Path::new("-")), "");
+    let pve = proxmox(only(&sound));
+    assert_eq!(pve.urls, ["https://pve1:8006", "https://pve2:8006"]);
+    assert_eq!(pve.tls, TlsConfig::Fingerprint(vec![one.clone(), two.clone()]));
+    assert_eq!(pve.proxy.as_deref(), Some("http://proxy:3128"));
+    assert_eq!(told(&site(r#""https://pve1:8006""#, "none").1, Path::new("-")), "");
+    let wrong = site(r#"["https://pve1:8006", "pve2:8006"]"#, "http://me:s3cret@proxy:3128").1;
+    let said = told(&wrong, Path::new("-"));
+    assert!(
+        said.contains("`pve2:8006` is no https:// address") && said.contains("a login does not belong"),
+        "{said}"
+    );
+    assert!(!said.contains("s3cret"), "{said}");
+    let said = told(&site("[]", "socks5://proxy:1080").1, Path::new("-"));
+    assert!(said.contains("no address is named") && said.contains("neither an http:// address"), "{said}");
 }

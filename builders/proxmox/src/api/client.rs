@@ -1,8 +1,9 @@
 //! One HTTP client for one target: HTTP/1.1 over TLS with a token, and the rules of pveproxy.
 //!
 //! Rules it keeps (pve-http-server `AnyEvent.pm`, observed on PVE 9.2): no body on GET and DELETE, a Content-Length on
-//! everything else, no chunked bodies, idle connections given up before the server's 5 s, redirects not followed, no
-//! proxy. A GET that finds its connection closed is repeated once; nothing else is ever repeated here.
+//! everything else, no chunked bodies, idle connections given up before the server's 5 s, redirects not followed. A GET
+//! that finds its connection closed is repeated once. Where a target has several endpoints, what one of them surely did
+//! not carry out is asked of the next; nothing else is ever repeated here.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -10,15 +11,16 @@ use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue, Method, header};
 use hyper::ext::ReasonPhrase;
-use reqwest::Url;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use thiserror::Error;
 
 use crate::api::auth::{Login, TokenError};
 use crate::api::encode::Params;
+use crate::api::endpoint::{Endpoint, Endpoints};
 use crate::api::envelope::{Envelope, Refusal};
 use crate::api::error::{ApiError, Intent};
+use crate::api::proxy::{Proxies, Tunnel};
 use crate::api::task::STALL;
 use crate::api::tls::{self, TlsError};
 use crate::config::ProxmoxConfig;
@@ -30,8 +32,6 @@ const POOL_IDLE: Duration = Duration::from_secs(4);
 const EXCHANGE_LIMIT: Duration = Duration::from_secs(40);
 /// Name, TCP and TLS together.
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
-/// Proxmox VE's port.
-const DEFAULT_PORT: u16 = 8006;
 
 /// A setting that no connection can be made with.
 #[derive(Debug, Error)]
@@ -42,6 +42,12 @@ pub enum SetupError {
         /// What was given.
         url: String,
         /// What is wrong with it.
+        why: String,
+    },
+    /// The proxy can't be used.
+    #[error("the proxy can't be used: {why}")]
+    Proxy {
+        /// What is wrong with it. Its address is not told: a login may stand in it.
         why: String,
     },
     /// The token can't be right.
@@ -62,18 +68,18 @@ pub struct Reply {
     pub data: Value,
     /// The total of a list that is returned in parts.
     pub total: Option<u64>,
-    /// The very server that answered, for calls that must reach the same one.
+    /// The very server that answered (or the proxy before it), for calls that must reach the same one.
     pub peer: Option<SocketAddr>,
+    /// The number of the endpoint that answered.
+    pub(crate) endpoint: usize,
 }
 
 /// A client for one target. Cheap to clone.
 #[derive(Clone)]
 pub struct Client {
     http: reqwest::Client,
-    origin: String,
-    host: String,
-    port: u16,
-    peer: String,
+    endpoints: Arc<Endpoints>,
+    target: String,
     login: Arc<Login>,
     tls: Arc<rustls::ClientConfig>,
     stall: Duration,
@@ -82,7 +88,7 @@ pub struct Client {
 impl std::fmt::Debug for Client {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Client")
-            .field("peer", &self.peer)
+            .field("peer", &self.peer())
             .field("login", &self.login.id())
             .finish_non_exhaustive()
     }
@@ -94,10 +100,10 @@ impl Client {
     /// # Errors
     /// When URL, token or TLS choice can't be used.
     pub fn new(config: &ProxmoxConfig) -> Result<Self, SetupError> {
-        let url = parse_url(&config.url)?;
+        let endpoints = Endpoints::new(config, &Proxies::new(&config.proxy))?;
         let login = Arc::new(Login::new(&config.token_id, &config.token_secret)?);
         let tls = tls::client_config(&config.tls)?;
-        let http = reqwest::Client::builder()
+        let mut http = reqwest::Client::builder()
             .tls_backend_preconfigured(tls.clone())
             .hickory_dns(true)
             .http1_only()
@@ -107,34 +113,30 @@ impl Client {
             .connect_timeout(CONNECT_LIMIT)
             .timeout(EXCHANGE_LIMIT)
             .tcp_nodelay(true)
-            .user_agent(concat!("forge/", env!("CARGO_PKG_VERSION")))
-            .build()
-            .map_err(SetupError::Http)?;
-        let host = url.host_str().unwrap_or_default().to_owned();
-        // The parser leaves https' own port out; whoever wrote it (a reverse proxy) means it.
-        let says_443 = config.url.contains(&format!("{host}:443"));
-        let port = url.port().unwrap_or(if says_443 { 443 } else { DEFAULT_PORT });
-        let origin = format!("https://{host}:{port}");
-        let peer = format!("target `{}` ({origin})", config.target);
-        Ok(Self { http, origin, host, port, peer, login, tls: Arc::new(tls), stall: STALL })
+            .user_agent(concat!("forge/", env!("CARGO_PKG_VERSION")));
+        if let Some(proxy) = proxy(&endpoints) {
+            http = http.proxy(proxy);
+        }
+        let http = http.build().map_err(SetupError::Http)?;
+        let (endpoints, target) = (Arc::new(endpoints), format!("target `{}`", config.target));
+        Ok(Self { http, endpoints, target, login, tls: Arc::new(tls), stall: STALL })
     }
 
     /// The target by name and address, for messages.
     #[must_use]
     pub fn peer(&self) -> &str {
-        &self.peer
+        &self.endpoints.current().1.peer
     }
 
-    /// The host of the API's URL; an IPv6 address has its brackets.
-    #[must_use]
-    pub fn host(&self) -> &str {
-        &self.host
-    }
-
-    /// `host:port` of the API.
+    /// `host:port` of the API that is used now; an IPv6 address has its brackets.
     #[must_use]
     pub fn endpoint(&self) -> String {
-        format!("{}:{}", self.host, self.port)
+        self.endpoints.current().1.authority()
+    }
+
+    /// The endpoint of a number.
+    pub(crate) fn endpoint_of(&self, number: usize) -> Option<&Endpoint> {
+        self.endpoints.all().get(number)
     }
 
     /// Who logs in: `user@realm!token`, or `user@realm` with a password.
@@ -163,19 +165,23 @@ impl Client {
 
     /// The headers of a request, with a ticket that is fresh.
     pub(crate) async fn sign(&self, write: bool) -> Result<HeaderMap, ApiError> {
+        self.sign_at(self.endpoints.current(), write).await
+    }
+
+    async fn sign_at(&self, at: (usize, &Endpoint), write: bool) -> Result<HeaderMap, ApiError> {
         let log_in = |user: String, password: Secret| async move {
             let body = Params::new().with("username", user).with("password", password.expose()).encode();
             let builder = self
                 .http
-                .request(Method::POST, format!("{}/api2/json/access/ticket", self.origin))
+                .request(Method::POST, format!("{}/api2/json/access/ticket", at.1.origin))
                 .header(header::CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded"))
                 .header(header::CONTENT_LENGTH, body.len())
                 .body(body);
             // Logging in changes nothing: a lost answer is no unknown outcome.
-            let reply = self.send(builder, "POST /access/ticket", Intent::Read).await;
+            let reply = self.send(at, builder, "POST /access/ticket", Intent::Read).await;
             decode("POST /access/ticket", reply.map_err(|failed| failed.error)?.data)
         };
-        self.login.headers(write, &self.peer, log_in).await
+        self.login.headers(write, &at.1.peer, log_in).await
     }
 
     /// The TLS configuration, for the websocket.
@@ -198,13 +204,7 @@ impl Client {
     /// # Errors
     /// See [`ApiError`].
     pub async fn get_reply(&self, path: &str, query: &Params) -> Result<Reply, ApiError> {
-        match self.exchange(Method::GET, path, query).await {
-            Err(Failed { closed: true, .. }) => {
-                tracing::debug!(path, "the connection was closed; asking once more");
-                self.exchange(Method::GET, path, query).await.map_err(|failed| failed.error)
-            }
-            other => other.map_err(|failed| failed.error),
-        }
+        self.exchange(Method::GET, path, query).await.map_err(|failed| failed.error)
     }
 
     /// Creates or acts. Effect: never drop it in flight.
@@ -231,17 +231,53 @@ impl Client {
         self.exchange(Method::DELETE, path, query).await.map_err(|failed| failed.error)
     }
 
+    /// One exchange with the endpoint that is used now, or with the next ones while they can't be reached.
     async fn exchange(&self, method: Method, path: &str, params: &Params) -> Result<Reply, Failed> {
+        let mut seen: Vec<String> = Vec::new();
+        loop {
+            let at = self.endpoints.current();
+            let once = async || self.exchange_at(at, method.clone(), path, params).await;
+            let mut outcome = once().await;
+            if method == Method::GET && outcome.as_ref().is_err_and(|failed| failed.closed) {
+                tracing::debug!(path, "the connection was closed; asking once more");
+                outcome = once().await;
+            }
+            let failed = match outcome {
+                Ok(reply) => return Ok(reply),
+                Err(failed) => failed,
+            };
+            let ApiError::Unreachable { detail, .. } = &failed.error else { return Err(failed) };
+            if !failed.elsewhere || self.endpoints.count() == 1 {
+                return Err(failed);
+            }
+            seen.push(format!("{}: {detail}", at.1.origin));
+            self.endpoints.leave(at.0);
+            if seen.len() >= self.endpoints.count() {
+                let (peer, detail) =
+                    (self.target.clone(), format!("no endpoint answers: {}", seen.join("; ")));
+                let error = ApiError::Unreachable { peer, detail, source: None };
+                return Err(Failed { error, ..failed });
+            }
+        }
+    }
+
+    async fn exchange_at(
+        &self,
+        at: (usize, &Endpoint),
+        method: Method,
+        path: &str,
+        params: &Params,
+    ) -> Result<Reply, Failed> {
         let request = format!("{method} {path}");
         let in_query = method == Method::GET || method == Method::DELETE;
         let intent = if method == Method::GET { Intent::Read } else { Intent::Write };
-        let mut url = format!("{}/api2/json{path}", self.origin);
+        let mut url = format!("{}/api2/json{path}", at.1.origin);
         if in_query && !params.is_empty() {
             url.push('?');
             url.push_str(&params.encode());
         }
-        let signed = self.sign(intent == Intent::Write).await;
-        let headers = signed.map_err(|error| Failed { error, closed: false })?;
+        let signed = self.sign_at(at, intent == Intent::Write).await;
+        let headers = signed.map_err(|error| Failed { error, closed: false, elsewhere: true })?;
         let mut builder = self.http.request(method, url).headers(headers);
         if !in_query {
             let body = params.encode();
@@ -251,7 +287,7 @@ impl Client {
                 .header(header::CONTENT_LENGTH, body.len())
                 .body(body);
         }
-        self.send(builder, &request, intent).await
+        self.send(at, builder, &request, intent).await
     }
 
     /// A request to a path of the API, with the login.
@@ -260,7 +296,7 @@ impl Client {
         method: Method,
         path: &str,
     ) -> Result<reqwest::RequestBuilder, ApiError> {
-        let url = format!("{}/api2/json{path}", self.origin);
+        let url = format!("{}/api2/json{path}", self.endpoints.current().1.origin);
         let headers = self.sign(method != Method::GET).await?;
         Ok(self.http.request(method, url).headers(headers))
     }
@@ -272,18 +308,20 @@ impl Client {
         request: &str,
         intent: Intent,
     ) -> Result<Reply, ApiError> {
-        self.send(builder, request, intent).await.map_err(|failed| failed.error)
+        self.send(self.endpoints.current(), builder, request, intent).await.map_err(|failed| failed.error)
     }
 
     async fn send(
         &self,
+        at: (usize, &Endpoint),
         builder: reqwest::RequestBuilder,
         request: &str,
         intent: Intent,
     ) -> Result<Reply, Failed> {
         let transport = |error: reqwest::Error| {
             let closed = !error.is_connect() && !error.is_timeout() && !error.is_builder();
-            Failed { error: ApiError::from_transport(&self.peer, request, intent, error), closed }
+            let error = ApiError::from_transport(&at.1.peer, request, intent, error);
+            Failed { error, closed, elsewhere: true }
         };
         let response = builder.send().await.map_err(transport)?;
         let status = response.status();
@@ -295,23 +333,51 @@ impl Client {
             // A refusal stands even when its body was cut off.
             let body = body.unwrap_or_default();
             let refusal = Refusal::read(reason.as_deref(), &body);
-            let error = ApiError::from_refusal(&self.peer, request, intent, status.as_u16(), &refusal)
+            let error = ApiError::from_refusal(&at.1.peer, request, intent, status.as_u16(), &refusal)
                 .explained(self.login.id());
-            return Err(Failed { error, closed: false });
+            // Of a node that can't be reached behind it another endpoint knows no more.
+            let elsewhere = !request.contains(" /nodes/") || matches!(status.as_u16(), 502 | 504);
+            return Err(Failed { error, closed: false, elsewhere });
         }
         let body = body.map_err(transport)?;
         let envelope: Envelope = serde_json::from_slice(&body).map_err(|source| Failed {
             error: ApiError::Malformed { request: request.to_owned(), source: Box::new(source) },
             closed: false,
+            elsewhere: false,
         })?;
-        Ok(Reply { data: envelope.data, total: envelope.total, peer })
+        Ok(Reply { data: envelope.data, total: envelope.total, peer, endpoint: at.0 })
     }
 }
 
-/// A failed exchange, and whether it was the connection that ended it.
+/// A failed exchange.
 struct Failed {
     error: ApiError,
+    /// Whether it was the connection that ended it.
     closed: bool,
+    /// Whether another endpoint may know better, if this one can't be reached.
+    elsewhere: bool,
+}
+
+/// The proxies to the endpoints, for the HTTP library.
+fn proxy(endpoints: &Endpoints) -> Option<reqwest::Proxy> {
+    let tunnels: Vec<(String, u16, Tunnel)> = endpoints
+        .all()
+        .iter()
+        .filter_map(|each| Some((each.host.clone(), each.port, each.tunnel.clone()?)))
+        .collect();
+    let auth = tunnels.iter().find_map(|(.., tunnel)| tunnel.auth().cloned());
+    if tunnels.is_empty() {
+        return None;
+    }
+    let proxy = reqwest::Proxy::custom(move |url| {
+        let port = url.port_or_known_default()?;
+        let found = tunnels.iter().find(|(host, at, _)| url.host_str() == Some(host) && *at == port);
+        found.map(|(.., tunnel)| tunnel.url())
+    });
+    Some(match auth {
+        Some(auth) => proxy.custom_http_auth(auth),
+        None => proxy,
+    })
 }
 
 /// Reads the data of an answer.
@@ -321,50 +387,4 @@ struct Failed {
 pub fn decode<T: DeserializeOwned>(request: &str, data: Value) -> Result<T, ApiError> {
     serde_json::from_value(data)
         .map_err(|source| ApiError::Malformed { request: request.to_owned(), source: Box::new(source) })
-}
-
-fn parse_url(text: &str) -> Result<Url, SetupError> {
-    let fault = |why: &str| SetupError::Url { url: text.to_owned(), why: why.to_owned() };
-    let trimmed = text.trim();
-    let with_scheme = if trimmed.contains("://") { trimmed.to_owned() } else { format!("https://{trimmed}") };
-    let url = Url::parse(&with_scheme).map_err(|error| fault(&error.to_string()))?;
-    if url.scheme() != "https" {
-        return Err(fault("it must begin with https://"));
-    }
-    if url.host_str().is_none_or(str::is_empty) {
-        return Err(fault("it names no host"));
-    }
-    if !url.username().is_empty() || url.password().is_some() {
-        return Err(SetupError::Url {
-            url: "https://…".to_owned(),
-            why: "credentials don't belong into it".to_owned(),
-        });
-    }
-    if !matches!(url.path().trim_end_matches('/'), "" | "/api2" | "/api2/json") {
-        return Err(fault("a path other than /api2/json is not supported"));
-    }
-    Ok(url)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn urls_are_taken_in_all_forms_that_packer_users_write() {
-        for (text, host, port) in [
-            ("https://pve1.example.org:8006", "pve1.example.org", Some(8006)),
-            ("https://pve1.example.org:8006/", "pve1.example.org", Some(8006)),
-            ("https://10.0.0.5:8006/api2/json", "10.0.0.5", Some(8006)),
-            ("https://[::1]:8007/api2/json/", "[::1]", Some(8007)),
-            ("pve1", "pve1", None),
-        ] {
-            let url = parse_url(text).expect(text);
-            assert_eq!((url.host_str(), url.port()), (Some(host), port), "{text}");
-        }
-        for text in ["", "http://pve1:8006", "https://", "https://pve1/other", "https://me:pw@pve1:8006"] {
-            let error = parse_url(text).expect_err(text).to_string();
-            assert!(!error.contains("pw"), "{error}");
-        }
-    }
 }

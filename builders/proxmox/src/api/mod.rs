@@ -9,8 +9,10 @@
 pub mod auth;
 pub mod client;
 pub mod encode;
+pub mod endpoint;
 pub mod envelope;
 pub mod error;
+pub mod proxy;
 pub mod task;
 pub mod terminal;
 pub mod tls;

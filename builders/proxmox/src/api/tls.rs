@@ -56,10 +56,10 @@ pub enum TlsError {
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum TrustError {
     /// It is not the pinned one.
-    #[error("expected SHA-256 fingerprint {expected}, saw {seen}")]
+    #[error("expected SHA-256 fingerprint {}, saw {seen}", any_of(expected))]
     Fingerprint {
-        /// The pinned fingerprint.
-        expected: Fingerprint,
+        /// The pinned fingerprints.
+        expected: Vec<Fingerprint>,
         /// The fingerprint of the certificate that was shown.
         seen: Fingerprint,
     },
@@ -123,7 +123,7 @@ impl fmt::Debug for Fingerprint {
 #[derive(Debug)]
 enum Rule {
     Roots(Arc<WebPkiServerVerifier>),
-    Pinned(Fingerprint),
+    Pinned(Vec<Fingerprint>),
     Any,
 }
 
@@ -146,8 +146,10 @@ impl ServerCertVerifier for Verifier {
         let seen = Fingerprint::of(end_entity);
         match &self.rule {
             Rule::Any => Ok(ServerCertVerified::assertion()),
-            Rule::Pinned(expected) if *expected == seen => Ok(ServerCertVerified::assertion()),
-            Rule::Pinned(expected) => Err(refusal(TrustError::Fingerprint { expected: *expected, seen })),
+            Rule::Pinned(expected) if expected.contains(&seen) => Ok(ServerCertVerified::assertion()),
+            Rule::Pinned(expected) => {
+                Err(refusal(TrustError::Fingerprint { expected: expected.clone(), seen }))
+            }
             Rule::Roots(roots) => {
                 roots.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now).map_err(
                     |error| refusal(TrustError::NotVouchedFor { reason: reason(&error, server_name), seen }),
@@ -220,9 +222,10 @@ pub fn client_config(choice: &TlsChoice) -> Result<ClientConfig, TlsError> {
                 .map_err(|source| TlsError::CaFile { path: path.clone(), source })?;
             Rule::Roots(roots_verifier(certs, path.display().to_string(), &provider)?)
         }
-        TlsChoice::Fingerprint(text) => Rule::Pinned(
-            Fingerprint::parse(text).ok_or_else(|| TlsError::Fingerprint { text: text.clone() })?,
-        ),
+        TlsChoice::Fingerprint(text) => Rule::Pinned(vec![pin(text)?]),
+        TlsChoice::Fingerprints(texts) => {
+            Rule::Pinned(texts.iter().map(|text| pin(text)).collect::<Result<_, _>>()?)
+        }
         TlsChoice::Insecure => Rule::Any,
     };
     let config = ClientConfig::builder_with_provider(Arc::clone(&provider))
@@ -232,6 +235,15 @@ pub fn client_config(choice: &TlsChoice) -> Result<ClientConfig, TlsError> {
         .with_custom_certificate_verifier(Arc::new(Verifier { rule, provider }))
         .with_no_client_auth();
     Ok(config)
+}
+
+fn pin(text: &str) -> Result<Fingerprint, TlsError> {
+    Fingerprint::parse(text).ok_or_else(|| TlsError::Fingerprint { text: text.to_owned() })
+}
+
+fn any_of(fingerprints: &[Fingerprint]) -> String {
+    let texts: Vec<String> = fingerprints.iter().map(Fingerprint::to_string).collect();
+    texts.join(" or ")
 }
 
 fn roots_verifier(

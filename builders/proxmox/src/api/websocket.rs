@@ -51,7 +51,7 @@ impl Client {
         // `generate-password` makes servers before 8.4.8 send a password of its own too (PVE 6.2 and later).
         let body = Params::new().with("websocket", 1).with("generate-password", 1);
         let reply = self.post(&proxy_path, &body).await?;
-        let peer = reply.peer;
+        let (peer, endpoint) = (reply.peer, reply.endpoint);
         let proxy: VncProxy = decode(&format!("POST {proxy_path}"), reply.data)?;
         let password = match proxy.password {
             Some(password) if !password.is_empty() => password,
@@ -73,7 +73,7 @@ impl Client {
         let target =
             format!("/api2/json{}?{}", path(&["nodes", node, "qemu", vmid, "vncwebsocket"]), query.encode());
         let request = format!("GET /nodes/{node}/qemu/{vmid}/vncwebsocket");
-        let opening = self.open_websocket(&target, &request, peer);
+        let opening = self.open_websocket(&target, &request, peer, endpoint);
         let socket =
             tokio::time::timeout(OPEN_LIMIT, opening).await.map_err(|_| ApiError::Unreachable {
                 peer: self.peer().to_owned(),
@@ -88,6 +88,7 @@ impl Client {
         target: &str,
         request: &str,
         peer: Option<SocketAddr>,
+        endpoint: usize,
     ) -> Result<WebSocketStream<tokio_rustls::client::TlsStream<TcpStream>>, ApiError> {
         let unreachable = |phase: &str, source: io::Error| match trust_error(&source) {
             Some(trust) => ApiError::Untrusted { peer: self.peer().to_owned(), detail: trust.to_string() },
@@ -97,13 +98,22 @@ impl Client {
                 source: Some(Box::new(source)),
             },
         };
-        let address = peer.ok_or_else(|| ApiError::Refused {
-            request: request.to_owned(),
-            detail: "the address of the answering server is not known".to_owned(),
-        })?;
+        let (Some(address), Some(endpoint)) = (peer, self.endpoint_of(endpoint)) else {
+            return Err(ApiError::Refused {
+                request: request.to_owned(),
+                detail: "the address of the answering server is not known".to_owned(),
+            });
+        };
+        let authority = endpoint.authority();
         let tcp = TcpStream::connect(address).await.map_err(|source| unreachable("TCP", source))?;
         tcp.set_nodelay(true).map_err(|source| unreachable("TCP", source))?;
-        let host = self.host().trim_start_matches('[').trim_end_matches(']').to_owned();
+        let tcp = match &endpoint.tunnel {
+            Some(tunnel) => {
+                tunnel.open(tcp, &authority).await.map_err(|source| unreachable("proxy", source))?
+            }
+            None => tcp,
+        };
+        let host = endpoint.host.trim_start_matches('[').trim_end_matches(']').to_owned();
         let name = ServerName::try_from(host).map_err(|source| ApiError::Malformed {
             request: request.to_owned(),
             source: Box::new(source),
@@ -114,8 +124,8 @@ impl Client {
             .map_err(|source| unreachable("TLS", source))?;
         let signed = self.sign(false).await?;
         let mut handshake = Request::builder()
-            .uri(format!("wss://{}{target}", self.endpoint()))
-            .header(header::HOST, self.endpoint())
+            .uri(format!("wss://{authority}{target}"))
+            .header(header::HOST, &authority)
             .header(header::CONNECTION, HeaderValue::from_static("Upgrade"))
             .header(header::UPGRADE, HeaderValue::from_static("websocket"))
             .header(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"))

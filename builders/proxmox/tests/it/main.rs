@@ -3,6 +3,7 @@
 #![expect(clippy::expect_used, reason = "a test fails by panicking, its helpers too")]
 
 mod conformance;
+mod connection;
 mod courier;
 mod facts;
 mod faults;

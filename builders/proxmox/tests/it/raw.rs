@@ -77,6 +77,8 @@ impl Server {
         ProxmoxHypervisor::connect(ProxmoxConfig {
             target: "raw".into(),
             url: self.url.clone(),
+            more_urls: Vec::new(),
+            proxy: forge_proxmox::ProxyChoice::None,
             token_id: "forge@pve!build".into(),
             token_secret: "s3cr3t".into(),
             tls: TlsChoice::Fingerprint(self.fingerprint.clone()),

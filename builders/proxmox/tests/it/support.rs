@@ -32,6 +32,8 @@ pub async fn bench_with(config: LabConfig) -> Bench {
     let config = ProxmoxConfig {
         target: "lab".into(),
         url: lab.url(),
+        more_urls: Vec::new(),
+        proxy: forge_proxmox::ProxyChoice::None,
         token_id: TOKEN.into(),
         token_secret: Secret::new(secret),
         tls: TlsChoice::Fingerprint(lab.fingerprint().to_owned()),

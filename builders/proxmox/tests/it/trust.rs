@@ -78,6 +78,8 @@ fn settings_that_can_t_work_are_refused_without_a_connection() {
     let config = ProxmoxConfig {
         target: "lab".into(),
         url: "http://127.0.0.1:8006".into(),
+        more_urls: Vec::new(),
+        proxy: forge_proxmox::ProxyChoice::None,
         token_id: "forge@pve!build".into(),
         token_secret: "x".into(),
         tls: TlsChoice::Insecure,
