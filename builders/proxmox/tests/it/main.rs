@@ -5,6 +5,7 @@
 mod conformance;
 mod connection;
 mod courier;
+mod denials;
 mod facts;
 mod faults;
 mod hardware;
