@@ -31,17 +31,29 @@ name = "look"
 shell = ["LOOK"]
 "#;
 
+/// What the guest's disk starts by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Guest {
+    Bios,
+    Uefi,
+    Signed,
+}
+
 /// A site for the tiny guest; `None`, with the reason printed, where there can be none.
 #[expect(clippy::print_stderr, reason = "a test that is skipped says why")]
-fn site(uefi: bool, hardware: &str, more: &str) -> anyhow::Result<Option<LocalSite>> {
+fn site(guest: Guest, hardware: &str, more: &str) -> anyhow::Result<Option<LocalSite>> {
     if std::env::var_os("FORGE_LAB").is_none() {
         eprintln!("skipped: it needs a real guest; `cargo lab test` runs it");
         return Ok(None);
     }
-    let make = if uefi { images::tiny_uefi } else { images::tiny };
+    let make = match guest {
+        Guest::Bios => images::tiny,
+        Guest::Uefi => images::tiny_uefi,
+        Guest::Signed => images::tiny_signed,
+    };
     let disk = make(&images::default_cache_root())?.disk;
     let site = LocalSite::new();
-    let source = format!("image = {{ file = \"{}\", copy = {uefi} }}", disk.display());
+    let source = format!("image = {{ file = \"{}\", copy = {} }}", disk.display(), guest == Guest::Uefi);
     let profile = PROFILE.replace("SOURCE", &source).replace("HARDWARE", hardware);
     site.write("custom.toml", &format!("{profile}{more}"));
     Ok(Some(site))
@@ -75,7 +87,7 @@ disks = [{ slot = "virtio0", size = "300MiB" }]
     let look = "echo size $(cat /sys/block/vda/size); ls -d /sys/devices/system/node/node1; \
         echo mac $(cat /sys/class/net/*/address); echo devices $(cat /sys/bus/pci/devices/*/device)";
     let look = LOOK.replace("LOOK", look);
-    let Some(site) = site(false, hardware, &look)? else { return Ok(()) };
+    let Some(site) = site(Guest::Bios, hardware, &look)? else { return Ok(()) };
     let said = site.succeeds(&["build", "custom.toml"]);
     // The last is the Cirrus adapter's PCI id.
     for words in ["size 614400", "/sys/devices/system/node/node1", "bc:24:11:00:00:01", "0x00b8"] {
@@ -90,13 +102,24 @@ fn a_tiny_guest_under_uefi_has_a_tpm_and_an_nvme_disk_and_its_variables_are_kept
     let hardware = "bios = \"ovmf\"\ntpm = true\ndisks = [{ slot = \"scsi0\" }, { slot = \"nvme0\", size = \"16MiB\", serial = \"the-second\" }]";
     let look =
         "ls -d /sys/firmware/efi /sys/class/tpm/tpm0 /sys/block/nvme0n1; cat /sys/class/nvme/nvme0/serial";
-    let Some(site) = site(true, hardware, &LOOK.replace("LOOK", look))? else { return Ok(()) };
+    let Some(site) = site(Guest::Uefi, hardware, &LOOK.replace("LOOK", look))? else { return Ok(()) };
     let said = site.succeeds(&["build", "custom.toml"]);
     for words in ["/sys/firmware/efi", "/sys/class/tpm/tpm0", "/sys/block/nvme0n1", "the-second"] {
         assert!(said.contains(words), "{words}: {said}");
     }
     let disks = [("tpl-custom", 264 << 20), ("tpl-custom-1", 16 << 20)];
     assert_images(&site, &disks, &["tpl-custom.efivars.fd"]);
+    Ok(())
+}
+
+#[test]
+fn a_tiny_guest_whose_loaders_and_kernel_are_signed_is_built_with_secure_boot_on() -> anyhow::Result<()> {
+    let look = "sudo dmesg | grep -i 'secure boot'; cat /sys/kernel/security/lockdown || true";
+    let hardware = "efi-disk = { pre-enrolled-keys = true }";
+    let Some(site) = site(Guest::Signed, hardware, &LOOK.replace("LOOK", look))? else { return Ok(()) };
+    let said = site.succeeds(&["build", "custom.toml"]);
+    assert!(said.to_lowercase().contains("secure boot enabled"), "{said}");
+    assert_images(&site, &[("tpl-custom", 264 << 20)], &["tpl-custom.efivars.fd"]);
     Ok(())
 }
 
@@ -110,7 +133,7 @@ steps = [{ expect = [
   { text = "Security Violation", fail = "the firmware refused it" },
 ], within = "5m" }]
 "#;
-    let Some(site) = site(true, hardware, boot)? else { return Ok(()) };
+    let Some(site) = site(Guest::Uefi, hardware, boot)? else { return Ok(()) };
     let said = site.run(&["build", "custom.toml"]);
     assert_eq!(said.code, Some(1), "{}", said.text);
     assert!(said.text.contains("the firmware refused it"), "{}", said.text);

@@ -51,6 +51,7 @@ shell = [
   "echo host $(hostname)",
   "echo start $(cat /proc/cmdline)",
   "echo second disk $(cat /sys/block/vda/size)",
+  "echo drive $(ls /dev/sr0 2>/dev/null || echo none)",
   "echo on the second disk | dd of=/dev/vda conv=sync",
 ]
 "#;
@@ -111,9 +112,8 @@ fn assert_installed(site: &LocalSite, said: &str, more: &[&str]) {
     site.assert_nothing_left();
 }
 
-#[test]
-fn a_tiny_guest_is_installed_by_keys_that_are_typed_at_the_mediums_menu() -> anyhow::Result<()> {
-    let boot = r#"
+/// What is typed at the menu of the medium: its entry, with an argument more.
+const TYPED: &str = r#"
   { wait-for = "Install the tiny guest", within = "5m" },
   { keys = "c" },
   { wait-for = { regex = '^grub>\s*$' } },
@@ -123,9 +123,20 @@ fn a_tiny_guest_is_installed_by_keys_that_are_typed_at_the_mediums_menu() -> any
   { wait-for = { regex = '^grub>\s*$' } },
   { type = "boot", enter = true },
 "#;
-    let Some(site) = site("", boot, false, "reboot")? else { return Ok(()) };
+
+#[test]
+fn a_tiny_guest_is_installed_by_keys_that_are_typed_at_the_mediums_menu() -> anyhow::Result<()> {
+    let Some(site) = site("", TYPED, false, "reboot")? else { return Ok(()) };
     let said = site.succeeds(&["build", "installed.toml"]);
     assert_installed(&site, &said, &[]);
+    Ok(())
+}
+
+#[test]
+fn a_tiny_guest_is_installed_under_uefi_by_keys_that_are_typed_at_the_mediums_menu() -> anyhow::Result<()> {
+    let Some(site) = site("", TYPED, true, "reboot")? else { return Ok(()) };
+    let said = site.succeeds(&["build", "installed.toml"]);
+    assert_installed(&site, &said, &["tpl-installed.efivars.fd"]);
     Ok(())
 }
 
@@ -169,9 +180,11 @@ async fn a_tiny_guest_is_installed_by_the_kernel_of_a_downloaded_medium_and_noth
 
 #[test]
 fn a_tiny_guest_is_installed_under_uefi_and_its_medium_powers_off_when_it_is_done() -> anyhow::Result<()> {
-    let Some(site) = site(KERNEL, "", true, "poweroff")? else { return Ok(()) };
+    let poweroff = format!("{KERNEL}after-install = \"poweroff\"\n");
+    let Some(site) = site(&poweroff, "", true, "poweroff")? else { return Ok(()) };
     let said = site.succeeds(&["build", "installed.toml"]);
     assert!(said.contains("the installer is done"), "{said}");
+    assert!(said.contains("drive none"), "the medium is not there any more: {said}");
     assert_installed(&site, &said, &["tpl-installed.efivars.fd"]);
     Ok(())
 }

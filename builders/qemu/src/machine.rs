@@ -430,6 +430,17 @@ impl Machine for QemuMachine {
         }
     }
 
+    /// For the next start: until then a disk comes before the media anyway.
+    async fn eject(&self, _spec: &MachineSpec) -> Result<(), PortError> {
+        let dir = self.directory()?;
+        match dir.settings()? {
+            Some(settings) if !settings.cdroms.is_empty() => {
+                dir.write_settings(&Settings { cdroms: Vec::new(), ..settings })
+            }
+            _ => Ok(()),
+        }
+    }
+
     async fn describe(&self, mark: &Ownership) -> Result<(), PortError> {
         self.directory()?.write_mark(mark)
     }

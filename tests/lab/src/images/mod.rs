@@ -5,6 +5,7 @@
 //! - [`tiny`] is a kernel, busybox, dropbear and the guest agent with a NoCloud reader written in shell: it
 //!   answers on SSH within seconds under emulation, for matrices of faults and races.
 //! - [`tiny_uefi`] is the same for UEFI too.
+//! - [`tiny_signed`] is the same for UEFI with Secure Boot on.
 //! - [`install`] is a CD that installs the tiny guest without questions, for builds from an ISO.
 //!
 //! Invariants: an image in the cache is complete (it is made under another name and renamed) and belongs to its
@@ -18,6 +19,7 @@ pub(crate) mod command;
 mod debian;
 mod efi;
 mod install;
+mod signed;
 mod tiny;
 mod uefi;
 
@@ -66,6 +68,17 @@ pub fn install(cache_root: &Path) -> anyhow::Result<InstallMedium> {
 /// As [`debian`].
 pub fn tiny_uefi(cache_root: &Path) -> anyhow::Result<TinyImage> {
     uefi::image(cache_root, &tiny(cache_root)?)
+}
+
+/// Returns the tiny guest whose boot loaders and kernel bear the signatures that a firmware with Microsoft's keys takes,
+/// making it (and the tiny guest) when the cache lacks it: a few seconds.
+///
+/// Blocks: call it outside an async runtime or through `spawn_blocking`.
+///
+/// # Errors
+/// As [`debian`].
+pub fn tiny_signed(cache_root: &Path) -> anyhow::Result<TinyImage> {
+    signed::image(cache_root, &tiny(cache_root)?)
 }
 
 /// Returns the install medium of the tiny guest that UEFI can start too; as [`install`].

@@ -15,7 +15,7 @@ use super::efi;
 use super::tiny::TinyImage;
 
 /// Where GRUB finds its menu when UEFI started it.
-const START: &str =
+pub(super) const START: &str =
     "search --no-floppy --label --set=root root\nset prefix=($root)/boot/grub\nconfigfile $prefix/grub.cfg\n";
 /// GRUB's modules.
 const MODULES: [&str; 13] = [
@@ -34,11 +34,11 @@ const MODULES: [&str; 13] = [
     "boot",
 ];
 /// The partition's size in bytes.
-const PARTITION: u64 = 8 << 20;
+pub(super) const PARTITION: u64 = 8 << 20;
 /// The partition type "EFI".
 const EFI: u8 = 0xef;
 /// Bytes in a sector.
-const SECTOR: u64 = 512;
+pub(super) const SECTOR: u64 = 512;
 
 /// See [`super::tiny_uefi`].
 pub fn image(cache_root: &Path, tiny: &TinyImage) -> anyhow::Result<TinyImage> {
@@ -54,16 +54,25 @@ pub fn image(cache_root: &Path, tiny: &TinyImage) -> anyhow::Result<TinyImage> {
 }
 
 fn make(folder: &Path, disk: &Path) -> anyhow::Result<()> {
-    let (raw, part) = (folder.join("disk.raw"), folder.join("esp"));
-    run(command("qemu-img").args(["convert", "-O", "raw"]).arg(disk).arg(&raw))?;
+    let part = folder.join("esp");
     efi::write(folder, &part, START, &MODULES, Some(PARTITION)).context("the UEFI part of the tiny guest")?;
-    append(&raw, &fs::read(&part)?)?;
+    with_partition(folder, disk, &part)
+}
+
+/// Makes `disk.qcow2` in the folder: a disk with the file `part` as its second partition. The file is removed.
+///
+/// # Errors
+/// A tool fails, or the folder can't be written.
+pub(super) fn with_partition(folder: &Path, disk: &Path, part: &Path) -> anyhow::Result<()> {
+    let raw = folder.join("disk.raw");
+    run(command("qemu-img").args(["convert", "-O", "raw"]).arg(disk).arg(&raw))?;
+    append(&raw, &fs::read(part)?)?;
     run(command("qemu-img")
         .args(["convert", "-f", "raw", "-O", "qcow2"])
         .arg(&raw)
         .arg(folder.join("disk.qcow2")))?;
     fs::remove_file(&raw)?;
-    fs::remove_file(&part)?;
+    fs::remove_file(part)?;
     Ok(())
 }
 
