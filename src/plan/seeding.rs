@@ -139,9 +139,13 @@ fn delivery(
                 None => Ok("the SMBIOS serial carries the NoCloud address: no typing"),
             },
             Delivery::Smbios => Err(format!("{} can't set the SMBIOS serial", input.capabilities.name)),
-            Delivery::Disc if input.capabilities.seed_disc => {
-                Ok("a disc holds the seed: no network and no typing")
+            Delivery::Disc if profile.seed.answers.is_some() && profile.seed.kind.disc_label().is_none() => {
+                Err("the installer looks for its answers on no disc".into())
             }
+            Delivery::Disc if input.capabilities.seed_disc => match &input.facts.no_seed_disc {
+                Some(reason) => Err(reason.clone()),
+                None => Ok("a disc holds the seed: no network and no typing"),
+            },
             Delivery::Disc => {
                 Err(format!("{} can't be given a disc by this version", input.capabilities.name))
             }

@@ -59,6 +59,7 @@ async fn done(cx: &Cx, running: &Running, seeded: &Seeded) -> Result<(), StageEr
     let began = Instant::now();
     let limit = cx.plan.deadlines.connect;
     let mut again = Again::default();
+    let mut told = String::new();
     loop {
         let (detail, off) = match running.machine.state().await {
             Ok(state) => (state.detail, state.power == Power::Stopped),
@@ -83,7 +84,10 @@ async fn done(cx: &Cx, running: &Running, seeded: &Seeded) -> Result<(), StageEr
             .seen(seen)
             .hint("raise `deadlines.connect`; an installer that restarts the VM is `source.after-install = \"reboot\"`"));
         }
-        cx.waiting(Stage::Connect, "the installer to switch the VM off", seen, limit);
+        if seen != told {
+            cx.waiting(Stage::Connect, "the installer to switch the VM off", seen.clone(), limit);
+            told = seen;
+        }
         tokio::time::sleep(LOOK_EVERY).await;
     }
 }

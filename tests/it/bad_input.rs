@@ -302,7 +302,7 @@ async fn each_missing_privilege_is_named_with_its_path() -> anyhow::Result<()> {
 warning: token forge@pve!build lacks VM.Config.HWType on /vms (needed to hand over the seed in the SMBIOS serial) (`targets.lab.token-id`)
     help: as root on a node: pveum role add ForgeBuild --privs VM.Config.HWType || pveum role modify ForgeBuild --append 1 --privs VM.Config.HWType; pveum acl modify /vms --roles ForgeBuild --users 'forge@pve' --tokens 'forge@pve!build'
 error: the seed can't reach the guest in any way that is allowed (`seed.delivery`)
-    help: cloud-init-drive: boot-vm has no cloud-init drive, and the profile adds none; smbios: token forge@pve!build lacks VM.Config.HWType on /vms (needed to hand over the seed in the SMBIOS serial); disc: Proxmox VE can't be given a disc by this version; typed: no boot step types `{{ seed.url }}`
+    help: cloud-init-drive: boot-vm has no cloud-init drive, and the profile adds none; smbios: token forge@pve!build lacks VM.Config.HWType on /vms (needed to hand over the seed in the SMBIOS serial); disc: token forge@pve!build lacks Datastore.AllocateTemplate on /storage/local; typed: no boot step types `{{ seed.url }}`
 "#);
     site.lab.set_token_access(TOKEN, &[("/", &without(&["VM.Clone", "Datastore.AllocateSpace", "SDN.Use"]))]);
     insta::assert_snapshot!(refused(&site, &build(&site).await, 3), @r#"

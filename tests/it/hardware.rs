@@ -40,3 +40,22 @@ shell = [
     site.close().await;
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guest_finds_a_medium_in_its_drive_and_the_template_does_not_keep_it() -> anyhow::Result<()> {
+    let Some(site) = LabSite::with_tiny_guest(false).await? else { return Ok(()) };
+    let medium = site.path().join("tools.iso");
+    std::fs::write(&medium, format!("{:<4096}", "the tools of this site"))?;
+    site.lab.import_iso("local", "tools.iso", &medium)?;
+    let ask = "\n[[provision]]\nname = \"ask\"\nbecome = true\nshell = [\"for m in ata_piix sr_mod; do modprobe $m; done; for n in 1 2 3 4 5 6 7 8 9; do [ -e /dev/sr0 ] || sleep 1; done; echo found $(head -c 22 /dev/sr0)\"]\n";
+    let source = "clone = \"boot-vm\"\niso = \"local:iso/tools.iso\"";
+    site.write("tiny.toml", &format!("{}{ask}", PROFILE.replace("clone = \"boot-vm\"", source)));
+    let done = site.run(&["build", "tiny.toml"]).await;
+    assert_eq!(done.code, Some(0), "{}", done.stderr);
+    assert!(done.stderr.contains("found the tools of this site"), "{}", done.stderr);
+    site.assert_template_only(FIRST_ID);
+    let template = site.lab.vm(FIRST_ID).expect("it is there");
+    assert!(!template.config.values().any(|value| value.contains("tools.iso")), "{:?}", template.config);
+    site.close().await;
+    Ok(())
+}

@@ -1,8 +1,8 @@
 //! Builds of the tiny guest on the lab that clone nothing: installed from a medium, or made of a disk image.
 
-use forge_lab::images;
+use forge_lab::{LEAST_PRIVILEGES_PVE9, images};
 
-use crate::support::lab_site::{Done, FIRST_ID, LabSite};
+use crate::support::lab_site::{Done, FIRST_ID, LabSite, PROFILE, TOKEN};
 
 /// A profile that installs the tiny guest: `SOURCE`, `AFTER` and `VM` are filled in.
 const INSTALL: &str = r#"schema = 1
@@ -108,6 +108,25 @@ async fn a_tiny_guest_whose_installer_starts_again_is_given_up_and_removed() -> 
     assert!(done.stderr.contains("the installer has started a second time"), "{}", done.stderr);
     assert!(done.stderr.contains("its first screen is shown again"), "{}", done.stderr);
     site.assert_nothing_left();
+    site.close().await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tiny_guests_disk_image_becomes_a_template_that_boots_as_a_clone() -> anyhow::Result<()> {
+    let Some(site) = LabSite::with_tiny_guest(false).await? else { return Ok(()) };
+    site.lab.set_token_access(
+        TOKEN,
+        &[("/", &[LEAST_PRIVILEGES_PVE9, &["Datastore.AllocateTemplate"]].concat())],
+    );
+    let cache = images::default_cache_root();
+    let image = tokio::task::spawn_blocking(move || images::tiny(&cache)).await??.disk;
+    let source = format!("image = {{ file = \"{}\" }}\n\n[vm]\nmemory = \"512MiB\"", image.display());
+    site.write("tiny.toml", &PROFILE.replace("clone = \"boot-vm\"", &source));
+    let done = site.run(&["build", "tiny.toml"]).await;
+    assert_eq!(done.code, Some(0), "{}", done.stderr);
+    site.assert_template_only(FIRST_ID);
+    assert_boots_as_a_clone(&site).await;
     site.close().await;
     Ok(())
 }

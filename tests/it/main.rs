@@ -18,6 +18,7 @@ mod lab_prestage;
 mod lab_race;
 mod lab_seal;
 mod lab_sources;
+mod lab_words;
 mod media;
 mod on_error;
 mod plan_seeds;

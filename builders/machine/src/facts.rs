@@ -104,6 +104,8 @@ pub struct Facts {
     pub bridges: Option<Vec<String>>,
     /// The address by which the seed server should look for its own (host of the API URL), `host:port`.
     pub endpoint: Option<String>,
+    /// Why the VM can't be given a disc with the seed, where the backend could; `None` when it can.
+    pub no_seed_disc: Option<String>,
 }
 
 /// A template of the target.

@@ -325,6 +325,7 @@ impl Hypervisor for FakeHypervisor {
             }],
             bridges: Some(vec!["vmbr0".into()]),
             endpoint: Some("127.0.0.1:9".into()),
+            no_seed_disc: None,
         };
         Ok((facts, findings))
     }

@@ -351,6 +351,7 @@ mod tests {
             ],
             bridges: Some(vec!["vmbr0".into()]),
             endpoint: None,
+            no_seed_disc: None,
         }
     }
 

@@ -137,8 +137,9 @@ pub async fn discover(
         nodes,
         placed: placed.map(|(node, _)| node),
         source,
-        storages,
         bridges,
+        no_seed_disc: crate::seeddisc::why_not(&grants, config.iso_storage.as_deref(), &storages),
+        storages,
         endpoint: Some(client.endpoint()),
     };
     Ok(Found { facts, findings, grants, cpus })

@@ -212,7 +212,7 @@ impl Hypervisor for ProxmoxHypervisor {
             kernel_boot: false,
             cloud_init_drive: true,
             smbios_serial: true,
-            seed_disc: false,
+            seed_disc: true,
             serial: false,
             templates: true,
             files: false,

@@ -32,6 +32,7 @@ mod placement;
 mod power;
 pub mod schema;
 pub mod secret;
+mod seeddisc;
 mod sweep;
 mod tags;
 pub mod vmconfig;

@@ -96,7 +96,7 @@ impl ProxmoxMachine {
     }
 
     /// Runs a call that may have a task behind it, to the task's end. Waits locks out.
-    async fn run_to_end<F>(&self, call: impl Fn() -> F) -> Result<(), ApiError>
+    pub(crate) async fn run_to_end<F>(&self, call: impl Fn() -> F) -> Result<(), ApiError>
     where
         F: Future<Output = Result<Reply, ApiError>>,
     {
@@ -161,6 +161,9 @@ impl ProxmoxMachine {
             && let Some((slot, value)) = params::cloud_init_drive(spec, &present)
         {
             self.allocate(&slot, &value).await.map_err(fault)?;
+        }
+        if let Some(disc) = &seed.seed_disc {
+            self.insert_seed(spec, disc).await?;
         }
         self.put_config(&params::attachments(seed, &present)).await.map_err(fault)
     }
@@ -348,6 +351,7 @@ impl Machine for ProxmoxMachine {
         let present = self.config().await.map_err(fault)?;
         // It may be gone by now: then what the build set is taken off.
         let source = self.source_of(spec).await.ok().flatten();
+        self.remove_seed(&present).await.map_err(fault)?;
         self.put_config(&newvm::gone(spec, &present, source.as_ref())).await.map_err(fault)?;
         self.put_config(&params::detach(spec, &present, source.as_ref())).await.map_err(fault)?;
         if let Some((slot, value)) = params::cloud_init_drive(spec, &present) {

@@ -324,24 +324,29 @@ impl<'a> Courier<'a> {
         Ok(())
     }
 
-    /// The storage that the site file names for media, or the first that takes them.
     fn storage_for(&self, content: &str) -> Result<&str, PortError> {
-        let takes = |storage: &&StorageEntry| {
-            storage.active && storage.content.split(',').any(|each| each.trim() == content)
-        };
-        let named = self
-            .storages
-            .iter()
-            .filter(takes)
-            .find(|storage| Some(storage.storage.as_str()) == self.preferred);
-        let found = named.or_else(|| self.storages.iter().find(takes));
-        found.map(|storage| storage.storage.as_str()).ok_or_else(|| {
-            PortError::failed(
-                format!("find a storage for media on {}", self.node),
-                format!("none that is active takes `{content}`: add that content type to one of them"),
-            )
-        })
+        pick(&self.storages, self.preferred, content)
+            .map_err(|detail| PortError::failed(format!("find a storage for media on {}", self.node), detail))
     }
+}
+
+/// The storage that the site file names for media, or the first that takes them.
+///
+/// # Errors
+/// In a sentence: none takes that content.
+pub(crate) fn pick<'a>(
+    storages: &'a [StorageEntry],
+    preferred: Option<&str>,
+    content: &str,
+) -> Result<&'a str, String> {
+    let takes = |storage: &&StorageEntry| {
+        storage.active && storage.content.split(',').any(|each| each.trim() == content)
+    };
+    let named = storages.iter().filter(takes).find(|storage| Some(storage.storage.as_str()) == preferred);
+    let found = named.or_else(|| storages.iter().find(takes));
+    found
+        .map(|storage| storage.storage.as_str())
+        .ok_or_else(|| format!("none that is active takes `{content}`: add that content type to one of them"))
 }
 
 fn is_mismatch(error: &ApiError) -> bool {

@@ -238,6 +238,22 @@ impl Grants {
         vec![self.missing(privilege, &path, "put install media there", true)]
     }
 
+    /// Why no disc with the seed can be put on a storage and into a drive of the build VM, in a sentence.
+    #[must_use]
+    pub fn no_seed_disc(&self, storage: &str) -> Option<String> {
+        let path = format!("/storage/{storage}");
+        let lacks = |privilege: &str, path: &str| {
+            Some(format!("{} lacks {privilege} on {path}", who(&self.token_id)))
+        };
+        if !self.on(&path, "Datastore.AllocateTemplate") {
+            lacks("Datastore.AllocateTemplate", &path)
+        } else if self.on_new_vm("VM.Config.CDROM") == Held::No {
+            lacks("VM.Config.CDROM", &self.path_for_new_vm())
+        } else {
+            None
+        }
+    }
+
     /// What this very spec needs beyond [`Grants::for_build`].
     #[must_use]
     pub fn for_spec(&self, spec: &MachineSpec) -> Vec<Finding> {

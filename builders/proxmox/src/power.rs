@@ -165,6 +165,10 @@ impl ProxmoxMachine {
                 }
                 let mut machine = self.clone();
                 machine.at.node = node;
+                // A VM that stays because its seed can't be removed would be worse.
+                if let Err(error) = machine.clear_seed(&config).await {
+                    tracing::warn!(%error, "the seed's disc stays on its storage");
+                }
                 if config.flag("protection", false) {
                     let off = Params::new().with("protection", 0);
                     machine.put_config(&off).await.map_err(|error| error.at(&action))?;

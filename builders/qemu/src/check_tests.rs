@@ -80,6 +80,7 @@ fn facts() -> Facts {
         storages: Vec::new(),
         bridges: None,
         endpoint: None,
+        no_seed_disc: None,
     }
 }
 

@@ -303,6 +303,7 @@ impl Hypervisor for QemuHypervisor {
             storages: Vec::new(),
             bridges: None,
             endpoint: None,
+            no_seed_disc: None,
         };
         if !findings.is_empty() {
             return Ok((facts, findings));

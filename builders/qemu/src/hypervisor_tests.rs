@@ -311,6 +311,7 @@ fn facts_without_source() -> Facts {
         storages: Vec::new(),
         bridges: None,
         endpoint: None,
+        no_seed_disc: None,
     }
 }
 

@@ -153,6 +153,31 @@ impl Client {
         Ok(reply.data.as_str().and_then(Upid::parse))
     }
 
+    /// Sends an ISO that is small and in memory to a storage, over one of that name; the task that is answered puts it
+    /// in its place. May be dropped: the server then throws away what it has.
+    ///
+    /// # Errors
+    /// See [`ApiError`].
+    pub async fn upload_bytes(
+        &self,
+        node: &str,
+        storage: &str,
+        name: &str,
+        bytes: &[u8],
+    ) -> Result<Option<Upid>, ApiError> {
+        let digest = hex(&Sha256::digest(bytes));
+        let digest = Some(("sha256", digest.as_str()));
+        let upload = Upload { node, storage, content: "iso", name, file: Path::new(name), digest };
+        let mut body = head(&upload).into_bytes();
+        body.extend_from_slice(bytes);
+        body.extend_from_slice(tail().as_bytes());
+        let path = path(&["nodes", node, "storage", storage, "upload"]);
+        let builder = self.request_to(http::Method::POST, &path).await?;
+        let builder = builder.header(header::CONTENT_TYPE, form_data()).body(body);
+        let reply = self.answer_to(builder, &format!("POST {path}"), Intent::Write).await?;
+        Ok(reply.data.as_str().and_then(Upid::parse))
+    }
+
     /// Sends a file of this machine to a storage; the task that is answered puts it in its place. Memory stays the same
     /// whatever its size. `progress` is told the bytes that were sent and their number. May be dropped: the server then
     /// throws away what it has.
@@ -174,7 +199,7 @@ impl Client {
         let file = std::fs::File::open(upload.file).map_err(local)?;
         let size = file.metadata().map_err(local)?.len();
         let head = head(upload);
-        let tail = format!("\r\n--{BOUNDARY}--\r\n");
+        let tail = tail();
         let length = head.len() as u64 + size + tail.len() as u64;
         let sent = Arc::new(AtomicU64::new(0));
         let (pieces, read) = read_in_pieces(file, size, upload.digest, Arc::clone(&sent));
@@ -185,11 +210,7 @@ impl Client {
         let builder = self
             .request_to(http::Method::POST, &path)
             .await?
-            .header(
-                header::CONTENT_TYPE,
-                HeaderValue::from_str(&format!("multipart/form-data; boundary={BOUNDARY}"))
-                    .unwrap_or(HeaderValue::from_static("multipart/form-data")),
-            )
+            .header(header::CONTENT_TYPE, form_data())
             .header(header::CONTENT_LENGTH, length)
             // The whole exchange lasts as long as the file is large; standing still is looked for below.
             .timeout(Duration::from_secs(7 * 24 * 3600))
@@ -238,6 +259,15 @@ async fn stands_still(sent: &AtomicU64, size: u64, progress: &(dyn Fn(u64, u64) 
             return;
         }
     }
+}
+
+fn form_data() -> HeaderValue {
+    HeaderValue::from_str(&format!("multipart/form-data; boundary={BOUNDARY}"))
+        .unwrap_or(HeaderValue::from_static("multipart/form-data"))
+}
+
+fn tail() -> String {
+    format!("\r\n--{BOUNDARY}--\r\n")
 }
 
 fn head(upload: &Upload<'_>) -> String {

@@ -15,5 +15,6 @@ mod newvm;
 mod raw;
 mod readme;
 mod screen;
+mod seed_disc;
 mod support;
 mod trust;
