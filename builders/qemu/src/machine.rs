@@ -412,11 +412,6 @@ impl Machine for QemuMachine {
         })
     }
 
-    async fn eject(&self, _spec: &MachineSpec) -> Result<(), PortError> {
-        // The disks come before the media in the boot order: what was installed starts without anything being taken out.
-        Ok(())
-    }
-
     async fn detach(&self, _spec: &MachineSpec) -> Result<(), PortError> {
         let dir = self.stopped_directory("detaching the seed")?;
         match dir.settings()? {

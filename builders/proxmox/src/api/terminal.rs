@@ -30,9 +30,9 @@ impl Client {
         let proxy_path = path(&["nodes", node, "qemu", vmid, "termproxy"]);
         let request = format!("POST {proxy_path}");
         let reply = self.post(&proxy_path, &Params::new().with("serial", "serial0")).await?;
-        let peer = reply.peer;
+        let from = (reply.peer, reply.endpoint);
         let proxy: TermProxy = decode(&request, reply.data)?;
-        let mut wire = self.open_proxied((node, vmid), proxy.port, &proxy.ticket, peer).await?;
+        let mut wire = self.open_proxied((node, vmid), proxy.port, &proxy.ticket, from).await?;
         let greeting = async {
             wire.write_all(format!("{}:{}\n", proxy.user, proxy.ticket).as_bytes()).await?;
             wire.flush().await?;

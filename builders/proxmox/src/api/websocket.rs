@@ -51,23 +51,23 @@ impl Client {
         // `generate-password` makes servers before 8.4.8 send a password of its own too (PVE 6.2 and later).
         let body = Params::new().with("websocket", 1).with("generate-password", 1);
         let reply = self.post(&proxy_path, &body).await?;
-        let (peer, endpoint) = (reply.peer, reply.endpoint);
+        let from = (reply.peer, reply.endpoint);
         let proxy: VncProxy = decode(&format!("POST {proxy_path}"), reply.data)?;
         let password = match proxy.password {
             Some(password) if !password.is_empty() => password,
             _ => proxy.ticket.chars().take(VNC_PASSWORD).collect(),
         };
-        let stream = self.open_proxied((node, vmid), proxy.port, &proxy.ticket, peer).await?;
+        let stream = self.open_proxied((node, vmid), proxy.port, &proxy.ticket, from).await?;
         Ok(VncConnection { stream, password })
     }
 
-    /// Opens the websocket of a console that was just asked for.
+    /// Opens the websocket of a console that was just asked for, at the server that answered.
     pub(super) async fn open_proxied(
         &self,
         (node, vmid): (&str, &str),
         port: u64,
         ticket: &str,
-        peer: Option<SocketAddr>,
+        (peer, endpoint): (Option<SocketAddr>, usize),
     ) -> Result<RfbStream, ApiError> {
         let query = Params::new().with("port", port).with("vncticket", ticket);
         let target =
