@@ -41,6 +41,9 @@ const REST: Duration = Duration::from_millis(250);
 pub struct AgentGuest {
     channel: Arc<dyn AgentChannel>,
     user: String,
+    /// The name of the private folder in the guest: always the same, so that an answer that was lost, or a guest that was
+    /// started anew, leaves no second one behind.
+    name: String,
     /// The private folder in the guest; `None` before it is made.
     folder: Mutex<Option<String>>,
     /// Held while it is made.
@@ -76,6 +79,7 @@ impl AgentGuest {
         let guest = Self {
             channel,
             user: user.to_owned(),
+            name: format!("forge-agent-{:032x}", rand::random::<u128>()),
             folder: Mutex::new(None),
             beginning: tokio::sync::Mutex::new(()),
             commands: AtomicU64::new(0),
@@ -91,11 +95,9 @@ impl AgentGuest {
             return Ok(folder);
         }
         let began = Instant::now();
-        // The same at each try: an answer that was lost leaves no folder behind.
-        let name = format!("forge-agent-{:032x}", rand::random::<u128>());
         let mut told = String::new();
         loop {
-            let words = match self.begin(&name).await {
+            let words = match self.begin(&self.name).await {
                 Ok(Found::Folder(folder)) => {
                     *self.folder.lock().unwrap_or_else(PoisonError::into_inner) = Some(folder.clone());
                     return Ok(folder);
