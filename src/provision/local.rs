@@ -3,16 +3,22 @@
 use std::collections::BTreeMap;
 use std::io::IsTerminal as _;
 use std::process::Stdio;
+use std::time::Duration;
 
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::Command;
+use tokio::time::{Instant, sleep_until};
 
 use super::perform::Around;
 use super::{LocalStep, LocalWork, OutputObserver, ProvisionError, StepOutcome, ansible, shown};
 use crate::remote::{LineSplitter, Tail};
+
+/// How long a program's output is still read after its end: a daemon that it left in the background may hold it open for
+/// ever.
+const AFTERMATH: Duration = Duration::from_secs(2);
 
 /// How many of the last lines are kept for messages.
 const TAIL: usize = 20;
@@ -133,10 +139,18 @@ pub(super) async fn program(
             _ = input.write_all(&stdin).await;
         };
         let read = async {
+            let mut status = None;
+            let mut over: Option<Instant> = None;
             let (mut out_bytes, mut err_bytes) = (vec![0; 8192], vec![0; 8192]);
             let (mut out_open, mut err_open) = (true, true);
             while out_open || err_open {
                 let (stderr, bytes) = tokio::select! {
+                    ended = child.wait(), if status.is_none() => {
+                        status = Some(ended?);
+                        over = Some(Instant::now() + AFTERMATH);
+                        continue
+                    }
+                    () = async { sleep_until(over.unwrap_or_else(Instant::now)).await }, if over.is_some() => break,
                     n = out.read(&mut out_bytes), if out_open => match n? {
                         0 => { out_open = false; continue }
                         n => (false, out_bytes.get(..n).unwrap_or_default()),
@@ -158,11 +172,21 @@ pub(super) async fn program(
                     observer.line(line, stderr);
                 });
             }
-            Ok::<_, std::io::Error>(())
+            match status {
+                Some(status) => Ok::<_, std::io::Error>(status),
+                None => child.wait().await,
+            }
         };
-        let (_fed, read) = tokio::join!(feed, read);
-        read?;
-        child.wait().await.map(|status| (status, tail))
+        let feed = async {
+            feed.await;
+            // The program's own end is what is waited for.
+            std::future::pending::<std::convert::Infallible>().await
+        };
+        let status = tokio::select! {
+            never = feed => match never {},
+            status = read => status?,
+        };
+        Ok((status, tail))
     };
     let (status, tail) = match step.timeout {
         Some(limit) => match tokio::time::timeout(limit, work).await {

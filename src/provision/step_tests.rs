@@ -195,6 +195,20 @@ async fn a_program_gets_the_build_as_json() {
 }
 
 #[tokio::test]
+async fn a_program_s_daemon_that_holds_its_output_does_not_hold_the_step_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let pid = dir.path().join("pid");
+    let text = format!("(while sleep 0.2; do echo still here; done) & echo $! >{}; echo done", pid.display());
+    let mut step = local(LocalWork::Shell(text));
+    step.timeout = Some(Duration::from_secs(120));
+    let (result, lines) = go(&Step::new("x", Action::Local(step))).await;
+    let pid: i32 = std::fs::read_to_string(&pid).unwrap().trim().parse().unwrap();
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL).unwrap();
+    assert_eq!(result.unwrap().exit, 0, "not given up at its limit");
+    assert!(lines.iter().any(|line| line.contains("done")), "{lines:?}");
+}
+
+#[tokio::test]
 async fn a_failing_program_of_this_machine_is_told_with_its_last_lines() {
     let step = local(LocalWork::Shell("echo broken >&2; exit 4".into()));
     let text = go(&Step::new("x", Action::Local(step))).await.0.unwrap_err().to_string();

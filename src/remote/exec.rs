@@ -12,6 +12,8 @@ use super::quote;
 /// How long output may still come after the exit status. A daemon that was left in the background may hold the
 /// command's output open for ever; the command itself has ended.
 const AFTERMATH: Duration = Duration::from_secs(2);
+/// The same for output that does not cease: that of a daemon which talks on.
+const AFTERMATH_IN_ALL: Duration = Duration::from_secs(10);
 
 /// The line for sshd, which hands it to the user's own shell: that may be one that is not like `/bin/sh`.
 pub(super) fn line(command: &Command) -> String {
@@ -86,6 +88,7 @@ pub(super) async fn run(
         tokio::pin!(feed);
         let mut fed = false;
         let mut over: Option<Instant> = None;
+        let mut ended: Option<Instant> = None;
         loop {
             let message = tokio::select! {
                 () = &mut feed, if !fed => {
@@ -107,7 +110,8 @@ pub(super) async fn run(
                 Some(_) => {}
             }
             if outcome.is_some() {
-                over = Some(Instant::now() + AFTERMATH);
+                let now = Instant::now();
+                over = Some((now + AFTERMATH).min(*ended.get_or_insert(now) + AFTERMATH_IN_ALL));
             }
         }
     }
