@@ -9,7 +9,6 @@ use std::fs;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
@@ -30,8 +29,6 @@ pub struct Bridges {
     names: Vec<String>,
     folder: PathBuf,
     dhcp: Option<Child>,
-    /// The addresses that were given away by [`Bridges::move_address`].
-    moved: Mutex<Vec<Ipv4Addr>>,
 }
 
 impl Bridges {
@@ -42,8 +39,7 @@ impl Bridges {
     pub fn make(octet: u8, names: &[String], silent: &[String], folder: &Path) -> anyhow::Result<Self> {
         ensure!(names.len() <= MOST, "a lab with real bridges has at most {MOST}");
         fs::create_dir_all(folder.join("hosts"))?;
-        let (names_of, moved) = (names.to_owned(), Mutex::default());
-        let mut bridges = Bridges { octet, names: names_of, folder: folder.to_owned(), dhcp: None, moved };
+        let mut bridges = Bridges { octet, names: names.to_owned(), folder: folder.to_owned(), dhcp: None };
         for number in 0..names.len() {
             let (device, address) = (bridges.device(number), format!("{}/26", bridges.address(number, 1)));
             ip(&["link", "add", &device, "type", "bridge", "stp_state", "0", "forward_delay", "0"])
@@ -150,12 +146,8 @@ impl Bridges {
     pub fn move_address(&self, mac: &str) -> anyhow::Result<Ipv4Addr> {
         let taken = fs::read_to_string(self.leases()).unwrap_or_default();
         let free = (10..SPAN - 1).rev().map(|last| self.address(0, last));
-        // The DHCP server keeps an address that it was told of once, whatever its file says later.
-        let mut moved = self.moved.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut free =
-            free.filter(|address| !moved.contains(address) && !taken.contains(&format!(" {address} ")));
+        let mut free = free.filter(|address| !taken.contains(&format!(" {address} ")));
         let address = free.next().context("every address is taken")?;
-        moved.push(address);
         // A file is read when it appears, so it must appear whole; one that changes is read again.
         let (name, file) = (mac.replace(':', ""), self.folder.join("hosts"));
         fs::write(self.folder.join(&name), format!("{mac},{address}\n"))?;
