@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use forge_machine::{AddressReport, Command, ExecOutcome, Guest, GuestError, OutputSink, Stream};
+use forge_machine::{AddressReport, Command, ExecOutcome, Guest, GuestError};
 use tokio::net::TcpListener;
 
 use super::testing::{Faults, SshServer};
@@ -129,30 +129,6 @@ async fn a_daemon_left_in_the_background_does_not_hold_the_command_up() {
     assert_eq!(outcome, ExecOutcome::Exited(0));
     assert!(began.elapsed() < Duration::from_secs(50), "the command was over at once");
     assert_eq!(said(&guest, &format!("kill {output}")).await.0, ExecOutcome::Exited(0));
-}
-
-#[tokio::test]
-async fn a_daemon_that_talks_on_does_not_hold_the_command_up() {
-    let server = SshServer::start(Faults::default()).await;
-    let guest = connect(&server).await;
-    let mut command = Command::new("(while sleep 0.2; do echo still here; done) & echo $! >&2");
-    command.timeout = Some(Duration::from_secs(120));
-    let mut output = Vec::new();
-    let outcome = guest.exec(&command, &mut Errors(&mut output)).await;
-    let pid = String::from_utf8(output).unwrap();
-    assert_eq!(said(&guest, &format!("kill {pid}")).await.0, ExecOutcome::Exited(0));
-    assert_eq!(outcome.unwrap(), ExecOutcome::Exited(0), "not given up at its limit");
-}
-
-/// Keeps standard error alone.
-struct Errors<'a>(&'a mut Vec<u8>);
-
-impl OutputSink for Errors<'_> {
-    fn write(&mut self, stream: Stream, bytes: &[u8]) {
-        if stream == Stream::Stderr {
-            self.0.extend_from_slice(bytes);
-        }
-    }
 }
 
 #[tokio::test]

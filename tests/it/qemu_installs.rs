@@ -132,14 +132,6 @@ fn a_tiny_guest_is_installed_by_keys_that_are_typed_at_the_mediums_menu() -> any
     Ok(())
 }
 
-#[test]
-fn a_tiny_guest_is_installed_under_uefi_by_keys_that_are_typed_at_the_mediums_menu() -> anyhow::Result<()> {
-    let Some(site) = site("", TYPED, true, "reboot")? else { return Ok(()) };
-    let said = site.succeeds(&["build", "installed.toml"]);
-    assert_installed(&site, &said, &["tpl-installed.efivars.fd"]);
-    Ok(())
-}
-
 /// The medium's own kernel, started with its answers on its line.
 const KERNEL: &str = r#"kernel = { iso = "/boot/vmlinuz" }
 initrd = { iso = "/boot/initrd" }
