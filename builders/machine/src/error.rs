@@ -76,6 +76,8 @@ pub enum PortError {
         target: String,
         /// What was expected and what was seen.
         detail: String,
+        /// The SHA-256 fingerprint of the certificate that was shown.
+        seen: String,
     },
     /// The request was sent and no answer came: it may or may not have been carried out.
     #[error("no answer to `{what}`: nobody knows whether it was carried out")]

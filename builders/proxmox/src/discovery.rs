@@ -16,6 +16,7 @@ use crate::api::types::{
     CpuEntry, NetworkEntry, NodeEntry, PermissionMap, ResourceEntry, StatusCurrent, StorageEntry, Version,
 };
 use crate::config::ProxmoxConfig;
+use crate::media;
 use crate::params::TAG_LATEST;
 use crate::permissions::Grants;
 use crate::placement;
@@ -111,7 +112,7 @@ pub async fn discover(
         }
     }
     if let Some(node) = &node {
-        findings.extend(media_findings(client, node, query, &storages, version.major()).await?);
+        findings.extend(media_findings(client, node, query, &storages).await?);
     }
     let cloned = matches!(query.source, SourceSelector::Clone(_));
     let source_id = source.as_ref().filter(|_| cloned).map(|source| source.vm.id.as_str());
@@ -180,7 +181,6 @@ async fn media_findings(
     node: &str,
     query: &FactsQuery,
     storages: &[StorageFacts],
-    release: u32,
 ) -> Result<Vec<Finding>, ApiError> {
     let image = match &query.source {
         SourceSelector::Image(image) => Some(("source.image".to_owned(), image, "import")),
@@ -225,10 +225,17 @@ async fn media_findings(
                     findings.push(Finding::fatal(setting, message, did_you_mean(volume, &alike, "there")));
                 }
             }
-            Location::File(_) | Location::Url(_) if takes(content).is_empty() => {
-                let help = if content == "import" && release < 8 {
-                    "Proxmox VE takes uploaded disk images since 8.4: here name a disk that is there, \
-                     image = \"local-lvm:vm-9000-disk-0\""
+            // Root has a file imported by its path: see `media`.
+            Location::File(_) | Location::Url(_)
+                if takes(content).is_empty()
+                    && !(content == "import"
+                        && client.login_id() == media::ROOT
+                        && !takes("iso").is_empty()) =>
+            {
+                let help = if content == "import" {
+                    "since Proxmox VE 8.4, as root on a node: pvesm set STORAGE --content …, with this type added; \
+                     before that, name a disk that is there (image = \"local-lvm:vm-9000-disk-0\"), or log in with \
+                     `user = \"root@pam\"`, who may have any file imported"
                 } else {
                     "as root on a node: pvesm set STORAGE --content …, with this type added"
                 };

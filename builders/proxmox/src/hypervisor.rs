@@ -18,6 +18,7 @@ use crate::api::client::{Client, decode};
 use crate::api::encode::{Params, path};
 use crate::api::error::ApiError;
 use crate::api::task::{Pace, Upid, is_success};
+use crate::api::tls::TrustError;
 use crate::api::types::{NodeEntry, ResourceEntry};
 use crate::check;
 use crate::config::ProxmoxConfig;
@@ -99,6 +100,17 @@ impl Shared {
     }
 }
 
+/// A certificate that nobody vouches for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stranger {
+    /// Who shows it: `https://host:port`.
+    pub address: String,
+    /// What is wrong with it.
+    pub reason: String,
+    /// Its SHA-256 fingerprint, as Proxmox shows it.
+    pub fingerprint: String,
+}
+
 /// A Proxmox VE target.
 #[derive(Clone, Debug)]
 pub struct ProxmoxHypervisor {
@@ -114,26 +126,46 @@ impl ProxmoxHypervisor {
         let client = Client::new(&config).map_err(|source| {
             PortError::broken(format!("target `{}` can't be used", config.target), source)
         })?;
-        Ok(Self::over(client, config))
+        Ok(Self::over(client, config, media::Turns::default()))
+    }
+
+    /// The same target, taking turns with all processes of this machine that name the same folder: of those that want the
+    /// same medium on a storage, one brings it.
+    #[must_use]
+    pub fn taking_turns_in(self, folder: std::path::PathBuf) -> Self {
+        let Shared { client, config, .. } = self.shared.as_ref();
+        Self::over(client.clone(), config.clone(), media::Turns::shared(folder))
     }
 
     /// The same target, giving up tasks that say nothing new for this long instead of for [`crate::api::task::STALL`].
     #[must_use]
     pub fn stalling_after(self, stall: std::time::Duration) -> Self {
         let Shared { client, config, .. } = self.shared.as_ref();
-        Self::over(client.clone().stalling_after(stall), config.clone())
+        Self::over(client.clone().stalling_after(stall), config.clone(), media::Turns::default())
     }
 
-    fn over(client: Client, config: ProxmoxConfig) -> Self {
+    fn over(client: Client, config: ProxmoxConfig, turns: media::Turns) -> Self {
         Self {
             shared: Arc::new(Shared {
                 client,
                 config,
                 learnt: Mutex::new(None),
-                turns: media::Turns::default(),
+                turns,
                 warnings: Mutex::default(),
             }),
         }
+    }
+
+    /// The certificates that its endpoints show and nobody vouches for; none when one endpoint is trusted, or none answers.
+    /// Neither login nor secret is sent. May be dropped.
+    pub async fn strangers(&self) -> Vec<Stranger> {
+        let mut strangers = Vec::new();
+        for (endpoint, refused) in self.shared.client.handshakes().await {
+            let Some(TrustError::NotVouchedFor { reason, seen }) = refused else { return Vec::new() };
+            let (address, fingerprint) = (endpoint.origin.clone(), seen.to_string());
+            strangers.push(Stranger { address, reason, fingerprint });
+        }
+        strangers
     }
 
     /// The API client, for what is beyond the port.

@@ -35,8 +35,9 @@ pub mod secret;
 mod seeddisc;
 mod sweep;
 mod tags;
+mod turns;
 pub mod vmconfig;
 
 pub use config::{ProxmoxConfig, ProxyChoice, TlsChoice};
-pub use hypervisor::ProxmoxHypervisor;
+pub use hypervisor::{ProxmoxHypervisor, Stranger};
 pub use secret::Secret;

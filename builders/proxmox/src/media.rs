@@ -11,30 +11,50 @@
 //!
 //! A file `forge-<digest>-…` comes into being only after the node has compared it with that digest, so that finding it is
 //! almost proof; where the token may let the node download (`Sys.AccessNetwork`), the node compares it once more.
-//! Builds of one process that want the same file wait for each other.
+//! Builds that want the same file wait for each other ([`Turns`]), and for a download of it that the node is busy with
+//! already, whoever asked for that.
 
-use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use forge_machine::source::{login, shown};
 use forge_machine::{
     Checksum, Fetch as PortFetch, Location, MachineSpec, Medium as PortMedium, PortError, SourceSpec,
 };
+use serde::Deserialize;
 
 use crate::api::client::Client;
 use crate::api::encode::{Params, path};
 use crate::api::error::ApiError;
+use crate::api::task::Upid;
 use crate::api::transfer::{Upload, Volume, sha256_of};
 use crate::api::types::StorageEntry;
+use crate::turns::Turn;
+pub use crate::turns::Turns;
 
 /// How much of a digest stands in a file's name.
 const SHOWN: usize = 20;
 /// How often a file is sent before its failure counts.
 const TRIES: usize = 3;
+/// Who may have any file of a node imported: exactly this user, so by password, and none of its tokens (pve-storage
+/// `Storage.pm`, `check_volume_access`).
+pub(crate) const ROOT: &str = "root@pam";
 /// An address that the node never asks, because the file is there.
 const NOWHERE: &str = "http://127.0.0.1:9/forge-compares";
+
+/// A task that runs.
+#[derive(Debug, Deserialize)]
+struct Running {
+    upid: String,
+    #[serde(default)]
+    id: String,
+}
+
+/// What is told of one volume.
+#[derive(Debug, Deserialize)]
+struct Place {
+    path: String,
+}
 
 /// Where a medium is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,20 +89,6 @@ pub trait Fetch: Send + Sync {
 
     /// Tells what is being done, in a few words.
     fn tell(&self, what: &str);
-}
-
-/// Whose turn it is to bring a file, for all builds of a process.
-#[derive(Debug, Default)]
-pub struct Turns(Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>);
-
-impl Turns {
-    async fn wait(&self, volume: &str) -> tokio::sync::OwnedMutexGuard<()> {
-        let mutex = {
-            let mut turns = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            Arc::clone(turns.entry(volume.to_owned()).or_default())
-        };
-        mutex.lock_owned().await
-    }
 }
 
 /// Brings media to the storages of one node.
@@ -168,8 +174,14 @@ impl<'a> Courier<'a> {
         let storage = self.storage_for(content)?;
         let name = name_of(file_name(medium.origin), digest.1, content);
         let volume = format!("{storage}:{content}/{name}");
-        let _turn = self.turns.wait(&volume).await;
+        let _turn = self.turn(&volume).await;
         if let Some(there) = self.find(storage, content, &volume).await? {
+            self.confirm(storage, content, &name, digest, &there).await?;
+            return Ok(volume);
+        }
+        if self.is_underway(&name).await
+            && let Some(there) = self.find(storage, content, &volume).await?
+        {
             self.confirm(storage, content, &name, digest, &there).await?;
             return Ok(volume);
         }
@@ -211,7 +223,7 @@ impl<'a> Courier<'a> {
         };
         let name = name_of(named, digest.1, content);
         let volume = format!("{storage}:{content}/{name}");
-        let _turn = self.turns.wait(&volume).await;
+        let _turn = self.turn(&volume).await;
         if let Some(there) = self.find(storage, content, &volume).await? {
             let size = tokio::fs::metadata(file).await.map(|metadata| metadata.len()).unwrap_or(there.size);
             if size != there.size {
@@ -226,6 +238,39 @@ impl<'a> Courier<'a> {
         }
         self.send(file, storage, content, &name, digest).await?;
         Ok(volume)
+    }
+
+    /// Waits until nobody else on this machine brings that volume to this node.
+    async fn turn(&self, volume: &str) -> Turn {
+        let place = format!("{} {}", self.client.endpoint(), self.node);
+        self.turns.wait(&place, volume, &|what| self.fetch.tell(what)).await
+    }
+
+    /// Whether the node was busy with downloading that file for somebody else, which is waited for. A token sees the tasks
+    /// of its own; that of another machine with the same token is one of them.
+    async fn is_underway(&self, name: &str) -> bool {
+        let query = Params::new().with("source", "active").with("typefilter", "download");
+        let running = self.client.get::<Vec<Running>>(&path(&["nodes", self.node, "tasks"]), &query).await;
+        let of_it = running.unwrap_or_default().into_iter().find(|task| task.id == name);
+        let Some(upid) = of_it.and_then(|task| Upid::parse(&task.upid)) else { return false };
+        self.fetch.tell(&format!("{} is busy with downloading {name}: waiting for it", self.node));
+        // However it ends, the storage tells whether the file is there.
+        if let Err(error) = self.client.await_task(&upid).await {
+            tracing::debug!(%error, "the other download can't be waited for");
+        }
+        true
+    }
+
+    /// Where a volume lies on the node.
+    async fn path_of(&self, volume: &str) -> Result<String, PortError> {
+        let (storage, _) = volume.split_once(':').unwrap_or((volume, ""));
+        let place = path(&["nodes", self.node, "storage", storage, "content", volume]);
+        let there: Place = self
+            .client
+            .get(&place, &Params::new())
+            .await
+            .map_err(|error| error.at(&format!("ask where {volume} lies")))?;
+        Ok(there.path)
     }
 
     async fn volumes(&self, storage: &str, content: &str) -> Result<Vec<Volume>, PortError> {
@@ -372,6 +417,13 @@ pub async fn prepare(
     for (medium, content) in image.into_iter().chain(prepared.isos.iter_mut().map(|iso| (iso, "iso"))) {
         let by_engine = ByEngine { fetch, medium };
         let courier = Courier::new(client, turns, &spec.node, preferred, &by_engine).await?;
+        // Before Proxmox VE 8.4 no storage takes disk images. Root may name a file of the node, and what is said to be
+        // an ISO may be any file: it is brought there as one.
+        let by_path = content == "import"
+            && !matches!(medium.location, Location::Volume(_))
+            && client.login_id() == ROOT
+            && pick(&courier.storages, preferred, content).is_err();
+        let content = if by_path { "iso" } else { content };
         let digest = match &medium.checksum {
             Checksum::Digest { algorithm, hex } => Some((algorithm.name(), hex.as_str())),
             Checksum::None | Checksum::File(_) => None,
@@ -381,7 +433,10 @@ pub async fn prepare(
             Location::File(file) => Origin::File(file),
             Location::Volume(volume) => Origin::Volume(volume),
         };
-        let volume = courier.bring(&Medium { origin, digest, content }).await?;
+        let mut volume = courier.bring(&Medium { origin, digest, content }).await?;
+        if by_path {
+            volume = courier.path_of(&volume).await?;
+        }
         *medium = PortMedium { location: Location::Volume(volume), checksum: Checksum::None };
     }
     Ok(prepared)
@@ -427,7 +482,8 @@ fn name_of(original: &str, digest: &str, content: &str) -> String {
     let sound = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '-' | '.') { c } else { '_' };
     let (stem, ending) = original.rsplit_once('.').unwrap_or((original, ""));
     let ending = match (content, ending.to_ascii_lowercase().as_str()) {
-        ("iso", "img") => "img",
+        // A disk image that goes as an ISO, too.
+        ("iso", "img" | "qcow2" | "raw" | "vmdk") => "img",
         ("iso", _) => "iso",
         (_, known @ ("qcow2" | "raw" | "vmdk")) => match known {
             "raw" => "raw",
@@ -454,6 +510,7 @@ mod tests {
             ("https://x/disk.IMG", "iso", "disk.img"),
             ("https://x/debian-12-generic.qcow2", "import", "debian-12-generic.qcow2"),
             ("https://x/noble.img", "import", "noble.qcow2"),
+            ("https://x/debian-12-generic.qcow2", "iso", "debian-12-generic.img"),
             ("https://x/", "iso", ".iso"),
         ] {
             let expected = format!("forge-abababababababababab-{name}");

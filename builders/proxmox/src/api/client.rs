@@ -19,10 +19,10 @@ use crate::api::auth::{Login, TokenError};
 use crate::api::encode::Params;
 use crate::api::endpoint::{Endpoint, Endpoints};
 use crate::api::envelope::{Envelope, Refusal};
-use crate::api::error::{ApiError, Intent};
+use crate::api::error::{ApiError, Intent, trust_error};
 use crate::api::proxy::{Proxies, Tunnel};
 use crate::api::task::STALL;
-use crate::api::tls::{self, TlsError};
+use crate::api::tls::{self, TlsError, TrustError};
 use crate::config::ProxmoxConfig;
 use crate::secret::Secret;
 
@@ -182,6 +182,21 @@ impl Client {
             decode("POST /access/ticket", reply.map_err(|failed| failed.error)?.data)
         };
         self.login.headers(write, &at.1.peer, log_in).await
+    }
+
+    /// Shakes hands with each endpoint that answers, and tells of which the certificate is refused and why. Neither login nor
+    /// secret is sent. May be dropped.
+    pub(crate) async fn handshakes(&self) -> Vec<(&Endpoint, Option<TrustError>)> {
+        let mut all = Vec::new();
+        for endpoint in self.endpoints.all() {
+            match self.http.get(format!("{}/", endpoint.origin)).send().await {
+                Ok(_) => all.push((endpoint, None)),
+                Err(error) => {
+                    all.extend(trust_error(&error).map(|refused| (endpoint, Some(refused.clone()))));
+                }
+            }
+        }
+        all
     }
 
     /// The TLS configuration, for the websocket.

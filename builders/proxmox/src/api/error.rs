@@ -10,7 +10,7 @@ use forge_machine::error::Cause;
 use thiserror::Error;
 
 use crate::api::envelope::Refusal;
-use crate::api::tls::TrustError;
+use crate::api::tls::{Fingerprint, TrustError};
 use crate::permissions::explain_denial;
 
 /// How a request or a task failed.
@@ -34,6 +34,8 @@ pub enum ApiError {
         peer: String,
         /// What was expected and what was seen.
         detail: String,
+        /// The fingerprint of the certificate that was shown.
+        seen: Fingerprint,
     },
     /// A change was asked for and no answer came: it may or may not have been made.
     #[error("no answer to {request}: {detail}")]
@@ -128,7 +130,8 @@ impl ApiError {
     pub fn from_transport(peer: &str, request: &str, intent: Intent, error: reqwest::Error) -> Self {
         let error = error.without_url();
         if let Some(trust) = find_cause::<TrustError>(&error) {
-            return Self::Untrusted { peer: peer.to_owned(), detail: trust.to_string() };
+            let (peer, detail) = (peer.to_owned(), trust.to_string());
+            return Self::Untrusted { peer, detail, seen: trust.seen() };
         }
         let detail = innermost(&error);
         let never_sent = error.is_connect()
@@ -228,7 +231,9 @@ impl ApiError {
             Self::Unreachable { peer, detail, source } => {
                 PortError::Unreachable { target: peer, detail, source }
             }
-            Self::Untrusted { peer, detail } => PortError::Untrusted { target: peer, detail },
+            Self::Untrusted { peer, detail, seen } => {
+                PortError::Untrusted { target: peer, detail, seen: seen.to_string() }
+            }
             Self::Unanswered { detail, source, .. } => {
                 PortError::OutcomeUnknown { what, source: source.or_else(|| Some(detail.into())) }
             }

@@ -73,6 +73,16 @@ pub enum TrustError {
     },
 }
 
+impl TrustError {
+    /// The fingerprint of the certificate that was shown.
+    #[must_use]
+    pub fn seen(&self) -> Fingerprint {
+        match self {
+            Self::Fingerprint { seen, .. } | Self::NotVouchedFor { seen, .. } => *seen,
+        }
+    }
+}
+
 /// A certificate's SHA-256 fingerprint; shown as Proxmox shows it, in upper-case pairs with colons.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Fingerprint([u8; 32]);

@@ -91,7 +91,10 @@ impl Client {
         endpoint: usize,
     ) -> Result<WebSocketStream<tokio_rustls::client::TlsStream<TcpStream>>, ApiError> {
         let unreachable = |phase: &str, source: io::Error| match trust_error(&source) {
-            Some(trust) => ApiError::Untrusted { peer: self.peer().to_owned(), detail: trust.to_string() },
+            Some(trust) => {
+                let (peer, detail) = (self.peer().to_owned(), trust.to_string());
+                ApiError::Untrusted { peer, detail, seen: trust.seen() }
+            }
             None => ApiError::Unreachable {
                 peer: self.peer().to_owned(),
                 detail: format!("{phase}: {source}"),

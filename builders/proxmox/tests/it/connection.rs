@@ -126,7 +126,7 @@ async fn each_node_may_have_a_certificate_of_its_own_and_an_unknown_one_is_never
     let pve =
         bench.client(|config| config.more_urls = vec![std::mem::replace(&mut config.url, other.lab.url())]);
     match pve.facts(&query()).await.expect_err("refused") {
-        PortError::Untrusted { detail, target } => {
+        PortError::Untrusted { detail, target, .. } => {
             assert!(detail.contains(other.lab.fingerprint()), "{detail}");
             assert!(target.contains(&other.lab.address().to_string()), "{target}");
         }

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use async_trait::async_trait;
+use forge_lab::{Fault, Gate};
 use forge_machine::PortError;
 use forge_proxmox::ProxmoxHypervisor;
 use forge_proxmox::api::transfer::sha256_of;
@@ -111,6 +112,36 @@ async fn builds_that_want_the_same_file_share_one_transfer() {
     let (one, again) = tokio::join!(one, again);
     assert_eq!(one.expect("brought"), again.expect("brought"));
     assert_eq!(calls(&bench, "/upload"), 1);
+    bench.lab.stop().await;
+}
+
+#[tokio::test]
+async fn a_download_that_the_node_is_busy_with_for_another_machine_is_waited_for() {
+    let bench = bench().await;
+    let pve = bench.with_media(true);
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = write(folder.path(), "busy.iso", 8);
+    let digest = sha256_of(&file).await.expect("read");
+    let url = format!("{}/busy.iso", serve(std::fs::read(&file).expect("read")).await);
+    let medium = Medium { origin: Origin::Url(&url), digest: Some(("sha256", &digest)), content: "iso" };
+    let gate = Gate::new();
+    bench.lab.faults().on("POST", "/nodes/*/storage/*/download-url").then(Fault::TaskHold(gate.clone()));
+    // Each has turns of its own, as on two machines.
+    let (one, another) = (Here::default(), Here::default());
+    let told = || another.told.lock().expect("nobody panicked").join("\n");
+    let second = async {
+        gate.reached().await;
+        let watch = async {
+            while !told().contains("pve is busy with downloading forge-") {
+                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            }
+            gate.release();
+        };
+        tokio::join!(bring(&pve, &another, &medium), watch).0
+    };
+    let (first, second) = tokio::join!(bring(&pve, &one, &medium), second);
+    assert_eq!(first.expect("brought"), second.expect("brought"));
+    assert!(told().contains("is there; the node compares it") && !told().contains("downloads http"));
     bench.lab.stop().await;
 }
 

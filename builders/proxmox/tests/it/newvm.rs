@@ -5,6 +5,7 @@ use forge_machine::{
     Attachments, Checksum, DiskSpec, FactsQuery, Fetch, Hypervisor as _, IsoDrives, Location, MachineSpec,
     Medium, NetworkSpec, PortError, SourceSelector, SourceSpec, Standing,
 };
+use forge_proxmox::Secret;
 
 use crate::support::{Bench, TOKEN, bench, bench_with, ladder, mark, query, spec};
 
@@ -342,6 +343,52 @@ async fn where_no_images_can_be_uploaded_the_disk_of_a_vm_is_imported() {
     let at = bench.pve.propose_id(&prepared, &[]).await.expect("an id");
     let task = bench.pve.submit_create(&prepared, &at, &mark).await.expect("submitted");
     bench.pve.wait(&task).await.expect("created");
+    assert!(bench.config_of(&at, "scsi0").is_some_and(|disk| disk.contains("size=1G")));
+    bench.lab.stop().await;
+}
+
+#[tokio::test]
+async fn where_no_images_can_be_uploaded_root_has_a_file_imported_by_its_path() {
+    let bench = bench_with(LabConfig {
+        run_guests: false,
+        version: PveVersion::V8,
+        storages: vec![StorageConfig::of("local", &["images", "iso"])],
+        ..LabConfig::default()
+    })
+    .await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("cloud.qcow2");
+    std::fs::write(&file, "an image in name only").expect("ours");
+    let spec = MachineSpec {
+        source: SourceSpec::Image { image: Medium::file(&file), copy: false },
+        disks: vec![disk("scsi0", None)],
+        networks: install().networks,
+        ..spec()
+    };
+    // A token may not, and is told who may.
+    let (_, findings) = bench.pve.facts(&asked(&spec)).await.expect("asked");
+    let told = findings.iter().find(|finding| finding.fatal && finding.setting == "source.image");
+    assert!(told.is_some_and(|finding| finding.help.contains("`user = \"root@pam\"`")), "{findings:?}");
+
+    bench.lab.set_password("root@pam", "correct horse");
+    let pve = bench.client(|config| {
+        config.token_id = "root@pam".into();
+        config.token_secret = Secret::new("correct horse");
+    });
+    let (facts, findings) = pve.facts(&asked(&spec)).await.expect("asked");
+    assert_eq!(findings, []);
+    assert_eq!(pve.check(&spec, &facts), []);
+    let prepared = pve.prepare_media(&spec, &Here).await.expect("brought");
+    let SourceSpec::Image { image, .. } = &prepared.source else { panic!("{prepared:?}") };
+    let path = image.to_string();
+    assert!(
+        path.starts_with("/var/lib/vz/template/iso/forge-") && path.ends_with("-cloud.img"),
+        "what is said to be an ISO: {path}"
+    );
+    let mark = mark(1);
+    let at = pve.propose_id(&prepared, &[]).await.expect("an id");
+    let task = pve.submit_create(&prepared, &at, &mark).await.expect("submitted");
+    pve.wait(&task).await.expect("created");
     assert!(bench.config_of(&at, "scsi0").is_some_and(|disk| disk.contains("size=1G")));
     bench.lab.stop().await;
 }

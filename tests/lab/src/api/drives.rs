@@ -138,7 +138,10 @@ async fn import(
     log: Option<&TaskLog>,
 ) -> Result<String, String> {
     let DriveInput { cluster, node, vmid, .. } = *input;
-    let from = if source.starts_with('/') { source.into() } else { cluster.storages.path(node, source)? };
+    let from = match source.starts_with('/') {
+        true => cluster.storages.behind(node, source),
+        false => cluster.storages.path(node, source)?,
+    };
     if !from.exists() {
         return Err(format!("volume '{source}' does not exist"));
     }

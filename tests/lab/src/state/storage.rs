@@ -135,11 +135,7 @@ impl Volume {
 
     /// The path a real server would print.
     pub fn display_path(&self) -> String {
-        let folder = if self.storage == "local" {
-            "/var/lib/vz".to_owned()
-        } else {
-            format!("/mnt/pve/{}", self.storage)
-        };
+        let folder = mount_point(&self.storage);
         match self.vmid {
             Some(vmid) => format!("{folder}/images/{vmid}/{}", self.file),
             None => format!("{folder}/{}/{}", folder_of(&self.content), self.file),
@@ -262,6 +258,15 @@ impl Storages {
         })
     }
 
+    /// The file behind a path of a node, as far as it is below one of its storages; else the path as it is.
+    pub fn behind(&self, node: &str, shown: &str) -> PathBuf {
+        let below = |storage: &StorageConfig| {
+            let rest = shown.strip_prefix(&mount_point(&storage.name))?.strip_prefix('/')?;
+            Some(self.folder(node, &storage.name).ok()?.join(rest))
+        };
+        self.list.iter().find_map(below).unwrap_or_else(|| shown.into())
+    }
+
     /// An unused disk name of a VM, `vm-9000-disk-N.FORMAT`, whose file does not exist yet; `taken` holds the
     /// volumes that are named already.
     ///
@@ -290,6 +295,11 @@ impl Storages {
         }
         Err(ApiError::die("unable to allocate an image name"))
     }
+}
+
+/// Where a node has a storage.
+fn mount_point(storage: &str) -> String {
+    if storage == "local" { "/var/lib/vz".to_owned() } else { format!("/mnt/pve/{storage}") }
 }
 
 /// Where a storage of type `dir` keeps a content type.
