@@ -4,6 +4,9 @@
 //! and `forge list` and `forge latest` read them here.
 
 use forge_machine::{TAG_LATEST, TemplateFacts, VmRef};
+use jiff::Timestamp;
+use jiff::civil::DateTime;
+use jiff::tz::TimeZone;
 use serde::Serialize;
 
 /// The tag that every template of forge bears.
@@ -33,6 +36,8 @@ pub struct Entry {
     pub build_number: String,
     /// The chain id of its build.
     pub chain_id: String,
+    /// Whether somebody protected it from being removed.
+    pub protected: bool,
 }
 
 impl Entry {
@@ -54,7 +59,28 @@ impl Entry {
             built: note("built"),
             build_number: note("build number"),
             chain_id: note("chain id"),
+            protected: template.protected,
         }
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn vm(&self) -> VmRef {
+        VmRef::new(self.vmid.as_str(), self.node.as_str())
+    }
+
+    /// Whether it bears a tag.
+    #[must_use]
+    pub fn bears(&self, tag: &str) -> bool {
+        self.tags.iter().any(|each| each.eq_ignore_ascii_case(tag))
+    }
+
+    /// When its build began, by the chain id; `None` when that does not tell.
+    #[must_use]
+    pub fn made(&self) -> Option<Timestamp> {
+        let stamp = self.chain_id.split('-').nth(1)?.strip_suffix('Z')?;
+        let time = DateTime::strptime("%Y%m%dT%H%M%S", stamp).ok()?;
+        time.to_zoned(TimeZone::UTC).ok().map(|time| time.timestamp())
     }
 
     /// What tells newer from older: the time in the chain id, else the time of the notes; then the VMID.
@@ -82,7 +108,9 @@ pub struct Wanted {
 }
 
 impl Wanted {
-    fn takes(&self, entry: &Entry) -> bool {
+    /// Whether a template is it.
+    #[must_use]
+    pub fn takes(&self, entry: &Entry) -> bool {
         let is = |wanted: &Option<String>, value: &str| wanted.as_ref().is_none_or(|wanted| wanted == value);
         (self.all || entry.forge)
             && is(&self.os, &entry.os)
@@ -130,6 +158,7 @@ mod tests {
             name: name.into(),
             tags: tags.iter().map(|tag| (*tag).to_owned()).collect(),
             notes: notes.into(),
+            protected: false,
         }
     }
 
@@ -180,6 +209,8 @@ mod tests {
         let entry = Entry::new(&site()[1]);
         assert_eq!((entry.os.as_str(), entry.profile.as_str(), entry.forge), ("debian-12", "x", true));
         assert_eq!(entry.chain_id, "CHAIN-20261121T040506Z-x-1f");
+        assert_eq!(entry.made(), "2026-11-21T04:05:06Z".parse().ok());
+        assert_eq!(Entry::default().made(), None);
         assert_eq!(
             Entry::new(&site()[3]),
             Entry {

@@ -1,4 +1,4 @@
-//! Asks the person at the terminal what is done about a failure: `--on-error=ask`.
+//! Asks the person at the terminal: what is done about a failure (`--on-error=ask`), or for a yes.
 
 use std::sync::OnceLock;
 
@@ -34,6 +34,14 @@ impl Ask for AtTerminal {
             }
         }
     }
+}
+
+/// Asks for a yes; anything else, the end of the input too, is a no.
+pub async fn agrees(question: &str) -> bool {
+    let mut lines = lines().lock().await;
+    while lines.try_recv().is_ok() {}
+    crate::ui::say(&format!("{question} [y/N]"));
+    matches!(lines.recv().await.as_deref().map(str::trim), Some("y" | "Y" | "yes"))
 }
 
 /// The lines of standard input, up to its end; read by one thread for the whole program, since reading a terminal

@@ -1,6 +1,9 @@
 //! `forge list` and `forge latest`.
 
+use std::sync::Arc;
+
 use clap::{Args, ValueEnum};
+use forge_machine::{Hypervisor, PortError};
 
 use super::REFUSED;
 use super::options::Global;
@@ -29,6 +32,24 @@ pub struct Which {
     /// Only with this tag; may be repeated
     #[arg(long, value_name = "TAG")]
     tag: Vec<String>,
+}
+
+impl Which {
+    /// The target by name.
+    pub(super) fn target(&self) -> Option<&str> {
+        self.target.as_deref()
+    }
+
+    /// What a template must be.
+    pub(super) fn wanted(&self, all: bool) -> Wanted {
+        Wanted {
+            os: self.os.clone(),
+            profile: self.profile.clone(),
+            name: self.name.clone(),
+            tags: self.tag.clone(),
+            all,
+        }
+    }
 }
 
 /// Options of `forge list`.
@@ -103,28 +124,54 @@ pub async fn latest(global: &Global, args: &LatestArgs) -> u8 {
 
 async fn entries(global: &Global, which: &Which, all: bool) -> Result<Vec<Entry>, u8> {
     let redactor = Redactor::default();
+    let hypervisor = open(global, which.target.as_deref(), &redactor).await?;
+    chosen(hypervisor.as_ref(), &which.wanted(all), &redactor).await
+}
+
+/// Opens the target whose templates are meant. What is wrong is told.
+///
+/// # Errors
+/// The exit code.
+pub(super) async fn open(
+    global: &Global,
+    target: Option<&str>,
+    redactor: &Redactor,
+) -> Result<Arc<dyn Hypervisor>, u8> {
     let refused = |finding: Finding| {
-        prepare::tell(&[finding], &redactor);
+        prepare::tell(&[finding], redactor);
         REFUSED
     };
     let (site, findings) = prepare::site(global);
-    if prepare::tell(&findings, &redactor) {
+    if prepare::tell(&findings, redactor) {
         return Err(REFUSED);
     }
-    let target = site.target(which.target.as_deref()).map_err(refused)?;
-    let hypervisor = prepare::open(target, global, &redactor).await.map_err(refused)?;
-    let templates = hypervisor.templates(None).await.map_err(|error| {
-        let finding = Finding::general(chain(&error));
-        refused(hint(&error).map_or_else(|| finding.clone(), |hint| finding.clone().help(hint)))
-    })?;
-    let wanted = Wanted {
-        os: which.os.clone(),
-        profile: which.profile.clone(),
-        name: which.name.clone(),
-        tags: which.tag.clone(),
-        all,
-    };
-    Ok(choose(&templates, &wanted))
+    let target = site.target(target).map_err(refused)?;
+    prepare::open(target, global, redactor).await.map_err(refused)
+}
+
+/// The templates that are wanted, newest first. What is wrong is told.
+///
+/// # Errors
+/// The exit code.
+pub(super) async fn chosen(
+    hypervisor: &dyn Hypervisor,
+    wanted: &Wanted,
+    redactor: &Redactor,
+) -> Result<Vec<Entry>, u8> {
+    match hypervisor.templates(None).await {
+        Ok(templates) => Ok(choose(&templates, wanted)),
+        Err(error) => {
+            tell_error(&error, redactor);
+            Err(REFUSED)
+        }
+    }
+}
+
+/// Tells what went wrong at the target, with what to do about it.
+pub(super) fn tell_error(error: &PortError, redactor: &Redactor) {
+    let finding = Finding::general(chain(error));
+    let finding = hint(error).map_or_else(|| finding.clone(), |hint| finding.clone().help(hint));
+    prepare::tell(&[finding], redactor);
 }
 
 fn lines(entries: &[Entry]) -> String {

@@ -5,6 +5,7 @@
 
 pub mod asking;
 pub mod build;
+pub mod doctor;
 pub mod evidence;
 pub mod finish;
 pub mod gc;
@@ -14,7 +15,10 @@ pub mod plan;
 pub mod prepare;
 pub mod prestage;
 pub mod profiles;
+pub mod promote;
+pub mod prune;
 pub mod render;
+pub mod schema;
 pub mod screen;
 pub mod show;
 pub mod signals;
@@ -75,6 +79,8 @@ enum Command {
     Build(build::BuildArgs),
     /// Prints what a build would do; asks the target and changes nothing
     Plan(plan::PlanArgs),
+    /// Looks at a target and at this machine before the first build, and says what to do about what is wrong
+    Doctor(doctor::DoctorArgs),
     /// Brings the media of profiles to where their builds read them, and does nothing else
     Prestage(prestage::PrestageArgs),
     /// Checks profiles and the site file without asking anybody
@@ -85,6 +91,12 @@ enum Command {
     List(list::ListArgs),
     /// Prints the newest template, for scripts and Terraform
     Latest(list::LatestArgs),
+    /// Makes another template of a profile the `latest`
+    Promote(promote::PromoteArgs),
+    /// Makes the template before the `latest` one of a profile the `latest`
+    Rollback(promote::RollbackArgs),
+    /// Removes old templates: keeps the newest of each profile, and what linked clones need
+    Prune(prune::PruneArgs),
     /// Writes the answer files that a build would give the guest
     Render(render::RenderArgs),
     /// Lists the profiles that are in this binary, or prints one
@@ -101,6 +113,8 @@ enum Command {
     /// Works on pictures of guests' screens
     #[command(subcommand)]
     Screen(screen::ScreenCommand),
+    /// Prints the JSON Schema of profiles or of the site file, for editors
+    Schema(schema::SchemaArgs),
     /// Prints the completions for a shell
     Completions(CompletionsArgs),
 }
@@ -139,11 +153,15 @@ pub fn main() -> ExitCode {
         match cli.command {
             Command::Build(args) => build::build(&cli.global, &args).await,
             Command::Plan(args) => plan::plan(&cli.global, &args).await,
+            Command::Doctor(args) => doctor::doctor(&cli.global, &args).await,
             Command::Prestage(args) => prestage::prestage(&cli.global, &args).await,
             Command::Validate(args) => validate::validate(&cli.global, &args),
             Command::Test(args) => test::test(&cli.global, &args).await,
             Command::List(args) => list::list(&cli.global, &args).await,
             Command::Latest(args) => list::latest(&cli.global, &args).await,
+            Command::Promote(args) => promote::promote(&cli.global, &args).await,
+            Command::Rollback(args) => promote::rollback(&cli.global, &args).await,
+            Command::Prune(args) => prune::prune(&cli.global, &args).await,
             Command::Render(args) => render::render(&cli.global, &args),
             Command::Profiles(args) => profiles::profiles(&cli.global, &args),
             Command::Finish(args) => finish::finish(&cli.global, &args).await,
@@ -151,6 +169,7 @@ pub fn main() -> ExitCode {
             Command::Evidence(command) => evidence::evidence(&cli.global, &command),
             Command::Report(args) => evidence::report(&cli.global, &args),
             Command::Screen(command) => screen::screen(&cli.global, &command),
+            Command::Schema(args) => schema::schema(&args),
             Command::Completions(args) => completions(args.shell),
         }
     });

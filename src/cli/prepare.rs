@@ -281,9 +281,9 @@ impl Watch for Aloud<'_> {
     }
 }
 
-type Planned = (Option<Plan>, (String, u32), Moment, Vec<Finding>);
+pub(super) type Planned = (Option<Plan>, (String, u32), Moment, Vec<Finding>);
 
-async fn plan_one(
+pub(super) async fn plan_one(
     profile: &Profile,
     target: &Target,
     hypervisor: &Arc<dyn Hypervisor>,

@@ -1,6 +1,8 @@
 //! `forge profiles`.
 
-use std::path::Path;
+use std::collections::BTreeSet;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use serde::Serialize;
@@ -20,6 +22,10 @@ pub struct ProfilesArgs {
     /// Prints this profile's file instead of the list
     #[arg(value_name = "NAME")]
     name: Option<String>,
+    /// Writes the profile's file, and the bases that it extends, into this folder; without NAME all of them. What is there
+    /// already stays as it is
+    #[arg(long, value_name = "DIR")]
+    export: Option<PathBuf>,
 }
 
 /// A profile as the list shows it.
@@ -37,6 +43,9 @@ struct Row {
 
 /// Prints the profiles that are in this binary; gives the exit code.
 pub fn profiles(global: &Global, args: &ProfilesArgs) -> u8 {
+    if let Some(folder) = &args.export {
+        return export(global, args.name.as_deref(), folder);
+    }
     if let Some(name) = &args.name {
         let file = if name.ends_with(".toml") { name.clone() } else { format!("{name}.toml") };
         return match embedded::text(&file) {
@@ -89,4 +98,71 @@ pub fn profiles(global: &Global, args: &ProfilesArgs) -> u8 {
         }
     }
     0
+}
+
+/// Writes files of the binary into a folder; gives the exit code.
+fn export(global: &Global, name: Option<&str>, folder: &Path) -> u8 {
+    let wanted: BTreeSet<&'static str> = match name {
+        None => embedded::files().collect(),
+        Some(name) => match embedded::lookup(Path::new(name)) {
+            Some((path, _)) => with_bases(&path),
+            None => {
+                ui::say(&format!(
+                    "error: there is no profile `{name}` in this binary; `forge profiles` lists them"
+                ));
+                return REFUSED;
+            }
+        },
+    };
+    if let Err(error) = std::fs::create_dir_all(folder) {
+        ui::say(&format!("error: {} can't be made: {error}", folder.display()));
+        return REFUSED;
+    }
+    let (mut written, mut whole) = (Vec::new(), true);
+    for file in wanted {
+        let path = folder.join(file);
+        let text = embedded::text(file).unwrap_or_default();
+        match std::fs::File::create_new(&path).and_then(|mut file| file.write_all(text.as_bytes())) {
+            Ok(()) => written.push(path),
+            Err(_) if std::fs::read_to_string(&path).is_ok_and(|there| there == text) => written.push(path),
+            Err(error) => {
+                whole = false;
+                ui::say(&format!("error: {} was not written: {error}", path.display()));
+            }
+        }
+    }
+    if global.json {
+        ui::data(&format!("{}\n", serde_json::to_string(&written).unwrap_or_default()));
+    } else {
+        ui::data(&written.iter().map(|path| format!("{}\n", path.display())).collect::<String>());
+    }
+    if whole { 0 } else { REFUSED }
+}
+
+/// A file of the binary with the bases below it.
+fn with_bases(path: &Path) -> BTreeSet<&'static str> {
+    let mut found = BTreeSet::new();
+    let mut next = path.to_str().and_then(|path| path.rsplit(':').next()).map(str::to_owned);
+    while let Some(name) = next.take() {
+        let Some(file) = embedded::files().find(|file| *file == name) else { break };
+        if !found.insert(file) {
+            break;
+        }
+        let table = embedded::text(file).and_then(|text| text.parse::<toml::Table>().ok());
+        next = table.and_then(|table| table.get("extends")?.as_str().map(str::to_owned));
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_profile_comes_with_its_bases() {
+        let (path, _) = embedded::lookup(Path::new("rocky-9")).expect("it is there");
+        let found = with_bases(&path);
+        assert!(found.contains("rocky-9.toml") && found.len() > 2, "{found:?}");
+        assert!(found.iter().filter(|file| !file.starts_with("base-")).count() == 1, "{found:?}");
+    }
 }

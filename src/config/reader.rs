@@ -6,6 +6,13 @@ use super::findings::{Finding, nearest, suggest, suggest_key};
 use super::place::{Node, Place, Spot, Table};
 pub use super::units::{parse_size, parse_time};
 
+#[cfg(test)]
+thread_local! {
+    /// Every table that was read on this thread, with the keys that were asked for: what the schema is held against.
+    pub(crate) static ASKED: std::cell::RefCell<Vec<(String, Vec<&'static str>)>> =
+        const { std::cell::RefCell::new(Vec::new()) };
+}
+
 /// Reads one table. Keys that nobody asked for are findings when it is [`Reader::done`].
 #[derive(Debug)]
 pub struct Reader<'a> {
@@ -253,6 +260,8 @@ impl<'a> Reader<'a> {
 
     /// Tells the keys that nobody asked for.
     pub fn done(self, findings: &mut Vec<Finding>) {
+        #[cfg(test)]
+        ASKED.with_borrow_mut(|asked| asked.push((self.path.clone(), self.asked.clone())));
         for (key, place, _) in &self.table.entries {
             if !self.asked.contains(&key.as_str()) {
                 let finding = Finding::at(place, self.name(key), format!("unknown key `{}`", self.name(key)));

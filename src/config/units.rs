@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// Reads a time: `"90s"`, `"10m"`, `"1h30m"`, `"500ms"`.
+/// Reads a time: `"90s"`, `"10m"`, `"1h30m"`, `"90d"`, `"500ms"`.
 #[must_use]
 pub fn parse_time(text: &str) -> Option<Duration> {
     let mut rest = text.trim();
@@ -20,6 +20,7 @@ pub fn parse_time(text: &str) -> Option<Duration> {
             "s" => Duration::from_secs(1),
             "m" | "min" => Duration::from_secs(60),
             "h" => Duration::from_secs(3600),
+            "d" => Duration::from_secs(86_400),
             _ => return None,
         };
         total = total.checked_add(unit.checked_mul(u32::try_from(number).ok()?)?)?;
@@ -50,8 +51,14 @@ mod tests {
 
     #[test]
     fn times_and_sizes_are_read_as_people_write_them() {
-        for (text, ms) in [("90s", 90_000), ("10m", 600_000), ("1h30m", 5_400_000), ("500ms", 500), ("0s", 0)]
-        {
+        for (text, ms) in [
+            ("90s", 90_000),
+            ("10m", 600_000),
+            ("1h30m", 5_400_000),
+            ("2d", 172_800_000),
+            ("500ms", 500),
+            ("0s", 0),
+        ] {
             assert_eq!(parse_time(text), Some(Duration::from_millis(ms)), "{text}");
         }
         for text in ["", "10", "s", "1x", "-1s", "1.5s", "99999999999h"] {

@@ -15,6 +15,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use super::publish::Move;
+
 /// When an undo runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -133,6 +135,8 @@ pub enum Record {
         /// The VM.
         vm: VmRef,
     },
+    /// The tag `latest` is about to go from some templates to another.
+    Moving(Move),
     /// The build is over and leaves nothing to do.
     Closed,
 }
@@ -257,6 +261,8 @@ pub struct Story {
     pub kept: Option<KeptBuild>,
     /// The VM that was left to be looked at, by `--on-error`.
     pub left: Option<VmRef>,
+    /// The move of the tag `latest` that it was about.
+    pub moving: Option<Move>,
     /// Whether the build was closed in order.
     pub closed: bool,
 }
@@ -292,6 +298,7 @@ impl Story {
                         publish: None,
                         kept: None,
                         left: None,
+                        moving: None,
                         closed: false,
                     });
                 }
@@ -328,6 +335,7 @@ impl Story {
                 }
             }
             Record::Left { vm } => self.left = Some(vm),
+            Record::Moving(moving) => self.moving = Some(moving),
             Record::Closed => self.closed = true,
         }
     }

@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use crate::engine::error::chain;
 use crate::engine::journal::{DeadJournal, KeptBuild, OpenUndo, Story, UndoAction};
-use crate::engine::publish::retire;
+use crate::engine::publish::{end_move, retire};
 use crate::engine::reclaim::{Creation, reclaim};
 use crate::engine::set_aside;
 
@@ -44,6 +44,14 @@ pub struct Found {
 /// build that died so recently is waited for that long.
 pub async fn replay(dead: DeadJournal, hypervisor: &dyn Hypervisor, in_flight: Duration) -> Vec<Found> {
     let story = dead.story.clone();
+    if let Some(moving) = &story.moving {
+        let ended = end_move(hypervisor, moving).await.map_err(|error| chain(&error));
+        let mut found = vec![told(&story, format!("{} as the latest", moving.to), ended)];
+        if found.iter().all(|each| each.ok) {
+            close(dead, &story, &mut found);
+        }
+        return found;
+    }
     match (story.kept.clone(), &story.left) {
         (Some(kept), _) => replay_kept(dead, &story, &kept, hypervisor).await,
         (None, Some(vm)) => {

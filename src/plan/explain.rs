@@ -23,7 +23,7 @@ pub fn explain(plan: &Plan) -> String {
     for note in &plan.notes {
         row("", note.lines().map(str::trim).collect::<Vec<_>>().join(" "));
     }
-    row("source", source(plan));
+    row("source", source_in_words(plan));
     for iso in &plan.machine.isos {
         row("", format!("disc {}", medium(iso)));
     }
@@ -102,7 +102,9 @@ pub fn explain(plan: &Plan) -> String {
     out
 }
 
-fn source(plan: &Plan) -> String {
+/// What the build starts from, in words.
+#[must_use]
+pub fn source_in_words(plan: &Plan) -> String {
     match &plan.machine.source {
         SourceSpec::Clone { vm, name, full: true, .. } => format!("full clone of {name} ({vm})"),
         SourceSpec::Clone { vm, name, full: false, .. } => {

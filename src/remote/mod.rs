@@ -38,6 +38,7 @@ pub use credentials::{Method, Password};
 pub use key::{BUILD_KEY_COMMENT, BuildKey, KeyError};
 pub use lines::{LineSplitter, Tail};
 pub use probe::{Probe, probe};
+pub(crate) use route::resolve;
 pub use route::{Hop, Proxy, ProxyKind, Route};
 pub use script::{Become, Begun, RemoteScript, ScriptEnd, ScriptOutput, ScriptRun, imitate, run_script};
 pub use serial::{ConsoleLogin, MachinePort, SerialChannel};

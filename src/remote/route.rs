@@ -191,7 +191,7 @@ async fn dial(host: &str, port: u16) -> io::Result<TcpStream> {
 }
 
 /// The addresses of a name: a static program has no `getaddrinfo` to rely on.
-pub(super) async fn resolve(host: &str) -> io::Result<Vec<IpAddr>> {
+pub(crate) async fn resolve(host: &str) -> io::Result<Vec<IpAddr>> {
     let bare = host.trim_start_matches('[').trim_end_matches(']');
     if let Ok(address) = bare.parse() {
         return Ok(vec![address]);

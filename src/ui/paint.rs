@@ -1,4 +1,4 @@
-//! Colours for stderr.
+//! Colours for stderr and stdout.
 
 use console::Style;
 
@@ -7,7 +7,16 @@ use crate::event::phrase::Tone;
 /// Colours a text for stderr, when colours are on. No meaning is carried by the colour alone.
 #[must_use]
 pub fn paint(tone: Tone, text: &str) -> String {
-    let style = Style::new().for_stderr();
+    painted(Style::new().for_stderr(), tone, text)
+}
+
+/// The same for stdout.
+#[must_use]
+pub fn paint_data(tone: Tone, text: &str) -> String {
+    painted(Style::new().for_stdout(), tone, text)
+}
+
+fn painted(style: Style, tone: Tone, text: &str) -> String {
     let style = match tone {
         Tone::Plain => return text.to_owned(),
         Tone::Faint => style.dim(),

@@ -293,12 +293,18 @@ async fn finalized_is_committed(subject: &Subject<'_>) -> Outcome {
             machine.untag(tag).await.map_err(text)?;
             let bearers = subject.hypervisor.templates(Some(tag)).await.map_err(text)?;
             expect(!bearers.iter().any(|each| each.vm == *vm), format!("untagged: {bearers:?}"))?;
+            machine.tag(tag).await.map_err(text)?;
+            machine.tag(tag).await.map_err(text)?;
+            let bearers = subject.hypervisor.templates(Some(tag)).await.map_err(text)?;
+            expect(bearers.iter().any(|each| each.vm == *vm), format!("tagged: {bearers:?}"))?;
         }
         let seen = standing(subject, &made).await?;
         expect(*vm == made.at, format!("{artefact:?}"))?;
         expect(seen == Standing::Committed, format!("{seen:?}"))?;
         let destroyed = machine.destroy().await;
         expect(destroyed.is_err(), "a template was destroyed")?;
+        let foreign = machine.discard("CHAIN-of-another").await;
+        expect(foreign.is_err(), "another build's template was discarded")?;
     }
     Ok(())
 }

@@ -120,6 +120,9 @@ pub struct TemplateFacts {
     pub tags: Vec<String>,
     /// Its notes, without forge's mark.
     pub notes: String,
+    /// Whether somebody protected it from being removed.
+    #[serde(default)]
+    pub protected: bool,
 }
 
 /// Something that keeps a build from being right, found before the first effect.

@@ -14,6 +14,7 @@ use tokio::sync::watch;
 
 use crate::error::PortError;
 use crate::facts::{Facts, FactsQuery, Finding, SourceDisk, SourceFacts, StorageFacts, TemplateFacts};
+use crate::health::{Checkup, Diagnosis};
 use crate::ids::{Nonce, TaskHandle, VmRef};
 use crate::ownership::{BuildState, Ownership};
 use crate::port::{Attachments, Capabilities, Fetch, Hypervisor, Machine, Orphan, Power, Standing};
@@ -85,6 +86,8 @@ pub enum FakeOp {
     Publish,
     /// Taking a tag off a template.
     Untag,
+    /// Giving a template a tag.
+    Tag,
     /// Removing.
     Destroy,
 }
@@ -502,7 +505,17 @@ impl Hypervisor for FakeHypervisor {
                 name: each.name.clone(),
                 tags: each.tags.clone(),
                 notes: Ownership::without_mark(&each.description),
+                protected: false,
             })
             .collect())
+    }
+
+    async fn diagnose(&self, _checkup: &Checkup) -> Vec<Diagnosis> {
+        vec![Diagnosis::pass("fake", "it is in this process")]
+    }
+
+    async fn linked_clones(&self, _template: &VmRef) -> Result<Vec<(VmRef, String)>, PortError> {
+        // Its clones are copies.
+        Ok(Vec::new())
     }
 }

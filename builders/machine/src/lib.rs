@@ -15,6 +15,7 @@ pub mod error;
 pub mod facts;
 pub mod guest;
 pub mod hardware;
+pub mod health;
 pub mod ids;
 pub mod ownership;
 pub mod port;
@@ -32,6 +33,7 @@ pub use error::{PortError, Retry};
 pub use facts::{Facts, FactsQuery, Finding, SourceFacts, StorageFacts, TemplateFacts};
 pub use guest::{Command, ExecOutcome, Guest, GuestError, OutputSink, Stream};
 pub use hardware::{Bios, EfiDisk, Hardware, TpmState};
+pub use health::{Checkup, Diagnosis, Health};
 pub use ids::{ChainId, Nonce, TaskHandle, VmRef};
 pub use ownership::{BuildState, Ownership};
 pub use port::{

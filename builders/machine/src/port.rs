@@ -24,6 +24,7 @@ use crate::agent::AgentChannel;
 use crate::console::{Display, DisplayStream, KeyChord};
 use crate::error::PortError;
 use crate::facts::{Facts, FactsQuery, Finding, TemplateFacts};
+use crate::health::{Checkup, Diagnosis};
 use crate::ids::{Nonce, TaskHandle, VmRef};
 use crate::ownership::Ownership;
 use crate::source::Medium;
@@ -230,6 +231,10 @@ pub trait Hypervisor: std::fmt::Debug + Send + Sync {
     /// When the target can't be reached, trusted or logged into. What it lacks for this build is a finding.
     async fn facts(&self, query: &FactsQuery) -> Result<(Facts, Vec<Finding>), PortError>;
 
+    /// Looks at the target as a whole, before any build: connection, login, clock, privileges, storages, ids. Never fails:
+    /// what can't be had is among what was found. Read only; may be dropped.
+    async fn diagnose(&self, checkup: &Checkup) -> Vec<Diagnosis>;
+
     /// Checks a spec against the facts. Pure: asks nobody.
     fn check(&self, spec: &MachineSpec, facts: &Facts) -> Vec<Finding>;
 
@@ -305,6 +310,13 @@ pub trait Hypervisor: std::fmt::Debug + Send + Sync {
     /// # Errors
     /// When the target can't be asked.
     async fn templates(&self, tag: Option<&str>) -> Result<Vec<TemplateFacts>, PortError>;
+
+    /// Finds the VMs that need a template's disks, with their names: its linked clones. Those that the credentials may not
+    /// see are not found; removing the template is refused by the target all the same. Read only; may be dropped.
+    ///
+    /// # Errors
+    /// When the target can't be asked.
+    async fn linked_clones(&self, template: &VmRef) -> Result<Vec<(VmRef, String)>, PortError>;
 }
 
 /// One VM on a target.
@@ -426,6 +438,20 @@ pub trait Machine: std::fmt::Debug + Send + Sync {
     /// # Errors
     /// The target's refusal.
     async fn untag(&self, tag: &str) -> Result<(), PortError>;
+
+    /// Gives a template a tag, and changes nothing else of it. Effect, idempotent.
+    ///
+    /// # Errors
+    /// The target's refusal; what is no template is refused.
+    async fn tag(&self, tag: &str) -> Result<(), PortError>;
+
+    /// Removes the template that the build with this chain id published, with its disks, and makes sure that it is gone:
+    /// the only way by which a template goes. Refused are whatever else stands at the id, what bears
+    /// [`crate::TAG_LATEST`], what is protected, and what linked clones need. One that is gone is no error. Effect.
+    ///
+    /// # Errors
+    /// The refusal, or the target's own; the template is there then, unless nothing is known.
+    async fn discard(&self, chain_id: &str) -> Result<(), PortError>;
 
     /// Tells what was made, after the finalize task is over. Read only.
     ///

@@ -461,7 +461,7 @@ pub async fn vm_config(client: &Client, at: &VmRef) -> Result<VmConfig, ApiError
     client.get(&path(&["nodes", &at.node, "qemu", &at.id, "config"]), &Params::new()).await
 }
 
-async fn storages(client: &Client, node: &str) -> Result<Vec<StorageFacts>, ApiError> {
+pub(crate) async fn storages(client: &Client, node: &str) -> Result<Vec<StorageFacts>, ApiError> {
     let entries: Vec<StorageEntry> = client.get(&path(&["nodes", node, "storage"]), &Params::new()).await?;
     let mut found: Vec<StorageFacts> = entries
         .into_iter()
@@ -483,7 +483,7 @@ async fn storages(client: &Client, node: &str) -> Result<Vec<StorageFacts>, ApiE
 }
 
 /// The bridges of a node; `None` when the token may not list them: the answer is empty then, not an error.
-async fn bridges(client: &Client, node: &str) -> Result<Option<Vec<String>>, ApiError> {
+pub(crate) async fn bridges(client: &Client, node: &str) -> Result<Option<Vec<String>>, ApiError> {
     let query = Params::new().with("type", "any_bridge");
     let answer: Result<Vec<NetworkEntry>, ApiError> =
         client.get(&path(&["nodes", node, "network"]), &query).await;

@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use forge_machine::{
-    BuildState, Capabilities, Facts, FactsQuery, Fetch, Finding, Hypervisor, Machine, MachineSpec, Nonce,
-    Orphan, Ownership, PortError, Standing, TaskHandle, TemplateFacts, VmRef,
+    BuildState, Capabilities, Checkup, Diagnosis, Facts, FactsQuery, Fetch, Finding, Hypervisor, Machine,
+    MachineSpec, Nonce, Orphan, Ownership, PortError, Standing, TaskHandle, TemplateFacts, VmRef,
 };
 use serde_json::Value;
 
@@ -22,6 +22,8 @@ use crate::api::tls::TrustError;
 use crate::api::types::{NodeEntry, ResourceEntry};
 use crate::check;
 use crate::config::ProxmoxConfig;
+use crate::diagnose;
+use crate::discard;
 use crate::discovery::{self, vm_config};
 use crate::ids;
 use crate::machine::{LOCK_PATIENCE, ProxmoxMachine, power_of, task_handle};
@@ -260,6 +262,10 @@ impl Hypervisor for ProxmoxHypervisor {
         Ok((found.facts, found.findings))
     }
 
+    async fn diagnose(&self, checkup: &Checkup) -> Vec<Diagnosis> {
+        diagnose::diagnose(&self.shared.client, &self.shared.config, checkup).await
+    }
+
     fn check(&self, spec: &MachineSpec, facts: &Facts) -> Vec<Finding> {
         let mut findings = check::check(&self.shared.config, spec, facts);
         let learnt = self.shared.learnt.lock().unwrap_or_else(PoisonError::into_inner);
@@ -449,11 +455,17 @@ impl Hypervisor for ProxmoxHypervisor {
                     name: config.name().to_owned(),
                     tags: config.tags().map(str::to_owned).collect(),
                     notes: Ownership::without_mark(config.description()),
+                    protected: config.flag("protection", false),
                     vm,
                 });
             }
         }
         Ok(found)
+    }
+
+    async fn linked_clones(&self, template: &VmRef) -> Result<Vec<(VmRef, String)>, PortError> {
+        let found = discard::linked_clones(&self.shared.client, template).await;
+        found.map_err(|error| error.at(&format!("look for linked clones of {template}")))
     }
 }
 

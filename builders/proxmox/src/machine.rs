@@ -95,6 +95,25 @@ impl ProxmoxMachine {
         }
     }
 
+    /// Changes what was just read; when somebody else changed it in between it is read again, so that their change stays.
+    async fn change_as_read(
+        &self,
+        action: &str,
+        change: impl Fn(&VmConfig) -> Result<Option<Params>, PortError> + Send + Sync,
+    ) -> Result<(), PortError> {
+        let fault = |error: ApiError| error.at(action);
+        for tries_left in (0..5).rev() {
+            let present = self.config().await.map_err(fault)?;
+            let Some(change) = change(&present)? else { return Ok(()) };
+            match self.put_config(&change).await {
+                Err(ApiError::Refused { detail, .. })
+                    if detail.contains("checksum mismatch") && tries_left > 0 => {}
+                other => return other.map_err(fault),
+            }
+        }
+        Ok(())
+    }
+
     /// Runs a call that may have a task behind it, to the task's end. Waits locks out.
     pub(crate) async fn run_to_end<F>(&self, call: impl Fn() -> F) -> Result<(), ApiError>
     where
@@ -404,18 +423,20 @@ impl Machine for ProxmoxMachine {
 
     async fn untag(&self, tag: &str) -> Result<(), PortError> {
         let action = self.action(&format!("take the tag `{tag}` off"));
-        let fault = |error: ApiError| error.at(&action);
-        for tries_left in (0..5).rev() {
-            let present = self.config().await.map_err(fault)?;
-            let Some(change) = params::untag(&present, tag) else { return Ok(()) };
-            match self.put_config(&change).await {
-                // Somebody else changed the template in between: read it again, so that their change stays.
-                Err(ApiError::Refused { detail, .. })
-                    if detail.contains("checksum mismatch") && tries_left > 0 => {}
-                other => return other.map_err(fault),
-            }
-        }
-        Ok(())
+        self.change_as_read(&action, |present| Ok(params::untag(present, tag))).await
+    }
+
+    async fn tag(&self, tag: &str) -> Result<(), PortError> {
+        let action = self.action(&format!("give the tag `{tag}` to"));
+        let change = |present: &VmConfig| match present.is_template() {
+            true => Ok(params::tag(present, tag)),
+            false => Err(PortError::failed(action.clone(), "it is not a template")),
+        };
+        self.change_as_read(&action, change).await
+    }
+
+    async fn discard(&self, chain_id: &str) -> Result<(), PortError> {
+        self.discard_template(chain_id).await
     }
 
     async fn artefact(&self, finish: &Finish) -> Result<Artefact, PortError> {

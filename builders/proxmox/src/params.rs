@@ -146,6 +146,20 @@ pub fn untag(present: &VmConfig, tag: &str) -> Option<Params> {
     Some(params)
 }
 
+/// The tags of a template with one more, if nothing else changed since they were read; `None` when it bears it.
+#[must_use]
+pub fn tag(present: &VmConfig, tag: &str) -> Option<Params> {
+    if present.tags().any(|each| each.eq_ignore_ascii_case(tag)) {
+        return None;
+    }
+    let tags: Vec<&str> = present.tags().chain([tag]).collect();
+    let mut params = Params::new().with("tags", tags.join(";"));
+    if let Some(digest) = present.get("digest") {
+        params.set("digest", digest);
+    }
+    Some(params)
+}
+
 /// The final identity.
 #[must_use]
 pub fn finish(name: &str, tags: &[String], notes: &str) -> Params {

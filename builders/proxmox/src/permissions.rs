@@ -27,7 +27,7 @@ pub fn grant_command(token_id: &str, privilege: &str, path: &str) -> String {
 }
 
 /// A token or a user, for messages.
-fn who(id: &str) -> String {
+pub(crate) fn who(id: &str) -> String {
     let kind = if id.contains('!') { "token" } else { "user" };
     format!("{kind} {id}")
 }
@@ -74,7 +74,7 @@ pub struct Grants {
 
 /// How far a privilege reaches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Held {
+pub(crate) enum Held {
     Yes,
     /// Only for some VMs below the path.
     ForSome,
@@ -100,7 +100,7 @@ impl Grants {
         }
     }
 
-    fn on_new_vm(&self, privilege: &str) -> Held {
+    pub(crate) fn on_new_vm(&self, privilege: &str) -> Held {
         let in_pool = self.pool.as_ref().is_some_and(|pool| self.on(&format!("/pool/{pool}"), privilege));
         if self.below("/vms", privilege) || in_pool {
             return Held::Yes;
@@ -116,7 +116,7 @@ impl Grants {
         if self.major >= 9 { "VM.GuestAgent.Audit" } else { "VM.Monitor" }
     }
 
-    fn path_for_new_vm(&self) -> String {
+    pub(crate) fn path_for_new_vm(&self) -> String {
         self.pool.as_ref().map_or_else(|| "/vms".to_owned(), |pool| format!("/pool/{pool}"))
     }
 
@@ -208,7 +208,7 @@ impl Grants {
     }
 
     /// A plain bridge lies in the zone `localnetwork`, a virtual network in a zone of its own.
-    fn may_use_bridge(&self, bridge: &str) -> bool {
+    pub(crate) fn may_use_bridge(&self, bridge: &str) -> bool {
         let local = format!("/sdn/zones/localnetwork/{bridge}");
         let suffix = format!("/{bridge}");
         let by_name = |(path, has): (&String, &BTreeMap<String, bool>)| {

@@ -176,21 +176,26 @@ impl ProxmoxMachine {
                 machine
             }
         };
+        machine.delete_patiently(&action).await
+    }
+
+    /// Removes whatever stands here. Waits locks out; cuts the power of what runs.
+    pub(crate) async fn delete_patiently(&self, action: &str) -> Result<(), PortError> {
         let pace = Pace::start();
         let mut cut = false;
         loop {
-            match machine.delete_once().await {
+            match self.delete_once().await {
                 Ok(()) | Err(ApiError::VmMissing { .. }) => return Ok(()),
                 Err(ApiError::Refused { detail, .. }) if detail.contains("is running") && !cut => {
                     cut = true;
-                    machine.cut_power().await.map_err(|error| error.at(&action))?;
+                    self.cut_power().await.map_err(|error| error.at(action))?;
                 }
                 Err(error) if error.is_locked() && pace.elapsed() < OFF_LIMIT => pace.rest().await,
                 Err(error) => {
                     // A lost answer, or a privilege that went with the VM: what counts is whether it is gone.
-                    return match self.shared.whereabouts(&machine.at).await {
+                    return match self.shared.whereabouts(&self.at).await {
                         Ok(Whereabouts::Free) => Ok(()),
-                        _ => Err(error.at(&action)),
+                        _ => Err(error.at(action)),
                     };
                 }
             }

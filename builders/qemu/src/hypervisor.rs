@@ -13,9 +13,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use forge_machine::facts::SourceDisk;
 use forge_machine::{
-    Artefact, BuildState, Capabilities, Facts, FactsQuery, Fetch, Finding, Hypervisor, Location, Machine,
-    MachineSpec, Medium, Nonce, Orphan, Ownership, PortError, Power, SourceFacts, SourceSelector, Standing,
-    TaskHandle, TemplateFacts, VmRef,
+    Artefact, BuildState, Capabilities, Checkup, Diagnosis, Facts, FactsQuery, Fetch, Finding, Hypervisor,
+    Location, Machine, MachineSpec, Medium, Nonce, Orphan, Ownership, PortError, Power, SourceFacts,
+    SourceSelector, Standing, TaskHandle, TemplateFacts, VmRef,
 };
 use tokio::process::Command;
 use tokio::sync::{OnceCell, watch};
@@ -424,6 +424,14 @@ impl Hypervisor for QemuHypervisor {
         Ok(Vec::new())
     }
 
+    async fn diagnose(&self, _checkup: &Checkup) -> Vec<Diagnosis> {
+        crate::diagnose::diagnose(&self.shared).await
+    }
+
+    async fn linked_clones(&self, _template: &VmRef) -> Result<Vec<(VmRef, String)>, PortError> {
+        Ok(Vec::new())
+    }
+
     fn machine(&self, at: &VmRef) -> Arc<dyn Machine> {
         Arc::new(QemuMachine::new(Arc::clone(&self.shared), at.clone()))
     }
@@ -519,7 +527,7 @@ fn blank() -> SourceFacts {
 }
 
 /// `QEMU 10.0.2`, or just `QEMU` when it does not say.
-async fn version(binary: &Path) -> String {
+pub(crate) async fn version(binary: &Path) -> String {
     let mut command = Command::new(binary);
     command.arg("--version").stdin(Stdio::null()).kill_on_drop(true);
     let output = timeout(Duration::from_secs(10), command.output()).await;

@@ -17,6 +17,7 @@ mod agent_channel;
 pub mod args;
 mod check;
 mod create;
+mod diagnose;
 mod digest;
 pub mod drives;
 mod finalize;

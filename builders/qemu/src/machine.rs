@@ -470,6 +470,14 @@ impl Machine for QemuMachine {
         Ok(())
     }
 
+    async fn tag(&self, tag: &str) -> Result<(), PortError> {
+        Err(PortError::Unsupported { backend: "QEMU", what: format!("give files the tag `{tag}`") })
+    }
+
+    async fn discard(&self, _chain_id: &str) -> Result<(), PortError> {
+        Err(PortError::Unsupported { backend: "QEMU", what: "remove files that it has made".to_owned() })
+    }
+
     async fn artefact(&self, finish: &Finish) -> Result<Artefact, PortError> {
         if let Some(made) = self.shared.made(&self.at) {
             return Ok(made);

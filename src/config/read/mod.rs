@@ -9,6 +9,9 @@ mod seed;
 mod source;
 mod vm;
 
+#[cfg(test)]
+pub(crate) use seed::RUNGS;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 

@@ -16,7 +16,7 @@ use crate::config::profile::{Access, Os, Seed, Vm};
 use crate::config::reader::Reader;
 
 /// The ways to deliver a seed, best first.
-pub(super) const RUNGS: [&str; 6] = ["cloud-init-drive", "smbios", "kernel", "disc", "typed", "none"];
+pub(crate) const RUNGS: [&str; 6] = ["cloud-init-drive", "smbios", "kernel", "disc", "typed", "none"];
 
 impl Load<'_> {
     pub(super) fn seed(&mut self, root: &mut Reader<'_>, os: &Os, vm: &Vm, access: &Access) -> Seed {

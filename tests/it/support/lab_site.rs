@@ -134,7 +134,8 @@ impl LabSite {
         Self::with(LabConfig::default(), ImportVm { disk: Some(disk), ..ImportVm::default() }).await
     }
 
-    async fn with(config: LabConfig, boot_vm: ImportVm) -> anyhow::Result<Self> {
+    /// With a boot VM and a lab of any kind.
+    pub async fn with(config: LabConfig, boot_vm: ImportVm) -> anyhow::Result<Self> {
         let config = LabConfig { auth_delay: Duration::ZERO, ..config };
         let lab = Lab::start(config).await?;
         lab.import_vm(ImportVm { vmid: BOOT_VM, name: "boot-vm".into(), ..boot_vm }).await?;

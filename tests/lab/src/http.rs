@@ -153,6 +153,7 @@ async fn answer(
         }
         Ok(Ok(answer)) => {
             let mut response = respond::success(answer, form);
+            respond::date(&mut response, cluster.clock.now());
             for fault in &faults {
                 if let Fault::Truncate { bytes } = fault {
                     response.body_mut().truncate(*bytes);

@@ -182,6 +182,40 @@ impl Machine for FakeMachine {
             .await
     }
 
+    async fn tag(&self, tag: &str) -> Result<(), PortError> {
+        let (at, tag) = (self.at.clone(), tag.to_owned());
+        self.world
+            .effect(FakeOp::Tag, format!("tag {}", at.id), move |state| {
+                let vm = unlocked(state, &at)?;
+                if !vm.template {
+                    return Err(PortError::failed("tag", "it is no template"));
+                }
+                if !vm.tags.contains(&tag) {
+                    vm.tags.push(tag);
+                }
+                Ok(())
+            })
+            .await
+    }
+
+    async fn discard(&self, chain_id: &str) -> Result<(), PortError> {
+        let (at, line) = (self.at.clone(), format!("* chain id: {chain_id}"));
+        self.world
+            .effect(FakeOp::Destroy, format!("discard {}", at.id), move |state| {
+                if !state.vms.contains_key(&at) {
+                    return Ok(());
+                }
+                let vm = unlocked(state, &at)?;
+                let is_it = vm.template && vm.description.lines().any(|each| each == line);
+                if !is_it || vm.tags.iter().any(|tag| tag == crate::TAG_LATEST) {
+                    return Err(PortError::failed("discard", "it is not the one, or published"));
+                }
+                state.vms.remove(&at);
+                Ok(())
+            })
+            .await
+    }
+
     async fn artefact(&self, _finish: &Finish) -> Result<Artefact, PortError> {
         let state = self.world.state();
         let vm = state.vms.get(&self.at).filter(|vm| vm.template).ok_or_else(|| missing(&self.at))?;

@@ -6,11 +6,12 @@
 //! not carry out is asked of the next; nothing else is ever repeated here.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue, Method, header};
 use hyper::ext::ReasonPhrase;
+use jiff::{SignedDuration, Timestamp};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use thiserror::Error;
@@ -83,6 +84,8 @@ pub struct Client {
     login: Arc<Login>,
     tls: Arc<rustls::ClientConfig>,
     stall: Duration,
+    /// By how much the server's clock was before ours at its last answer.
+    ahead: Arc<Mutex<Option<SignedDuration>>>,
 }
 
 impl std::fmt::Debug for Client {
@@ -119,7 +122,7 @@ impl Client {
         }
         let http = http.build().map_err(SetupError::Http)?;
         let (endpoints, target) = (Arc::new(endpoints), format!("target `{}`", config.target));
-        Ok(Self { http, endpoints, target, login, tls: Arc::new(tls), stall: STALL })
+        Ok(Self { http, endpoints, target, login, tls: Arc::new(tls), stall: STALL, ahead: Arc::default() })
     }
 
     /// The target by name and address, for messages.
@@ -156,6 +159,22 @@ impl Client {
     #[must_use]
     pub fn stalling_after(self, stall: Duration) -> Self {
         Self { stall, ..self }
+    }
+
+    /// By how much the clock of the server was before this machine's when it answered last, to the second; `None` before
+    /// its first answer, and when it does not tell the time.
+    #[must_use]
+    pub fn clock_ahead(&self) -> Option<SignedDuration> {
+        *self.ahead.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn note_clock(&self, headers: &HeaderMap) {
+        let told = headers.get(header::DATE).and_then(|value| value.to_str().ok());
+        let told = told.and_then(|text| jiff::fmt::rfc2822::parse(text).ok());
+        if let Some(told) = told {
+            let ahead = told.timestamp().duration_since(Timestamp::now());
+            *self.ahead.lock().unwrap_or_else(PoisonError::into_inner) = Some(ahead);
+        }
     }
 
     /// How long a task may say nothing new.
@@ -340,6 +359,7 @@ impl Client {
         };
         let response = builder.send().await.map_err(transport)?;
         let status = response.status();
+        self.note_clock(response.headers());
         let peer = response.remote_addr();
         let reason = response.extensions().get::<ReasonPhrase>().map(|phrase| phrase.as_bytes().to_vec());
         let body = response.bytes().await;

@@ -31,6 +31,14 @@ pub struct NodeEntry {
     pub status: String,
 }
 
+/// `GET /access/users/{user}/token/{token}`.
+#[derive(Clone, Debug, Deserialize)]
+pub struct TokenEntry {
+    /// When it ends, in seconds since 1970; 0 is never.
+    #[serde(default, deserialize_with = "number")]
+    pub expire: u64,
+}
+
 /// A VM or container in `GET /cluster/resources?type=vm`: up to 10 s old, and without a name when it is new.
 #[derive(Clone, Debug, Default, Deserialize)]
 pub struct ResourceEntry {

@@ -201,6 +201,15 @@ fn with_headers(status: StatusCode, body: Bytes, kind: &'static str, gzip: bool)
     response
 }
 
+/// The time as the node sees it, in seconds since 1970: its clock may be wrong.
+pub fn date(response: &mut Response<LabBody>, now: i64) {
+    let text =
+        jiff::Timestamp::from_second(now).map(|time| time.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string());
+    if let Some(value) = text.ok().and_then(|text| HeaderValue::from_str(&text).ok()) {
+        response.headers_mut().insert(header::DATE, value);
+    }
+}
+
 fn compress(bytes: &[u8]) -> Option<Bytes> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
     encoder.write_all(bytes).ok()?;

@@ -1,0 +1,373 @@
+//! A look at the whole target, for `forge doctor`: from the connection to the last storage. Reads only.
+
+use std::collections::BTreeSet;
+
+use forge_machine::{Checkup, Diagnosis, StorageFacts};
+use jiff::{SignedDuration, Timestamp};
+
+use crate::api::client::Client;
+use crate::api::encode::{Params, path};
+use crate::api::error::ApiError;
+use crate::api::types::{NodeEntry, PermissionMap, ResourceEntry, TokenEntry, Version};
+use crate::config::{ProxmoxConfig, TlsChoice};
+use crate::discovery::{bridges, did_you_mean, storages};
+use crate::permissions::Grants;
+
+/// A clock that is wrong by more than this makes certificates and tickets look too new or too old.
+const CLOCK_TOLERANCE: SignedDuration = SignedDuration::from_secs(60);
+/// A storage with less is too full for a template of today's systems.
+const SPACE_TO_WARN: u64 = 20 << 30;
+const SPACE_TO_FAIL: u64 = 2 << 30;
+/// A token that ends sooner is told.
+const TOKEN_TO_WARN: SignedDuration = SignedDuration::from_hours(14 * 24);
+
+/// Looks at the target. What can't be looked at any more, because something before it fails, is left out.
+pub(crate) async fn diagnose(client: &Client, config: &ProxmoxConfig, checkup: &Checkup) -> Vec<Diagnosis> {
+    let mut found = Vec::new();
+    let version = match connection(client, config, &mut found).await {
+        Some(version) => version,
+        None => return found,
+    };
+    others(config, &mut found).await;
+    found.push(clock(client.clock_ahead()));
+    found.push(token(client).await);
+    let nodes = match nodes(client, config, &mut found).await {
+        Ok(nodes) => nodes,
+        Err(error) => {
+            found.push(refused("nodes", &error));
+            return found;
+        }
+    };
+    match client.get::<PermissionMap>("/access/permissions", &Params::new()).await {
+        Ok(map) => {
+            let token_id = client.login_id().to_owned();
+            let grants = Grants { token_id, major: version.major(), map, pool: checkup.pool.clone() };
+            found.extend(grants.examine(checkup, &nodes));
+        }
+        Err(error) => found.push(refused("privileges", &error)),
+    }
+    for node in &nodes {
+        match storages(client, node).await {
+            Ok(known) => found.extend(on_storages(checkup, node, &known)),
+            Err(error) => found.push(refused(&format!("storages of {node}"), &error)),
+        }
+        if let Some(bridge) = &checkup.bridge {
+            found.push(match bridges(client, node).await {
+                Ok(known) => on_bridge(bridge, node, known.as_deref()),
+                Err(error) => refused(&format!("bridge {bridge} of {node}"), &error),
+            });
+        }
+    }
+    found.push(ids(client, checkup).await);
+    found
+}
+
+/// Connection, certificate and login of the endpoint that is used, by one harmless question.
+async fn connection(client: &Client, config: &ProxmoxConfig, found: &mut Vec<Diagnosis>) -> Option<Version> {
+    let answer: Result<Version, ApiError> = client.get("/version", &Params::new()).await;
+    let reached = Diagnosis::pass("connection", format!("{} answers", client.endpoint()));
+    let trusted = || certificate(config);
+    match answer {
+        Ok(version) => {
+            found.extend([reached, trusted()]);
+            found.push(Diagnosis::pass(
+                "login",
+                format!("{} is known to Proxmox VE {}", client.login_id(), version.version),
+            ));
+            if version.major() < 7 {
+                let words = format!("Proxmox VE {} was never tried", version.version);
+                found.push(Diagnosis::warn("release", words, "forge is tried with Proxmox VE 8 and 9"));
+            }
+            Some(version)
+        }
+        Err(error) => {
+            let words = words_of(&error);
+            match &error {
+                ApiError::Untrusted { .. } => {
+                    let help = "compare the fingerprint with the one that `pvenode cert info` shows on the node, and \
+                                write it into the target: tls = { fingerprint = \"…\" }";
+                    found.extend([reached, Diagnosis::fail("certificate", words, help)]);
+                }
+                ApiError::Unauthorized { .. } => {
+                    let help = "compare user, token and secret with `pveum user token list USER` on a node; a secret is \
+                                shown once only, so make a new token if it is lost";
+                    found.extend([reached, trusted(), Diagnosis::fail("login", words, help)]);
+                }
+                _ => found.push(Diagnosis::fail(
+                    "connection",
+                    words,
+                    "is the address right, and does a firewall let this machine reach its port 8006?",
+                )),
+            }
+            None
+        }
+    }
+}
+
+fn certificate(config: &ProxmoxConfig) -> Diagnosis {
+    let check = "certificate";
+    match &config.tls {
+        TlsChoice::Fingerprint(_) | TlsChoice::Fingerprints(_) => {
+            Diagnosis::pass(check, "it is the pinned one")
+        }
+        TlsChoice::CaFile(file) => Diagnosis::pass(check, format!("vouched for by {}", file.display())),
+        TlsChoice::System => Diagnosis::pass(check, "vouched for by the roots of this machine"),
+        TlsChoice::Insecure => Diagnosis::warn(
+            check,
+            "any is taken: whoever is on the way can read the token",
+            "tls = { fingerprint = \"…\" } in the target, as `pvenode cert info` shows it on the node",
+        ),
+    }
+}
+
+/// The endpoints that are not used now, each by itself.
+async fn others(config: &ProxmoxConfig, found: &mut Vec<Diagnosis>) {
+    for url in &config.more_urls {
+        let alone = ProxmoxConfig { url: url.clone(), more_urls: Vec::new(), ..config.clone() };
+        let check = format!("endpoint {url}");
+        let client = match Client::new(&alone) {
+            Ok(client) => client,
+            Err(error) => {
+                found.push(Diagnosis::fail(check, error.to_string(), "correct `url` of the target"));
+                continue;
+            }
+        };
+        found.push(match client.get::<Version>("/version", &Params::new()).await {
+            Ok(_) => Diagnosis::pass(check, "it answers, and knows the login"),
+            Err(error) => Diagnosis::warn(
+                check,
+                words_of(&error),
+                "builds go on with the other endpoints as long as these answer",
+            ),
+        });
+    }
+}
+
+fn clock(ahead: Option<SignedDuration>) -> Diagnosis {
+    let check = "clock";
+    let Some(ahead) = ahead else { return Diagnosis::pass(check, "the server does not tell the time") };
+    let seconds = ahead.as_secs();
+    if ahead.abs() <= CLOCK_TOLERANCE {
+        return Diagnosis::pass(check, "the node and this machine agree to within a minute");
+    }
+    let which = if seconds > 0 { "ahead of" } else { "behind" };
+    Diagnosis::warn(
+        check,
+        format!("the node's clock is {} s {which} this machine's", seconds.abs()),
+        "set both by NTP (`timedatectl` shows whether they are): certificates and logins depend on the time",
+    )
+}
+
+/// How long the token is good for: it is asked about itself where its user lets it.
+async fn token(client: &Client) -> Diagnosis {
+    let check = "token";
+    let Some((user, token)) = client.login_id().split_once('!') else {
+        return Diagnosis::pass(check, "a user logs in by password, and the ticket is renewed every hour");
+    };
+    let of_token = path(&["access", "users", user, "token", token]);
+    match client.get::<TokenEntry>(&of_token, &Params::new()).await {
+        Ok(entry) if entry.expire == 0 => Diagnosis::pass(check, "it is good, and never ends"),
+        Ok(entry) => {
+            let end = i64::try_from(entry.expire).ok().and_then(|end| Timestamp::from_second(end).ok());
+            let Some(end) = end else { return Diagnosis::pass(check, "it is good") };
+            let left = end.duration_since(Timestamp::now());
+            let words = format!("it ends on {}", end.strftime("%Y-%m-%d %H:%M UTC"));
+            match left < TOKEN_TO_WARN {
+                true => Diagnosis::warn(
+                    check,
+                    words,
+                    format!("as root on a node: pveum user token modify '{user}' '{token}' --expire 0"),
+                ),
+                false => Diagnosis::pass(check, words),
+            }
+        }
+        // A token with privileges of its own may not read its user's entry.
+        Err(ApiError::Denied { .. }) => {
+            Diagnosis::pass(check, "it is good; when it ends it may not see itself")
+        }
+        Err(error) => Diagnosis::pass(check, format!("it is good ({})", words_of(&error))),
+    }
+}
+
+/// The nodes that builds may use; what is wrong with the others is found.
+async fn nodes(
+    client: &Client,
+    config: &ProxmoxConfig,
+    found: &mut Vec<Diagnosis>,
+) -> Result<Vec<String>, ApiError> {
+    let all: Vec<NodeEntry> = client.get("/nodes", &Params::new()).await?;
+    let names: Vec<&str> = all.iter().map(|entry| entry.node.as_str()).collect();
+    for wanted in config.nodes.iter().filter(|wanted| !names.contains(&wanted.as_str())) {
+        let words = format!("there is no node `{wanted}`");
+        found.push(Diagnosis::fail("nodes", words, did_you_mean(wanted, &names, "nodes")));
+    }
+    let meant = |entry: &&NodeEntry| config.nodes.is_empty() || config.nodes.contains(&entry.node);
+    let (off, on): (Vec<_>, Vec<_>) = all.iter().filter(meant).partition(|entry| entry.status == "offline");
+    for entry in off {
+        let words = format!("{} is offline", entry.node);
+        found.push(Diagnosis::warn(
+            "nodes",
+            words,
+            "builds go to the others, and find nothing that is there",
+        ));
+    }
+    let mut on: Vec<String> = on.into_iter().map(|entry| entry.node.clone()).collect();
+    on.sort();
+    found.push(match on.is_empty() {
+        true => Diagnosis::fail("nodes", "no node is online", "look at the cluster with `pvecm status`"),
+        false => Diagnosis::pass("nodes", on.join(", ")),
+    });
+    Ok(on)
+}
+
+fn on_storages(checkup: &Checkup, node: &str, known: &[StorageFacts]) -> Vec<Diagnosis> {
+    let disks: BTreeSet<&String> = checkup.disk_storages.iter().collect();
+    let mut wanted: Vec<(&String, &str)> = disks.into_iter().map(|name| (name, "images")).collect();
+    wanted.extend(checkup.iso_storage.iter().map(|name| (name, "iso")));
+    wanted.into_iter().map(|(name, content)| on_storage(name, content, node, known)).collect()
+}
+
+fn on_storage(name: &str, content: &str, node: &str, known: &[StorageFacts]) -> Diagnosis {
+    let what = if content == "iso" { "media" } else { "disks" };
+    let check = format!("storage {name} of {node} for {what}");
+    let Some(storage) = known.iter().find(|each| each.name == name) else {
+        let names: Vec<&str> = known.iter().map(|each| each.name.as_str()).collect();
+        let words = format!("there is no storage `{name}` that the token sees");
+        return Diagnosis::fail(check, words, did_you_mean(name, &names, "storages"));
+    };
+    if !storage.active {
+        let help = "look at `pvesm status` on the node; a network storage may be out of reach";
+        return Diagnosis::fail(check, "it is not active", help);
+    }
+    if !storage.content.iter().any(|each| each == content) {
+        let all = storage.content.join(",");
+        let help = format!("as root on a node: pvesm set {name} --content {all},{content}");
+        let words = format!("it does not take {what} (its content: {})", storage.content.join(", "));
+        // Clones need no media.
+        return match content {
+            "iso" => Diagnosis::warn(check, words, help),
+            _ => Diagnosis::fail(check, words, help),
+        };
+    }
+    let free = storage.available;
+    let words = format!("{:.1} GiB are free", free as f64 / f64::from(1 << 30));
+    match free {
+        _ if free < SPACE_TO_FAIL && content == "images" => {
+            Diagnosis::fail(check, words, "remove what is not needed: `forge prune` removes old templates")
+        }
+        _ if free < SPACE_TO_WARN => {
+            Diagnosis::warn(check, words, "remove what is not needed: `forge prune` removes old templates")
+        }
+        _ => Diagnosis::pass(check, words),
+    }
+}
+
+fn on_bridge(bridge: &str, node: &str, known: Option<&[String]>) -> Diagnosis {
+    let check = format!("bridge {bridge} of {node}");
+    match known {
+        None => Diagnosis::warn(
+            check,
+            "the token may not see the bridges of the node, so nobody can tell whether it is there",
+            "SDN.Use on it shows it; or look at `ip link` on the node",
+        ),
+        Some(known) if known.iter().any(|each| each == bridge) => Diagnosis::pass(check, "it is there"),
+        Some(known) => {
+            let names: Vec<&str> = known.iter().map(String::as_str).collect();
+            let words = format!("there is no bridge `{bridge}`");
+            Diagnosis::fail(check, words, did_you_mean(bridge, &names, "bridges"))
+        }
+    }
+}
+
+/// How many ids of the range are left, as far as the token sees what takes them.
+async fn ids(client: &Client, checkup: &Checkup) -> Diagnosis {
+    let check = "VMIDs";
+    let Some((first, last)) = checkup.ids else {
+        let help = "vmids = \"9001-9099\" in the target keeps builds and other VMs apart";
+        return Diagnosis::warn(check, "no range is named: builds take the lowest that is free", help);
+    };
+    let query = Params::new().with("type", "vm");
+    let entries: Vec<ResourceEntry> = match client.get("/cluster/resources", &query).await {
+        Ok(entries) => entries,
+        Err(error) => return refused(check, &error),
+    };
+    let range = u64::from(first)..=u64::from(last);
+    let taken: BTreeSet<u64> =
+        entries.iter().map(|entry| entry.vmid).filter(|id| range.contains(id)).collect();
+    let all = u64::from(last.saturating_sub(first)) + 1;
+    let free = all.saturating_sub(u64::try_from(taken.len()).unwrap_or(u64::MAX));
+    let words = format!("{free} of the {all} from {first} to {last} are free");
+    let help = "`forge prune` removes old templates; `vmids` of the target takes a larger range";
+    match free {
+        0 => Diagnosis::fail(check, words, help),
+        1..3 => Diagnosis::warn(check, words, help),
+        _ => Diagnosis::pass(check, words),
+    }
+}
+
+/// An error with its cause.
+fn words_of(error: &ApiError) -> String {
+    match error {
+        ApiError::Malformed { source, .. } => format!("{error}: {source}"),
+        other => other.to_string(),
+    }
+}
+
+fn refused(check: &str, error: &ApiError) -> Diagnosis {
+    Diagnosis::fail(check, words_of(error), "the target answers, and refuses to tell")
+}
+
+#[cfg(test)]
+mod tests {
+    use forge_machine::Health;
+
+    use super::*;
+
+    #[test]
+    fn a_clock_that_is_wrong_by_minutes_is_told_with_its_direction() {
+        let seen = |seconds| clock(Some(SignedDuration::from_secs(seconds)));
+        assert_eq!((seen(59).health, seen(-60).health), (Health::Pass, Health::Pass));
+        assert!(seen(61).found.contains("61 s ahead of") && seen(-3600).found.contains("3600 s behind"));
+        assert_eq!(clock(None).health, Health::Pass);
+    }
+
+    #[test]
+    fn a_storage_is_there_active_takes_what_it_is_for_and_has_room() {
+        let storage = |name: &str, content: &[&str], free: u64, active| StorageFacts {
+            name: name.into(),
+            content: content.iter().map(|each| (*each).to_owned()).collect(),
+            available: free,
+            active,
+        };
+        let known = [
+            storage("lvm", &["images", "rootdir"], 100 << 30, true),
+            storage("full", &["images"], 1 << 30, true),
+            storage("tight", &["images"], 10 << 30, true),
+            storage("nfs", &["images"], 100 << 30, false),
+            storage("backup", &["backup"], 100 << 30, true),
+        ];
+        for (name, content, health, words) in [
+            ("lvm", "images", Health::Pass, "100.0 GiB"),
+            ("full", "images", Health::Fail, "1.0 GiB"),
+            ("tight", "images", Health::Warn, "10.0 GiB"),
+            ("nfs", "images", Health::Fail, "not active"),
+            ("backup", "images", Health::Fail, "does not take disks"),
+            ("backup", "iso", Health::Warn, "does not take media"),
+            ("lmv", "images", Health::Fail, "no storage `lmv`"),
+        ] {
+            let found = on_storage(name, content, "pve", &known);
+            assert!(found.health == health && found.found.contains(words), "{found:?}");
+            assert_eq!(found.help.is_empty(), health == Health::Pass, "{found:?}");
+        }
+        let found = on_storage("backup", "images", "pve", &known);
+        assert!(found.help.contains("pvesm set backup --content backup,images"), "{found:?}");
+    }
+
+    #[test]
+    fn a_bridge_that_is_not_there_is_told_and_one_that_is_hidden_is_a_warning() {
+        let known = ["vmbr0".to_owned()];
+        assert_eq!(on_bridge("vmbr0", "pve", Some(&known)).health, Health::Pass);
+        assert_eq!(on_bridge("vmbr9", "pve", Some(&known)).health, Health::Fail);
+        assert_eq!(on_bridge("vmbr0", "pve", None).health, Health::Warn);
+    }
+}

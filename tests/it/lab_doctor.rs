@@ -1,0 +1,140 @@
+//! `forge doctor` before the first build: what is wrong with a site is named, each with what to do.
+
+use forge_lab::{ImportVm, LEAST_PRIVILEGES_PVE9, LabConfig, PveVersion};
+use serde_json::Value;
+
+use crate::support::lab_site::{Done, FIRST_ID, LabSite, TOKEN};
+
+/// The checks of a run with `--json`: name, health, what was found, what to do.
+fn checks(done: &Done) -> Vec<[String; 4]> {
+    let report: Value = serde_json::from_str(&done.stdout).unwrap_or_else(|error| {
+        panic!("{error}: {}{}", done.stdout, done.stderr);
+    });
+    let text = |check: &Value, key: &str| check[key].as_str().unwrap_or_default().to_owned();
+    let list = report["checks"].as_array().expect("a list");
+    list.iter().map(|each| ["check", "health", "found", "help"].map(|key| text(each, key))).collect()
+}
+
+/// The checks of that health.
+fn of(checks: &[[String; 4]], health: &str) -> Vec<[String; 4]> {
+    checks.iter().filter(|check| check[1] == health).cloned().collect()
+}
+
+async fn site_of(version: PveVersion) -> anyhow::Result<(LabSite, Vec<&'static str>)> {
+    let config = LabConfig { version, run_guests: false, ..LabConfig::default() };
+    let site = LabSite::with(config, ImportVm::default()).await?;
+    let least: Vec<&str> = LEAST_PRIVILEGES_PVE9
+        .iter()
+        .map(|each| match (version, *each) {
+            (PveVersion::V8, "VM.GuestAgent.Audit") => "VM.Monitor",
+            (_, other) => other,
+        })
+        .collect();
+    site.lab.set_token_access(TOKEN, &[("/", &least)]);
+    Ok((site, least))
+}
+
+/// Each privilege of the least role taken away by itself is named, with the command that grants it.
+async fn names_each_privilege(version: PveVersion) -> anyhow::Result<()> {
+    let (site, least) = site_of(version).await?;
+    let done = site.run(&["doctor", "tiny.toml", "--json"]).await;
+    assert_eq!(done.code, Some(0), "{}{}", done.stdout, done.stderr);
+    let sound = checks(&done);
+    assert_eq!(of(&sound, "fail"), [[""; 4]; 0]);
+    assert!(
+        sound.iter().any(|check| check[0] == "profile tiny" && check[2].contains("boot-vm")),
+        "{sound:?}"
+    );
+    for lacking in &least {
+        let rest: Vec<&str> = least.iter().copied().filter(|each| each != lacking).collect();
+        site.lab.set_token_access(TOKEN, &[("/", &rest)]);
+        let done = site.run(&["doctor", "--json"]).await;
+        let found = checks(&done);
+        let named = found.iter().find(|check| check[2].contains(&format!("lacks {lacking} on /")));
+        let named = named.unwrap_or_else(|| panic!("{version:?}: {lacking} is not named: {found:?}"));
+        assert!(named[3].contains("pveum acl modify /") && named[3].contains(lacking), "{named:?}");
+        // What the storage shows is seen by those who may write to it, too.
+        let (health, code) = if *lacking == "Datastore.Audit" { ("warn", 0) } else { ("fail", 3) };
+        assert_eq!((named[1].as_str(), done.code), (health, Some(code)), "{version:?} {lacking}: {found:?}");
+    }
+    site.close().await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn doctor_names_each_privilege_that_the_least_role_lacks_on_pve_9() -> anyhow::Result<()> {
+    names_each_privilege(PveVersion::V9).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn doctor_names_each_privilege_that_the_least_role_lacks_on_pve_8() -> anyhow::Result<()> {
+    names_each_privilege(PveVersion::V8).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn doctor_names_what_else_is_wrong_with_a_site() -> anyhow::Result<()> {
+    let (site, _least) = site_of(PveVersion::V9).await?;
+    let sound = site.forge_toml();
+    let fingerprint = site.lab.fingerprint().to_owned();
+    let other = format!("{}{}", if fingerprint.starts_with("00") { "11" } else { "00" }, &fingerprint[2..]);
+    let port = site.lab.url().rsplit(':').next().unwrap_or_default().to_owned();
+    for (from, to, check, words) in [
+        (r#"bridge = "vmbr0""#, r#"bridge = "vmbr9""#, "bridge vmbr9", "there is no bridge `vmbr9`"),
+        (r#"disks = "local""#, r#"disks = "locla""#, "storage locla", "no storage `locla`"),
+        (r#"nodes = ["pve"]"#, r#"nodes = ["pve7"]"#, "nodes", "there is no node `pve7`"),
+        ("9001-9099", "9000-9000", "VMIDs", "0 of the 1"),
+        (fingerprint.as_str(), other.as_str(), "certificate", "not trusted"),
+        ("127.0.0.1:", "nowhere.invalid:", "name", "can't be resolved"),
+        (port.as_str(), "1", "connection", "can't be reached"),
+        (r#"bind = "127.0.0.1""#, r#"bind = "192.0.2.1""#, "seed server", "192.0.2.1"),
+    ] {
+        let broken = sound.replace(from, to);
+        assert_ne!(broken, sound, "{from}");
+        site.write("forge.toml", &broken);
+        let done = site.run(&["doctor", "--json"]).await;
+        assert_eq!(done.code, Some(3), "{to}: {}{}", done.stdout, done.stderr);
+        let failed = of(&checks(&done), "fail");
+        let named = failed.iter().find(|each| each[0].starts_with(check) && each[2].contains(words));
+        assert!(named.is_some_and(|each| !each[3].is_empty()), "{to}: {failed:?}");
+    }
+    site.write("forge.toml", &sound);
+    let done = site
+        .start_with_secret(&["doctor", "--json"], Some("00000000-0000-0000-0000-000000000000"))
+        .ended()
+        .await;
+    let failed = of(&checks(&done), "fail");
+    assert!(failed.iter().any(|each| each[0] == "login"), "{failed:?}");
+    assert!(!done.stdout.contains("00000000-0000"), "the secret is told: {}", done.stdout);
+
+    // A profile whose boot VM is not there, and a clock that is wrong.
+    site.write("tiny.toml", &crate::support::lab_site::PROFILE.replace("boot-vm", "bootvm"));
+    site.lab.set_clock_skew(-600);
+    let done = site.run(&["doctor", "tiny.toml"]).await;
+    assert_eq!(done.code, Some(3), "{}", done.stdout);
+    let line = |words: &str| done.stdout.lines().any(|line| line.contains(words));
+    assert!(line("FAIL  profile tiny") && line("did you mean `boot-vm`?"), "{}", done.stdout);
+    assert!(line("behind this machine's"), "{}", done.stdout);
+    assert_eq!(site.lab.vm(FIRST_ID), None, "a look changes nothing");
+    let changed = site.lab.requests().iter().filter(|request| request.method != "GET").count();
+    assert_eq!(changed, 0, "a look changes nothing");
+    site.close().await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn doctor_looks_at_the_programs_of_a_local_target() -> anyhow::Result<()> {
+    let site = LabSite::in_name_only().await?;
+    let local = "[targets.local]\ntype = \"qemu\"\naccel = \"tcg\"\nbinary = \"qemu-that-is-not-there\"\n";
+    site.write("forge.toml", local);
+    let done = site.run(&["doctor", "--json"]).await;
+    assert_eq!(done.code, Some(3), "{}{}", done.stdout, done.stderr);
+    let found = checks(&done);
+    let failed = of(&found, "fail");
+    assert!(
+        failed[0][0] == "qemu-that-is-not-there" && failed[0][3].contains("qemu-system-x86"),
+        "{failed:?}"
+    );
+    assert!(found.iter().any(|check| check[0] == "swtpm"), "{found:?}");
+    site.close().await;
+    Ok(())
+}

@@ -1,0 +1,46 @@
+//! `forge schema` and `forge profiles --export`, as people use them: nobody is asked for anything.
+
+use std::process::Command;
+
+fn forge(arguments: &[&str], folder: &std::path::Path) -> (Option<i32>, String, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_forge"))
+        .args(arguments)
+        .current_dir(folder)
+        .env_clear()
+        .env("HOME", folder)
+        .output()
+        .expect("it runs");
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("text");
+    (output.status.code(), text(output.stdout), text(output.stderr))
+}
+
+#[test]
+fn schemas_are_printed_for_editors() {
+    let folder = tempfile::tempdir().expect("a folder");
+    for (which, key) in [("profile", "provision"), ("site", "targets")] {
+        let (code, out, err) = forge(&["schema", which], folder.path());
+        assert_eq!(code, Some(0), "{err}");
+        let schema: serde_json::Value = serde_json::from_str(&out).expect("JSON");
+        assert!(schema["properties"][key]["description"].is_string(), "{which}: {out}");
+        assert_eq!(schema["additionalProperties"], false);
+    }
+}
+
+#[test]
+fn exported_profiles_are_sound_where_they_are_and_nothing_is_overwritten() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (code, out, err) = forge(&["profiles", "rocky-9", "--export", "mine"], folder.path());
+    assert_eq!(code, Some(0), "{err}");
+    assert!(out.lines().any(|line| line == "mine/rocky-9.toml") && out.contains("mine/base-"), "{out}");
+    let (code, _, err) = forge(&["validate", "mine/rocky-9.toml"], folder.path());
+    assert_eq!(code, Some(0), "{err}");
+    let own = folder.path().join("mine/rocky-9.toml");
+    std::fs::write(&own, "# changed\n").expect("writable");
+    let (code, out, err) = forge(&["profiles", "--export", "mine"], folder.path());
+    assert_eq!(code, Some(3), "{out}");
+    assert!(
+        err.contains("mine/rocky-9.toml was not written") && out.contains("mine/debian-12.toml"),
+        "{err}"
+    );
+    assert_eq!(std::fs::read_to_string(own).expect("readable"), "# changed\n");
+}
