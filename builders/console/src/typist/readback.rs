@@ -1,9 +1,10 @@
 //! Finds typed text on a screen: cell by cell from where it began, over the line breaks of whoever shows it.
 //!
-//! Two ways to break a line are known: at the right edge of the screen (BIOS, isolinux, the kernel's console,
-//! shells), and in an editor's box, whose lines begin and end some columns from the edge and may carry a marker
-//! (GRUB: `\`) at the end. Which one it is need not be known: both are tried at each cell near the edge, and a
-//! fresh line where the rest of a line is blank.
+//! Three ways to break a line are known: at the right edge of the screen (BIOS, isolinux, the kernel's console,
+//! shells), in an editor's box, whose lines begin and end some columns from the edge and may carry a marker
+//! (GRUB: `\`) at the end, and in a terminal that stands in the middle of a wider screen (GRUB under UEFI: 100 columns of
+//! 160), whose lines all begin in the same column. Which one it is need not be known: the first two are tried at each cell
+//! near the edge, the third and a fresh line where the rest of a line is blank.
 
 use std::collections::HashSet;
 
@@ -58,19 +59,25 @@ fn breaks(text: &ScreenText, (row, column): Place) -> Vec<Place> {
     if column + MARGIN < text.cols {
         // Syslinux 6.04 begins a new line after 80 characters, wherever its prompt made the line begin.
         let rest_is_blank = (column..text.cols).all(|column| at(text, (row, column)) == Some(' '));
-        return if rest_is_blank { vec![(row + 1, 0)] } else { Vec::new() };
+        return match rest_is_blank {
+            true => vec![(row + 1, 0), (row + 1, left_edge(text, row))],
+            false => Vec::new(),
+        };
     }
     let marker = usize::from(at(text, (row, column)) == Some('\\'));
     if !(column + marker..text.cols).all(|column| at(text, (row, column)).is_none_or(is_frame)) {
         return Vec::new();
     }
-    (0..MARGIN)
+    let mut lefts: Vec<usize> = (0..MARGIN)
         .take_while(|left| (0..*left).all(|column| at(text, (row + 1, column)).is_none_or(is_frame)))
-        .map(|left| (row + 1, left))
-        .collect::<Vec<_>>()
-        .into_iter()
-        .rev()
-        .collect()
+        .collect();
+    lefts.insert(0, left_edge(text, row));
+    lefts.into_iter().rev().map(|left| (row + 1, left)).collect()
+}
+
+/// Where a line begins: 0, or the left edge of a terminal in the middle of the screen.
+fn left_edge(text: &ScreenText, row: usize) -> usize {
+    (0..text.cols).find(|column| at(text, (row, *column)).is_some_and(|c| !is_frame(c))).unwrap_or(0)
 }
 
 /// Blank, or part of a box around the text.
@@ -83,7 +90,10 @@ fn is_frame(character: char) -> bool {
 
 /// Whether the cursor may stand at `cursor` when the text ends at `end`: there, or on the next line after a break.
 pub(super) fn is_behind(text: &ScreenText, end: Place, cursor: Place) -> bool {
-    cursor == end || (end.1 + MARGIN >= text.cols && cursor.0 == end.0 + 1 && cursor.1 < MARGIN)
+    let left = left_edge(text, end.0);
+    cursor == end
+        || (end.1 + MARGIN >= text.cols && cursor.0 == end.0 + 1 && cursor.1 < MARGIN)
+        || (left >= MARGIN && cursor == (end.0 + 1, left))
 }
 
 pub(super) fn at(text: &ScreenText, (row, column): Place) -> Option<char> {
@@ -115,14 +125,15 @@ pub(super) fn seen(text: &ScreenText, start: Place, length: usize) -> String {
         let line: Vec<char> = (column..text.cols).filter_map(|column| at(text, (row, column))).collect();
         let line: String = line.into_iter().collect();
         let line = line.trim_end_matches(is_frame);
-        let wraps = column + line.chars().count() + MARGIN > text.cols;
+        let left = left_edge(text, row);
+        let wraps = column + line.chars().count() + MARGIN > text.cols
+            || left >= MARGIN && left_edge(text, row + 1) == left;
         seen.push_str(if wraps { line.trim_end_matches('\\') } else { line });
         if !wraps {
             break;
         }
         row += 1;
-        column =
-            (0..text.cols).find(|column| at(text, (row, *column)).is_some_and(|c| !is_frame(c))).unwrap_or(0);
+        column = left_edge(text, row);
     }
     seen.chars().take(length + TAIL).collect()
 }

@@ -33,3 +33,18 @@ fn text_is_followed_over_a_line_that_syslinux_breaks_early() {
     let typed = "linux auto url=http://10.0.2.2:8800/0123456789abcdef0123456789abcdef/ DEBCONF_DEBUG=5 x";
     assert_eq!(read(&now, (0, 6), &chars(typed)).length, typed.len());
 }
+
+#[test]
+fn text_is_followed_in_a_terminal_in_the_middle_of_the_screen() {
+    let indent = " ".repeat(15);
+    let now = screen(&[
+        &format!("{indent}grub> linux /boot/vmlinuz answers=http://10.0.2.2:42217/41"),
+        &format!("{indent}d9 quiet"),
+    ]);
+    let typed = "linux /boot/vmlinuz answers=http://10.0.2.2:42217/41d9 quiet";
+    let found = read(&now, (0, 21), &chars(typed));
+    assert_eq!(found, Found { length: typed.len(), end: (1, 23) });
+    assert_eq!(seen(&now, (0, 21), typed.len()), typed);
+    let whole = screen(&[&format!("{indent}grub> boot")]);
+    assert!(is_behind(&whole, (0, 25), (1, 15)) && !is_behind(&whole, (0, 25), (1, 0)));
+}
