@@ -84,6 +84,18 @@ pub(crate) fn findings(spec: &MachineSpec, facts: &Facts, host: &Host) -> Vec<Fi
     found
 }
 
+/// What a machine lacks where its processor is translated; `host` says whether that is all that this machine offers.
+pub(crate) fn emulated(spec: &MachineSpec, host: bool) -> Option<Finding> {
+    let microvm = Chipset::of(&machine_of(spec)) == Some(Chipset::Microvm);
+    (microvm && (host || spec.hardware.kvm == Some(false))).then(|| {
+        Finding::warning(
+            "vm.machine",
+            "a microvm has no clock that a Linux kernel could start with unless KVM gives it one, and this VM is emulated",
+            "use q35 (observed on QEMU 10.0 with Linux 6.1: it stops after \"tsc: No reference\")",
+        )
+    })
+}
+
 fn hardware(spec: &MachineSpec, host: &Host, found: &mut Vec<Finding>) {
     let hardware = &spec.hardware;
     let machine = machine_of(spec);

@@ -212,3 +212,14 @@ fn missing_firmware_and_a_missing_tpm_are_told_with_the_package() {
         assert!(found.message.contains(message) && found.help.contains(help), "{found:?}");
     }
 }
+
+#[test]
+fn a_microvm_that_is_emulated_is_warned_of() {
+    let on = |machine: &str, kvm| {
+        let hardware = hardware(Hardware { machine: Some(machine.into()), kvm, ..Hardware::default() });
+        [false, true].map(|host| emulated(&hardware, host).is_some_and(|finding| !finding.fatal))
+    };
+    assert_eq!(on("microvm", None), [false, true]);
+    assert_eq!(on("microvm", Some(false)), [true, true]);
+    assert_eq!(on("q35", None), [false, false]);
+}

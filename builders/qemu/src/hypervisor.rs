@@ -353,7 +353,11 @@ impl Hypervisor for QemuHypervisor {
     }
 
     fn check(&self, spec: &MachineSpec, facts: &Facts) -> Vec<Finding> {
-        check::findings(spec, facts, self.shared.host())
+        let mut findings = check::findings(spec, facts, self.shared.host());
+        let emulates =
+            self.shared.verdict.get().is_some_and(|verdict| verdict.accelerator == Accelerator::Tcg);
+        findings.extend(check::emulated(spec, emulates));
+        findings
     }
 
     async fn prepare_media(&self, spec: &MachineSpec, fetch: &dyn Fetch) -> Result<MachineSpec, PortError> {
