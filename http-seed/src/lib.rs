@@ -6,7 +6,7 @@
 //! * [`answers`] renders the answer files of installers, [`lint`] judges them before anything boots;
 //! * [`disc`] makes a disc or floppy of a seed, [`crypt`] hashes passwords;
 //! * [`server`] serves a [`SeedSet`] behind an unguessable path, tells each fetch, and closes;
-//! * [`delivery`], [`address`] and [`serial`] say how the guest gets it or learns of it.
+//! * [`address`] and [`serial`] say how the guest learns of it.
 //!
 //! Invariants: no forge crate is imported; nothing here reads or writes files; the server answers nothing but GET
 //! and HEAD of the set's own names.
@@ -16,7 +16,6 @@
 pub mod address;
 pub mod answers;
 pub mod crypt;
-pub mod delivery;
 pub mod disc;
 pub mod lint;
 pub mod network;
