@@ -120,7 +120,12 @@ fn inventory_of(around: &Around<'_>, work: &AnsibleWork, ssh: &[String]) -> Valu
     if let Some(path) = around.key_file {
         variables["ansible_ssh_private_key_file"] = text_of(path).into();
     }
-    for (name, value) in around.env {
+    of_one(variables, work, around.env)
+}
+
+/// An inventory of the guest alone, by its alias and in its groups, with the build's variables beside these.
+pub(super) fn of_one(mut variables: Value, work: &AnsibleWork, env: &BTreeMap<String, String>) -> Value {
+    for (name, value) in env {
         if let Some(name) = name.strip_prefix("FORGE_") {
             variables[format!("forge_{}", name.to_lowercase())] = value.clone().into();
         }

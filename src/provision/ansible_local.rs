@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::{
     AnsibleWork, Direction, FileStep, OutputObserver, ProvisionError, ShellSource, ShellStep, StepOutcome,
-    file, run_patiently,
+    ansible, file, run_patiently,
 };
 use crate::remote::Become;
 use crate::remote::quote::sh;
@@ -115,18 +115,7 @@ fn is_program(path: &Path) -> bool {
     std::fs::metadata(path).is_ok_and(|data| data.permissions().mode() & 0o111 != 0)
 }
 
-/// The guest alone, by its alias and in its groups, reached without a connection.
+/// The guest alone, reached without a connection.
 fn inventory(work: &AnsibleWork, env: &BTreeMap<String, String>) -> Value {
-    let mut variables = json!({ "ansible_connection": "local" });
-    for (name, value) in env {
-        if let Some(name) = name.strip_prefix("FORGE_") {
-            variables[format!("forge_{}", name.to_lowercase())] = value.clone().into();
-        }
-    }
-    let alias = work.host_alias.as_str();
-    let mut all = json!({"hosts": {alias: variables}});
-    for group in &work.groups {
-        all["children"][group.as_str()] = json!({"hosts": {alias: {}}});
-    }
-    json!({"all": all})
+    ansible::of_one(json!({ "ansible_connection": "local" }), work, env)
 }
