@@ -4,13 +4,16 @@
 
 mod bad_input;
 mod fault_matrix;
+mod first_contact;
 mod hardware;
+mod init;
 mod installer_debian;
 mod lab_agent;
 mod lab_builds;
 mod lab_doctor;
 mod lab_faults;
 mod lab_identity;
+mod lab_images;
 mod lab_kills;
 mod lab_matrix;
 mod lab_outages;
@@ -29,7 +32,10 @@ mod prestage;
 mod qemu_bad_input;
 mod qemu_images;
 mod qemu_installs;
+mod qemu_menus;
 mod schema;
+mod seed_bad_input;
 mod seed_disc;
 mod support;
 mod typing_websocket;
+mod winrm;

@@ -85,7 +85,8 @@ networks = [{ mac = "BC:24:11:00:00:01" }]
 disks = [{ slot = "virtio0", size = "300MiB" }]
 "#;
     let look = "echo size $(cat /sys/block/vda/size); ls -d /sys/devices/system/node/node1; \
-        echo mac $(cat /sys/class/net/*/address); echo devices $(cat /sys/bus/pci/devices/*/device)";
+        echo mac $(cat /sys/class/net/*/address); echo devices $(cat /sys/bus/pci/devices/*/device); \
+        sudo dd if=/dev/urandom of=/var/junk bs=1M count=40; sync; sudo rm /var/junk";
     let look = LOOK.replace("LOOK", look);
     let Some(site) = site(Guest::Bios, hardware, &look)? else { return Ok(()) };
     let said = site.succeeds(&["build", "custom.toml"]);
@@ -94,6 +95,12 @@ disks = [{ slot = "virtio0", size = "300MiB" }]
         assert!(said.contains(words), "{words}: {said}");
     }
     assert_images(&site, &[("tpl-custom", 300 << 20)], &[]);
+    let before = std::fs::metadata(images::tiny(&images::default_cache_root())?.disk)?.len();
+    let taken = std::fs::metadata(site.image("tpl-custom.qcow2"))?.len();
+    assert!(
+        taken < before + (20 << 20),
+        "what was removed in the guest is not in the image: {before}, {taken}"
+    );
     Ok(())
 }
 

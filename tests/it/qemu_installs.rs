@@ -116,11 +116,11 @@ fn assert_installed(site: &LocalSite, said: &str, more: &[&str]) {
 const TYPED: &str = r#"
   { wait-for = "Install the tiny guest", within = "5m" },
   { keys = "c" },
-  { wait-for = { regex = '^grub>\s*$' } },
+  { wait-for = { regex = '^\s*grub>\s*$' } },
   { type = "linux /boot/vmlinuz no_timer_check console=ttyS0 console=tty0 answers={{ seed.url }}answers", enter = true },
-  { wait-for = { regex = '^grub>\s*$' } },
+  { wait-for = { regex = '^\s*grub>\s*$' } },
   { type = "initrd /boot/initrd", enter = true },
-  { wait-for = { regex = '^grub>\s*$' } },
+  { wait-for = { regex = '^\s*grub>\s*$' } },
   { type = "boot", enter = true },
 "#;
 
@@ -129,6 +129,14 @@ fn a_tiny_guest_is_installed_by_keys_that_are_typed_at_the_mediums_menu() -> any
     let Some(site) = site("", TYPED, false, "reboot")? else { return Ok(()) };
     let said = site.succeeds(&["build", "installed.toml"]);
     assert_installed(&site, &said, &[]);
+    Ok(())
+}
+
+#[test]
+fn a_tiny_guest_is_installed_under_uefi_by_keys_that_are_typed_at_the_mediums_menu() -> anyhow::Result<()> {
+    let Some(site) = site("", TYPED, true, "reboot")? else { return Ok(()) };
+    let said = site.succeeds(&["build", "installed.toml"]);
+    assert_installed(&site, &said, &["tpl-installed.efivars.fd"]);
     Ok(())
 }
 
