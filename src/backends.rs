@@ -8,7 +8,9 @@ use forge_proxmox::{ProxmoxConfig, ProxmoxHypervisor, ProxyChoice, TlsChoice};
 use forge_qemu::accel::Accelerator;
 use forge_qemu::{AcceleratorChoice, QemuHypervisor, QemuTarget};
 
-use crate::config::site::{Target, TargetKind, TlsConfig};
+use crate::config::site::{ProxmoxTarget, Target, TargetKind, TlsConfig};
+
+pub use forge_proxmox::Stranger;
 
 /// Opens a target. Nothing is sent yet.
 ///
@@ -23,30 +25,8 @@ pub fn open(
 ) -> Result<Arc<dyn Hypervisor>, PortError> {
     match &target.kind {
         TargetKind::Proxmox(proxmox) => {
-            let tls = match &proxmox.tls {
-                TlsConfig::System => TlsChoice::System,
-                TlsConfig::CaFile(file) => TlsChoice::CaFile(file.clone()),
-                TlsConfig::Fingerprint(fingerprints) => TlsChoice::Fingerprints(fingerprints.clone()),
-                TlsConfig::Insecure => TlsChoice::Insecure,
-            };
-            let config = ProxmoxConfig {
-                target: target.name.clone(),
-                url: proxmox.urls.first().cloned().unwrap_or_default(),
-                more_urls: proxmox.urls.iter().skip(1).cloned().collect(),
-                proxy: match proxmox.proxy.as_deref() {
-                    None => ProxyChoice::Environment,
-                    Some("none") => ProxyChoice::None,
-                    Some(url) => ProxyChoice::Url(url.to_owned()),
-                },
-                token_id: proxmox.token_id.clone(),
-                token_secret: secret.unwrap_or_default().into(),
-                tls,
-                nodes: proxmox.nodes.clone(),
-                disk_storage: proxmox.disk_storage.clone(),
-                iso_storage: proxmox.iso_storage.clone(),
-                bridge: proxmox.bridge.clone(),
-            };
-            Ok(Arc::new(ProxmoxHypervisor::connect(config)?))
+            let pve = ProxmoxHypervisor::connect(settings(target, proxmox, secret))?;
+            Ok(Arc::new(pve.taking_turns_in(state_dir.join("turns"))))
         }
         TargetKind::Qemu(qemu) => {
             let mut local = QemuTarget::new(target.name.clone(), state_dir.join("qemu").join(&target.name));
@@ -60,5 +40,41 @@ pub fn open(
             };
             Ok(Arc::new(QemuHypervisor::new(local)))
         }
+    }
+}
+
+/// What the client is told about a Proxmox VE target.
+fn settings(target: &Target, proxmox: &ProxmoxTarget, secret: Option<&str>) -> ProxmoxConfig {
+    ProxmoxConfig {
+        target: target.name.clone(),
+        url: proxmox.urls.first().cloned().unwrap_or_default(),
+        more_urls: proxmox.urls.iter().skip(1).cloned().collect(),
+        proxy: match proxmox.proxy.as_deref() {
+            None => ProxyChoice::Environment,
+            Some("none") => ProxyChoice::None,
+            Some(url) => ProxyChoice::Url(url.to_owned()),
+        },
+        token_id: proxmox.token_id.clone(),
+        token_secret: secret.unwrap_or_default().into(),
+        tls: match &proxmox.tls {
+            TlsConfig::System => TlsChoice::System,
+            TlsConfig::CaFile(file) => TlsChoice::CaFile(file.clone()),
+            TlsConfig::Fingerprint(fingerprints) => TlsChoice::Fingerprints(fingerprints.clone()),
+            TlsConfig::Insecure => TlsChoice::Insecure,
+        },
+        nodes: proxmox.nodes.clone(),
+        disk_storage: proxmox.disk_storage.clone(),
+        iso_storage: proxmox.iso_storage.clone(),
+        bridge: proxmox.bridge.clone(),
+    }
+}
+
+/// The certificates that a target's endpoints show and this machine does not know; none when one of them is trusted,
+/// when none answers, and for targets without certificates. Neither login nor secret is sent. May be dropped.
+pub async fn strangers(target: &Target, secret: Option<&str>) -> Vec<Stranger> {
+    let TargetKind::Proxmox(proxmox) = &target.kind else { return Vec::new() };
+    match ProxmoxHypervisor::connect(settings(target, proxmox, secret)) {
+        Ok(pve) => pve.strangers().await,
+        Err(_told_when_it_is_opened) => Vec::new(),
     }
 }

@@ -1,4 +1,4 @@
-//! Asks the person at the terminal: what is done about a failure (`--on-error=ask`), or for a yes.
+//! Asks the person at the terminal: what is done about a failure (`--on-error=ask`), for a yes, or for a line.
 
 use std::sync::OnceLock;
 
@@ -36,12 +36,17 @@ impl Ask for AtTerminal {
     }
 }
 
-/// Asks for a yes; anything else, the end of the input too, is a no.
-pub async fn agrees(question: &str) -> bool {
+/// The next line that the person types, without what was typed before the question; `None` at the end of the input.
+pub async fn line() -> Option<String> {
     let mut lines = lines().lock().await;
     while lines.try_recv().is_ok() {}
+    lines.recv().await
+}
+
+/// Asks for a yes; anything else, the end of the input too, is a no.
+pub async fn agrees(question: &str) -> bool {
     crate::ui::say(&format!("{question} [y/N]"));
-    matches!(lines.recv().await.as_deref().map(str::trim), Some("y" | "Y" | "yes"))
+    matches!(line().await.as_deref().map(str::trim), Some("y" | "Y" | "yes"))
 }
 
 /// The lines of standard input, up to its end; read by one thread for the whole program, since reading a terminal

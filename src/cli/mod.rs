@@ -8,6 +8,7 @@ pub mod build;
 pub mod doctor;
 pub mod evidence;
 pub mod finish;
+pub mod first_contact;
 pub mod gc;
 pub mod list;
 pub mod options;

@@ -9,6 +9,7 @@ use forge_machine::{Facts, FactsQuery, Hypervisor, Medium, Nonce, PortError, Sou
 use jiff::Timestamp;
 use rand::RngExt as _;
 
+use super::first_contact;
 use super::options::{Global, Selection};
 use super::{REFUSED, USAGE};
 use crate::config::site::{SecretRef, Site, Target, TargetKind};
@@ -93,6 +94,8 @@ pub async fn open(
         }
         TargetKind::Qemu(_) => None,
     };
+    let accepted = first_contact::meet(target, secret.as_deref(), global).await?;
+    let target = accepted.as_ref().unwrap_or(target);
     crate::backends::open(target, secret.as_deref(), &global.state()).map_err(|error| {
         let finding = Finding::general(chain(&error));
         hint(&error).map_or_else(|| finding.clone(), |hint| finding.clone().help(hint))

@@ -28,6 +28,15 @@ pub struct SiteSearch {
     pub environment: BTreeMap<String, String>,
 }
 
+impl SiteSearch {
+    /// The site file: what `--config` names, else the first that is there.
+    #[must_use]
+    pub fn site_file(&self) -> Option<PathBuf> {
+        let found = || candidates(&self.environment).into_iter().find(|file| file.exists());
+        self.config.clone().or_else(found)
+    }
+}
+
 impl fmt::Debug for SiteSearch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SiteSearch")
@@ -53,10 +62,9 @@ pub fn load_site(search: &SiteSearch) -> (Site, Vec<Finding>) {
             Err(error) => findings.push(Finding::in_file(file, format!("can't be read: {error}"))),
         }
     }
-    let file = match &search.config {
-        Some(file) => Some(file.clone()),
-        None if from_file.contains_key("PROXMOX_URL") => None,
-        None => candidates(&search.environment).into_iter().find(|file| file.exists()),
+    let file = match from_file.contains_key("PROXMOX_URL") && search.config.is_none() {
+        true => None,
+        false => search.site_file(),
     };
     let site = match file {
         Some(file) => match std::fs::read_to_string(&file) {

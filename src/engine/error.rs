@@ -40,7 +40,7 @@ impl StageError {
     pub fn port(what: impl Into<String>, source: PortError) -> Self {
         let mut error = Self::new(what);
         error.outcome_unknown = source.is_outcome_unknown();
-        error.hints.extend(hint(&source).map(str::to_owned));
+        error.hints.extend(hint(&source));
         error.source = Some(Box::new(source));
         error
     }
@@ -138,14 +138,17 @@ fn refused_fields(text: &str) -> Vec<&str> {
 
 /// What to do about an error of the port.
 #[must_use]
-pub fn hint(error: &PortError) -> Option<&'static str> {
-    match error {
+pub fn hint(error: &PortError) -> Option<String> {
+    if let PortError::Untrusted { seen, .. } = error {
+        return Some(format!(
+            "compare it with what `pvenode cert info` shows on the host; if it is the same, write this into the target's \
+             table in forge.toml: tls = {{ fingerprint = \"{seen}\" }}"
+        ));
+    }
+    let words = match error {
         PortError::Unreachable { .. } => {
             Some("check the target's `url`, its service and the firewall between")
         }
-        PortError::Untrusted { .. } => Some(
-            "compare it with what `pvenode cert info` shows on the host; if it is the same, set `tls.fingerprint` in forge.toml to it",
-        ),
         PortError::Unauthorized { .. } => {
             Some("check `token-id` and `token-secret`, or `user` and `password`; has the token expired?")
         }
@@ -154,7 +157,8 @@ pub fn hint(error: &PortError) -> Option<&'static str> {
         }
         PortError::OutcomeUnknown { .. } => Some("`forge gc` looks after whatever it has made"),
         _ => None,
-    }
+    };
+    words.map(str::to_owned)
 }
 
 /// An error with its causes in one line: `a: b: c`.

@@ -220,7 +220,7 @@ async fn a_server_with_another_certificate_is_refused_and_both_fingerprints_are_
     assert!(site.lab.requests().is_empty(), "the token is not shown to a stranger");
     insta::assert_snapshot!(refused(&site, &done, 3), @r#"
 error: target `lab` (https://127.0.0.1:PORT) shows a certificate that is not trusted: expected SHA-256 fingerprint AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB, saw FINGERPRINT
-    help: compare it with what `pvenode cert info` shows on the host; if it is the same, set `tls.fingerprint` in forge.toml to it
+    help: compare it with what `pvenode cert info` shows on the host; if it is the same, write this into the target's table in forge.toml: tls = { fingerprint = "FINGERPRINT" }
 "#);
     site.close().await;
     Ok(())
@@ -239,7 +239,7 @@ async fn a_server_that_no_root_vouches_for_is_refused_with_its_fingerprint() -> 
     assert!(site.lab.requests().is_empty(), "the token is not shown to a stranger");
     insta::assert_snapshot!(refused(&site, &done, 3), @r#"
 error: target `lab` (https://127.0.0.1:PORT) shows a certificate that is not trusted: no trusted authority has issued it; its SHA-256 fingerprint is FINGERPRINT
-    help: compare it with what `pvenode cert info` shows on the host; if it is the same, set `tls.fingerprint` in forge.toml to it
+    help: compare it with what `pvenode cert info` shows on the host; if it is the same, write this into the target's table in forge.toml: tls = { fingerprint = "FINGERPRINT" }
 "#);
     site.close().await;
     Ok(())

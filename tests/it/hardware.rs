@@ -57,6 +57,22 @@ async fn a_guest_finds_a_medium_in_its_drive_and_the_template_does_not_keep_it()
     site.assert_template_only(FIRST_ID);
     let template = site.lab.vm(FIRST_ID).expect("it is there");
     assert!(!template.config.values().any(|value| value.contains("tools.iso")), "{:?}", template.config);
+    site.assert_boots_as_a_clone(FIRST_ID).await;
+    site.close().await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_linked_clone_of_a_tiny_guest_becomes_a_template_that_boots_as_a_clone() -> anyhow::Result<()> {
+    let Some(site) = LabSite::with_tiny_template().await? else { return Ok(()) };
+    let source = "clone = \"boot-vm\"\nfull = false";
+    site.write("tiny.toml", &PROFILE.replace("clone = \"boot-vm\"", source));
+    let done = site.run(&["build", "tiny.toml"]).await;
+    assert_eq!(done.code, Some(0), "{}", done.stderr);
+    site.assert_template_only(FIRST_ID);
+    let disk = site.lab.vm(FIRST_ID).expect("it is there").config["scsi0"].clone();
+    assert!(disk.contains(&format!("base-{BOOT_VM}-disk-0")), "it lies on the boot VM's disk: {disk}");
+    site.assert_boots_as_a_clone(FIRST_ID).await;
     site.close().await;
     Ok(())
 }

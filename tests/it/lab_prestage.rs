@@ -1,9 +1,9 @@
 //! `forge prestage` against the lab: real bytes on a storage, by the node or by way of this machine.
 
-use forge_lab::LEAST_PRIVILEGES_PVE9;
+use forge_lab::{Fault, Gate, LEAST_PRIVILEGES_PVE9};
 use sha2::{Digest as _, Sha256};
 
-use crate::support::lab_site::{LabSite, TOKEN};
+use crate::support::lab_site::{LabSite, TOKEN, reached};
 use crate::support::web::{Page, Web};
 
 fn hex(bytes: &[u8]) -> String {
@@ -81,6 +81,65 @@ async fn proxmox_gets_media_by_the_node_or_by_way_of_this_machine_and_once() -> 
     site.write("media.toml", &text.replace("one.iso", "gone.iso"));
     let done = site.run(&["--cache-dir", "cache", "prestage", "media.toml"]).await;
     assert!(done.code == Some(1) && done.stderr.contains("error: media: "), "{}{}", done.stdout, done.stderr);
+    site.close().await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_processes_that_want_the_same_medium_at_once_send_it_once() -> anyhow::Result<()> {
+    let site = LabSite::in_name_only().await?;
+    allow(&site, false);
+    std::fs::write(site.path().join("mine.iso"), b"mine".repeat(1000))?;
+    site.write(
+        "media.toml",
+        "schema = 1\nname = \"media\"\n[source]\nclone = \"boot-vm\"\niso = \"mine.iso\"\n",
+    );
+    let gate = Gate::new();
+    site.lab.faults().on("POST", "/nodes/*/storage/*/upload").then(Fault::TaskHold(gate.clone()));
+    let prestage = || site.start(&["--cache-dir", "cache", "prestage", "media.toml"]);
+    let mut first = prestage();
+    reached(&gate, &mut first).await;
+    let mut second = prestage();
+    second.says("another forge brings local:iso/forge-").await;
+    gate.release();
+    let (first, second) = (first.ended().await, second.ended().await);
+    assert!(first.code == Some(0) && first.stdout.contains("sent"), "{}{}", first.stdout, first.stderr);
+    assert!(
+        second.code == Some(0) && second.stdout.contains("was there"),
+        "{}{}",
+        second.stdout,
+        second.stderr
+    );
+    let uploads = site.lab.requests().iter().filter(|call| call.path.ends_with("/upload")).count();
+    assert_eq!(uploads, 1);
+    assert_eq!(stored(&site, "-mine.iso"), b"mine".repeat(1000));
+    site.close().await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_download_by_way_of_this_machine_that_breaks_is_gone_on_with_and_arrives_whole()
+-> anyhow::Result<()> {
+    let content = b"bytes of a medium".repeat(30_000);
+    let page = Page { breaks: [200_000, 100_000].into(), ..Page::new(content.clone()) };
+    let web = Web::with([("one.iso", page)]).await;
+    let site = LabSite::in_name_only().await?;
+    allow(&site, false);
+    site.write(
+        "media.toml",
+        &format!(
+            "schema = 1\nname = \"media\"\n[source]\nclone = \"boot-vm\"\niso = {{ url = \"{}\", checksum = \"{}\" }}\n",
+            web.url("one.iso"),
+            hex(&content)
+        ),
+    );
+    let done = site.run(&["--cache-dir", "cache", "prestage", "media.toml"]).await;
+    assert_eq!(done.code, Some(0), "{}{}", done.stdout, done.stderr);
+    let ranges = web.ranges();
+    assert!(ranges.len() == 3 && ranges[0].is_none(), "{ranges:?}");
+    let goes_on = |range: &Option<String>| range.as_deref().is_some_and(|range| range != "bytes=0-");
+    assert!(ranges[1..].iter().all(goes_on), "{ranges:?}");
+    assert_eq!(stored(&site, "-one.iso"), content);
     site.close().await;
     Ok(())
 }

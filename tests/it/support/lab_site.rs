@@ -83,6 +83,13 @@ impl LabSite {
         Self::with_guest(cloudinit_drive, |cache| images::tiny(cache).map(|image| image.disk)).await
     }
 
+    /// With a template of the tiny guest in the boot VM's place: what linked clones are made of.
+    pub async fn with_tiny_template() -> anyhow::Result<Option<Self>> {
+        let tiny = |cache: &Path| images::tiny(cache).map(|image| image.disk);
+        let template = ImportVm { template: true, ..ImportVm::default() };
+        Self::with_boot_vm(LabConfig::default(), template, tiny).await
+    }
+
     /// The same with Debian.
     pub async fn with_debian(cloudinit_drive: bool) -> anyhow::Result<Option<Self>> {
         Self::with_guest(cloudinit_drive, |cache| images::debian(cache).map(|image| image.disk)).await
@@ -113,10 +120,18 @@ impl LabSite {
     }
 
     /// With a guest of any kind as boot VM in a lab of any kind; `None`, with the reason printed, where it can't be had.
-    #[expect(clippy::print_stderr, reason = "a test that is skipped says why")]
     pub async fn with_guest_in(
         config: LabConfig,
         cloudinit_drive: bool,
+        disk: fn(&Path) -> anyhow::Result<PathBuf>,
+    ) -> anyhow::Result<Option<Self>> {
+        Self::with_boot_vm(config, ImportVm { cloudinit_drive, ..ImportVm::default() }, disk).await
+    }
+
+    #[expect(clippy::print_stderr, reason = "a test that is skipped says why")]
+    async fn with_boot_vm(
+        config: LabConfig,
+        boot_vm: ImportVm,
         disk: fn(&Path) -> anyhow::Result<PathBuf>,
     ) -> anyhow::Result<Option<Self>> {
         if std::env::var_os("FORGE_LAB").is_none() && std::env::var_os("FORGE_LAB_CACHE").is_none() {
@@ -125,8 +140,7 @@ impl LabSite {
         }
         let cache = images::default_cache_root();
         let disk = tokio::task::spawn_blocking(move || disk(&cache)).await??;
-        let boot_vm = ImportVm { disk: Some(disk), cloudinit_drive, memory: 1024, ..ImportVm::default() };
-        Ok(Some(Self::with(config, boot_vm).await?))
+        Ok(Some(Self::with(config, ImportVm { disk: Some(disk), memory: 1024, ..boot_vm }).await?))
     }
 
     /// With a boot VM that starts from this disk.
@@ -281,6 +295,13 @@ seed = {{ bind = "127.0.0.1", address = "10.0.2.2" }}
         assert_eq!(vm.name, "tpl-tiny");
         assert!(self.lab.qemu_pids().is_empty(), "no guest runs");
         assert_eq!(self.journals(), Vec::<String>::new(), "no journal is left");
+    }
+
+    /// Asserts that a linked clone of the template at that id boots and lets somebody in, by `forge test`.
+    pub async fn assert_boots_as_a_clone(&self, vmid: u32) {
+        let tried = self.run(&["test", "tpl-tiny"]).await;
+        assert_eq!(tried.code, Some(0), "{}{}", tried.stdout, tried.stderr);
+        self.assert_template_only(vmid);
     }
 
     /// The folder of evidence of the only build of `tiny`.
