@@ -12,6 +12,27 @@ use crate::config::site::{ProxmoxTarget, Target, TargetKind, TlsConfig};
 
 pub use forge_proxmox::Stranger;
 
+pub use forge_proxmox::permissions::ROLE;
+pub use forge_proxmox::setup;
+
+/// A Proxmox VE that is being made ready: its address, its certificate where it is known, and a login.
+#[must_use]
+pub fn bare(url: &str, fingerprint: Option<&str>, login: &str, secret: &str) -> ProxmoxConfig {
+    ProxmoxConfig {
+        target: "the new target".to_owned(),
+        url: url.to_owned(),
+        more_urls: Vec::new(),
+        proxy: ProxyChoice::Environment,
+        token_id: login.to_owned(),
+        token_secret: secret.into(),
+        tls: fingerprint.map_or(TlsChoice::System, |text| TlsChoice::Fingerprint(text.to_owned())),
+        nodes: Vec::new(),
+        disk_storage: None,
+        iso_storage: None,
+        bridge: None,
+    }
+}
+
 /// Opens a target. Nothing is sent yet.
 ///
 /// `secret` is the token's secret, already resolved; `state_dir` holds the local VMs.

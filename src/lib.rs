@@ -9,6 +9,7 @@ pub mod engine;
 pub mod event;
 pub mod evidence;
 pub mod gc;
+pub mod init;
 pub mod media;
 pub mod plan;
 pub mod provision;

@@ -10,6 +10,7 @@ pub mod evidence;
 pub mod finish;
 pub mod first_contact;
 pub mod gc;
+pub mod init;
 pub mod list;
 pub mod options;
 pub mod plan;
@@ -76,6 +77,9 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Makes a target ready for builds: user, role, token, site file
+    #[command(subcommand)]
+    Init(init::InitCommand),
     /// Builds one or several profiles
     Build(build::BuildArgs),
     /// Prints what a build would do; asks the target and changes nothing
@@ -152,6 +156,7 @@ pub fn main() -> ExitCode {
     };
     let code = runtime.block_on(async {
         match cli.command {
+            Command::Init(command) => init::init(&cli.global, &command).await,
             Command::Build(args) => build::build(&cli.global, &args).await,
             Command::Plan(args) => plan::plan(&cli.global, &args).await,
             Command::Doctor(args) => doctor::doctor(&cli.global, &args).await,

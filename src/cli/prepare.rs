@@ -102,7 +102,11 @@ pub async fn open(
     })
 }
 
-async fn resolve(secret: &SecretRef) -> Result<String, String> {
+/// Reads a secret from where the site file says it is.
+///
+/// # Errors
+/// Why it can't be had, in words.
+pub async fn resolve(secret: &SecretRef) -> Result<String, String> {
     let text = match secret {
         SecretRef::Given(secret) => secret.expose().to_owned(),
         SecretRef::Env(name) => {

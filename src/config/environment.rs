@@ -8,10 +8,10 @@ use std::sync::Arc;
 use super::findings::{Finding, nearest};
 use super::place::Place;
 use super::secrets::Secret;
-use super::site::{ProxmoxTarget, SecretRef, SeedConfig, Site, Target, TargetKind, TlsConfig, is_token_id};
+use super::site::{ProxmoxTarget, SecretRef, SeedConfig, Site, Target, TargetKind, TlsConfig, is_fingerprint, is_token_id};
 
 /// The names that are read.
-const NAMES: [&str; 15] = [
+const NAMES: [&str; 16] = [
     "PROXMOX_URL",
     "PROXMOX_USERNAME",
     "PROXMOX_TOKEN",
@@ -20,6 +20,7 @@ const NAMES: [&str; 15] = [
     "PROXMOX_PASSWORD",
     "PROXMOX_NODE",
     "PROXMOX_SKIP_TLS_VERIFY",
+    "PROXMOX_TLS_FINGERPRINT",
     "PROXMOX_STORAGE_VM",
     "PROXMOX_STORAGE_ISO",
     "PROXMOX_CLOUDINIT_STORAGE",
@@ -81,7 +82,13 @@ pub fn from_environment(env: &BTreeMap<String, String>, origin: &str) -> (Option
             false
         }
     };
-    if skip {
+    let fingerprint = get("PROXMOX_TLS_FINGERPRINT");
+    if let Some(text) = fingerprint.as_ref().filter(|text| !is_fingerprint(text)) {
+        let finding = wrong("PROXMOX_TLS_FINGERPRINT", &format!("`{text}` is no SHA-256 fingerprint"));
+        findings.push(finding.help("it has 32 pairs of hexadecimal digits; `pvenode cert info` shows it"));
+    }
+    // A certificate that is pinned is verified, whatever is said to programs that can't pin one.
+    if skip && fingerprint.is_none() {
         let what = "PROXMOX_SKIP_TLS_VERIFY: any certificate is accepted, and whoever is on the way can read the token";
         let finding = wrong("", what).help("write a forge.toml with `tls = { fingerprint = \"…\" }` instead");
         findings.push(finding.warning());
@@ -100,7 +107,11 @@ pub fn from_environment(env: &BTreeMap<String, String>, origin: &str) -> (Option
         proxy: None,
         token_id: token_id.unwrap_or_default(),
         token_secret: SecretRef::Given(Secret::new(secret.unwrap_or_default())),
-        tls: if skip { TlsConfig::Insecure } else { TlsConfig::System },
+        tls: match fingerprint {
+            Some(fingerprint) => TlsConfig::Fingerprint(vec![fingerprint]),
+            None if skip => TlsConfig::Insecure,
+            None => TlsConfig::System,
+        },
         nodes: get("PROXMOX_NODE").into_iter().collect(),
         disk_storage: get("PROXMOX_STORAGE_VM"),
         iso_storage: get("PROXMOX_STORAGE_ISO"),

@@ -295,6 +295,12 @@ fn login(reader: &mut Reader<'_>, folder: &Path, findings: &mut Vec<Finding>) ->
     (token_id, secret(reader, "token-secret", folder, findings))
 }
 
+/// 32 pairs of hexadecimal digits, colons allowed.
+pub(super) fn is_fingerprint(text: &str) -> bool {
+    let digits = text.chars().filter(char::is_ascii_hexdigit).count();
+    text.chars().all(|c| c.is_ascii_hexdigit() || c == ':') && digits == 64
+}
+
 /// `user@realm!token`.
 pub(super) fn is_token_id(text: &str) -> bool {
     text.split_once('!').is_some_and(|(user, token)| {
@@ -369,11 +375,7 @@ fn tls(mut reader: Reader<'_>, folder: &Path, findings: &mut Vec<Finding>) -> Tl
     reader.done(findings);
     match (fingerprint, ca_file, insecure) {
         (Some(fingerprint), None, false) => {
-            let fits = |text: &String| {
-                let digits = text.chars().filter(char::is_ascii_hexdigit).count();
-                text.chars().all(|c| c.is_ascii_hexdigit() || c == ':') && digits == 64
-            };
-            if fingerprint.is_empty() || !fingerprint.iter().all(fits) {
+            if fingerprint.is_empty() || !fingerprint.iter().all(|text| is_fingerprint(text)) {
                 findings
                     .push(shape.help("it has 32 pairs of hexadecimal digits; `pvenode cert info` shows it"));
             }

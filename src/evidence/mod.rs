@@ -13,6 +13,8 @@
 //! | `provision/` | each provisioner's whole output |
 //! | `SHA256SUMS` | the checksums of all the others |
 //!
+//! `forge init` leaves `output/init/<chain-id>/`: `README.md`, `proof.json`, `init.log`, `SHA256SUMS`.
+//!
 //! `output/<profile>/latest` points to the newest build that succeeded.
 
 pub mod folder;
@@ -22,4 +24,4 @@ pub mod sink;
 pub mod verify;
 
 pub use folder::{EvidenceError, Folder};
-pub use sink::EvidenceSink;
+pub use sink::{EvidenceSink, close_folder};

@@ -86,11 +86,7 @@ impl EvidenceSink {
             self.folder.write_text("checks.json", &format!("{json}\n"))?;
             self.folder.write_text("junit.xml", &junit(self.plan.artefact_name(), checks))?;
         }
-        checksums(self.folder.path())?;
-        if matches!(ending, Ending::Done { .. }) {
-            point_latest(self.folder.path())?;
-        }
-        Ok(())
+        close_folder(self.folder.path(), matches!(ending, Ending::Done { .. }))
     }
 }
 
@@ -105,6 +101,15 @@ impl Sink for EvidenceSink {
             self.broken = Some(error);
         }
     }
+}
+
+/// Closes a folder: checksums over all of it, and `latest` beside it points there when it is a success.
+///
+/// # Errors
+/// When a file can't be read or written.
+pub fn close_folder(folder: &Path, success: bool) -> Result<(), EvidenceError> {
+    checksums(folder)?;
+    if success { point_latest(folder) } else { Ok(()) }
 }
 
 /// Writes `SHA256SUMS` over every other file of the folder, in the form that `sha256sum --check` reads.

@@ -27,6 +27,17 @@ pub struct Verdict {
     pub wrong: Vec<String>,
 }
 
+/// What tells the proof of an init from that of a build.
+#[derive(serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct InitProof {
+    kind: String,
+    chain_id: String,
+    token_id: String,
+    url: String,
+    product: String,
+}
+
 /// Checks a folder.
 #[must_use]
 pub fn verify(folder: &Path) -> Verdict {
@@ -88,6 +99,13 @@ fn proof(folder: &Path, verdict: &mut Verdict) {
             return;
         }
     };
+    if let Ok(init) = serde_json::from_str::<InitProof>(&text)
+        && init.kind == "init"
+    {
+        verdict.proves =
+            Some(format!("{}: {} on {}, {}", init.chain_id, init.token_id, init.url, init.product));
+        return;
+    }
     let proof: Proof = match serde_json::from_str(&text) {
         Ok(proof) => proof,
         Err(error) => {

@@ -167,6 +167,23 @@ impl Session {
         Ok(Self { handle, address, host_key: shown.fingerprint, public_key: shown.key })
     }
 
+    /// Shakes hands and goes away: the host key's fingerprint, and the key as OpenSSH writes it. May be dropped.
+    pub async fn shown(stream: impl Wire + 'static) -> Result<(String, String), LoginError> {
+        let shown = Arc::new(Mutex::new(None));
+        let check = HostKeyCheck { expected: None, shown: shown.clone() };
+        let config = client::Config { preferred: preferred(false), ..client::Config::default() };
+        let connecting = client::connect_stream(Arc::new(config), stream, check);
+        let late = |_| LoginError::Failed(format!("not done after {} s", LOGIN_LIMIT.as_secs()));
+        match timeout(LOGIN_LIMIT, connecting).await.map_err(late)? {
+            Ok(handle) => _ = handle.disconnect(russh::Disconnect::ByApplication, "", "").await,
+            Err(error) => return Err(LoginError::Failed(format!("handshake: {error}"))),
+        }
+        let shown: Option<Shown> = shown.lock().ok().and_then(|shown| shown.clone());
+        shown
+            .map(|shown| (shown.fingerprint, shown.key))
+            .ok_or_else(|| LoginError::Failed("the server showed no host key".into()))
+    }
+
     /// Opens a connection from the server onwards to another machine.
     pub async fn tunnel(self: &Arc<Self>, host: &str, port: u16) -> Result<Box<dyn Wire>, russh::Error> {
         let opening = self.handle.channel_open_direct_tcpip(host, u32::from(port), "127.0.0.1", 0);

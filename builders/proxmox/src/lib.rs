@@ -36,6 +36,7 @@ mod power;
 pub mod schema;
 pub mod secret;
 mod seeddisc;
+pub mod setup;
 mod sweep;
 mod tags;
 mod turns;

@@ -18,6 +18,7 @@ use http::{Method, Request, Response, header};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use serde_json::{Map, Value};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
@@ -241,6 +242,31 @@ async fn handle(cluster: Arc<Cluster>, read: Read) -> Result<ApiResult<Answer>, 
         }
     }
     Ok(outcome)
+}
+
+/// Calls a method of the API without HTTP, as the programs of a node do; `None` when there is no such method.
+pub(crate) async fn call(
+    cluster: &Arc<Cluster>,
+    caller: Caller,
+    method: &str,
+    path: &str,
+    parameters: Map<String, Value>,
+) -> Option<ApiResult<Answer>> {
+    let segments: Vec<String> =
+        path.split('/').filter(|segment| !segment.is_empty()).map(str::to_owned).collect();
+    let found = Some(cluster.schema().find(method, &segments)?);
+    let read = Read {
+        method: method.to_owned(),
+        shown: path.to_owned(),
+        caller,
+        parameters,
+        headers: http::HeaderMap::new(),
+        upgrade: None,
+        upload: None,
+        faults: Vec::new(),
+        found,
+    };
+    Some(route(cluster, read).await)
 }
 
 async fn route(cluster: &Arc<Cluster>, read: Read) -> ApiResult<Answer> {

@@ -21,6 +21,7 @@ use crate::clock::LabClock;
 use crate::cluster::{Cluster, RequestRecord};
 use crate::config::LabConfig;
 use crate::faults::Faults;
+use crate::shell::{Shell, ShellConfig};
 use crate::state::{Drive, Power, State, Storages, Vm, print_size};
 use crate::tasks::Tasks;
 use crate::tls::Identity;
@@ -191,6 +192,20 @@ impl Lab {
     /// Takes a token away.
     pub fn remove_token(&self, id: &str) {
         self.cluster.auth().remove_token(id);
+    }
+
+    /// Offers a shell over SSH on the first node, with Proxmox's programs, until what comes back is dropped.
+    ///
+    /// # Errors
+    /// There is no port, or no host key can be made.
+    pub async fn serve_shell(&self, config: ShellConfig) -> anyhow::Result<Shell> {
+        Shell::serve(Arc::clone(&self.cluster), config).await
+    }
+
+    /// Users, tokens with their secrets, roles, the access list and pools: to prove that nothing was changed.
+    pub fn access_state(&self) -> String {
+        let auth = self.cluster.auth();
+        format!("{:#?}\n{:#?}\n{:#?}\n{:#?}\n{:#?}", auth.users, auth.groups, auth.roles, auth.acl, auth.pools)
     }
 
     /// The scripted faults.

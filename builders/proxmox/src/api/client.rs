@@ -394,7 +394,7 @@ struct Failed {
 }
 
 /// The proxies to the endpoints, for the HTTP library.
-fn proxy(endpoints: &Endpoints) -> Option<reqwest::Proxy> {
+pub(crate) fn proxy(endpoints: &Endpoints) -> Option<reqwest::Proxy> {
     let tunnels: Vec<(String, u16, Tunnel)> = endpoints
         .all()
         .iter()

@@ -237,7 +237,7 @@ fn whole(number: f64) -> Option<u64> {
 }
 
 /// Reads a boolean that may be a number or text.
-fn boolean<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
+pub(crate) fn boolean<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
     Ok(truthy(&Value::deserialize(deserializer)?))
 }
 
@@ -250,7 +250,7 @@ fn truthy(value: &Value) -> bool {
     }
 }
 
-fn yes() -> bool {
+pub(crate) fn yes() -> bool {
     true
 }
 

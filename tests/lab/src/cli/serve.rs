@@ -12,7 +12,7 @@ use super::site::{self, BOOT_VM, BOOT_VM_NAME, SECRET_VARIABLE, TOKEN_ID};
 use super::{Guest, images, output, runtime};
 use crate::netns::{self, Network};
 use crate::scenario::NetworkMode;
-use crate::{Lab, LabConfig, Scenario, SshForward};
+use crate::{Lab, LabConfig, Scenario, ShellConfig, SshForward};
 
 /// The arguments of `cargo lab serve`.
 #[derive(Debug, Args)]
@@ -103,6 +103,8 @@ async fn serve(
     let secret = lab.add_full_token(TOKEN_ID);
     let password = crate::ids::uuid();
     lab.set_password("root@pam", &password);
+    let shell =
+        lab.serve_shell(ShellConfig { password: Some(password.clone()), ..ShellConfig::default() }).await?;
     scenario.fill(&lab, disk.as_deref()).await?;
     if lab.vm(BOOT_VM).is_none() {
         lab.import_vm(site::boot_vm(disk, arguments.cloud_init_drive)).await?;
@@ -112,6 +114,7 @@ async fn serve(
         format!("page         {}/ (in a browser)", lab.url()),
         format!("token        {TOKEN_ID}={secret}"),
         format!("root@pam     {password}"),
+        format!("shell        root@{} (the same password; host key {})", shell.address(), shell.host_key()),
         format!("fingerprint  {}", lab.fingerprint()),
         format!("boot VM      {BOOT_VM} ({BOOT_VM_NAME})"),
         format!("\nforge.toml, with the secret in the environment (export {SECRET_VARIABLE}={secret}):\n"),

@@ -1,0 +1,420 @@
+//! `forge init proxmox` by the real program, against a lab that has nobody but root.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use forge_lab::{ImportVm, LEAST_PRIVILEGES_PVE9, Lab, LabConfig, PveVersion, Shell, ShellConfig, images};
+use tempfile::TempDir;
+use tokio::process::Command;
+
+use crate::support::lab_site::{BOOT_VM, Done, LIMIT, PROFILE};
+
+const PASSWORD: &str = "ein langes Wort";
+
+/// A lab with root alone, its shell, and an empty folder.
+struct Fresh {
+    lab: Lab,
+    shell: Shell,
+    folder: TempDir,
+}
+
+impl Fresh {
+    async fn with(config: LabConfig, shell: ShellConfig, boot_vm: ImportVm) -> anyhow::Result<Self> {
+        let lab = Lab::start(LabConfig { auth_delay: Duration::ZERO, ..config }).await?;
+        lab.set_password("root@pam", PASSWORD);
+        lab.import_vm(ImportVm { vmid: BOOT_VM, name: "boot-vm".into(), ..boot_vm }).await?;
+        let shell = lab.serve_shell(shell).await?;
+        let folder = tempfile::Builder::new().prefix("forge-init-").tempdir()?;
+        Ok(Self { lab, shell, folder })
+    }
+
+    async fn new(version: PveVersion) -> anyhow::Result<Self> {
+        let config = LabConfig { version, run_guests: false, ..LabConfig::default() };
+        Self::with(config, root(), ImportVm::default()).await
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn read(&self, name: &str) -> String {
+        std::fs::read_to_string(self.path(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
+    }
+
+    /// Runs forge with a clean environment but for these variables.
+    async fn forge(&self, arguments: &[&str], variables: &[(&str, &str)]) -> Done {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_forge"));
+        command
+            .args(["--state-dir", "state"])
+            .args(arguments)
+            .current_dir(self.folder.path())
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+            .env("HOME", self.folder.path())
+            .envs(variables.iter().copied())
+            .stdin(Stdio::null())
+            .kill_on_drop(true);
+        let output = tokio::time::timeout(LIMIT, command.output()).await;
+        let output = output.expect("forge ends").expect("forge can be run");
+        Done {
+            code: output.status.code(),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+
+    /// `forge init` over SSH with the password of root.
+    async fn init(&self, more: &[&str]) -> Done {
+        let (host, url) = (format!("root@{}", self.shell.address()), self.lab.url());
+        let arguments = ["init", "proxmox", &host, "--url", &url, "--host-key", self.shell.host_key()];
+        self.forge(&[&arguments, more].concat(), &[("FORGE_SSH_PASSWORD", PASSWORD)]).await
+    }
+
+    /// Every file that forge wrote but those for the secret, by name and text.
+    fn written(&self) -> Vec<(PathBuf, String)> {
+        let mut found = Vec::new();
+        let mut folders = vec![self.folder.path().to_owned()];
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(folder).expect("it is there").flatten() {
+                let path = entry.path();
+                if path.is_symlink() {
+                    continue;
+                }
+                if path.is_dir() {
+                    folders.push(path);
+                } else {
+                    found.push((
+                        path.clone(),
+                        String::from_utf8_lossy(&std::fs::read(&path).expect("there")).into(),
+                    ));
+                }
+            }
+        }
+        found
+    }
+}
+
+fn root() -> ShellConfig {
+    ShellConfig { password: Some(PASSWORD.into()), ..ShellConfig::default() }
+}
+
+fn refused(done: &Done, words: &[&str]) {
+    assert_eq!(done.code, Some(3), "{}{}", done.stdout, done.stderr);
+    for word in words {
+        assert!(done.stderr.contains(word), "`{word}` is not in:\n{}", done.stderr);
+    }
+}
+
+fn mode(path: &Path) -> u32 {
+    std::fs::metadata(path).expect("there").permissions().mode() & 0o777
+}
+
+#[test]
+fn the_role_is_what_was_measured_and_what_sends_media() {
+    let mut ours = forge::backends::setup::Wanted {
+        user: String::new(),
+        token: String::new(),
+        role: String::new(),
+        more: Vec::new(),
+        pool: None,
+        paths: Vec::new(),
+        rotate: false,
+    }
+    .privileges(9);
+    let mut measured: Vec<String> = LEAST_PRIVILEGES_PVE9.iter().map(|name| (*name).to_owned()).collect();
+    measured.push("Datastore.AllocateTemplate".into());
+    ours.sort();
+    measured.sort();
+    assert_eq!(ours, measured);
+}
+
+/// From root alone to a plan without a finding, then again without a change.
+async fn becomes_ready(version: PveVersion) -> anyhow::Result<()> {
+    let fresh = Fresh::new(version).await?;
+    let done = fresh.init(&["--env-file", ".env.proxmox"]).await;
+    assert_eq!(done.code, Some(0), "{}{}", done.stdout, done.stderr);
+    assert!(done.stderr.contains("the token was tried"), "{}", done.stderr);
+    assert!(done.stderr.contains(fresh.shell.host_key()), "the host key is shown: {}", done.stderr);
+    assert_eq!(mode(&fresh.path(".env.proxmox")), 0o600);
+    let env = fresh.read(".env.proxmox");
+    let variable = |name: &str| {
+        let line = env.lines().find_map(|line| line.strip_prefix(&format!("export {name}=")));
+        line.unwrap_or_else(|| panic!("{name} is not in {env}")).trim_matches('\'').to_owned()
+    };
+    assert_eq!(variable("PROXMOX_URL"), format!("{}/api2/json", fresh.lab.url()));
+    assert_eq!(variable("PROXMOX_TOKEN_ID"), "forge@pve!build");
+    let names = ["PROXMOX_NODE", "PROXMOX_STORAGE_VM", "PROXMOX_STORAGE_ISO", "PROXMOX_BRIDGE"];
+    assert_eq!(names.map(variable), ["pve", "local", "local", "vmbr0"]);
+    assert_eq!(variable("PROXMOX_TLS_FINGERPRINT"), fresh.lab.fingerprint());
+    let secret = variable("PROXMOX_TOKEN_SECRET");
+    assert_eq!(secret.len(), 36, "{secret}");
+
+    // The secret is in one file and nowhere else; root's password is nowhere.
+    for (path, text) in fresh.written() {
+        let holds = text.contains(&secret);
+        assert_eq!(holds, path.ends_with(".env.proxmox"), "{}", path.display());
+        assert!(!text.contains(PASSWORD), "{}", path.display());
+    }
+    for text in [&done.stdout, &done.stderr] {
+        assert!(!text.contains(&secret) && !text.contains(PASSWORD), "{text}");
+    }
+    let evidence = fresh.path("output/init/latest");
+    let proof: serde_json::Value =
+        serde_json::from_str(&std::fs::read_to_string(evidence.join("proof.json"))?)?;
+    assert_eq!((&proof["kind"], &proof["token-id"]), (&"init".into(), &"forge@pve!build".into()), "{proof}");
+    assert_eq!(proof["host-key"], fresh.shell.host_key(), "{proof}");
+    assert!(fresh.read("state/known_hosts").contains("ssh-ed25519"));
+    let verified = fresh.forge(&["evidence", "verify", "output/init/latest"], &[]).await;
+    assert_eq!(verified.code, Some(0), "{}", verified.stderr);
+    assert!(verified.stdout.contains("forge@pve!build"), "{}", verified.stdout);
+
+    // What was made is enough: by the site file with the variable, and by the variables alone.
+    std::fs::write(fresh.path("tiny.toml"), PROFILE)?;
+    let by_site = fresh.forge(&["plan", "tiny.toml"], &[("PROXMOX_TOKEN_SECRET", &secret)]).await;
+    assert_eq!((by_site.code, by_site.stderr.as_str()), (Some(0), ""), "{}", by_site.stdout);
+    let by_variables = fresh.forge(&["plan", "tiny.toml", "--env-file", ".env.proxmox"], &[]).await;
+    assert_eq!((by_variables.code, by_variables.stderr.as_str()), (Some(0), ""), "{}", by_variables.stdout);
+
+    // A second time nothing is to be done, and nothing is done.
+    let (state, site) = (fresh.lab.access_state(), fresh.read("forge.toml"));
+    let again = fresh.init(&["--env-file", ".env.proxmox"]).await;
+    assert_eq!(again.code, Some(0), "{}", again.stderr);
+    assert!(again.stderr.contains("nothing to change"), "{}", again.stderr);
+    assert_eq!(fresh.lab.access_state(), state);
+    assert_eq!((fresh.read("forge.toml"), fresh.read(".env.proxmox")), (site, env));
+    fresh.lab.stop().await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_with_root_alone_becomes_a_target_that_plans_and_stays_as_it_is_on_pve_9() -> anyhow::Result<()>
+{
+    becomes_ready(PveVersion::V9).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_with_root_alone_becomes_a_target_that_plans_and_stays_as_it_is_on_pve_8() -> anyhow::Result<()>
+{
+    becomes_ready(PveVersion::V8).await
+}
+
+/// A real build with what init has made, in a pool where one is named.
+#[expect(clippy::print_stderr, reason = "a test that is skipped says why")]
+async fn builds(version: PveVersion, more: &[&str]) -> anyhow::Result<()> {
+    if std::env::var_os("FORGE_LAB").is_none() && std::env::var_os("FORGE_LAB_CACHE").is_none() {
+        eprintln!("skipped: it needs a real guest; `cargo lab test` runs it");
+        return Ok(());
+    }
+    let cache = images::default_cache_root();
+    let tiny = tokio::task::spawn_blocking(move || images::tiny(&cache)).await??;
+    let boot_vm = ImportVm { disk: Some(tiny.disk), memory: 1024, ..ImportVm::default() };
+    let fresh = Fresh::with(LabConfig { version, ..LabConfig::default() }, root(), boot_vm).await?;
+    let done = fresh.init(more).await;
+    assert_eq!(done.code, Some(0), "{}{}", done.stdout, done.stderr);
+    assert_eq!(mode(&fresh.path(".pve.token")), 0o600);
+    // What guests reach forge by is the lab's own affair.
+    let site = fresh.read("forge.toml") + "seed = { bind = \"127.0.0.1\", address = \"10.0.2.2\" }\n";
+    std::fs::write(fresh.path("forge.toml"), site)?;
+    std::fs::write(fresh.path("tiny.toml"), PROFILE)?;
+    let built = fresh.forge(&["build", "tiny.toml"], &[]).await;
+    assert_eq!(built.code, Some(0), "{}{}", built.stdout, built.stderr);
+    let templates: Vec<String> =
+        fresh.lab.vms().into_iter().filter(|vm| vm.template).map(|vm| vm.name).collect();
+    assert_eq!(templates, ["tpl-tiny"]);
+    fresh.lab.stop().await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_init_made_builds_a_tiny_guest_on_pve_9_in_a_pool() -> anyhow::Result<()> {
+    builds(PveVersion::V9, &["--pool", "forge", "--boot-vm", "9000"]).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_init_made_builds_a_tiny_guest_on_pve_8() -> anyhow::Result<()> {
+    builds(PveVersion::V8, &[]).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dry_run_prints_commands_that_a_shell_takes_and_changes_nothing() -> anyhow::Result<()> {
+    let fresh = Fresh::new(PveVersion::V9).await?;
+    let before = fresh.lab.access_state();
+    let done = fresh.init(&["--dry-run", "--pool", "forge"]).await;
+    assert_eq!(done.code, Some(0), "{}", done.stderr);
+    assert_eq!(fresh.lab.access_state(), before);
+    assert_eq!(fresh.written(), [], "no file is written");
+    let lines = done.stdout.lines().map(|line| line.split(' ').take(4).collect::<Vec<_>>().join(" "));
+    let expected = [
+        "pveum pool add forge",
+        "pveum role add ForgeBuild",
+        "pveum user add forge@pve",
+        "pveum user token add",
+        "pveum acl modify /pool/forge",
+        "pveum acl modify /storage/local",
+        "pveum acl modify /sdn/zones/localnetwork/vmbr0",
+    ];
+    assert_eq!(lines.collect::<Vec<_>>(), expected, "{}", done.stdout);
+    for words in ["would write forge.toml", "bridge = \"vmbr0\"", "nothing was done"] {
+        assert!(done.stderr.contains(words), "`{words}` is not in:\n{}", done.stderr);
+    }
+    // They are what is really run.
+    let real = fresh.init(&["--pool", "forge", "--json"]).await;
+    assert_eq!(real.code, Some(0), "{}", real.stderr);
+    let summary: serde_json::Value = serde_json::from_str(&real.stdout)?;
+    let changes: Vec<&str> =
+        summary["changes"].as_array().into_iter().flatten().filter_map(|v| v.as_str()).collect();
+    assert_eq!(changes, done.stdout.lines().collect::<Vec<_>>());
+    let run = fresh.shell.lines();
+    assert!(changes.iter().all(|change| run.iter().any(|line| line == change)), "{run:#?}");
+    fresh.lab.stop().await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_that_is_there_is_never_made_anew_unless_asked_for() -> anyhow::Result<()> {
+    let fresh = Fresh::new(PveVersion::V9).await?;
+    assert_eq!(fresh.init(&[]).await.code, Some(0));
+    let secret = fresh.read(".pve.token");
+    std::fs::remove_file(fresh.path(".pve.token"))?;
+    let before = fresh.lab.access_state();
+
+    let unknown = fresh.init(&[]).await;
+    refused(
+        &unknown,
+        &["the token forge@pve!build exists", "known nowhere", "PROXMOX_TOKEN_SECRET", "--rotate-token"],
+    );
+    std::fs::write(fresh.path(".pve.token"), "11111111-2222-3333-4444-555555555555\n")?;
+    let wrong = fresh.init(&[]).await;
+    refused(&wrong, &["the secret of forge@pve!build", "does not open it"]);
+    assert!(!wrong.stderr.contains("11111111-2222"), "{}", wrong.stderr);
+    assert_eq!(fresh.lab.access_state(), before, "neither has changed anything");
+
+    // Known from the environment, it is kept again.
+    std::fs::remove_file(fresh.path(".pve.token"))?;
+    let (host, url) = (format!("root@{}", fresh.shell.address()), fresh.lab.url());
+    let arguments =
+        ["init", "proxmox", &host, "--url", &url, "--host-key", fresh.shell.host_key(), "--env-file", ".env"];
+    let known = [("FORGE_SSH_PASSWORD", PASSWORD), ("PROXMOX_TOKEN_SECRET", secret.trim())];
+    let done = fresh.forge(&arguments, &known).await;
+    assert_eq!(done.code, Some(0), "{}", done.stderr);
+    assert!(fresh.read(".env").contains(secret.trim()));
+    assert_eq!(fresh.lab.access_state(), before);
+
+    // On request it is made anew, with its rights, and the old secret opens nothing.
+    std::fs::write(fresh.path(".pve.token"), &secret)?;
+    let rotated = fresh.init(&["--rotate-token"]).await;
+    assert_eq!(rotated.code, Some(0), "{}", rotated.stderr);
+    assert!(rotated.stderr.contains("the token was tried"), "{}", rotated.stderr);
+    let new = fresh.read(".pve.token");
+    assert_ne!(new, secret);
+    assert!(fresh.lab.access_state().contains(new.trim()));
+    assert!(!fresh.lab.access_state().contains(secret.trim()));
+    fresh.lab.stop().await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_s_site_file_is_kept_and_another_s_target_is_only_replaced_by_force() -> anyhow::Result<()> {
+    let fresh = Fresh::new(PveVersion::V9).await?;
+    let theirs = "# theirs\n[targets.local]\ntype = \"qemu\"\n";
+    std::fs::write(fresh.path("forge.toml"), theirs)?;
+    assert_eq!(fresh.init(&[]).await.code, Some(0));
+    let both = fresh.read("forge.toml");
+    assert!(both.starts_with(theirs) && both.contains("[targets.pve]"), "{both}");
+
+    let other = both.replace("forge@pve!build", "ci@pve!other");
+    std::fs::write(fresh.path("forge.toml"), &other)?;
+    let before = fresh.lab.access_state();
+    let done = fresh.init(&["--user", "new@pve"]).await;
+    refused(&done, &["has a target `pve` already", "ci@pve!other", "--force", "[targets.pve]"]);
+    assert_eq!((fresh.read("forge.toml"), fresh.lab.access_state()), (other, before));
+    let forced = fresh.init(&["--force"]).await;
+    assert_eq!(forced.code, Some(0), "{}", forced.stderr);
+    assert_eq!(fresh.read("forge.toml"), both);
+    fresh.lab.stop().await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_keeps_init_from_beginning_is_told_and_nothing_is_changed() -> anyhow::Result<()> {
+    let fresh = Fresh::new(PveVersion::V9).await?;
+    let before = fresh.lab.access_state();
+    let (host, url) = (format!("root@{}", fresh.shell.address()), fresh.lab.url());
+    let base = ["init", "proxmox", &host, "--url", &url];
+    let password = [("FORGE_SSH_PASSWORD", PASSWORD)];
+
+    let other = "SHA256:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
+    let done = fresh.forge(&[&base[..], &["--host-key", other]].concat(), &password).await;
+    refused(&done, &["another host key than --host-key says", fresh.shell.host_key()]);
+    let done = fresh.forge(&base, &password).await;
+    refused(&done, &["nothing is known of 127.0.0.1's host key", "give --host-key", fresh.shell.host_key()]);
+    assert_eq!(fresh.shell.lines(), Vec::<String>::new(), "nothing was run there");
+
+    let known = [&base[..], &["--host-key", fresh.shell.host_key()]].concat();
+    let done = fresh.forge(&known, &[("FORGE_SSH_PASSWORD", "another word")]).await;
+    refused(&done, &["refuses the login of `root`", "password refused", "--ssh-key"]);
+    assert!(!done.stderr.contains("another word"), "{}", done.stderr);
+    let done = fresh.forge(&known, &[]).await;
+    refused(&done, &["neither a key, nor an agent, nor a password"]);
+
+    let done = fresh.init(&["--bridge", "vmbr7"]).await;
+    refused(&done, &["there is no bridge `vmbr7`", "there are: vmbr0"]);
+    let done = fresh.init(&["--role", "PVEVMUser"]).await;
+    refused(&done, &["the role PVEVMUser came with Proxmox VE", "VM.Allocate", "--role"]);
+    let pin = "AB:".repeat(31) + "AB";
+    let done = fresh.init(&["--url", "https://127.0.0.1:1", "--dry-run"]).await;
+    assert_eq!(done.code, Some(2), "one address: {}", done.stderr);
+    let done = fresh
+        .forge(&["init", "proxmox", "--api", "127.0.0.1", "--url", &url, "--fingerprint", &pin], &[])
+        .await;
+    refused(&done, &["shows another certificate than --fingerprint says", fresh.lab.fingerprint()]);
+
+    for (config, user, words) in [
+        (ShellConfig { user: "ops".into(), ..root() }, "ops", "ops is not root on 127.0.0.1"),
+        (
+            ShellConfig { proxmox: false, ..root() },
+            "root",
+            "127.0.0.1 is no Proxmox VE node: it has no pveum and no pvesh",
+        ),
+    ] {
+        let other = fresh.lab.serve_shell(config).await?;
+        let host = format!("{user}@{}", other.address());
+        let arguments = ["init", "proxmox", &host, "--url", &url, "--host-key", other.host_key()];
+        refused(&fresh.forge(&arguments, &password).await, &[words]);
+    }
+    assert_eq!(fresh.lab.access_state(), before);
+    assert!(!fresh.path("forge.toml").exists());
+    fresh.lab.stop().await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn by_the_api_alone_the_same_is_made_and_by_either_way_it_stays() -> anyhow::Result<()> {
+    let (by_api, by_ssh) = (Fresh::new(PveVersion::V9).await?, Fresh::new(PveVersion::V9).await?);
+    let url = by_api.lab.url();
+    let arguments =
+        ["init", "proxmox", "127.0.0.1", "--api", "--url", &url, "--fingerprint", by_api.lab.fingerprint()];
+    let password = [("PROXMOX_PASSWORD", PASSWORD)];
+    let done = by_api.forge(&arguments, &password).await;
+    assert_eq!(done.code, Some(0), "{}", done.stderr);
+    assert!(done.stderr.contains("the token was tried"), "{}", done.stderr);
+    assert!(!by_api.written().iter().any(|(_, text)| text.contains(PASSWORD)));
+    assert_eq!(by_ssh.init(&[]).await.code, Some(0));
+    let same = |fresh: &Fresh| fresh.lab.access_state().replace(fresh.read(".pve.token").trim(), "<secret>");
+    assert_eq!(same(&by_api), same(&by_ssh), "both ways make the same");
+
+    let before = by_api.lab.access_state();
+    let again = by_api.forge(&arguments, &password).await;
+    assert!(again.stderr.contains("nothing to change"), "{}", again.stderr);
+    let other_way = by_api.init(&[]).await;
+    assert!(other_way.stderr.contains("nothing to change"), "{}", other_way.stderr);
+    assert_eq!(by_api.lab.access_state(), before);
+    let wrong = by_api.forge(&arguments, &[("PROXMOX_PASSWORD", "another word")]).await;
+    assert_eq!(wrong.code, Some(3), "{}", wrong.stderr);
+    assert!(wrong.stderr.contains("authentication failure"), "{}", wrong.stderr);
+    by_api.lab.stop().await;
+    by_ssh.lab.stop().await;
+    Ok(())
+}
