@@ -12,10 +12,12 @@ use serde::Deserialize;
 use crate::api::client::Client;
 use crate::api::encode::{Params, path};
 use crate::api::error::ApiError;
+use crate::api::task::Pace;
 use crate::api::types::ResourceEntry;
 use crate::discovery::vm_config;
 use crate::hypervisor::Whereabouts;
 use crate::machine::ProxmoxMachine;
+use crate::power::OFF_LIMIT;
 use crate::vmconfig::VmConfig;
 
 /// A disk image of `GET /nodes/{node}/storage/{storage}/content`.
@@ -96,23 +98,43 @@ impl ProxmoxMachine {
     pub(crate) async fn discard_template(&self, chain_id: &str) -> Result<(), PortError> {
         let action = self.action("remove the template");
         let mut machine = self.clone();
-        match self.shared.whereabouts(&self.at).await.map_err(|error| error.at(&action))? {
-            Whereabouts::Free => return Ok(()),
-            Whereabouts::Hidden => {
-                return Err(PortError::failed(action, "the token may not see what stands there"));
-            }
-            Whereabouts::At { node, config } => {
-                if let Some(why) = not_the_one(&config, chain_id) {
-                    return Err(PortError::failed(action, why));
-                }
-                machine.at.node = node;
-            }
-        }
         let clones = linked_clones(self.client(), &machine.at).await.map_err(|error| error.at(&action))?;
         if let Some((vm, name)) = clones.first() {
             return Err(PortError::failed(action, format!("{vm} ({name}) is a linked clone of it")));
         }
-        machine.delete_patiently(&action).await?;
+        let pace = Pace::start();
+        // Looked at before each try: whoever holds the lock may remove it, and its id be taken by another VM.
+        loop {
+            match self.shared.whereabouts(&machine.at).await.map_err(|error| error.at(&action))? {
+                Whereabouts::Free => return Ok(()),
+                Whereabouts::Hidden => {
+                    return Err(PortError::failed(action, "the token may not see what stands there"));
+                }
+                Whereabouts::At { node, config } => {
+                    if let Some(why) = not_the_one(&config, chain_id) {
+                        return Err(PortError::failed(action, why));
+                    }
+                    machine.at.node = node;
+                }
+            }
+            match machine.delete_once().await {
+                Ok(()) | Err(ApiError::VmMissing { .. }) => break,
+                // A lock passes, and where no answer came the removal may be under way.
+                Err(error)
+                    if (error.is_locked() || matches!(error, ApiError::Unanswered { .. }))
+                        && pace.elapsed() < OFF_LIMIT =>
+                {
+                    pace.rest().await;
+                }
+                Err(error) => {
+                    // A privilege may have gone with the VM: what counts is whether that is gone.
+                    return match self.shared.whereabouts(&machine.at).await {
+                        Ok(Whereabouts::Free) => Ok(()),
+                        _ => Err(error.at(&action)),
+                    };
+                }
+            }
+        }
         match self.shared.whereabouts(&machine.at).await.map_err(|error| error.at(&action))? {
             Whereabouts::Free => Ok(()),
             Whereabouts::At { config, .. } if not_the_one(&config, chain_id).is_some() => Ok(()),

@@ -16,7 +16,7 @@ use crate::machine::{ProxmoxMachine, expect_upid, power_of, upid_of};
 /// What a shutdown task needs beyond its own limit, for the ping of the agent and the clean-up.
 const GRACE: Duration = Duration::from_secs(15);
 /// How long a VM without power may take to count as stopped.
-const OFF_LIMIT: Duration = Duration::from_secs(60);
+pub(crate) const OFF_LIMIT: Duration = Duration::from_secs(60);
 /// How often the power is cut when a lock is in the way; each try waits 10 s for the lock itself.
 const OFF_TRIES: u32 = 4;
 
@@ -180,7 +180,7 @@ impl ProxmoxMachine {
     }
 
     /// Removes whatever stands here. Waits locks out; cuts the power of what runs.
-    pub(crate) async fn delete_patiently(&self, action: &str) -> Result<(), PortError> {
+    async fn delete_patiently(&self, action: &str) -> Result<(), PortError> {
         let pace = Pace::start();
         let mut cut = false;
         loop {
@@ -202,7 +202,8 @@ impl ProxmoxMachine {
         }
     }
 
-    async fn delete_once(&self) -> Result<(), ApiError> {
+    /// Removes whatever stands here, if it is off and not locked.
+    pub(crate) async fn delete_once(&self) -> Result<(), ApiError> {
         // Without `destroy-unreferenced-disks`: it would free every volume that bears the VMID, of every enabled storage
         // (qemu-server, `destroy_vm`), on a shared one also the disks of another cluster's VM. The VM's own go anyway, also
         // those that were taken off it and are listed as unused.
