@@ -127,6 +127,7 @@ fn wanted(options: &Options, picked: &Picked, major: u32) -> Wanted {
         pool: options.pool.clone(),
         paths: if options.paths.is_empty() { everywhere } else { options.paths.clone() },
         rotate: options.rotate_token,
+        force: options.force,
     }
 }
 

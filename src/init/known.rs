@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::Options;
+use super::{InitError, Options};
 use crate::cli::prepare;
 use crate::config::environment::read_env_file;
 use crate::config::secrets::Secret;
@@ -33,6 +33,28 @@ pub fn target(options: &Options) -> Option<Target> {
 pub fn secret_file(options: &Options) -> std::path::PathBuf {
     let folder = options.site.parent().unwrap_or(Path::new(""));
     folder.join(format!(".{}.token", options.target))
+}
+
+/// Leaves a file alone that holds the secret of another's token.
+///
+/// # Errors
+/// When the secret of a new token would take the place of one that this target does not name.
+pub fn leave_others(options: &Options) -> Result<(), InitError> {
+    let file = secret_file(options);
+    let holds = std::fs::read_to_string(&file).is_ok_and(|text| !text.trim().is_empty());
+    let is_ours = target(options).is_some_and(|target| match target.kind {
+        TargetKind::Proxmox(proxmox) => {
+            matches!(proxmox.token_secret, SecretRef::File(named) if named == file)
+        }
+        TargetKind::Qemu(_) => false,
+    });
+    if options.env_file.is_some() || options.force || !holds || is_ours {
+        return Ok(());
+    }
+    let what = format!("{} holds a secret that {} does not name", file.display(), options.site.display());
+    Err(InitError::refused(what).help(
+        "--name makes a target with a file of its own, --env-file names another file, --force replaces it",
+    ))
 }
 
 /// Looks for the secret of a token: in the file of variables, where the site file says, in the environment.

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 
 use super::decide::{Decided, address, bare_hex, decide};
-use super::known::Known;
+use super::known::{self, Known};
 use super::record::{InitProof, WrittenFile, write};
 use super::ssh::SshDoor;
 use super::talk::{Talk, ask_line, ask_secret};
@@ -151,6 +151,9 @@ async fn through(
         summary.unchanged = summary.changes.is_empty() && summary.files.is_empty();
         return Ok(summary);
     }
+    if decided.makes_token() {
+        known::leave_others(options)?;
+    }
     carry_out(door, options, &decided, talk, proof, &mut summary).await?;
     summary.unchanged = summary.changes.is_empty() && summary.files.is_empty();
     Ok(summary)
@@ -168,17 +171,15 @@ async fn carry_out(
         Known::Secret(secret, _) => Some(secret.expose().to_owned()),
         Known::Elsewhere(_) | Known::Nothing => None,
     };
+    // A secret is told once, and an old one may be gone before: the file that keeps it is open before anything is changed.
+    let mut draft = decided.makes_token().then(|| files::open(options)).transpose()?;
     for change in decided.changes() {
         let shown = door.makes(change);
         let after = |error: InitError| match proof.changed.is_empty() {
             true => error,
             false => error.after_a_change().help("run it again: what is done already stays as it is"),
         };
-        // A secret is told once: the file that keeps it is open before it is asked for.
-        let draft = match change {
-            Change::AddToken { .. } => Some(files::open(options).map_err(&after)?),
-            _ => None,
-        };
+        let draft = if matches!(change, Change::AddToken { .. }) { draft.take() } else { None };
         let answer = door
             .change(change)
             .await

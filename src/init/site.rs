@@ -110,7 +110,7 @@ impl Table {
     pub fn fate(&self, file: &Path, existing: Option<&str>, force: bool) -> Result<Fate, InitError> {
         let shown = file.display();
         let Some(existing) = existing else {
-            return Ok(Fate::Becomes(self.text(), "it is not there"));
+            return self.checked(file, self.text(), "it is not there");
         };
         let (site, findings) = site::read(file, existing);
         if let Some(finding) = findings.iter().find(|finding| finding.fatal) {

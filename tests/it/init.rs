@@ -121,6 +121,7 @@ fn the_role_is_what_was_measured_and_what_sends_media() {
         pool: None,
         paths: Vec::new(),
         rotate: false,
+        force: false,
     }
     .privileges(9);
     let mut measured: Vec<String> = LEAST_PRIVILEGES_PVE9.iter().map(|name| (*name).to_owned()).collect();

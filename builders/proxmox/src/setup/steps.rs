@@ -3,7 +3,7 @@
 use thiserror::Error;
 
 use super::{Change, Standing};
-use crate::permissions::least_privileges;
+use crate::permissions::{ROLE, least_privileges};
 
 /// What the lists of users and tokens say about those that forge makes.
 const COMMENT: &str = "forge: builds VM templates";
@@ -25,6 +25,8 @@ pub struct Wanted {
     pub paths: Vec<String>,
     /// Whether a token that is there is made anew.
     pub rotate: bool,
+    /// Whether what others made may change: a role of another name than forge's own, rights that stand higher up.
+    pub force: bool,
 }
 
 impl Wanted {
@@ -105,6 +107,26 @@ pub enum Conflict {
         /// What it lacks.
         lacks: Vec<String>,
     },
+    /// The role is there under a name that is not forge's own, and lacks something: whoever bears it would get that too.
+    #[error("the role {role} is there and lacks {}", lacks.join(", "))]
+    OtherRole {
+        /// Its name.
+        role: String,
+        /// What it lacks.
+        lacks: Vec<String>,
+    },
+    /// An entry of the access list would be hidden by one further down, which replaces it there.
+    #[error("{who} has the role {role} on {above}, and an entry on {path} would take it away there")]
+    WouldHide {
+        /// User or token.
+        who: String,
+        /// Its role.
+        role: String,
+        /// Where it has that.
+        above: String,
+        /// Where an entry is wanted.
+        path: String,
+    },
     /// The user is switched off.
     #[error("the user {user} is disabled")]
     Disabled {
@@ -126,6 +148,13 @@ impl Conflict {
         match self {
             Self::SpecialRole { .. } | Self::ReservedRole { .. } => {
                 "name another with --role; what is not there is made".to_owned()
+            }
+            Self::OtherRole { .. } => {
+                "--force adds that to it for all who bear it; --role names another, which is made".to_owned()
+            }
+            Self::WouldHide { .. } => {
+                "--user or --token names another, which is made; --force gives the role all the same"
+                    .to_owned()
             }
             Self::Disabled { user } => {
                 format!("`pveum user modify {user} --enable 1` switches it on; or name another with --user")
@@ -165,6 +194,12 @@ pub fn steps(wanted: &Wanted, standing: &Standing) -> Result<Vec<Step>, Conflict
         // A token that was made anew has lost its entries; one without rights of its own has its user's.
         let tokens: Vec<String> =
             (makes_token || separated && lacks(&id)).then_some(id).into_iter().collect();
+        for who in users.iter().chain(tokens.iter().filter(|_| !makes_token)) {
+            if let Some((above, _, role)) = hidden(wanted, standing, who, path).filter(|_| !wanted.force) {
+                let (who, role) = (who.clone(), role.clone());
+                return Err(Conflict::WouldHide { who, role, above: above.clone(), path: path.clone() });
+            }
+        }
         let (found, changes) = match (users.is_empty(), tokens.is_empty()) {
             (true, true) => ("as it should be", Vec::new()),
             (all, some) => {
@@ -176,6 +211,22 @@ pub fn steps(wanted: &Wanted, standing: &Standing) -> Result<Vec<Step>, Conflict
         steps.push(Step { thing: format!("rights on {path}"), found: found.to_owned(), changes });
     }
     Ok(steps)
+}
+
+/// An entry with another role further up, which one on this path would replace there ("the more specific path wins":
+/// pveum(1), "Access Control").
+fn hidden<'a>(
+    wanted: &Wanted,
+    standing: &'a Standing,
+    who: &str,
+    path: &str,
+) -> Option<&'a (String, String, String)> {
+    let is_above =
+        |above: &str| above == "/" || path.strip_prefix(above).is_some_and(|rest| rest.starts_with('/'));
+    standing
+        .entries
+        .iter()
+        .find(|(above, other, role)| other == who && *role != wanted.role && is_above(above))
 }
 
 fn there_or(thing: String, is_there: bool, make: impl FnOnce() -> Change) -> Step {
@@ -208,6 +259,9 @@ fn role(wanted: &Wanted, standing: &Standing) -> Result<Step, Conflict> {
     }
     if held.special {
         return Err(Conflict::SpecialRole { role: role.clone(), lacks });
+    }
+    if role != ROLE && !wanted.force {
+        return Err(Conflict::OtherRole { role: role.clone(), lacks });
     }
     let found = format!("lacks {}{beyond}", lacks.join(", "));
     let change = Change::ExtendRole { role: role.clone(), privileges: lacks };

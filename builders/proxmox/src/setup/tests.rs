@@ -11,6 +11,7 @@ fn wanted() -> Wanted {
         pool: None,
         paths: paths(9, None, &[], &["local".into(), "local".into()], Some("vmbr0"), false),
         rotate: false,
+        force: false,
     }
 }
 
@@ -105,6 +106,26 @@ fn what_can_t_be_had_is_told_before_anything_is_changed() {
     assert!(matches!(steps(&reserved, &standing), Err(Conflict::ReservedRole { .. })));
     standing.users.insert("forge@pve".into(), false);
     assert!(matches!(steps(&wanted(), &standing), Err(Conflict::Disabled { .. })));
+}
+
+#[test]
+fn what_others_have_is_changed_only_by_force() {
+    let mut standing = empty(9);
+    standing.roles.insert("Operators".into(), Role::default());
+    let role = Wanted { role: "Operators".into(), ..wanted() };
+    assert!(matches!(steps(&role, &standing), Err(Conflict::OtherRole { .. })));
+    assert!(steps(&Wanted { force: true, ..role }, &standing).is_ok());
+
+    standing.users.insert("forge@pve".into(), true);
+    for (above, is_hidden) in
+        [("/", true), ("/storage", true), ("/vms", false), ("/vm", false), ("/pool", false)]
+    {
+        let mut standing = standing.clone();
+        standing.entries.insert((above.into(), "forge@pve".into(), "PVEAdmin".into()));
+        let told = steps(&wanted(), &standing);
+        assert_eq!(matches!(told, Err(Conflict::WouldHide { .. })), is_hidden, "{above}: {told:?}");
+        assert!(steps(&Wanted { force: true, ..wanted() }, &standing).is_ok());
+    }
 }
 
 #[test]
