@@ -7,6 +7,7 @@
 //! `forge promote` and `forge rollback` move the tag to a template that is there already, in the same order; the journal
 //! tells whoever finds it half-done from which ones it still has to go.
 
+use forge_machine::facts::TemplateFacts;
 use forge_machine::{Hypervisor, PortError, TAG_LATEST, VmRef};
 use serde::{Deserialize, Serialize};
 
@@ -53,7 +54,30 @@ pub async fn move_latest(hypervisor: &dyn Hypervisor, to: &Move) -> Result<Retir
         Err(error) if error.is_outcome_unknown() => machine.tag(TAG_LATEST).await,
         other => other,
     }?;
-    leave(hypervisor, &to.from).await
+    match outdone(&hypervisor.templates(Some(TAG_LATEST)).await?, to) {
+        Some(from) => leave(hypervisor, &from).await,
+        None => {
+            let action = format!("give `{TAG_LATEST}` to template {}", to.to);
+            let what = format!(
+                "it is not the template of {} any more, or somebody took the tag off again",
+                to.made_by
+            );
+            Err(PortError::failed(action, what))
+        }
+    }
+}
+
+/// Those that are still to lose the tag; `None` when the one that is to have it has not. Told by VMID, profile and build, not
+/// by node: a template may have moved meanwhile, and an id been taken by another's.
+fn outdone(bearers: &[TemplateFacts], step: &Move) -> Option<Vec<VmRef>> {
+    let all: Vec<Entry> = bearers.iter().map(Entry::new).collect();
+    let new = all.iter().find(|entry| entry.vmid == step.to.id && entry.chain_id == step.made_by)?;
+    let is_left = |entry: &&Entry| {
+        entry.profile == new.profile
+            && entry.vmid != new.vmid
+            && step.from.iter().any(|from| from.id == entry.vmid)
+    };
+    Some(all.iter().filter(is_left).map(Entry::vm).collect())
 }
 
 /// Ends a move that a process left: what has the tag already keeps it, and the others lose it. One that did not come to
@@ -63,11 +87,10 @@ pub async fn move_latest(hypervisor: &dyn Hypervisor, to: &Move) -> Result<Retir
 /// When the target can't be asked, or fails at one of them.
 pub async fn end_move(hypervisor: &dyn Hypervisor, left: &Move) -> Result<String, PortError> {
     let bearers = hypervisor.templates(Some(TAG_LATEST)).await?;
-    let is_it = |entry: &Entry| entry.vm() == left.to && entry.chain_id == left.made_by;
-    if !bearers.iter().map(Entry::new).any(|entry| is_it(&entry)) {
+    let Some(from) = outdone(&bearers, left) else {
         return Ok(format!("it never got the tag `{TAG_LATEST}`, and the others keep it"));
-    }
-    leave(hypervisor, &left.from).await?;
+    };
+    leave(hypervisor, &from).await?;
     Ok(format!("it is the only one with the tag `{TAG_LATEST}` now"))
 }
 
