@@ -1,12 +1,9 @@
-//! Asks the person at the terminal: what is done about a failure (`--on-error=ask`), for a yes, or for a line.
-
-use std::sync::OnceLock;
+//! Asks the person at the terminal: what is done about a failure (`--on-error=ask`), or for a yes.
 
 use async_trait::async_trait;
-use tokio::sync::Mutex;
-use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use crate::engine::on_error::{Ask, Choice};
+use crate::ui::input;
 
 /// Whoever sits at the terminal.
 #[derive(Clone, Copy, Debug)]
@@ -19,8 +16,7 @@ pub struct AtTerminal {
 impl Ask for AtTerminal {
     async fn ask(&self, tell: &(dyn Fn() + Sync), question: &str, may_retry: bool) -> Choice {
         // Of builds that fail side by side one asks after the other, and each answer is to the question asked last.
-        let mut lines = lines().lock().await;
-        while lines.try_recv().is_ok() {}
+        let mut lines = input::fresh().await;
         tell();
         if self.aloud {
             crate::ui::say(question);
@@ -36,33 +32,8 @@ impl Ask for AtTerminal {
     }
 }
 
-/// The next line that the person types, without what was typed before the question; `None` at the end of the input.
-pub async fn line() -> Option<String> {
-    let mut lines = lines().lock().await;
-    while lines.try_recv().is_ok() {}
-    lines.recv().await
-}
-
 /// Asks for a yes; anything else, the end of the input too, is a no.
 pub async fn agrees(question: &str) -> bool {
-    crate::ui::say(&format!("{question} [y/N]"));
-    matches!(line().await.as_deref().map(str::trim), Some("y" | "Y" | "yes"))
-}
-
-/// The lines of standard input, up to its end; read by one thread for the whole program, since reading a terminal
-/// can't be interrupted, and must not hold up the end of the program.
-fn lines() -> &'static Mutex<UnboundedReceiver<String>> {
-    static LINES: OnceLock<Mutex<UnboundedReceiver<String>>> = OnceLock::new();
-    LINES.get_or_init(|| {
-        let (tell, told) = unbounded_channel();
-        std::thread::spawn(move || {
-            for line in std::io::stdin().lines() {
-                let Ok(line) = line else { return };
-                if tell.send(line).is_err() {
-                    return;
-                }
-            }
-        });
-        Mutex::new(told)
-    })
+    let said = input::answer(&format!("{question} [y/N]")).await;
+    matches!(said.as_deref().map(str::trim), Some("y" | "Y" | "yes"))
 }

@@ -7,11 +7,11 @@ use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 use super::options::Global;
-use super::{asking, prepare};
+use super::prepare;
 use crate::backends::{self, Stranger};
 use crate::config::site::{self, TlsConfig};
 use crate::config::{Finding, SiteSearch, Target, TargetKind};
-use crate::ui;
+use crate::ui::{self, input};
 
 /// What was accepted in this run, by the names of targets: a target may be opened more than once.
 static ACCEPTED: Mutex<BTreeMap<String, Vec<String>>> = Mutex::new(BTreeMap::new());
@@ -48,9 +48,9 @@ pub async fn meet(target: &Target, secret: Option<&str>, global: &Global) -> Res
     pins.dedup();
     let text = file.as_deref().and_then(|file| Some((file, std::fs::read_to_string(file).ok()?)));
     let written = text.and_then(|(file, text)| Some((file, with_pins(file, &text, &target.name, &pins)?)));
-    ui::say(&question(target, &strangers, written.as_ref().map(|(file, _)| *file)));
+    let mut question = question(target, &strangers, written.as_ref().map(|(file, _)| *file));
     loop {
-        match (asking::line().await.as_deref().map(str::trim), &written) {
+        match (input::answer(&question).await.as_deref().map(str::trim), &written) {
             (Some("y"), _) => {
                 ui::say(&format!("this once; for good: {} in `[targets.{}]`", setting(&pins), target.name));
                 break;
@@ -66,8 +66,8 @@ pub async fn meet(target: &Target, secret: Option<&str>, global: &Global) -> Res
                 let words = format!("the certificate of target `{}` is not accepted", target.name);
                 return Err(Finding::general(words));
             }
-            (Some(_), Some(_)) => ui::say("y, w or n"),
-            (Some(_), None) => ui::say("y or n"),
+            (Some(_), Some(_)) => question = "y, w or n".to_owned(),
+            (Some(_), None) => question = "y or n".to_owned(),
         }
     }
     ACCEPTED.lock().unwrap_or_else(PoisonError::into_inner).insert(target.name.clone(), pins.clone());

@@ -231,15 +231,8 @@ pub(super) async fn breakpoint(around: &Around<'_>, note: &str, observer: &mut d
         observer.line("nobody is at a terminal to press Enter: the build goes on", true);
         return;
     }
+    let mut lines = crate::ui::input::fresh().await;
     observer.line("press Enter to go on", false);
-    let (pressed, wait) = tokio::sync::oneshot::channel::<()>();
-    // A thread of its own: reading a terminal can't be interrupted, and must not hold up the end of the program.
-    std::thread::spawn(move || {
-        let mut line = String::new();
-        if std::io::stdin().read_line(&mut line).is_ok() {
-            _ = pressed.send(());
-        }
-    });
-    // The other end is dropped when there is nothing to read any more: that is an answer too.
-    _ = wait.await;
+    // The end of the input is an answer too.
+    _ = lines.recv().await;
 }

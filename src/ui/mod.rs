@@ -4,6 +4,7 @@
 //! for programs. [`failure`] prints errors: heading, causes, what was seen last, hints, where to look.
 
 pub mod failure;
+pub mod input;
 pub mod json;
 pub mod lines;
 pub mod paint;

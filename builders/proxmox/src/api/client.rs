@@ -203,13 +203,13 @@ impl Client {
         self.login.headers(write, &at.1.peer, log_in).await
     }
 
-    /// Shakes hands with each endpoint that answers, and tells of which the certificate is refused and why. Neither login nor
-    /// secret is sent. May be dropped.
+    /// Shakes hands with one endpoint after the other, up to the first that is trusted, and tells of which the certificate is
+    /// refused and why. Neither login nor secret is sent. May be dropped.
     pub(crate) async fn handshakes(&self) -> Vec<(&Endpoint, Option<TrustError>)> {
         let mut all = Vec::new();
         for endpoint in self.endpoints.all() {
             match self.http.get(format!("{}/", endpoint.origin)).send().await {
-                Ok(_) => all.push((endpoint, None)),
+                Ok(_) => return vec![(endpoint, None)],
                 Err(error) => {
                     all.extend(trust_error(&error).map(|refused| (endpoint, Some(refused.clone()))));
                 }
