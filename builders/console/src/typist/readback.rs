@@ -59,10 +59,9 @@ fn breaks(text: &ScreenText, (row, column): Place) -> Vec<Place> {
     if column + MARGIN < text.cols {
         // Syslinux 6.04 begins a new line after 80 characters, wherever its prompt made the line begin.
         let rest_is_blank = (column..text.cols).all(|column| at(text, (row, column)) == Some(' '));
-        return match rest_is_blank {
-            true => vec![(row + 1, 0), (row + 1, left_edge(text, row))],
-            false => Vec::new(),
-        };
+        let mut places = if rest_is_blank { vec![(row + 1, 0)] } else { Vec::new() };
+        places.extend(terminal_break(text, (row, column)).filter(|_| rest_is_blank));
+        return places;
     }
     let marker = usize::from(at(text, (row, column)) == Some('\\'));
     if !(column + marker..text.cols).all(|column| at(text, (row, column)).is_none_or(is_frame)) {
@@ -71,8 +70,14 @@ fn breaks(text: &ScreenText, (row, column): Place) -> Vec<Place> {
     let mut lefts: Vec<usize> = (0..MARGIN)
         .take_while(|left| (0..*left).all(|column| at(text, (row + 1, column)).is_none_or(is_frame)))
         .collect();
-    lefts.insert(0, left_edge(text, row));
-    lefts.into_iter().rev().map(|left| (row + 1, left)).collect()
+    lefts.reverse();
+    lefts.into_iter().map(|left| (row + 1, left)).chain(terminal_break(text, (row, column))).collect()
+}
+
+/// Where a line goes on that ends at `place` near the right edge of a terminal in the middle of the screen.
+fn terminal_break(text: &ScreenText, (row, column): Place) -> Option<Place> {
+    let left = left_edge(text, row);
+    (left >= MARGIN && column + left + MARGIN >= text.cols).then_some((row + 1, left))
 }
 
 /// Where a line begins: 0, or the left edge of a terminal in the middle of the screen.
@@ -90,10 +95,9 @@ fn is_frame(character: char) -> bool {
 
 /// Whether the cursor may stand at `cursor` when the text ends at `end`: there, or on the next line after a break.
 pub(super) fn is_behind(text: &ScreenText, end: Place, cursor: Place) -> bool {
-    let left = left_edge(text, end.0);
     cursor == end
         || (end.1 + MARGIN >= text.cols && cursor.0 == end.0 + 1 && cursor.1 < MARGIN)
-        || (left >= MARGIN && cursor == (end.0 + 1, left))
+        || terminal_break(text, end) == Some(cursor)
 }
 
 pub(super) fn at(text: &ScreenText, (row, column): Place) -> Option<char> {
@@ -125,9 +129,8 @@ pub(super) fn seen(text: &ScreenText, start: Place, length: usize) -> String {
         let line: Vec<char> = (column..text.cols).filter_map(|column| at(text, (row, column))).collect();
         let line: String = line.into_iter().collect();
         let line = line.trim_end_matches(is_frame);
-        let left = left_edge(text, row);
-        let wraps = column + line.chars().count() + MARGIN > text.cols
-            || left >= MARGIN && left_edge(text, row + 1) == left;
+        let end = column + line.chars().count();
+        let wraps = end + MARGIN > text.cols || terminal_break(text, (row, end)).is_some();
         seen.push_str(if wraps { line.trim_end_matches('\\') } else { line });
         if !wraps {
             break;
