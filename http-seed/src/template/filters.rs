@@ -152,6 +152,13 @@ fn sh(value: &Value) -> tera::Result<Value> {
     if text.contains('\0') {
         return Err(tera::Error::msg("a shell word can't hold a NUL character"));
     }
+    // In a script of a kickstart a line that begins so ends or changes the file, within the shell's quotes too (pykickstart,
+    // parser.py).
+    if text.lines().skip(1).any(|line| line.trim_start().starts_with('%')) {
+        let message =
+            format!("{text:?} has a line that begins with %, which would end a script of a kickstart");
+        return Err(tera::Error::msg(message));
+    }
     Ok(Value::String(single_quoted(&text)))
 }
 
