@@ -8,7 +8,9 @@ use std::sync::Arc;
 use super::findings::{Finding, nearest};
 use super::place::Place;
 use super::secrets::Secret;
-use super::site::{ProxmoxTarget, SecretRef, SeedConfig, Site, Target, TargetKind, TlsConfig, is_fingerprint, is_token_id};
+use super::site::{
+    ProxmoxTarget, SecretRef, SeedConfig, Site, Target, TargetKind, TlsConfig, is_fingerprint, is_token_id,
+};
 
 /// The names that are read.
 const NAMES: [&str; 16] = [
