@@ -86,7 +86,7 @@ async fn doctor_names_what_else_is_wrong_with_a_site() -> anyhow::Result<()> {
         (fingerprint.as_str(), other.as_str(), "certificate", "not trusted"),
         ("127.0.0.1:", "nowhere.invalid:", "name", "can't be resolved"),
         (port.as_str(), "1", "connection", "can't be reached"),
-        (r#"bind = "127.0.0.1""#, r#"bind = "192.0.2.1""#, "seed server", "192.0.2.1"),
+        (r#"bind = "127.0.0.1""#, r#"bind = "203.0.113.7""#, "seed server", "203.0.113.7"),
     ] {
         let broken = sound.replace(from, to);
         assert_ne!(broken, sound, "{from}");

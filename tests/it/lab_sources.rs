@@ -1,8 +1,8 @@
 //! Builds of the tiny guest on the lab that install it from a medium, under BIOS and UEFI.
 
-use forge_lab::{LEAST_PRIVILEGES_PVE9, images};
+use forge_lab::images;
 
-use crate::support::lab_site::{Done, FIRST_ID, LabSite, TOKEN};
+use crate::support::lab_site::{Done, FIRST_ID, LabSite};
 
 /// A profile that installs the tiny guest: `SOURCE` and `VM` are filled in.
 const INSTALL: &str = r#"schema = 1
@@ -53,14 +53,13 @@ name = "hello"
 shell = ["echo hello from $(hostname), installed $(test -e /etc/installed-by-medium && echo by the medium)"]
 "#;
 
-/// A site with the install medium, on its storage and as a file; `None` where there can't be one.
-async fn with_medium(uefi: bool) -> anyhow::Result<Option<(LabSite, std::path::PathBuf)>> {
+/// A site with the install medium on its storage; `None` where there can't be one.
+async fn with_medium() -> anyhow::Result<Option<LabSite>> {
     let Some(site) = LabSite::with_tiny_guest(false).await? else { return Ok(None) };
     let cache = images::default_cache_root();
-    let make = if uefi { images::install_uefi } else { images::install };
-    let medium = tokio::task::spawn_blocking(move || make(&cache)).await??;
+    let medium = tokio::task::spawn_blocking(move || images::install(&cache)).await??;
     site.lab.import_iso("local", "install.iso", &medium.iso)?;
-    Ok(Some((site, medium.iso)))
+    Ok(Some(site))
 }
 
 fn profile(site: &LabSite, source: &str, vm: &str, after: &str) {
@@ -83,7 +82,7 @@ fn assert_installed(site: &LabSite, done: &Done) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_tiny_guest_is_installed_from_a_medium_by_typing_and_becomes_a_template() -> anyhow::Result<()> {
-    let Some((site, _)) = with_medium(false).await? else { return Ok(()) };
+    let Some(site) = with_medium().await? else { return Ok(()) };
     profile(&site, "iso = \"local:iso/install.iso\"", "", "reboot");
     let done = site.run(&["build", "tiny.toml"]).await;
     assert_installed(&site, &done);
@@ -92,50 +91,9 @@ async fn a_tiny_guest_is_installed_from_a_medium_by_typing_and_becomes_a_templat
     Ok(())
 }
 
-/// The answers are on a disc, which the medium's own entry finds: nothing is typed but Enter. Under UEFI GRUB's menu is
-/// drawn by the firmware, in its font.
-const BY_DISC: &str = r#"
-steps = [
-  { wait-for = "Install the tiny guest", within = "10m" },
-  { keys = "<enter>" },
-]
-
-"#;
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_tiny_guest_is_installed_under_uefi_with_its_answers_on_a_disc_and_becomes_a_template()
--> anyhow::Result<()> {
-    let Some((site, medium)) = with_medium(true).await? else { return Ok(()) };
-    let media = [LEAST_PRIVILEGES_PVE9, &["Datastore.AllocateTemplate", "Datastore.Allocate"]].concat();
-    site.lab.set_token_access(TOKEN, &[("/", &media)]);
-    std::fs::write(site.path().join("tools.iso"), format!("{:<4096}", "some tools"))?;
-    let source = format!(
-        "iso = {{ file = \"{}\" }}\nadditional-isos = [\"tools.iso\"]\nafter-install = \"poweroff\"",
-        medium.display()
-    );
-    profile(&site, &source, "bios = \"ovmf\"\nefi-disk = {}", "poweroff");
-    let text = std::fs::read_to_string(site.path().join("tiny.toml"))?;
-    let (before, rest) = text.split_once("[boot]").expect("there are steps");
-    let (_, after) = rest.split_once("[deadlines]").expect("and deadlines");
-    let text = format!("{before}[boot]{BY_DISC}[deadlines]{after}");
-    site.write("tiny.toml", &text.replace("delivery = \"typed\"", "delivery = \"disc\""));
-    let done = site.run(&["build", "tiny.toml"]).await;
-    assert_installed(&site, &done);
-    assert!(done.stderr.contains("delivered by disc"), "{}", done.stderr);
-    let template = site.lab.vm(FIRST_ID).expect("it is there");
-    assert!(
-        template.config.contains_key("efidisk0") && template.config["bios"] == "ovmf",
-        "{:?}",
-        template.config
-    );
-    site.assert_boots_as_a_clone(FIRST_ID).await;
-    site.close().await;
-    Ok(())
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_tiny_guest_whose_installer_starts_again_is_given_up_and_removed() -> anyhow::Result<()> {
-    let Some((site, _)) = with_medium(false).await? else { return Ok(()) };
+    let Some(site) = with_medium().await? else { return Ok(()) };
     profile(&site, "iso = \"local:iso/install.iso\"", "boot-order = \"order=ide2;scsi0\"", "reboot");
     let done = site.run(&["build", "tiny.toml"]).await;
     assert_eq!(done.code, Some(1), "{}", done.stderr);

@@ -38,4 +38,3 @@ mod seed_bad_input;
 mod seed_disc;
 mod support;
 mod typing_websocket;
-mod winrm;

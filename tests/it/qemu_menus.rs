@@ -1,13 +1,9 @@
-//! Boot steps of real builds when the guest's start is not as it was: a menu without a countdown, in another order, on a
-//! machine eight times as slow; and a screen from which nothing comes any more, which ends the build by its name.
+//! Boot steps of real builds when the guest's start is not as it was: a menu without a countdown and in another order; and a
+//! screen from which nothing comes any more, which ends the build by its name.
 
-use std::path::Path;
-use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use forge_lab::images;
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 
 use crate::support::local_site::{LocalSite, Said};
 use crate::support::raw_disk::RawDisk;
@@ -80,58 +76,6 @@ fn a_tiny_guest_whose_menu_has_no_countdown_and_another_order_is_built() -> anyh
     let Some((site, _)) = site(&menu)? else { return Ok(()) };
     assert_built(&site, &site.run(&["build", "menu.toml"]));
     Ok(())
-}
-
-#[test]
-fn a_tiny_guest_whose_menu_comes_and_is_typed_at_on_a_machine_eight_times_as_slow_is_built()
--> anyhow::Result<()> {
-    let menu = format!("set default=1\nset timeout=3\n{TINY}{OTHER}");
-    let Some((site, _)) = site(&menu)? else { return Ok(()) };
-    let log = site.path().join("said");
-    let said = std::fs::File::create(&log)?;
-    let mut build = site
-        .command(&["build", "menu.toml"])
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(said)
-        .spawn()?;
-    let said = || std::fs::read_to_string(&log).unwrap_or_default();
-    let times = throttled(site.path(), || {
-        !said().contains("waiting for SSH") && build.try_wait().is_ok_and(|ended| ended.is_none())
-    });
-    let code = build.wait()?.code();
-    assert_built(&site, &Said { code, text: said() });
-    assert!(times > 20, "QEMU was held up many times: {times}");
-    Ok(())
-}
-
-/// Lets QEMU run for 10 ms of each 80 ms while the menu is awaited and typed at. Returns how often it was held up.
-fn throttled(folder: &Path, mut goes_on: impl FnMut() -> bool) -> u32 {
-    let mut times = 0;
-    while goes_on() {
-        let Some(pid) = qemu_pid(folder) else {
-            std::thread::sleep(Duration::from_millis(5));
-            continue;
-        };
-        // It may have ended since.
-        let _ = kill(pid, Signal::SIGSTOP);
-        std::thread::sleep(Duration::from_millis(70));
-        let _ = kill(pid, Signal::SIGCONT);
-        std::thread::sleep(Duration::from_millis(10));
-        times += 1;
-    }
-    times
-}
-
-fn qemu_pid(folder: &Path) -> Option<Pid> {
-    vm_file(folder, "qemu.pid")?.trim().parse().ok().map(Pid::from_raw)
-}
-
-/// A file of the only VM.
-fn vm_file(folder: &Path, name: &str) -> Option<String> {
-    let vm = std::fs::read_dir(folder.join("state/qemu/local")).ok()?.flatten().next()?;
-    let bytes = std::fs::read(vm.path().join(name)).ok()?;
-    Some(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 /// Builds, and asserts that it fails by the name of the screen long before the time of its step is over.

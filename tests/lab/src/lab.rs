@@ -205,7 +205,10 @@ impl Lab {
     /// Users, tokens with their secrets, roles, the access list and pools: to prove that nothing was changed.
     pub fn access_state(&self) -> String {
         let auth = self.cluster.auth();
-        format!("{:#?}\n{:#?}\n{:#?}\n{:#?}\n{:#?}", auth.users, auth.groups, auth.roles, auth.acl, auth.pools)
+        format!(
+            "{:#?}\n{:#?}\n{:#?}\n{:#?}\n{:#?}",
+            auth.users, auth.groups, auth.roles, auth.acl, auth.pools
+        )
     }
 
     /// The scripted faults.
