@@ -152,14 +152,23 @@ fn sh(value: &Value) -> tera::Result<Value> {
     if text.contains('\0') {
         return Err(tera::Error::msg("a shell word can't hold a NUL character"));
     }
-    // In a script of a kickstart a line that begins so ends or changes the file, within the shell's quotes too (pykickstart,
-    // parser.py).
-    if text.lines().skip(1).any(|line| line.trim_start().starts_with('%')) {
+    if begins_a_section(&text) {
         let message =
             format!("{text:?} has a line that begins with %, which would end a script of a kickstart");
         return Err(tera::Error::msg(message));
     }
     Ok(Value::String(single_quoted(&text)))
+}
+
+/// Whether a later line of the text begins with `%`.
+///
+/// In a script of a kickstart such a line ends or changes the file, within the shell's quotes too; pykickstart breaks
+/// and trims lines as Python's `str.splitlines` and `str.lstrip` do (parser.py), at more characters than the shell.
+fn begins_a_section(text: &str) -> bool {
+    let breaks =
+        |c| matches!(c, '\n' | '\u{b}'..='\r' | '\u{1c}'..='\u{1e}' | '\u{85}' | '\u{2028}' | '\u{2029}');
+    let blank = |c: char| c.is_whitespace() || matches!(c, '\u{1c}'..='\u{1f}');
+    text.split(breaks).skip(1).any(|line| line.trim_start_matches(blank).starts_with('%'))
 }
 
 /// Control characters would begin another line of a file whose lines are commands.
