@@ -134,6 +134,15 @@ impl Frame {
         self.pixels.get(start..start + width as usize).unwrap_or(&[])
     }
 
+    /// The rows of a rectangle, from its top to where the picture ends; none when it is wider than that.
+    pub(crate) fn lines_of(&self, x: u32, y: u32, width: u32, height: u32) -> impl Iterator<Item = &[u32]> {
+        let start = (y as usize * self.width as usize).saturating_add(x as usize);
+        let inside = x.saturating_add(width) <= self.width && y < self.height;
+        let from = if inside { self.pixels.get(start..) } else { None };
+        let rows = from.unwrap_or(&[]).chunks((self.width as usize).max(1)).take(height as usize);
+        rows.map_while(move |row| row.get(..width as usize))
+    }
+
     /// Whether the rectangle lies inside the picture.
     #[must_use]
     pub fn holds(&self, rect: Rect) -> bool {

@@ -54,67 +54,71 @@ impl Cell {
 
 impl Pixels {
     pub(crate) fn look(frame: &Frame, x: u32, y: u32, width: u32, pitch: u32, height: u32) -> Self {
-        let first = frame.row(x, y, 1).first().copied().unwrap_or(0);
-        let mut pixels = Self { rows: Rows::default(), ninth: 0, first, second: None, plain: true, ink: 0 };
-        for (line, row) in pixels.rows.iter_mut().enumerate().take(height as usize) {
-            let colours = frame.row(x, y + line as u32, pitch);
-            let mut bits = 0_u32;
-            let mut strange = 0_u32;
-            match pixels.second {
-                Some(second) => {
-                    for colour in colours {
-                        let other = *colour != first;
-                        bits = bits << 1 | u32::from(other);
-                        strange |= u32::from(other & (*colour != second));
-                    }
-                }
-                None => {
-                    for colour in colours {
-                        bits = bits << 1 | u32::from(*colour != first);
-                    }
-                    if bits != 0 {
-                        let second = colours.iter().copied().find(|colour| *colour != first);
-                        pixels.second = second;
-                        strange = u32::from(
-                            colours.iter().any(|colour| *colour != first && Some(*colour) != second),
-                        );
-                    }
-                }
-            }
-            if strange != 0 {
-                pixels.plain = false;
-                return pixels;
-            }
-            let extra = pitch - width;
-            if extra > 0 {
-                pixels.ninth = pixels.ninth << 1 | bits & 1;
-            }
-            *row = (bits >> extra) as u16;
-            pixels.ink += u32::from(*row).count_ones();
+        // Most of the time of a reading is spent here: with the pitch known the compiler takes eight pixels at once.
+        match pitch {
+            8 => Self::look_at::<8>(frame, (x, y), width, 8, height),
+            9 => Self::look_at::<16>(frame, (x, y), width, 9, height),
+            _ => Self::look_at::<16>(frame, (x, y), width, pitch, height),
         }
+    }
+
+    #[inline(always)]
+    fn look_at<const W: usize>(
+        frame: &Frame,
+        (x, y): (u32, u32),
+        width: u32,
+        pitch: u32,
+        height: u32,
+    ) -> Self {
+        let lines = || frame.lines_of(x, y, pitch, height);
+        let first = lines().next().and_then(|line| line.first()).copied().unwrap_or(0);
+        let other = |colours: &[u32]| colours.iter().copied().find(|colour| *colour != first);
+        let second = lines().find_map(other);
+        let mut pixels = Self { rows: Rows::default(), ninth: 0, first, second, plain: true, ink: 0 };
+        let Some(second) = second else { return pixels };
+        let mut marks: Marks<W> = [[0; W]; MAX_HEIGHT as usize];
+        let mut strange = 0;
+        for (marks, colours) in marks.iter_mut().zip(lines()) {
+            for (mark, colour) in marks.iter_mut().zip(colours) {
+                *mark = if *colour == first { 0 } else { u8::MAX };
+                strange |= (colour ^ first) & if *colour == second { 0 } else { u32::MAX };
+            }
+        }
+        pixels.plain = strange == 0;
+        pixels.take(&marks, width, pitch, height);
         pixels
     }
 
     /// The pixels of one colour as ink, whatever the others are.
     fn of_ink(frame: &Frame, x: u32, y: u32, layout: &Layout, ink: u32) -> Self {
-        let extra = layout.pitch - layout.width;
+        let lines = || frame.lines_of(x, y, layout.pitch, layout.height);
+        let other = |colours: &[u32]| colours.iter().copied().find(|colour| *colour != ink);
+        let first = lines().find_map(other).unwrap_or(ink);
         let mut pixels =
-            Self { rows: Rows::default(), ninth: 0, first: ink, second: Some(ink), plain: true, ink: 0 };
-        for (line, row) in pixels.rows.iter_mut().enumerate().take(layout.height as usize) {
-            let mut bits = 0_u32;
-            for colour in frame.row(x, y + line as u32, layout.pitch) {
-                bits = bits << 1 | u32::from(*colour == ink);
-                if *colour != ink && pixels.first == ink {
-                    pixels.first = *colour;
-                }
+            Self { rows: Rows::default(), ninth: 0, first, second: Some(ink), plain: true, ink: 0 };
+        let mut marks: Marks<16> = [[0; 16]; MAX_HEIGHT as usize];
+        for (marks, colours) in marks.iter_mut().zip(lines()) {
+            for (mark, colour) in marks.iter_mut().zip(colours) {
+                *mark = if *colour == ink { u8::MAX } else { 0 };
             }
+        }
+        pixels.take(&marks, layout.width, layout.pitch, layout.height);
+        pixels
+    }
+
+    /// Takes over what is marked.
+    #[inline(always)]
+    fn take<const W: usize>(&mut self, marks: &Marks<W>, width: u32, pitch: u32, height: u32) {
+        let extra = pitch - width;
+        for (row, marks) in self.rows.iter_mut().zip(marks).take(height as usize) {
+            let bits = bits_of(marks, pitch);
             if extra > 0 {
-                pixels.ninth = pixels.ninth << 1 | bits & 1;
+                self.ninth = self.ninth << 1 | bits & 1;
             }
             *row = (bits >> extra) as u16;
-            pixels.ink += u32::from(*row).count_ones();
         }
-        pixels
+        let four = |four: &[u16; 4]| four.iter().fold(0_u64, |all, row| all << 16 | u64::from(*row));
+        self.ink = self.rows.as_chunks().0.iter().map(|rows| four(rows).count_ones()).sum();
     }
 
     /// Whether all pixels have one colour.
@@ -145,10 +149,9 @@ impl Pixels {
         }
     }
 
-    /// Both choices of the foreground, the likelier first: the background is the colour that covers more.
-    fn both(self, width: u32, pitch: u32, height: u32) -> [Self; 2] {
-        let swapped = self.swapped(width, pitch, height);
-        if self.ink > width * height / 2 { [swapped, self] } else { [self, swapped] }
+    /// The likelier choice of the foreground: the background is the colour that covers more.
+    fn likelier(self, width: u32, pitch: u32, height: u32) -> Self {
+        if self.ink > width * height / 2 { self.swapped(width, pitch, height) } else { self }
     }
 
     fn rows(&self, height: u32) -> &[u16] {
@@ -164,6 +167,20 @@ impl Pixels {
         let eighth = self.rows(height).iter().fold(0_u32, |column, row| column << 1 | u32::from(row & 1));
         !character.is_ascii() && self.ninth == eighth
     }
+}
+
+/// A byte for each pixel of a cell, all of its bits set or none: so the processor compares many pixels at once.
+type Marks<const W: usize> = [[u8; W]; MAX_HEIGHT as usize];
+
+/// A bit for each of the first marks of a row, the leftmost the highest.
+#[inline(always)]
+fn bits_of<const W: usize>(marks: &[u8; W], pitch: u32) -> u32 {
+    const LOWEST: u64 = 0x0101_0101_0101_0101;
+    // Brings the lowest bits of eight bytes together in the highest byte, the first byte's on top.
+    const GATHER: u64 = 0x8040_2010_0804_0201;
+    let gather = |eight: &[u8; 8]| (u64::from_le_bytes(*eight) & LOWEST).wrapping_mul(GATHER) >> 56;
+    let bits = marks.as_chunks().0.iter().fold(0, |bits, eight| bits << 8 | gather(eight) as u32);
+    bits >> (W as u32 - pitch)
 }
 
 fn full_row(width: u32) -> u16 {
@@ -183,7 +200,7 @@ pub(crate) fn picture(frame: &Frame, (x, y): (u32, u32), width: u32, height: u32
     if pixels.is_blank() || !pixels.is_plain() {
         return None;
     }
-    let [pixels, _] = pixels.both(width, width, height);
+    let pixels = pixels.likelier(width, width, height);
     Some(pixels.rows(height).to_vec())
 }
 
@@ -202,7 +219,7 @@ pub(crate) fn matches(
         return false;
     }
     if pixels.is_plain() {
-        for pixels in pixels.both(width, pitch, height) {
+        let mut find = |pixels: &Pixels| {
             let mut any = false;
             for hit in table.find(pixels.rows(height)) {
                 if pixels.ninth_fits(hit.character, height) {
@@ -210,9 +227,11 @@ pub(crate) fn matches(
                     found(hit.font, hit.character);
                 }
             }
-            if any {
-                break;
-            }
+            any
+        };
+        let likely = pixels.likelier(width, pitch, height);
+        if !find(&likely) {
+            find(&likely.swapped(width, pitch, height));
         }
         return true;
     }
@@ -251,23 +270,26 @@ pub(crate) fn read(
     if !pixels.plain {
         return over_picture(frame, table, layout, (x, y), first, second);
     }
-    let both = pixels.both(width, pitch, height);
+    let likely = pixels.likelier(width, pitch, height);
+    let whole =
+        |pixels: &Pixels, character| plain(character, pixels.second.unwrap_or(first), pixels.first, false);
+    let block = |character: Option<char>| character.filter(|character| ('▀'..='▟').contains(character));
+    let read = exact(table, layout, &likely);
     // The lower half in one colour is the upper half in the other: the paper of the character before decides.
-    let block = |pixels: &Pixels| {
-        exact(table, layout, pixels).is_some_and(|character| ('▀'..='▟').contains(&character))
-    };
-    let [likely, other] = &both;
-    let order = if Some(other.first) == paper && block(likely) && block(other) {
-        [other, likely]
-    } else {
-        [likely, other]
-    };
-    for pixels in order {
-        if let Some(character) = exact(table, layout, pixels) {
-            return plain(character, pixels.second.unwrap_or(first), pixels.first, false);
+    if block(read).is_some() && likely.second == paper {
+        let other = likely.swapped(width, pitch, height);
+        if let Some(character) = block(exact(table, layout, &other)) {
+            return whole(&other, character);
         }
     }
-    for pixels in &both {
+    if let Some(character) = read {
+        return whole(&likely, character);
+    }
+    let other = likely.swapped(width, pitch, height);
+    if let Some(character) = exact(table, layout, &other) {
+        return whole(&other, character);
+    }
+    for pixels in [&likely, &other] {
         if let Some(character) = under_cursor(table, layout, pixels, before) {
             let foreground = if character == ' ' { pixels.first } else { pixels.second.unwrap_or(first) };
             return plain(character, foreground, pixels.first, true);
@@ -277,19 +299,12 @@ pub(crate) fn read(
 }
 
 fn exact(table: &Table, layout: &Layout, pixels: &Pixels) -> Option<char> {
-    let mut related = None;
-    for hit in table.find(pixels.rows(layout.height)) {
-        if !pixels.ninth_fits(hit.character, layout.height) {
-            continue;
-        }
-        if hit.font == layout.font {
-            return Some(hit.character);
-        }
-        if related.is_none() && table.related(layout.font, hit.font) {
-            related = Some(hit.character);
-        }
-    }
-    related
+    let fitting = || {
+        let hits = table.find(pixels.rows(layout.height));
+        hits.filter(|hit| pixels.ninth_fits(hit.character, layout.height))
+    };
+    let hit = fitting().find(|hit| hit.font == layout.font);
+    hit.or_else(|| fitting().find(|hit| table.related(layout.font, hit.font))).map(|hit| hit.character)
 }
 
 /// A cell of more than two colours: the pixels of one ink are a glyph, or there is no ink in it and it is a picture's

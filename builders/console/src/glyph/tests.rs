@@ -107,3 +107,54 @@ fn paint(character: char, width: u32, ink: u32, paper: u32, cursor: Option<u32>)
     }
     frame
 }
+
+proptest::proptest! {
+    #[test]
+    fn a_cell_of_any_size_is_its_pixels_one_by_one(
+        (width, height) in proptest::sample::select(font::sizes()),
+        ninth in proptest::bool::ANY,
+        (x, y) in (0_u32..12, 0_u32..12),
+        colours in proptest::sample::select(vec![1_u32, 2, 3]),
+        seed in proptest::num::u32::ANY,
+    ) {
+        let pitch = if ninth && width == 8 { 9 } else { width };
+        // Some cells reach over the edge of the picture: those are blank to the right of it and below.
+        let (wide, high) = (pitch + 8, height + 8);
+        let mut frame = Frame::new(wide, high).unwrap();
+        let mut state = seed | 1;
+        let mut next = || {
+            state = state.wrapping_mul(0x9e37_79b1).rotate_left(7) ^ seed;
+            [0x00aa_aaaa, 0x0000_00aa, 0x0012_3456][(state >> 8) as usize % colours as usize]
+        };
+        let pixels: Vec<Vec<u32>> = (0..high).map(|_| (0..wide).map(|_| next()).collect()).collect();
+        for (y, row) in (0_u32..).zip(&pixels) {
+            frame.put_row(0, y, row);
+        }
+        let inside = x + pitch <= wide;
+        let at = |row: u32, column: u32| {
+            let row = pixels.get((y + row) as usize).filter(|_| inside);
+            row.and_then(|row| row.get((x + column) as usize)).copied()
+        };
+        let first = at(0, 0).unwrap_or(0);
+        let cell: Vec<Vec<u32>> = (0..height)
+            .map(|row| (0..pitch).map(|column| at(row, column).unwrap_or(first)).collect())
+            .collect();
+        let all = || cell.iter().flatten().copied();
+        let second = all().find(|colour| *colour != first);
+        let plain = all().all(|colour| colour == first || Some(colour) == second);
+        let bit = |row: u32, column: u32| cell[row as usize][column as usize] != first;
+        let looked = Pixels::look(&frame, x, y, width, pitch, height);
+        proptest::prop_assert_eq!((looked.second, looked.plain), (second, plain));
+        if plain && second.is_some() {
+            let number = |row: u32| (0..width).fold(0_u16, |all, column| all << 1 | u16::from(bit(row, column)));
+            let rows: Vec<u16> = (0..height).map(number).collect();
+            proptest::prop_assert_eq!(looked.rows(height), &rows[..]);
+            proptest::prop_assert_eq!(looked.ink, rows.iter().map(|row| row.count_ones()).sum::<u32>());
+            let ninth = (0..height).fold(0_u32, |all, row| all << 1 | u32::from(pitch == 9 && bit(row, 8)));
+            proptest::prop_assert_eq!(looked.ninth, ninth);
+            let swapped = looked.swapped(width, pitch, height);
+            let ink = Pixels::of_ink(&frame, x, y, &Layout { width, height, pitch, ..Layout::default() }, first);
+            proptest::prop_assert!(!inside || y + height > high || ink.rows == swapped.rows && ink.ink == swapped.ink);
+        }
+    }
+}
