@@ -8,9 +8,20 @@ use anyhow::{Context as _, bail};
 use super::output;
 use crate::images::workspace_dir;
 
-/// Cargo in the workspace's folder: the one that runs this program, else the one in the path.
+/// What `cargo run` tells the program that it runs, which is about that program's package.
+const ABOUT_THIS_PACKAGE: [&str; 5] =
+    ["CARGO_MANIFEST_", "CARGO_PKG_", "CARGO_BIN_NAME", "CARGO_CRATE_NAME", "CARGO_PRIMARY_PACKAGE"];
+
+/// Cargo in the workspace's folder: the one that runs this program, else the one in the path. It is not told what
+/// `cargo run` says of this program's package: build scripts that depend on such variables (ring's) would run again, and
+/// all that is built upon them, whenever a build by hand and one of this program's follow each other.
 pub fn cargo() -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    for (name, _) in std::env::vars_os() {
+        if ABOUT_THIS_PACKAGE.iter().any(|start| name.to_string_lossy().starts_with(start)) {
+            command.env_remove(name);
+        }
+    }
     command.current_dir(workspace_dir());
     command
 }
