@@ -12,6 +12,15 @@ use serde::Serialize;
 /// The tag that every template of forge bears.
 pub const TAG: &str = "forge";
 
+/// The tag of a template that a trial found right.
+pub const TAG_VALIDATED: &str = "validated";
+
+/// The tag of a template that a trial found wrong.
+pub const TAG_FAILED: &str = "test-failed";
+
+/// The tag of a template that is to go: a later `forge prune` removes it.
+pub const TAG_DEPRECATED: &str = "deprecated";
+
 /// A template.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -121,10 +130,13 @@ impl Wanted {
 }
 
 /// The one to take of templates that are sorted newest first: the newest that is published as `latest`, or else the
-/// newest of all.
+/// newest of those that failed no trial and are not to go.
 #[must_use]
 pub fn latest(entries: Vec<Entry>) -> Option<Entry> {
-    let at = entries.iter().position(|entry| entry.tags.iter().any(|tag| tag == TAG_LATEST)).unwrap_or(0);
+    let published = entries.iter().position(|entry| entry.tags.iter().any(|tag| tag == TAG_LATEST));
+    let at = published.or_else(|| {
+        entries.iter().position(|entry| !entry.bears(TAG_FAILED) && !entry.bears(TAG_DEPRECATED))
+    })?;
     entries.into_iter().nth(at)
 }
 
@@ -195,6 +207,8 @@ mod tests {
     fn the_newest_that_is_published_as_latest_is_the_one_to_take_and_the_older_ones_lose_the_tag() {
         let mut site = site();
         assert_eq!(latest(choose(&site, &Wanted::default())).map(|entry| entry.name), Some("tpl-c".into()));
+        site[2].tags.push(TAG_FAILED.into());
+        assert_eq!(latest(choose(&site, &Wanted::default())).map(|entry| entry.name), Some("tpl-b".into()));
         for index in [0, 1, 3] {
             site[index].tags.push("latest".into());
         }

@@ -39,16 +39,27 @@ pub async fn names(proxmox: &ProxmoxTarget) -> Vec<Diagnosis> {
                 let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
                 Diagnosis::pass("name", format!("{host} is {}", addresses.join(", ")))
             }
-            Ok(_) => unknown(host, "it has no address"),
-            Err(error) => unknown(host, &error.to_string()),
+            Ok(_) => unknown(host, "it has no address", by_proxy()),
+            Err(error) => unknown(host, &error.to_string(), by_proxy()),
         });
     }
     found
 }
 
-fn unknown(host: &str, why: &str) -> Diagnosis {
+/// Whether the environment names a proxy, which resolves names itself.
+fn by_proxy() -> bool {
+    let named = |name: &&str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"].iter().any(named)
+}
+
+fn unknown(host: &str, why: &str, by_proxy: bool) -> Diagnosis {
+    let words = format!("{host} can't be resolved: {why}");
+    if by_proxy {
+        let help = "the proxy of HTTPS_PROXY or ALL_PROXY may know it; where NO_PROXY takes the target out, it has to be known here";
+        return Diagnosis::warn("name", words, help);
+    }
     let help = "correct `url` of the target, or give the name an address in DNS or /etc/hosts";
-    Diagnosis::fail("name", format!("{host} can't be resolved: {why}"), help)
+    Diagnosis::fail("name", words, help)
 }
 
 /// The host of an address like `https://host:8006/api2/json`.

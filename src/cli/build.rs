@@ -11,6 +11,7 @@ use futures_util::stream;
 use tokio_util::sync::CancellationToken;
 
 use super::asking::AtTerminal;
+use super::gate::{Gate, Passed};
 use super::options::{Global, Selection};
 use super::prepare::{Prepared, Refusal, prepare};
 use super::signals::cancel_on_signals;
@@ -48,6 +49,12 @@ pub struct BuildArgs {
     /// What is done with the VM of a build that fails before its keep point
     #[arg(long, value_name = "WHAT", value_enum, default_value_t)]
     on_error: OnErrorArg,
+    /// Tries each template before it is published as `latest`; one that fails keeps the tag `test-failed` instead
+    #[arg(long, conflicts_with = "no_test")]
+    test: bool,
+    /// Publishes without a trial, whatever the profile says
+    #[arg(long)]
+    no_test: bool,
     /// Plans and checks, and stops before anything is changed
     #[arg(long)]
     dry_run: bool,
@@ -110,6 +117,15 @@ pub async fn build(global: &Global, args: &BuildArgs) -> u8 {
             *replace = args.force;
         }
     }
+    if args.test && prepared.iter().any(|each| matches!(each.plan.finish, Finish::Files { .. })) {
+        ui::say(
+            "error: templates are tried on Proxmox VE, and this target makes files\n    help: leave --test out",
+        );
+        return USAGE;
+    }
+    if args.test || args.no_test {
+        prepared.iter_mut().for_each(|each| each.plan.set_gate(args.test));
+    }
     if args.dry_run {
         return super::plan::print(global, &prepared, &redactor);
     }
@@ -128,33 +144,47 @@ pub async fn build(global: &Global, args: &BuildArgs) -> u8 {
         );
     }
     let on_error = args.on_error.for_the_engine(global);
-    let endings: Vec<Result<Ending, u8>> = stream::iter(prepared)
-        .map(|prepared| one(prepared, global, &args.output, &bus, &cancel, on_error.clone()))
+    let (site, _) = super::prepare::site(global);
+    let target = match site.target(args.selection.target.as_deref()) {
+        Ok(target) => target,
+        Err(finding) => {
+            super::prepare::tell(&[finding], &redactor);
+            return REFUSED;
+        }
+    };
+    let gate = Gate { global, target, output: &args.output, bus: &bus, cancel: &cancel };
+    let gate = &gate;
+    let passed: Vec<Result<Passed, u8>> = stream::iter(prepared)
+        .map(|prepared| gate.pass(prepared, on_error.clone()))
         .buffer_unordered(usize::from(args.parallel))
         .collect()
         .await;
     bus.close();
-    if endings.len() > 1 && !global.json {
-        ui::say(&tally(&endings));
+    if passed.len() > 1 && !global.json {
+        ui::say(&tally(&passed));
     }
-    worst(endings.into_iter().map(|ending| ending.map_or_else(|code| code, |ending| ending.exit_code())))
+    worst(passed.into_iter().map(|passed| passed.map_or_else(|code| code, |passed| passed.code)))
 }
 
 /// What became of several builds, in one line.
-fn tally(endings: &[Result<Ending, u8>]) -> String {
-    let count = |is: fn(&Ending) -> bool| endings.iter().flatten().filter(|ending| is(ending)).count();
-    let done = count(|ending| matches!(ending, Ending::Done { .. } | Ending::Tested { .. }));
-    let troubled = count(|ending| matches!(ending, Ending::DoneWithFailure { .. }));
-    let kept = count(|ending| matches!(ending, Ending::Kept { .. }));
-    let left = count(|ending| matches!(ending, Ending::Left { .. }));
+fn tally(passed: &[Result<Passed, u8>]) -> String {
+    let count = |is: fn(&Passed) -> bool| passed.iter().flatten().filter(|passed| is(passed)).count();
+    let done = count(|passed| matches!(passed.ending, Ending::Done { .. }) && passed.code == 0);
+    let troubled = count(|passed| match passed.ending {
+        Ending::DoneWithFailure { .. } => true,
+        Ending::Done { .. } => passed.code != 0,
+        _ => false,
+    });
+    let kept = count(|passed| matches!(passed.ending, Ending::Kept { .. }));
+    let left = count(|passed| matches!(passed.ending, Ending::Left { .. }));
     let rest = [
         (troubled, "done with a failure after it"),
         (kept, "kept for `forge finish`"),
         (left, "left as they were"),
-        (endings.len() - done - troubled - kept - left, "failed"),
+        (passed.len() - done - troubled - kept - left, "failed"),
     ];
     let rest = rest.iter().filter(|(count, _)| *count > 0).map(|(count, words)| format!(", {count} {words}"));
-    format!("{} builds: {done} done{}", endings.len(), rest.collect::<String>())
+    format!("{} builds: {done} done{}", passed.len(), rest.collect::<String>())
 }
 
 /// Of several builds the worst counts: 4, then 130, 1, 3, 5, 0.

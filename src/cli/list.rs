@@ -8,7 +8,7 @@ use forge_machine::{Hypervisor, PortError};
 use super::REFUSED;
 use super::options::Global;
 use super::prepare;
-use crate::catalogue::{Entry, Wanted, choose, latest as latest_of};
+use crate::catalogue::{Entry, TAG_VALIDATED, Wanted, choose, latest as latest_of};
 use crate::config::Finding;
 use crate::engine::error::{chain, hint};
 use crate::event::Redactor;
@@ -32,6 +32,9 @@ pub struct Which {
     /// Only with this tag; may be repeated
     #[arg(long, value_name = "TAG")]
     tag: Vec<String>,
+    /// Only what a trial found right (`forge test --mark`, `forge build --test`): with the tag `validated`
+    #[arg(long)]
+    validated: bool,
 }
 
 impl Which {
@@ -42,11 +45,12 @@ impl Which {
 
     /// What a template must be.
     pub(super) fn wanted(&self, all: bool) -> Wanted {
+        let validated = self.validated.then(|| TAG_VALIDATED.to_owned());
         Wanted {
             os: self.os.clone(),
             profile: self.profile.clone(),
             name: self.name.clone(),
-            tags: self.tag.clone(),
+            tags: self.tag.iter().cloned().chain(validated).collect(),
             all,
         }
     }

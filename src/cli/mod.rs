@@ -5,10 +5,12 @@
 
 pub mod asking;
 pub mod build;
+pub mod diff;
 pub mod doctor;
 pub mod evidence;
 pub mod finish;
 pub mod first_contact;
+mod gate;
 pub mod gc;
 pub mod init;
 pub mod list;
@@ -92,6 +94,8 @@ enum Command {
     Validate(validate::ValidateArgs),
     /// Tries a template: clones it, boots the clone, checks it, starts it anew, and removes it
     Test(test::TestArgs),
+    /// Compares what is in two templates, by the inventories of their trials
+    Diff(diff::DiffArgs),
     /// Lists the templates of a target, newest first
     List(list::ListArgs),
     /// Prints the newest template, for scripts and Terraform
@@ -163,6 +167,7 @@ pub fn main() -> ExitCode {
             Command::Prestage(args) => prestage::prestage(&cli.global, &args).await,
             Command::Validate(args) => validate::validate(&cli.global, &args),
             Command::Test(args) => test::test(&cli.global, &args).await,
+            Command::Diff(args) => diff::diff(&cli.global, &args),
             Command::List(args) => list::list(&cli.global, &args).await,
             Command::Latest(args) => list::latest(&cli.global, &args).await,
             Command::Promote(args) => promote::promote(&cli.global, &args).await,

@@ -106,7 +106,7 @@ async fn run(
 }
 
 /// Moves the tag, with the journal knowing of it.
-async fn moved(
+pub(super) async fn moved(
     global: &Global,
     hypervisor: &dyn Hypervisor,
     to: &Entry,

@@ -11,7 +11,7 @@ use super::list::{Which, chosen, open, tell_error};
 use super::options::Global;
 use super::signals::cancel_on_signals;
 use super::{INCOMPLETE, INTERRUPTED, REFUSED, asking};
-use crate::catalogue::Entry;
+use crate::catalogue::{Entry, TAG_DEPRECATED};
 use crate::config::reader::parse_time;
 use crate::engine::error::chain;
 use crate::event::Redactor;
@@ -30,6 +30,12 @@ pub struct PruneArgs {
     /// Only templates that are older than this (90d, 12h)
     #[arg(long, value_name = "TIME", value_parser = parse_age)]
     older_than: Option<Duration>,
+    /// Tags them `deprecated` instead of removing them
+    #[arg(long, conflicts_with = "deprecated")]
+    deprecate: bool,
+    /// Removes only what has the tag `deprecated` by an earlier run
+    #[arg(long)]
+    deprecated: bool,
     /// Shows what would be removed, and removes nothing
     #[arg(long, conflicts_with = "yes")]
     dry_run: bool,
@@ -48,15 +54,24 @@ fn parse_age(text: &str) -> Result<Duration, String> {
 enum Fate {
     Kept,
     WouldGo,
+    WouldBeDeprecated,
+    Deprecated,
     Removed,
     Failed,
 }
 
 impl Fate {
+    /// Whether it is still to come.
+    fn is_ahead(self) -> bool {
+        matches!(self, Self::WouldGo | Self::WouldBeDeprecated)
+    }
+
     fn word(self) -> &'static str {
         match self {
             Self::Kept => "kept",
             Self::WouldGo => "would go",
+            Self::WouldBeDeprecated => "would be deprecated",
+            Self::Deprecated => "deprecated",
             Self::Removed => "removed",
             Self::Failed => "failed",
         }
@@ -85,7 +100,7 @@ pub async fn prune(global: &Global, args: &PruneArgs) -> u8 {
         Ok(rows) => rows,
         Err(code) => return code,
     };
-    let doomed = rows.iter().filter(|row| row.fate == Fate::WouldGo).count();
+    let doomed = rows.iter().filter(|row| row.fate.is_ahead()).count();
     if args.dry_run || doomed == 0 {
         print(global, &rows, &redactor);
         return 0;
@@ -101,18 +116,25 @@ pub async fn prune(global: &Global, args: &PruneArgs) -> u8 {
         }
         let these =
             if doomed == 1 { "this template".to_owned() } else { format!("these {doomed} templates") };
-        if !asking::agrees(&format!("remove {these} for good?")).await {
-            ui::say("nothing was removed");
+        let question = match args.deprecate {
+            true => format!("tag {these} as `{TAG_DEPRECATED}`?"),
+            false => format!("remove {these} for good?"),
+        };
+        if !asking::agrees(&question).await {
+            ui::say("nothing was changed");
             return REFUSED;
         }
     }
     let cancel = cancel_on_signals(global.journals().path().to_owned());
-    for row in rows.iter_mut().filter(|row| row.fate == Fate::WouldGo) {
+    for row in rows.iter_mut().filter(|row| row.fate.is_ahead()) {
         // A removal that was begun is brought to its end.
         if cancel.is_cancelled() {
             break;
         }
-        remove(hypervisor, row).await;
+        match row.fate {
+            Fate::WouldBeDeprecated => deprecate(hypervisor, row).await,
+            _ => remove(hypervisor, row).await,
+        }
         ui::say(&redactor.text(&format!(
             "{} {} (VM {}) {}",
             row.fate.word(),
@@ -137,6 +159,8 @@ async fn judged(hypervisor: &dyn Hypervisor, args: &PruneArgs, redactor: &Redact
     for (entry, reason) in judge(entries, policy, Timestamp::now()) {
         let needed = match reason {
             Some(_) => None,
+            // A tag harms no linked clone.
+            None if args.deprecate => None,
             None => match hypervisor.linked_clones(&entry.vm()).await {
                 Ok(clones) => needed_by(&clones),
                 Err(error) => {
@@ -145,9 +169,16 @@ async fn judged(hypervisor: &dyn Hypervisor, args: &PruneArgs, redactor: &Redact
                 }
             },
         };
-        rows.push(match reason.or(needed) {
+        let marked = entry.bears(TAG_DEPRECATED);
+        let other = match (args.deprecate, args.deprecated) {
+            (true, _) if marked => Some(format!("it bears the tag `{TAG_DEPRECATED}` already")),
+            (_, true) if !marked => Some(format!("it does not bear the tag `{TAG_DEPRECATED}`")),
+            _ => None,
+        };
+        let fate = if args.deprecate { Fate::WouldBeDeprecated } else { Fate::WouldGo };
+        rows.push(match reason.or(needed).or(other) {
             Some(why) => Row { entry, fate: Fate::Kept, why },
-            None => Row { entry, fate: Fate::WouldGo, why: String::new() },
+            None => Row { entry, fate, why: String::new() },
         });
     }
     Ok(rows)
@@ -166,6 +197,22 @@ fn needed_by(clones: &[(forge_machine::VmRef, String)]) -> Option<String> {
         0 => None,
         1 => Some(format!("{} is a linked clone of it", first.join(", "))),
         _ => Some(format!("{}{rest} are linked clones of it", first.join(", "))),
+    }
+}
+
+async fn deprecate(hypervisor: &dyn Hypervisor, row: &mut Row) {
+    let machine = hypervisor.machine(&row.entry.vm());
+    let tagged = match machine.tag(TAG_DEPRECATED).await {
+        // Idempotent, so a lost answer is asked for again.
+        Err(error) if error.is_outcome_unknown() => machine.tag(TAG_DEPRECATED).await,
+        other => other,
+    };
+    match tagged {
+        Ok(()) => row.fate = Fate::Deprecated,
+        Err(error) => {
+            row.fate = Fate::Failed;
+            row.why = chain(&error).replace('\n', " ");
+        }
     }
 }
 

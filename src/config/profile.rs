@@ -28,6 +28,8 @@ pub struct Profile {
     pub template_name: Template,
     /// Its tags.
     pub tags: Vec<String>,
+    /// Whether the template is tried before it is published as `latest`, on a target with templates.
+    pub test: bool,
     /// The formats of the image files, on a target that makes files.
     pub formats: Vec<FileFormat>,
     /// Whether those files are compressed.

@@ -75,6 +75,9 @@ pub fn explain(plan: &Plan) -> String {
         _ if plan.purpose == Purpose::Test => row("makes", "nothing: the clone is removed".into()),
         Finish::Template { name, tags, .. } => {
             row("makes", format!("template {name}, tags {}", tags.join(", ")));
+            if plan.gate {
+                row("test", "a clone of it is tried; only a template that passes becomes the latest".into());
+            }
         }
         Finish::Files { directory, name, formats, compress, replace, .. } => {
             let formats: Vec<&str> = formats.iter().map(|format| format.name()).collect();

@@ -204,7 +204,7 @@ pub fn make(profile: &Profile, input: &Input<'_>) -> (Option<Plan>, Vec<Finding>
                 .collect(),
         },
     };
-    let plan = Plan {
+    let mut plan = Plan {
         version: VERSION,
         purpose: Purpose::Build,
         profile: profile.name.clone(),
@@ -234,6 +234,8 @@ pub fn make(profile: &Profile, input: &Input<'_>) -> (Option<Plan>, Vec<Finding>
             .collect(),
         seal: crate::seal::enabled(&profile.seal),
         seal_dry_run: profile.seal.get("dry-run") == Some(&true),
+        gate: false,
+        baseline: None,
         finish,
         deadlines: Deadlines {
             boot: profile.deadlines.boot,
@@ -243,6 +245,9 @@ pub fn make(profile: &Profile, input: &Input<'_>) -> (Option<Plan>, Vec<Finding>
         },
         chain_id,
     };
+    if profile.test {
+        plan.set_gate(true);
+    }
     findings.extend(ways(profile, &plan));
     let fatal = findings.iter().any(|finding| finding.fatal);
     ((!fatal).then_some(plan), findings)

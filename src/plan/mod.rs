@@ -21,7 +21,7 @@ use base64::Engine as _;
 use forge_console::frame::Rect;
 use forge_console::needle::{Needle, NeedleError};
 use forge_http_seed::answers::Answers;
-use forge_machine::{ChainId, Finish, MachineSpec, Nonce, SourceSpec};
+use forge_machine::{ChainId, Finish, MachineSpec, Nonce, SourceSpec, TAG_LATEST};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
@@ -415,6 +415,12 @@ pub struct Plan {
     /// Whether it is only told what they would change.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub seal_dry_run: bool,
+    /// Whether the template is tried before it gets the tag `latest`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub gate: bool,
+    /// What the clone of a trial is compared with; a build has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub baseline: Option<crate::trial::baseline::Baseline>,
     /// What the VM becomes.
     pub finish: Finish,
     /// How long things may take.
@@ -422,6 +428,17 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// Puts a trial between the template and the tag `latest`, or takes it away. What makes files has neither.
+    pub fn set_gate(&mut self, gate: bool) {
+        let Finish::Template { tags, .. } = &mut self.finish else { return };
+        self.gate = gate;
+        tags.retain(|tag| tag != TAG_LATEST);
+        if !gate {
+            tags.push(TAG_LATEST.into());
+            tags.sort();
+        }
+    }
+
     /// SHA-256 of the plan's JSON form, in hexadecimal digits.
     #[must_use]
     pub fn digest(&self) -> String {

@@ -47,6 +47,7 @@ const OS: Form = Form::Table(&[
 const TEMPLATE: Form = Form::Table(&[
     ("name", Form::Text, "its name; may use {{ date }}, {{ build_number }} and {{ chain_id }}"),
     ("tags", Form::Texts, "its tags, beside those that forge sets"),
+    ("test", Form::Flag, "whether it is tried before it is published as `latest`"),
 ]);
 
 const OUTPUT: Form = Form::Table(&[

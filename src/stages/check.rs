@@ -1,6 +1,6 @@
 //! Runs the checks of a trial: all of them, whatever the others say.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::Connected;
 use super::provision::{Tell, environment, slug};
@@ -9,7 +9,10 @@ use crate::engine::{Cx, Effect, StageError};
 use crate::event::{CheckResult, Event, Stage, Verdict};
 use crate::plan::late::LateName;
 use crate::provision::{Action, Around, Step, perform};
-use crate::trial::SKIPPED;
+use crate::trial::baseline::{self, Baseline};
+use crate::trial::inventory::{FILE, Inventory};
+use crate::trial::{INVENTORY, INVENTORY_FILE, SKIPPED};
+use forge_machine::{Command, ExecOutcome};
 
 /// Runs the checks and gives what came of each.
 ///
@@ -36,7 +39,11 @@ pub async fn check(cx: &mut Cx, connected: &Connected) -> Result<Vec<CheckResult
                     exit: i32::from(result.verdict == Verdict::Failed),
                     took_ms: result.took_ms,
                 });
+                let taken = step.name == INVENTORY && result.verdict == Verdict::Passed;
                 results.push(result);
+                if taken {
+                    results.extend(inventory(cx, connected).await);
+                }
             }
             Ok(results)
         })
@@ -45,6 +52,46 @@ pub async fn check(cx: &mut Cx, connected: &Connected) -> Result<Vec<CheckResult
         connected.watch.picture(cx, &format!("{} failed", Stage::Provision));
     }
     Ok(results)
+}
+
+/// How long it may take to bring an inventory here.
+const FETCH_LIMIT: Duration = Duration::from_secs(120);
+
+/// Brings what the check `inventory` wrote down in the clone to the evidence, and compares it with the baseline.
+async fn inventory(cx: &Cx, connected: &Connected) -> Option<CheckResult> {
+    let began = Instant::now();
+    let mut output = Vec::new();
+    let command = Command { timeout: Some(FETCH_LIMIT), ..Command::new(format!("cat {INVENTORY_FILE}")) };
+    let fetched = connected.guest.exec(&command, &mut output);
+    match cx.alive(connected.machine.as_ref(), fetched).await {
+        Ok(ExecOutcome::Exited(0)) => {}
+        Ok(outcome) => {
+            cx.warn(format!("the inventory could not be fetched: {outcome:?}"), "");
+            return None;
+        }
+        Err(error) => {
+            cx.warn(format!("the inventory could not be fetched: {}", chain(&error)), "");
+            return None;
+        }
+    }
+    let found = Inventory::read(&String::from_utf8_lossy(&output));
+    let json = serde_json::to_string_pretty(&found).unwrap_or_default();
+    if let Err(error) = cx.evidence.write_text(FILE, &format!("{json}\n")) {
+        cx.warn(chain(&error), "");
+    }
+    let plan = cx.plan.clone();
+    let Baseline { file, inventory } = plan.baseline.as_ref()?;
+    let (verdict, detail) = match inventory {
+        None => {
+            (Verdict::Skipped, format!("no baseline to compare with: --accept writes {}", file.display()))
+        }
+        Some(inventory) => match baseline::drift(inventory, &found).as_slice() {
+            [] => (Verdict::Passed, format!("as in {}", file.display())),
+            drift => (Verdict::Failed, baseline::in_words(drift)),
+        },
+    };
+    let took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+    Some(CheckResult { name: baseline::CHECK.into(), verdict, detail, took_ms })
 }
 
 async fn one(

@@ -19,7 +19,7 @@ pub(crate) const SKIPPED: i32 = 75;
 const LIMIT: Duration = Duration::from_secs(600);
 
 /// The built-in checks by name: the function that does it, and whether it runs as root.
-const BUILT_IN: [(&str, &str, bool); 14] = [
+const BUILT_IN: [(&str, &str, bool); 15] = [
     ("cloud-init is done", "cloud_init", true),
     ("host name", "host_name", false),
     ("user", "user", false),
@@ -29,12 +29,19 @@ const BUILT_IN: [(&str, &str, bool); 14] = [
     ("new host keys", "host_keys", true),
     ("no key of a build", "build_key", true),
     ("disk grown", "disk", true),
+    (INVENTORY, "inventory", true),
     ("second boot", REBOOT, true),
     ("cloud-init is done again", "cloud_init", true),
     ("failed units again", "failed_units", true),
     ("guest agent again", "agent", true),
     ("the same machine again", "same_again", true),
 ];
+
+/// The check that writes down what is in the clone.
+pub(crate) const INVENTORY: &str = "inventory";
+
+/// Where it writes it to, in the clone.
+pub(crate) const INVENTORY_FILE: &str = "/var/tmp/forge-inventory";
 
 /// Stands for the reboot, which is no function.
 const REBOOT: &str = "reboot";
@@ -93,7 +100,8 @@ struct Check {
 /// The built-in checks; without a second boot when that is not wanted.
 #[must_use]
 pub fn built_in(second_boot: bool) -> Vec<ShellStep> {
-    let functions = FUNCTIONS.replace("@KEY_COMMENT@", BUILD_KEY_COMMENT);
+    let functions =
+        FUNCTIONS.replace("@KEY_COMMENT@", BUILD_KEY_COMMENT).replace("@INVENTORY@", INVENTORY_FILE);
     BUILT_IN
         .iter()
         .take_while(|(_, function, _)| second_boot || *function != REBOOT)

@@ -5,14 +5,17 @@
 //! that a clone is removed whatever happens. The checks are shell steps in the place of provisioners; all of them run,
 //! whatever the others say. [`plan`] is pure.
 
+pub mod baseline;
 mod checks;
+pub mod inventory;
 pub mod junit;
 
 use crate::config::site::{Target, TargetKind};
 use crate::plan::{AccessPlan, Deadlines, Delivery, Moment, Plan, Purpose, SeedPlan, VERSION};
 use crate::provision::{Action, ShellStep, Step};
-pub(crate) use checks::SKIPPED;
+use baseline::Baseline;
 pub use checks::{ChecksError, built_in, from_file};
+pub(crate) use checks::{INVENTORY, INVENTORY_FILE, SKIPPED};
 use forge_machine::{
     Capabilities, CloudInitDrive, DiskSpec, Facts, FactsQuery, Finish, MachineSpec, SourceSelector,
     SourceSpec,
@@ -56,6 +59,7 @@ pub fn plan(
     facts: &Facts,
     moment: &Moment,
     checks: Vec<ShellStep>,
+    baseline: Option<Baseline>,
 ) -> Result<Plan, String> {
     let TargetKind::Proxmox(proxmox) = &target.kind else {
         return Err(format!("templates are tried on Proxmox VE, and the target `{}` is QEMU", target.name));
@@ -142,6 +146,8 @@ pub fn plan(
             .collect(),
         seal: Vec::new(),
         seal_dry_run: false,
+        gate: false,
+        baseline,
         // Never carried out: a trial ends with the removal of its clone.
         finish: Finish::Template { name: source.name.clone(), tags: Vec::new(), notes: String::new() },
         deadlines: Deadlines { build: None, ..Deadlines::default() },

@@ -465,6 +465,8 @@ async fn a_template_of_a_tiny_guest_is_tried_and_its_clone_removed_whatever_the_
         "[[check]]\nname = \"good\"\nshell = [\"echo fine\"]\n\n[[check]]\nname = \"bad\"\nshell = [\"echo it is not so\", \"exit 1\"]\n\n\
          [[check]]\nname = \"none\"\nshell = [\"echo nothing here\", \"exit 75\"]\n",
     );
+    std::fs::create_dir(site.path().join("baselines"))?;
+    site.write("baselines/tiny.json", "{ \"ports\": { \"tcp/99\": \"\" }, \"users\": {} }");
     let done = site.run(&["test", "tpl-tiny", "--checks", "checks.toml", "--junit", "junit.xml"]).await;
     assert_eq!(done.code, Some(1), "{}{}", done.stdout, done.stderr);
     let verdict = |name: &str| {
@@ -475,6 +477,7 @@ async fn a_template_of_a_tiny_guest_is_tried_and_its_clone_removed_whatever_the_
         "host name",
         "user",
         "guest agent",
+        "inventory",
         "second boot",
         "guest agent again",
         "the same machine again",
@@ -484,10 +487,12 @@ async fn a_template_of_a_tiny_guest_is_tried_and_its_clone_removed_whatever_the_
     }
     assert_eq!((verdict("bad").as_str(), verdict("none").as_str()), ("failed", "skipped"), "{}", done.stdout);
     assert!(done.stdout.contains("it is not so"), "{}", done.stdout);
-    assert!(done.stderr.contains("1 failed"), "{}", done.stderr);
+    assert!(done.stderr.contains("2 failed"), "{}", done.stderr);
+    assert_eq!(verdict("no drift"), "failed", "{}", done.stdout);
+    assert!(done.stdout.contains("-port tcp/99, +port tcp"), "{}", done.stdout);
     let junit = std::fs::read_to_string(site.path().join("junit.xml"))?;
     assert!(
-        junit.contains("failures=\"1\"") && junit.contains("<failure message=\"it is not so\"/>"),
+        junit.contains("failures=\"2\"") && junit.contains("<failure message=\"it is not so\"/>"),
         "{junit}"
     );
     assert_eq!(site.others(), built, "the template is as it was, and the clone is gone");
@@ -496,6 +501,26 @@ async fn a_template_of_a_tiny_guest_is_tried_and_its_clone_removed_whatever_the_
         .run(&["report", &format!("output/test-tpl-tiny/{}", only_folder(&site, "test-tpl-tiny")), "-o", "-"])
         .await;
     assert!(latest.stdout.contains("it is not so"), "{}", latest.stderr);
+
+    let done = site.run(&["diff", "tpl-tiny", "tpl-tiny", "--exit-code"]).await;
+    assert_eq!((done.code, done.stdout.as_str()), (Some(0), ""), "{}", done.stderr);
+    let trial = site.path().join("output/test-tpl-tiny").join(only_folder(&site, "test-tpl-tiny"));
+    let inventory = std::fs::read_to_string(trial.join("inventory.json"))?;
+    assert!(inventory.contains("/22\"") && inventory.contains("\"/etc/"), "{inventory}");
+    site.write("other.json", &inventory.replace("/22\"", "/2222\""));
+    let done = site.run(&["diff", "tpl-tiny", "other.json", "--only", "ports", "--exit-code"]).await;
+    let lines = |start: &str| done.stdout.lines().filter(|line| line.starts_with(start)).count();
+    assert!(done.code == Some(1) && lines("-") > 0 && lines("-") == lines("+"), "{}", done.stdout);
+
+    // What a green trial finds can be made the baseline, and is none of the profile's drift from then on.
+    let done = site.run(&["test", "tpl-tiny", "--no-second-boot", "--accept", "--mark"]).await;
+    assert_eq!(done.code, Some(0), "{}{}", done.stdout, done.stderr);
+    let baseline = std::fs::read_to_string(site.path().join("baselines/tiny.json"))?;
+    assert!(baseline.contains("/22\"") && !baseline.contains("\"/etc/"), "{baseline}");
+    let tags: Vec<String> = site.others().into_iter().map(|vm| vm.tags).collect();
+    assert_eq!(tags, ["forge;latest;validated"], "the clone is gone, and the template tagged");
+    let done = site.run(&["list", "--validated", "--json"]).await;
+    assert!(done.stdout.contains("\"vmid\":\"9001\""), "{}{}", done.stdout, done.stderr);
 
     let done = site.run(&["latest", "--profile", "tiny"]).await;
     assert_eq!((done.code, done.stdout.as_str()), (Some(0), "9001\n"), "{}", done.stderr);
@@ -510,6 +535,28 @@ async fn a_template_of_a_tiny_guest_is_tried_and_its_clone_removed_whatever_the_
         assert_eq!(done.code, Some(3), "{template}: {}", done.stderr);
         assert!(done.stderr.contains(words), "{template}: {}", done.stderr);
     }
+    site.close().await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_template_of_a_tiny_guest_that_fails_its_trial_is_tagged_and_the_one_before_it_stays_the_latest()
+-> anyhow::Result<()> {
+    let Some(site) = LabSite::with_tiny_guest(true).await? else { return Ok(()) };
+    let site = site.with_old_template("tiny").await?;
+    site.write("tiny.toml", &PROFILE.replace("name = \"tpl-tiny\"", "name = \"tpl-tiny\"\ntest = true"));
+    std::fs::create_dir(site.path().join("baselines"))?;
+    site.write("baselines/tiny.json", "{ \"ports\": { \"tcp/99\": \"\" } }");
+    let done = site.run(&["build", "tiny.toml"]).await;
+    assert_eq!(done.code, Some(5), "{}{}", done.stdout, done.stderr);
+    for words in ["no drift", "-port tcp/99", "failed its test, and is not published", "forge promote 9001"] {
+        assert!(done.stderr.contains(words), "`{words}` is not in:\n{}", done.stderr);
+    }
+    site.assert_template_only(FIRST_ID);
+    assert_eq!(site.others()[0].tags, "forge;test-failed");
+    site.assert_old_template(true, "it was not replaced");
+    let done = site.run(&["latest", "--profile", "tiny"]).await;
+    assert_eq!((done.code, done.stdout.as_str()), (Some(0), "8999\n"), "{}", done.stderr);
     site.close().await;
     Ok(())
 }

@@ -103,6 +103,33 @@ async fn prune_removes_old_templates_of_forge_and_nothing_that_somebody_needs() 
     assert_eq!(found.len(), 5, "{}", done.stdout);
     assert_eq!(ids(&site), all, "nothing was removed yet");
 
+    // First those that are to go are tagged, whoever needs them; then what has the tag goes, but for what is needed.
+    let done = site
+        .run(&[
+            "prune",
+            "--profile",
+            "web",
+            "--keep",
+            "1",
+            "--older-than",
+            "105d",
+            "--deprecate",
+            "--yes",
+            "--json",
+        ])
+        .await;
+    assert_eq!(done.code, Some(0), "{}", done.stderr);
+    let found = fates(&done);
+    assert_eq!((found[&9012].0.as_str(), found[&9011].0.as_str()), ("deprecated", "deprecated"));
+    assert_eq!(ids(&site), all, "nothing was removed yet");
+    let tags = |vmid: u32| site.lab.vm(vmid).map(|vm| vm.tags).unwrap_or_default();
+    assert_eq!([tags(9013), tags(9012), tags(9011)], ["forge", "deprecated;forge", "deprecated;forge"]);
+    let done =
+        site.run(&["prune", "--profile", "web", "--keep", "1", "--deprecated", "--dry-run", "--json"]).await;
+    let found = fates(&done);
+    assert_eq!(found[&9013], ("kept".into(), "it does not bear the tag `deprecated`".into()));
+    assert_eq!((found[&9012].0.as_str(), found[&9011].0.as_str()), ("kept", "would-go"));
+
     let done = site.run(&["prune", "--keep", "1", "--older-than", "105d", "--yes", "--json"]).await;
     assert_eq!(done.code, Some(0), "{}", done.stderr);
     let found = fates(&done);

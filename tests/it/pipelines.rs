@@ -148,7 +148,7 @@ fn the_workflows_are_yaml_with_what_their_services_ask_for() {
     let gitlab: serde_json::Value = serde_yaml::from_str(&read("gitlab-ci.yml")).expect("YAML");
     let stages: Vec<&str> =
         gitlab["stages"].as_array().expect("stages").iter().filter_map(serde_json::Value::as_str).collect();
-    for job in ["validate", "build", "test", "publish"] {
+    for job in ["validate", "build", "publish"] {
         let stage = gitlab[job]["stage"].as_str().unwrap_or_default();
         assert!(stages.contains(&stage) && gitlab[job]["script"].is_array(), "{job}: {}", gitlab[job]);
     }

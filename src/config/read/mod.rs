@@ -77,7 +77,7 @@ pub fn profile(
     }
     let name = if base { "base".into() } else { load.name(&mut root) };
     let os = load.os(&mut root);
-    let (template_name, tags) = load.template(&mut root, &name);
+    let (template_name, tags, test) = load.template(&mut root, &name);
     let (formats, compress) = load.files(&mut root);
     let source = if base { Source::default() } else { load.source(&mut root) };
     let vm = load.vm(&mut root);
@@ -99,6 +99,7 @@ pub fn profile(
         os,
         template_name,
         tags,
+        test,
         formats,
         compress,
         source,
@@ -216,11 +217,11 @@ impl Load<'_> {
         os
     }
 
-    fn template(&mut self, root: &mut Reader<'_>, profile: &str) -> (Template, Vec<String>) {
+    fn template(&mut self, root: &mut Reader<'_>, profile: &str) -> (Template, Vec<String>, bool) {
         let default = format!("tpl-{profile}");
         let Some(mut reader) = root.table("template", &mut self.findings) else {
             let place = root.place().clone();
-            return (self.templated(&default, Scope::Plan, "template.name", &place), Vec::new());
+            return (self.templated(&default, Scope::Plan, "template.name", &place), Vec::new(), false);
         };
         let name = reader.raw_text("name", &mut self.findings).unwrap_or(default);
         let place = reader.place_of("name").clone();
@@ -243,8 +244,9 @@ impl Load<'_> {
             self.findings
                 .push(finding.help("letters, digits, `_`, `-`, `+` and `.`; a letter, digit or `_` first"));
         }
+        let test = reader.flag("test", &mut self.findings).unwrap_or(false);
         reader.done(&mut self.findings);
-        (template, tags)
+        (template, tags, test)
     }
 
     /// What becomes of the image on a target that makes files.

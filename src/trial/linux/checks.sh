@@ -92,6 +92,65 @@ disk() {
 	echo "/ has $((used / 1048576)) MiB of a disk of $((size / 1048576)) MiB"
 }
 
+# A line for each thing: its name, a tab, what else is known of it. What differs between any two clones is left out.
+packages() {
+	if command -v dpkg-query >/dev/null; then
+		dpkg-query -W -f '${Package}:${Architecture}\t${Version}\n'
+	elif command -v rpm >/dev/null; then
+		rpm -qa --qf '%{NAME}.%{ARCH}\t%{VERSION}-%{RELEASE}\n'
+	elif command -v apk >/dev/null; then
+		apk info -v | sed 's/-\([0-9][^-]*-r[0-9]*\)$/\t\1/'
+	fi
+}
+
+services() {
+	[ -d /run/systemd/system ] || return 0
+	systemctl list-unit-files --type=service,timer,socket --no-legend --plain | awk '{ print $1 "\t" $2 }'
+}
+
+users() {
+	awk -F: -v own="$FORGE_USER" '$1 != own { print $1 "\tuid " $3 ", gid " $4 ", " $6 ", " $7 }' /etc/passwd
+}
+
+# Ports of UDP from which the kernel chooses at random (32768 and more) are those of clients.
+ports() {
+	for table in tcp tcp6 udp udp6; do
+		[ -r "/proc/net/$table" ] || continue
+		case $table in tcp*) state=0A ;; *) state=07 ;; esac
+		awk -v state=$state '$4 == state { sub(/.*:/, "", $2); print $2 }' "/proc/net/$table" | sort -u |
+			while read -r port; do
+				port=$((0x$port))
+				case $table in udp*) [ $port -lt 32768 ] || continue ;; esac
+				printf '%s/%d\t\n' "$table" "$port"
+			done
+	done
+}
+
+files() {
+	find /etc -xdev -type f ! -path '/etc/ssh/ssh_host_*' ! -path '/etc/dropbear/*' ! -path '/etc/sudoers.d/90-cloud-init*' \
+		! -path '*/50-cloud-init*' ! -name machine-id ! -name hostname ! -name hosts ! -name resolv.conf ! -name mailname \
+		! -name 'passwd*' ! -name 'shadow*' ! -name 'group*' ! -name 'gshadow*' ! -name 'subuid*' ! -name 'subgid*' \
+		! -name ld.so.cache -exec sha256sum {} + | sed 's/^\([0-9a-f]\{12\}\)[0-9a-f]*  \(.*\)$/\2\t\1/'
+}
+
+sizes() {
+	for folder in /usr /var /opt /boot /home; do
+		[ -d "$folder" ] || continue
+		printf '%s\t%d MiB\n' "$folder" "$(($(du -skx "$folder" | cut -f 1) / 1024))"
+	done
+}
+
+inventory() {
+	for section in packages services users ports files sizes; do
+		echo "[$section]"
+		$section | sort
+	done >@INVENTORY@
+	chmod 644 @INVENTORY@
+	# How many there are of each, in one line.
+	awk '/^\[/ { at = substr($0, 2, length($0) - 2); order[++n] = at; next } { count[at]++ }
+		END { for (i = 1; i <= n; i++) printf "%s%d %s", (i > 1 ? ", " : ""), count[order[i]], order[i]; print "" }' @INVENTORY@
+}
+
 remember() {
 	sha256sum /etc/machine-id /etc/ssh/ssh_host_*_key 2>/dev/null >/var/tmp/forge-test.sums || true
 	hostname >>/var/tmp/forge-test.sums

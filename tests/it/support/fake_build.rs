@@ -171,6 +171,8 @@ pub fn plan() -> Plan {
         },
         provision: Vec::new(),
         seal_dry_run: false,
+        gate: false,
+        baseline: None,
         seal: Vec::new(),
         finish: Finish::Template {
             name: "tpl-fake".into(),
