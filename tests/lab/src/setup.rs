@@ -102,12 +102,17 @@ const NEEDS: [Need; 30] = [
 ];
 
 /// What only the tests need.
-const TESTS_NEED: [Need; 6] = [
+const TESTS_NEED: [Need; 7] = [
     program("ansible-core", "ansible-playbook", "provisions a guest by a playbook"),
     program("openssh-server", "sshd", "is a server to log in to; it is kept from running by itself"),
     program("chromium", "chromium", "is a browser, for noVNC and the lab's page"),
     program("npm", "npm", "installs noVNC"),
     program("make", "make", "runs the goals of the pipelines' Makefile"),
+    Need {
+        package: "systemd-boot-efi",
+        proof: Proof::File("/usr/lib/systemd/boot/efi/systemd-bootx64.efi"),
+        purpose: "is a boot loader to type at",
+    },
     Need {
         package: "debian-installer-12-netboot-amd64",
         proof: Proof::File("/usr/lib/debian-installer/images/12/amd64/text/debian-installer/amd64/initrd.gz"),

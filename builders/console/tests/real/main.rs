@@ -4,6 +4,7 @@ mod grub_disk;
 mod screens;
 mod soak;
 mod typing;
+mod uefi;
 mod vm;
 
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -14,6 +14,9 @@ mod machine;
 mod system;
 mod truth;
 
+pub use machine::Machine;
+pub use system::System;
+
 use std::time::Duration;
 
 /// TCG on a loaded machine is slow; a test that passes never waits that long.
