@@ -54,6 +54,7 @@ pub fn open(
             local.binary.clone_from(&qemu.binary);
             local.cache = Some(state_dir.to_owned());
             local.ssh_ports = qemu.ssh_ports;
+            local.bridge.clone_from(&qemu.bridge);
             local.accelerator = match qemu.accel.as_str() {
                 "kvm" => AcceleratorChoice::Fixed(Accelerator::Kvm),
                 "tcg" => AcceleratorChoice::Fixed(Accelerator::Tcg),

@@ -95,6 +95,8 @@ pub struct QemuTargetConfig {
     pub images: PathBuf,
     /// The ports of this machine that may lead to the guests' SSH, inclusive; `None` for any.
     pub ssh_ports: Option<(u16, u16)>,
+    /// The bridge of this machine that guests are on; `None` for QEMU's user network.
+    pub bridge: Option<String>,
 }
 
 /// What kind of target it is.
@@ -316,6 +318,7 @@ fn qemu(reader: &mut Reader<'_>, folder: &Path, findings: &mut Vec<Finding>) -> 
         images: folder.join(reader.text("images", findings).unwrap_or_else(|| "images".into())),
         ssh_ports: range(reader, "ssh-ports", 1, 65_535, findings)
             .and_then(|(low, high)| u16::try_from(low).ok().zip(u16::try_from(high).ok())),
+        bridge: reader.text("bridge", findings),
     }
 }
 

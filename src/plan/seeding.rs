@@ -40,10 +40,10 @@ pub(super) fn seed(
                 .help("set `seed.delivery = [\"typed\"]`, or leave the boot step out"),
         );
     }
-    let host_address = input.capabilities.host_address.map(|address| address.to_string());
-    let bind = match (&config.address, input.capabilities.host_address) {
-        // Only guests of this machine ask, and QEMU's user network reaches loopback.
-        (None, Some(_)) => "127.0.0.1".to_owned(),
+    let host = input.capabilities.host_address;
+    let bind = match (&config.address, host) {
+        // Only guests of this machine ask.
+        (None, Some(host)) => host.bind.to_string(),
         _ => config.bind.clone(),
     };
     SeedPlan {
@@ -52,7 +52,7 @@ pub(super) fn seed(
         bind,
         ports: config.ports,
         allowed_networks: config.allowed_networks.clone(),
-        address: config.address.clone().or(host_address),
+        address: config.address.clone().or_else(|| host.map(|host| host.seen.to_string())),
         endpoint: input.facts.endpoint.clone(),
         hostname: profile.seed.hostname.clone(),
         user_data: profile.seed.user_data.clone(),

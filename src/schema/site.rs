@@ -69,6 +69,7 @@ pub(super) const QEMU: Keys = &[
     ("binary", Form::Text, "the QEMU program"),
     ("images", Form::Text, "the folder that images are written to"),
     ("ssh-ports", RANGE, "the ports of this machine that may lead to guests"),
+    ("bridge", Form::Text, "the bridge of this machine that guests are on; without it, QEMU's user network"),
     ("seed", SEED, "how guests reach the seed server"),
 ];
 

@@ -125,7 +125,7 @@ pub fn plan(
                 .seed
                 .address
                 .clone()
-                .or_else(|| capabilities.host_address.map(|address| address.to_string())),
+                .or_else(|| capabilities.host_address.map(|host| host.seen.to_string())),
             endpoint: facts.endpoint.clone(),
             hostname: Some(format!("forge-{}", moment.nonce)),
             user_data: None,

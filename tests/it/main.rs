@@ -30,6 +30,7 @@ mod pipelines;
 mod plan_seeds;
 mod prestage;
 mod qemu_bad_input;
+mod qemu_bridge;
 mod qemu_images;
 mod qemu_installs;
 mod qemu_menus;

@@ -5,7 +5,7 @@
 //! [`FakeHypervisor`]s share one [`FakeWorld`] as several forge processes share one cluster.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -17,7 +17,9 @@ use crate::facts::{Facts, FactsQuery, Finding, SourceDisk, SourceFacts, StorageF
 use crate::health::{Checkup, Diagnosis};
 use crate::ids::{Nonce, TaskHandle, VmRef};
 use crate::ownership::{BuildState, Ownership};
-use crate::port::{Attachments, Capabilities, Fetch, Hypervisor, Machine, Orphan, Power, Standing};
+use crate::port::{
+    Attachments, Capabilities, Fetch, HostAddress, Hypervisor, Machine, Orphan, Power, Standing,
+};
 use crate::source::{Checksum, Location, SourceSelector, SourceSpec};
 use crate::spec::{CloneSelector, MachineSpec};
 
@@ -269,7 +271,10 @@ impl Hypervisor for FakeHypervisor {
             serial: false,
             templates: true,
             files: false,
-            host_address: Some(IpAddr::V4(Ipv4Addr::LOCALHOST)),
+            host_address: Some(HostAddress {
+                seen: Ipv4Addr::LOCALHOST.into(),
+                bind: Ipv4Addr::LOCALHOST.into(),
+            }),
         }
     }
 

@@ -17,6 +17,7 @@ pub mod guest;
 pub mod hardware;
 pub mod health;
 pub mod ids;
+pub mod interfaces;
 pub mod ownership;
 pub mod port;
 pub mod source;
@@ -37,8 +38,8 @@ pub use health::{Checkup, Diagnosis, Health};
 pub use ids::{ChainId, Nonce, TaskHandle, VmRef};
 pub use ownership::{BuildState, Ownership};
 pub use port::{
-    AddressReport, Artefact, Attachments, Capabilities, CloudInitSettings, Fetch, Hypervisor, Machine,
-    MachineState, Orphan, Power, Standing, StopLadder, StopRung,
+    AddressReport, Artefact, Attachments, Capabilities, CloudInitSettings, Fetch, HostAddress, Hypervisor,
+    Machine, MachineState, Orphan, Power, Standing, StopLadder, StopRung,
 };
 pub use source::{
     Algorithm, BootFile, Checksum, IsoDrives, KernelSpec, Location, Medium, SourceSelector, SourceSpec,

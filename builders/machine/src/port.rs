@@ -57,8 +57,18 @@ pub struct Capabilities {
     pub templates: bool,
     /// Its result is files on this machine.
     pub files: bool,
-    /// The guest sees this machine at this fixed address (QEMU's user network: `10.0.2.2`).
-    pub host_address: Option<IpAddr>,
+    /// Where guests reach this machine, when that is the same for all of them.
+    pub host_address: Option<HostAddress>,
+}
+
+/// Where the guests of a target reach this machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HostAddress {
+    /// The address that guests call (QEMU's user network: `10.0.2.2`).
+    pub seen: IpAddr,
+    /// The address of this machine at which such a call arrives, and nobody else's need (QEMU's user network:
+    /// `127.0.0.1`).
+    pub bind: IpAddr,
 }
 
 /// Settings for the backend's own cloud-init drive.

@@ -3,10 +3,10 @@
 //! [`ProxmoxHypervisor`] implements the port of `forge-machine` on top of [`api`], the HTTP client. Between the two
 //! stand pure modules that can be tested without a server: [`vmconfig`] reads Proxmox's VM configuration,
 //! [`params`] turns a spec into its parameters, [`permissions`] tells what a token lacks, [`check`] what a spec asks
-//! in vain, [`address`] which of a guest's addresses are worth trying.
+//! in vain.
 //!
 //! ```text
-//!  hypervisor, machine, power ─┬─ discovery, params, check, permissions, address ── vmconfig
+//!  hypervisor, machine, power ─┬─ discovery, params, check, permissions ── vmconfig
 //!                              └─ api: client ─ auth, tls, encode, envelope, error ; task, websocket
 //! ```
 //!
@@ -15,7 +15,6 @@
 //! * the token's secret appears in one sensitive header and nowhere else;
 //! * `api` knows nothing of builds.
 
-pub mod address;
 mod agent;
 pub mod api;
 pub mod check;

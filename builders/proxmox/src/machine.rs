@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use forge_machine::interfaces::{AgentInterface, candidates, summary};
 use forge_machine::{
     AddressReport, AgentChannel, Artefact, Attachments, Display, DisplayStream, Finish, IsoDrives, KeyChord,
     Machine, MachineSpec, MachineState, Ownership, PortError, Power, SourceSpec, StopLadder, StopRung,
@@ -17,12 +18,11 @@ use forge_machine::{
 use serde_json::Value;
 use tokio::sync::OnceCell;
 
-use crate::address;
 use crate::api::client::{Client, Reply, decode};
 use crate::api::encode::{Params, path};
 use crate::api::error::ApiError;
 use crate::api::task::{Pace, Upid};
-use crate::api::types::{AgentInterface, AgentResult, StatusCurrent};
+use crate::api::types::{AgentResult, StatusCurrent};
 use crate::discovery::vm_config;
 use crate::hypervisor::Shared;
 use crate::newvm;
@@ -334,9 +334,9 @@ impl Machine for ProxmoxMachine {
             Err(error) => return Err(error.at(&action)),
         };
         let macs = self.macs().await.map_err(|error| error.at(&action))?;
-        let found = address::candidates(&interfaces, macs);
+        let found = candidates(&interfaces, macs);
         let detail = if found.is_empty() {
-            format!("the guest agent knows no usable address: {}", address::summary(&interfaces))
+            format!("the guest agent knows no usable address: {}", summary(&interfaces))
         } else {
             "told by the guest agent".to_owned()
         };

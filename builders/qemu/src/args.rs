@@ -10,6 +10,7 @@ use forge_machine::{Attachments, Bios, Location, MachineSpec, Medium, Nonce};
 use serde::{Deserialize, Serialize};
 
 use crate::accel::Accelerator;
+use crate::bridge;
 use crate::check::extra;
 use crate::drives::{Disk, Drives, disks_of};
 use crate::firmware::Firmware;
@@ -130,6 +131,9 @@ pub struct Settings {
     pub rng: bool,
     /// The network adapters.
     pub adapters: Vec<Adapter>,
+    /// The bridge of this machine that they are on; `None` is QEMU's user network.
+    #[serde(default)]
+    pub bridge: Option<String>,
     /// Whether the guest agent's port is there.
     pub agent: bool,
     /// The SMBIOS system serial.
@@ -168,10 +172,19 @@ impl Settings {
             tpm: hardware.tpm.is_some(),
             rng: hardware.rng.unwrap_or(true),
             adapters: Adapter::all(spec),
+            bridge: None,
             agent: spec.agent.unwrap_or(true),
             smbios_serial: attachments.smbios_serial.clone(),
             seed_disc: attachments.seed_disc.is_some(),
             args: hardware.args.clone(),
+        }
+    }
+
+    /// Puts the adapters on a bridge of this machine, each with a MAC address that no other VM has.
+    pub(crate) fn put_on(&mut self, bridge: &str, nonce: &Nonce) {
+        self.bridge = Some(bridge.to_owned());
+        for (number, adapter) in self.adapters.iter_mut().enumerate() {
+            adapter.mac.get_or_insert_with(|| bridge::mac(nonce.as_str(), number));
         }
     }
 
@@ -194,7 +207,7 @@ impl Settings {
 
     /// QEMU's arguments.
     ///
-    /// `ssh_port` of 127.0.0.1 is forwarded to the guest's port 22.
+    /// `ssh_port` of 127.0.0.1 is forwarded to the guest's port 22, where the guest is on QEMU's user network.
     #[must_use]
     pub fn arguments(&self, accelerator: Accelerator, ssh_port: u16) -> Vec<String> {
         let mut line = Line::default();
@@ -299,10 +312,12 @@ impl Settings {
 
     fn network(&self, line: &mut Line, ssh_port: u16) {
         for (number, adapter) in self.adapters.iter().enumerate() {
-            let mut backend = vec!["user".to_owned(), format!("id=net{number}")];
-            if number == 0 {
-                backend.push(format!("hostfwd=tcp:127.0.0.1:{ssh_port}-:22"));
-            }
+            let id = format!("id=net{number}");
+            let backend = match &self.bridge {
+                Some(bridge) => vec!["bridge".to_owned(), id, format!("br={}", escape(bridge))],
+                None if number > 0 => vec!["user".to_owned(), id],
+                None => vec!["user".to_owned(), id, format!("hostfwd=tcp:127.0.0.1:{ssh_port}-:22")],
+            };
             line.option("-netdev", &backend);
             line.option("-device", &adapter.device(self.chipset(), number));
         }

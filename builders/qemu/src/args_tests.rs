@@ -77,6 +77,24 @@ fn a_bare_spec_becomes_this_argument_list() {
 }
 
 #[test]
+fn on_a_bridge_each_adapter_has_a_mac_of_its_own_and_no_port_is_forwarded() {
+    let mut own = network("virtio");
+    own.mac = Some("BC:24:11:00:00:01".into());
+    let spec = MachineSpec { networks: vec![network("e1000"), own], ..spec() };
+    let nonce = Nonce::from_bytes([0xab; 8]);
+    let mut settings = Settings::new(&spec, &nonce, &Attachments::default());
+    settings.put_on("br0", &nonce);
+    let arguments = settings.arguments(Accelerator::Kvm, 0).join(" ");
+    for words in [
+        "-netdev bridge,id=net0,br=br0 -device e1000,netdev=net0,mac=52:54:00:ab:ab:ab",
+        "-netdev bridge,id=net1,br=br0 -device virtio-net-pci,netdev=net1,mac=BC:24:11:00:00:01",
+    ] {
+        assert!(arguments.contains(words), "{arguments}");
+    }
+    assert!(!arguments.contains("hostfwd") && !arguments.contains("user,"), "{arguments}");
+}
+
+#[test]
 fn each_setting_shows_in_the_argument_list() {
     let cases: &[(&str, MachineSpec, &[&str])] = &[
         (

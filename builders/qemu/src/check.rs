@@ -279,8 +279,8 @@ fn network_findings(number: usize, network: &NetworkSpec) -> Vec<Finding> {
     for field in bridge.into_iter().chain(network.vlan.map(|_| "vlan")) {
         found.push(Finding::warning(
             format!("vm.networks[{number}].{field}"),
-            "a local QEMU build uses QEMU's user network, so this has no effect",
-            "remove it, or build on a Proxmox VE target",
+            "it is for a Proxmox VE target and has no effect here",
+            "a bridge of this machine is `bridge` of the target; without it guests use QEMU's user network",
         ));
     }
     found

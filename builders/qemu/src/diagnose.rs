@@ -5,6 +5,7 @@ use forge_machine::Diagnosis;
 
 use crate::accel::Accelerator;
 use crate::args::Chipset;
+use crate::bridge;
 use crate::check::Host;
 use crate::hypervisor::{Shared, version};
 use crate::process::find_program;
@@ -47,6 +48,12 @@ pub(crate) async fn diagnose(shared: &Shared) -> Vec<Diagnosis> {
                 format!("this QEMU does not take it: {words}"),
                 "a QEMU that is built with seccomp, as distributions build it",
             ),
+        });
+    }
+    if let Some(name) = &target.bridge {
+        found.push(match bridge::look(&target.name, name) {
+            Ok(note) => Diagnosis::pass("bridge", note),
+            Err(finding) => Diagnosis::fail("bridge", finding.message, finding.help),
         });
     }
     let host = Host::look();

@@ -4,7 +4,7 @@
 //! as this one does. Only running processes and finalize work are held in memory; they end with this process.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -13,9 +13,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use forge_machine::facts::SourceDisk;
 use forge_machine::{
-    Artefact, BuildState, Capabilities, Checkup, Diagnosis, Facts, FactsQuery, Fetch, Finding, Hypervisor,
-    Location, Machine, MachineSpec, Medium, Nonce, Orphan, Ownership, PortError, Power, SourceFacts,
-    SourceSelector, Standing, TaskHandle, TemplateFacts, VmRef,
+    Artefact, BuildState, Capabilities, Checkup, Diagnosis, Facts, FactsQuery, Fetch, Finding, HostAddress,
+    Hypervisor, Location, Machine, MachineSpec, Medium, Nonce, Orphan, Ownership, PortError, Power,
+    SourceFacts, SourceSelector, Standing, TaskHandle, TemplateFacts, VmRef,
 };
 use tokio::process::Command;
 use tokio::sync::{OnceCell, watch};
@@ -24,6 +24,7 @@ use tokio::time::timeout;
 
 use crate::accel::{self, Accelerator, Verdict};
 use crate::args::HOST_ADDRESS;
+use crate::bridge;
 use crate::check::{self, Host};
 use crate::create;
 use crate::image::ImageTool;
@@ -65,6 +66,8 @@ pub struct QemuTarget {
     pub accelerator: AcceleratorChoice,
     /// The ports of 127.0.0.1 that may lead to the guests' SSH, both ends included; `None` takes any free one.
     pub ssh_ports: Option<(u16, u16)>,
+    /// The bridge of this machine that guests are on; `None` is QEMU's user network.
+    pub bridge: Option<String>,
 }
 
 impl QemuTarget {
@@ -78,6 +81,7 @@ impl QemuTarget {
             cache: None,
             accelerator: AcceleratorChoice::Auto,
             ssh_ports: None,
+            bridge: None,
         }
     }
 }
@@ -109,6 +113,14 @@ impl QemuHypervisor {
             made: Mutex::default(),
         };
         Self { shared: Arc::new(shared) }
+    }
+
+    /// Where guests reach this machine: a bridge has an address of its own.
+    fn host_address(&self) -> Option<HostAddress> {
+        match &self.shared.target.bridge {
+            Some(name) => bridge::address(name).map(|address| HostAddress { seen: address, bind: address }),
+            None => Some(HostAddress { seen: HOST_ADDRESS.into(), bind: Ipv4Addr::LOCALHOST.into() }),
+        }
     }
 
     /// The work directory of a VM: logs of QEMU (`qemu.log`) and of the serial port (`serial.log`) lie in it as long
@@ -278,7 +290,7 @@ impl Hypervisor for QemuHypervisor {
             serial: true,
             templates: false,
             files: true,
-            host_address: Some(IpAddr::V4(HOST_ADDRESS)),
+            host_address: self.host_address(),
         }
     }
 
@@ -307,6 +319,11 @@ impl Hypervisor for QemuHypervisor {
         };
         if !findings.is_empty() {
             return Ok((facts, findings));
+        }
+        match target.bridge.as_deref().map(|name| bridge::look(&target.name, name)) {
+            Some(Ok(note)) => facts.notes.push(note),
+            Some(Err(finding)) => findings.push(finding),
+            None => {}
         }
         facts.product = version(&target.binary).await;
         let verdict = self.shared.verdict().await;

@@ -13,20 +13,21 @@ use forge_machine::{
     AddressReport, AgentChannel, Artefact, Attachments, Display, DisplayStream, Finish, KeyChord, Machine,
     MachineSpec, MachineState, Ownership, PortError, Power, StopLadder, StopRung, TaskHandle, VmRef,
 };
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::agent::GuestAgent;
 use crate::args::{AGENT_SOCKET, QMP_SOCKET, SEED_FILE, SERIAL_LOG, SERIAL_SOCKET, Settings, VNC_SOCKET};
+use crate::bridge;
 use crate::drives::disk_file;
 use crate::finalize::{self, Wanted};
 use crate::hypervisor::{Job, NODE, Shared};
 use crate::media;
 use crate::process::{Launch, QemuProcess};
 use crate::qmp::Qmp;
-use crate::sandbox::SANDBOX;
+use crate::sandbox;
 use crate::socket;
 use crate::tpm;
 use crate::workdir::WorkDir;
@@ -39,6 +40,8 @@ const START_LIMIT: Duration = Duration::from_secs(30);
 const QUIT_LIMIT: Duration = Duration::from_secs(5);
 /// How much of the serial port's record is read at once.
 const SERIAL_AT_ONCE: u64 = 1 << 20;
+/// How long the guest agent may take to tell its addresses.
+const ADDRESS_LIMIT: Duration = Duration::from_secs(5);
 /// How long a key chord is held.
 const HOLD_MS: u32 = 15;
 /// A guest that overlooked the power button (no one listened yet) is asked again this often.
@@ -85,6 +88,16 @@ impl Running {
             tokio::spawn(watch_agent(Arc::clone(agent), qmp.clone(), Arc::clone(&agent_seen))).abort_handle()
         });
         Ok(Self { process, _tpm: tpm, qmp, agent, agent_seen, watcher, ssh_port })
+    }
+
+    /// What the agent says of the addresses of a guest on a bridge, whose adapters are given by their MAC addresses.
+    async fn told_addresses(&self, macs: &[String]) -> AddressReport {
+        let unknown = |detail| AddressReport { candidates: Vec::new(), detail, agent: false };
+        let Some(agent) = &self.agent else { return unknown("the VM has no guest agent".to_owned()) };
+        match agent.execute("guest-network-get-interfaces", Value::Null, ADDRESS_LIMIT).await {
+            Ok(answer) => bridge::report(answer, macs),
+            Err(error) => unknown(error.to_string()),
+        }
     }
 
     async fn exits_within(&self, limit: Duration) -> bool {
@@ -234,6 +247,9 @@ impl Machine for QemuMachine {
         if !started {
             settings.kernel = media::kernel(&dir, spec, cmdline).await?;
         }
+        if let Some(bridge) = &self.shared.target.bridge {
+            settings.put_on(bridge, &mark.nonce);
+        }
         let firmware = self.shared.host().firmware(spec);
         settings.firmware = firmware.map_err(|why| PortError::failed("choosing the firmware", why))?.cloned();
         if let Some(firmware) = &settings.firmware {
@@ -262,10 +278,11 @@ impl Machine for QemuMachine {
         let settings =
             dir.settings()?.ok_or_else(|| PortError::failed("starting the VM", "it was not configured"))?;
         let accelerator = self.shared.verdict().await.accelerator;
-        let ssh_port = self.shared.hold_port(&self.at)?;
+        // On a bridge the guest has an address of its own.
+        let ssh_port = if settings.bridge.is_none() { self.shared.hold_port(&self.at)? } else { 0 };
         let mut arguments = settings.arguments(accelerator, ssh_port);
         if self.shared.sandbox().await.is_ok() {
-            arguments.extend(["-sandbox".to_owned(), SANDBOX.to_owned()]);
+            arguments.extend(["-sandbox".to_owned(), sandbox::of(settings.bridge.is_some()).to_owned()]);
         }
         let binary = self.shared.target.binary.clone();
         let tpm = match self.shared.host().tpm.as_deref().filter(|_| settings.tpm) {
@@ -373,6 +390,11 @@ impl Machine for QemuMachine {
             return Ok(AddressReport { detail: detail.to_owned(), ..AddressReport::default() });
         };
         let agent = running.agent_seen.load(Ordering::Relaxed);
+        if self.shared.target.bridge.is_some() {
+            let adapters = dir.settings()?.map(|settings| settings.adapters).unwrap_or_default();
+            let macs: Vec<String> = adapters.into_iter().filter_map(|adapter| adapter.mac).collect();
+            return Ok(running.told_addresses(&macs).await);
+        }
         let heard = if agent { "guest agent answers" } else { "guest agent not running" };
         let port = running.ssh_port;
         let address = IpAddr::V4(Ipv4Addr::LOCALHOST);

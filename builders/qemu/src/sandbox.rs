@@ -11,9 +11,16 @@ use tokio::process::Command;
 use tokio::time::timeout;
 
 /// What is asked for (QEMU docs, invocation, `-sandbox`).
-pub(crate) const SANDBOX: &str = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny";
+const SANDBOX: &str = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny";
+/// What is asked for where QEMU starts a helper that has privileges, for a bridge.
+const WITH_HELPER: &str = "on,obsolete=deny,resourcecontrol=deny";
 /// How long QEMU may take to refuse or accept it.
 const LIMIT: Duration = Duration::from_secs(20);
+
+/// The sandbox of a VM; QEMU enters it before it puts a guest on a bridge.
+pub(crate) fn of(on_a_bridge: bool) -> &'static str {
+    if on_a_bridge { WITH_HELPER } else { SANDBOX }
+}
 
 /// Whether this QEMU takes the sandbox; `Err` with its words.
 pub(crate) async fn probe(binary: &Path) -> Result<(), String> {

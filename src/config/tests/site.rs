@@ -135,7 +135,7 @@ tls = { insecure = true }
     forge.toml:27:9: `kmv` is no value of `targets.local.accel`
         help: did you mean `kvm`?
     forge.toml:28:1: unknown key `targets.local.url`
-        help: there is: type, accel, binary, images, ssh-ports, seed
+        help: there is: type, accel, binary, images, ssh-ports, bridge, seed
     forge.toml:35:7: warning: any certificate is accepted: whoever is on the way can read the token (`targets.open.tls.insecure`)
         help: pin the certificate with `fingerprint` instead
     "#);

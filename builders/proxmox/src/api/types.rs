@@ -173,28 +173,6 @@ pub struct TermProxy {
     pub ticket: String,
 }
 
-/// One interface of the agent's `network-get-interfaces`.
-#[derive(Clone, Debug, Default, Deserialize)]
-pub struct AgentInterface {
-    /// The guest's name for it.
-    #[serde(default)]
-    pub name: String,
-    /// Its MAC address, in lower case.
-    #[serde(rename = "hardware-address", default)]
-    pub mac: Option<String>,
-    /// Its addresses; missing when it has none.
-    #[serde(rename = "ip-addresses", default)]
-    pub addresses: Option<Vec<AgentAddress>>,
-}
-
-/// One address of an [`AgentInterface`].
-#[derive(Clone, Debug, Default, Deserialize)]
-pub struct AgentAddress {
-    /// The address in text, perhaps with a zone (`fe80::1%eth0`).
-    #[serde(rename = "ip-address", default)]
-    pub address: String,
-}
-
 /// The agent's answers come wrapped once more.
 #[derive(Clone, Debug, Deserialize)]
 pub struct AgentResult<T> {

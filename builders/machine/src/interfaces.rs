@@ -1,4 +1,4 @@
-//! Which of the addresses that the guest agent reports may answer SSH. Pure.
+//! The guest's interfaces as its agent reports them, and which of their addresses may answer SSH. Pure.
 //!
 //! The agent reports every interface: loopback, bridges of containers, link-local addresses. Those of the VM's own
 //! adapters, known by their MAC addresses, come first; within them IPv4 before IPv6. No address is left out for its
@@ -6,7 +6,29 @@
 
 use std::net::IpAddr;
 
-use crate::api::types::AgentInterface;
+use serde::Deserialize;
+
+/// One interface of the agent's `guest-network-get-interfaces` (QEMU docs, `interop/qemu-ga-ref`).
+#[derive(Clone, Debug, Default, Deserialize)]
+pub struct AgentInterface {
+    /// The guest's name for it.
+    #[serde(default)]
+    pub name: String,
+    /// Its MAC address, in lower case.
+    #[serde(rename = "hardware-address", default)]
+    pub mac: Option<String>,
+    /// Its addresses; missing when it has none.
+    #[serde(rename = "ip-addresses", default)]
+    pub addresses: Option<Vec<AgentAddress>>,
+}
+
+/// One address of an [`AgentInterface`].
+#[derive(Clone, Debug, Default, Deserialize)]
+pub struct AgentAddress {
+    /// The address in text, perhaps with a zone (`fe80::1%eth0`).
+    #[serde(rename = "ip-address", default)]
+    pub address: String,
+}
 
 /// Prefixes of interfaces that belong to container and virtualisation software inside the guest.
 const INNER: &[&str] = &[
