@@ -37,11 +37,11 @@ files = { answers = "answers.tera" }
 steps = [
   { wait-for = "Install the tiny guest", within = "10m" },
   { keys = "c" },
-  { wait-for = { regex = '^grub>\s*$' }, within = "5m" },
+  { wait-for = { regex = '^\s*grub>\s*$' }, within = "5m" },
   { type = "linux /boot/vmlinuz quiet no_timer_check console=ttyS0 console=tty0 answers={{ seed.url }}answers", enter = true },
-  { wait-for = { regex = '^grub>\s*$' }, within = "5m" },
+  { wait-for = { regex = '^\s*grub>\s*$' }, within = "5m" },
   { type = "initrd /boot/initrd", enter = true },
-  { wait-for = { regex = '^grub>\s*$' }, within = "5m" },
+  { wait-for = { regex = '^\s*grub>\s*$' }, within = "5m" },
   { type = "boot", enter = true },
 ]
 
@@ -54,10 +54,11 @@ shell = ["echo hello from $(hostname), installed $(test -e /etc/installed-by-med
 "#;
 
 /// A site with the install medium on its storage; `None` where there can't be one.
-async fn with_medium() -> anyhow::Result<Option<LabSite>> {
+async fn with_medium(uefi: bool) -> anyhow::Result<Option<LabSite>> {
     let Some(site) = LabSite::with_tiny_guest(false).await? else { return Ok(None) };
     let cache = images::default_cache_root();
-    let medium = tokio::task::spawn_blocking(move || images::install(&cache)).await??;
+    let make = if uefi { images::install_uefi } else { images::install };
+    let medium = tokio::task::spawn_blocking(move || make(&cache)).await??;
     site.lab.import_iso("local", "install.iso", &medium.iso)?;
     Ok(Some(site))
 }
@@ -82,7 +83,7 @@ fn assert_installed(site: &LabSite, done: &Done) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_tiny_guest_is_installed_from_a_medium_by_typing_and_becomes_a_template() -> anyhow::Result<()> {
-    let Some(site) = with_medium().await? else { return Ok(()) };
+    let Some(site) = with_medium(false).await? else { return Ok(()) };
     profile(&site, "iso = \"local:iso/install.iso\"", "", "reboot");
     let done = site.run(&["build", "tiny.toml"]).await;
     assert_installed(&site, &done);
@@ -92,8 +93,22 @@ async fn a_tiny_guest_is_installed_from_a_medium_by_typing_and_becomes_a_templat
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_tiny_guest_is_installed_under_uefi_by_typing_and_becomes_a_template() -> anyhow::Result<()> {
+    let Some(site) = with_medium(true).await? else { return Ok(()) };
+    profile(&site, "iso = \"local:iso/install.iso\"", "bios = \"ovmf\"\nefi-disk = {}", "reboot");
+    let done = site.run(&["build", "tiny.toml"]).await;
+    assert_installed(&site, &done);
+    let template = site.lab.vm(FIRST_ID).expect("it is there");
+    assert_eq!(template.config["bios"], "ovmf");
+    assert!(template.config.contains_key("efidisk0"), "{:?}", template.config);
+    site.assert_boots_as_a_clone(FIRST_ID).await;
+    site.close().await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_tiny_guest_whose_installer_starts_again_is_given_up_and_removed() -> anyhow::Result<()> {
-    let Some(site) = with_medium().await? else { return Ok(()) };
+    let Some(site) = with_medium(false).await? else { return Ok(()) };
     profile(&site, "iso = \"local:iso/install.iso\"", "boot-order = \"order=ide2;scsi0\"", "reboot");
     let done = site.run(&["build", "tiny.toml"]).await;
     assert_eq!(done.code, Some(1), "{}", done.stderr);
