@@ -217,6 +217,22 @@ fn a_corrupt_image_is_told_in_the_words_of_qemu_img() {
     assert_refused(&site, &["blank.raw is no disk image that can be read", "qemu-img: Could not open"]);
 }
 
+/// As a download that broke off, or an error page that was saved as the image.
+#[test]
+fn an_image_that_is_not_whole_is_refused_before_anything_is_made() {
+    let Some(site) = site() else { return };
+    let blank = site.path().join("blank.raw");
+    let mut made = std::process::Command::new("qemu-img");
+    made.args(["create", "-q", "-f", "qcow2"]);
+    assert!(made.arg(&blank).arg("1G").status().expect("it runs").success());
+    let file = std::fs::OpenOptions::new().write(true).open(&blank).expect("opened");
+    file.set_len(200).expect("cut off");
+    assert_refused(
+        &site,
+        &["blank.raw can't be built from: it is damaged", "3 errors were found", "`checksum`"],
+    );
+}
+
 #[test]
 fn a_disk_that_is_full_is_told_in_the_words_of_qemu_img_and_the_vm_is_removed() {
     let Some(site) = site() else { return };

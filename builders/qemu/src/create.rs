@@ -9,6 +9,7 @@ use tokio::sync::watch;
 use crate::args::{DISK_FILE, file_of};
 use crate::drives::{disk_file, disks_of};
 use crate::hypervisor::{Job, NODE, Shared};
+use crate::image::ImageInfo;
 use crate::machine::with_causes;
 use crate::workdir::WorkDir;
 
@@ -62,12 +63,19 @@ pub(crate) async fn submit(
 }
 
 async fn overlay(shared: &Shared, spec: &MachineSpec, dir: &WorkDir, base: &Path) -> Result<(), PortError> {
-    let failed =
-        |error| PortError::broken(format!("an overlay of {} could not be made", base.display()), error);
-    let info = shared.tool.info(base, None).await.map_err(failed)?;
+    let info = sound(shared, base).await?;
     let wanted = wanted_size(spec, base, info.virtual_size)?.filter(|size| *size > info.virtual_size);
     let target = dir.file(DISK_FILE);
-    shared.tool.create_overlay(&target, base, &info.format, wanted).await.map_err(failed)
+    let made = shared.tool.create_overlay(&target, base, &info.format, wanted).await;
+    made.map_err(|error| {
+        PortError::broken(format!("an overlay of {} could not be made", base.display()), error)
+    })
+}
+
+/// A downloaded image is seen here for the first time.
+async fn sound(shared: &Shared, base: &Path) -> Result<ImageInfo, PortError> {
+    let sound = shared.tool.sound(base).await;
+    sound.map_err(|error| PortError::broken(format!("{} can't be built from", base.display()), error))
 }
 
 /// The size that the first disk is to have. Of an image that is downloaded nobody knows before that it is larger.
@@ -87,7 +95,7 @@ fn wanted_size(spec: &MachineSpec, base: &Path, image: u64) -> Result<Option<u64
 /// The work directory's own disk of the same content; it is grown when the VM is configured.
 async fn copy(shared: &Shared, spec: &MachineSpec, dir: &WorkDir, base: &Path) -> Result<(), PortError> {
     let failed = |error| PortError::broken(format!("{} could not be copied", base.display()), error);
-    let info = shared.tool.info(base, None).await.map_err(failed)?;
+    let info = sound(shared, base).await?;
     wanted_size(spec, base, info.virtual_size)?;
     let target = dir.file(DISK_FILE);
     shared.tool.convert(base, &info.format, &target, FileFormat::Qcow2, false).await.map_err(failed)

@@ -27,7 +27,7 @@ use crate::args::HOST_ADDRESS;
 use crate::bridge;
 use crate::check::{self, Host};
 use crate::create;
-use crate::image::ImageTool;
+use crate::image::{ImageTool, Unsound};
 use crate::machine::{QemuMachine, Running};
 use crate::media;
 use crate::port::HeldPort;
@@ -502,13 +502,17 @@ impl Hypervisor for QemuHypervisor {
 impl QemuHypervisor {
     async fn source_facts(&self, path: &Path) -> Result<SourceFacts, Finding> {
         let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-        let info = self.shared.tool.info(&absolute, None).await.map_err(|error| {
-            tracing::debug!(%error, "source image not readable");
-            Finding::fatal(
+        let info = self.shared.tool.sound(&absolute).await.map_err(|error| match error {
+            Unsound::Unreadable(error) => Finding::fatal(
                 "source.image",
                 format!("{} is no disk image that can be read", path.display()),
                 format!("see: {error}"),
-            )
+            ),
+            unsound => Finding::fatal(
+                "source.image",
+                format!("{} can't be built from: {unsound}", path.display()),
+                "fetch or copy it again, and give its `checksum`",
+            ),
         })?;
         let name = absolute.file_name().unwrap_or_default().to_string_lossy().into_owned();
         Ok(image_facts(absolute.display().to_string(), name, info.virtual_size))

@@ -7,7 +7,7 @@
 use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::process::{ExitStatus, Stdio};
+use std::process::{ExitStatus, Output, Stdio};
 
 use forge_machine::FileFormat;
 use serde::Deserialize;
@@ -49,6 +49,32 @@ pub enum ImageError {
         source: serde_json::Error,
     },
 }
+
+/// Why an image is not to be built from.
+#[derive(Debug, Error)]
+pub enum Unsound {
+    /// It can't be read at all.
+    #[error("it can't be read")]
+    Unreadable(#[source] ImageError),
+    /// Its name promises a format that it is not in.
+    #[error(
+        "its name says {named}, and its content is {found}: it may be something else that was saved under that name"
+    )]
+    Misnamed {
+        /// The name's ending.
+        named: String,
+        /// What its content is.
+        found: String,
+    },
+    /// It is damaged, most often because a copy or a download of it was cut off.
+    #[error("it is damaged: {0}")]
+    Damaged(String),
+}
+
+/// Endings that stand for one format each.
+const ENDINGS: [(&str, &str); 4] = [("qcow2", "qcow2"), ("vmdk", "vmdk"), ("vdi", "vdi"), ("vhdx", "vhdx")];
+/// `qemu-img check`: the image is whole, or nothing but space is lost in it, or its format can't be checked (its manual).
+const WHOLE: [i32; 3] = [0, 3, 63];
 
 /// What `qemu-img info` tells.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -160,6 +186,40 @@ impl ImageTool {
         serde_json::from_slice(&output).map_err(|source| ImageError::Output { command, source })
     }
 
+    /// Reads the header of an image that the user named, and looks whether all is there that its tables speak of: an
+    /// image that was cut off boots into nothing, or breaks in the middle of a build. Reads no data.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub async fn sound(&self, path: &Path) -> Result<ImageInfo, Unsound> {
+        let info = self.info(path, None).await.map_err(Unsound::Unreadable)?;
+        let ending = path.extension().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
+        if let Some((_, format)) = ENDINGS.iter().find(|(known, _)| *known == ending)
+            && *format != info.format
+        {
+            return Err(Unsound::Misnamed { named: ending, found: info.format });
+        }
+        let mut arguments: Vec<OsString> =
+            ["check", "-U", "-f", &info.format, "--"].map(OsString::from).into();
+        arguments.push(path.into());
+        let (command, output) = self.call(&arguments).await.map_err(Unsound::Unreadable)?;
+        match output.status.code() {
+            Some(code) if WHOLE.contains(&code) => Ok(info),
+            Some(2) => {
+                let words = format!("{}\n{}", text(&output.stderr), text(&output.stdout));
+                let first = words.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or_default();
+                let errors =
+                    words.lines().find(|line| line.contains("errors were found")).unwrap_or_default();
+                let words = [first, errors.trim()].into_iter().filter(|part| !part.is_empty());
+                Err(Unsound::Damaged(format!("`{command}` says: {}", words.collect::<Vec<_>>().join("; "))))
+            }
+            _ => {
+                let stderr = shorten(text(&output.stderr).trim(), 2000);
+                Err(Unsound::Unreadable(ImageError::Failed { command, status: output.status, stderr }))
+            }
+        }
+    }
+
     /// Makes a disk larger (in bytes); a smaller size is refused.
     ///
     /// # Errors
@@ -171,26 +231,36 @@ impl ImageTool {
     }
 
     async fn run(&self, arguments: Vec<OsString>) -> Result<Vec<u8>, ImageError> {
-        let command = self.show(&arguments);
+        let (command, output) = self.call(&arguments).await?;
+        if output.status.success() {
+            return Ok(output.stdout);
+        }
+        let stderr = shorten(text(&output.stderr).trim(), 2000);
+        Err(ImageError::Failed { command, status: output.status, stderr })
+    }
+
+    /// Runs it to its end, however that is; the command line as it is shown, and what came.
+    async fn call(&self, arguments: &[OsString]) -> Result<(String, Output), ImageError> {
+        let command = self.show(arguments);
         tracing::debug!(command, "running");
         let output = Command::new(&self.binary)
-            .args(&arguments)
+            .args(arguments)
             .stdin(Stdio::null())
             .kill_on_drop(true)
             .output()
             .await
             .map_err(|source| ImageError::Spawn { command: command.clone(), source })?;
-        if output.status.success() {
-            return Ok(output.stdout);
-        }
-        let stderr = shorten(String::from_utf8_lossy(&output.stderr).trim(), 2000);
-        Err(ImageError::Failed { command, status: output.status, stderr })
+        Ok((command, output))
     }
 
     fn show(&self, arguments: &[OsString]) -> String {
         let words = arguments.iter().map(|argument| argument.to_string_lossy().into_owned());
         std::iter::once(self.binary.display().to_string()).chain(words).collect::<Vec<_>>().join(" ")
     }
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
 }
 
 #[cfg(test)]
@@ -221,6 +291,35 @@ mod tests {
         tool.convert(&overlay, "qcow2", &flat, FileFormat::Qcow2, false).await.expect("flattened");
         let info = tool.info(&flat, None).await.expect("read");
         assert_eq!((info.virtual_size, info.backing_filename), (3 << 20, None));
+    }
+
+    #[tokio::test]
+    async fn an_image_that_was_cut_off_or_is_something_else_is_told_from_a_sound_one() {
+        let Some(tool) = tool() else { return };
+        let dir = tempfile::tempdir().expect("a directory");
+        let at = |name: &str| dir.path().join(name);
+        for (name, format) in
+            [("a.qcow2", FileFormat::Qcow2), ("a.raw", FileFormat::Raw), ("a.vmdk", FileFormat::Vmdk)]
+        {
+            tool.create(&at(name), format, 64 << 20).await.expect("created");
+            assert_eq!(tool.sound(&at(name)).await.expect("sound").virtual_size, 64 << 20, "{name}");
+        }
+        std::fs::write(at("data"), vec![7; 4 << 20]).expect("written");
+        tool.convert(&at("data"), "raw", &at("b.qcow2"), FileFormat::Qcow2, false).await.expect("converted");
+        tool.sound(&at("b.qcow2")).await.expect("sound");
+        let whole = std::fs::metadata(at("b.qcow2")).expect("there").len();
+        for length in [200, whole / 2] {
+            let file = std::fs::OpenOptions::new().write(true).open(at("b.qcow2")).expect("opened");
+            file.set_len(length).expect("cut off");
+            drop(file);
+            let error = tool.sound(&at("b.qcow2")).await.expect_err("cut off").to_string();
+            assert!(error.starts_with("it is damaged: ") && error.contains("errors were found"), "{error}");
+        }
+        std::fs::write(at("page.qcow2"), "<html>404</html>").expect("written");
+        let error = tool.sound(&at("page.qcow2")).await.expect_err("a page").to_string();
+        assert!(error.contains("its name says qcow2, and its content is raw"), "{error}");
+        let error = tool.sound(&at("nowhere.raw")).await.expect_err("missing");
+        assert!(matches!(error, Unsound::Unreadable(_)), "{error}");
     }
 
     #[tokio::test]
