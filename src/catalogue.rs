@@ -3,7 +3,7 @@
 //! Builds write what a template is into its notes, one `* name: value` a line: people read them on Proxmox's page,
 //! and `forge list` and `forge latest` read them here.
 
-use forge_machine::{TAG_LATEST, TemplateFacts, VmRef};
+use forge_machine::{TAG_DEPRECATED, TAG_FAILED, TAG_LATEST, TemplateFacts, VmRef};
 use jiff::Timestamp;
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
@@ -14,12 +14,6 @@ pub const TAG: &str = "forge";
 
 /// The tag of a template that a trial found right.
 pub const TAG_VALIDATED: &str = "validated";
-
-/// The tag of a template that a trial found wrong.
-pub const TAG_FAILED: &str = "test-failed";
-
-/// The tag of a template that is to go: a later `forge prune` removes it.
-pub const TAG_DEPRECATED: &str = "deprecated";
 
 /// A template.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use forge_machine::TAG_LATEST;
+use forge_machine::{TAG_DEPRECATED, TAG_FAILED, TAG_LATEST};
 use jiff::Timestamp;
 
 use crate::catalogue::Entry;
@@ -31,7 +31,10 @@ pub fn judge(entries: Vec<Entry>, policy: Policy, now: Timestamp) -> Vec<(Entry,
     let judged = entries.into_iter().map(|entry| {
         let place = seen.entry(entry.profile.clone()).or_default();
         let reason = reason(&entry, *place, policy, now);
-        *place += 1;
+        // What failed its test, or is to go, takes no good one's place: a rollback needs those.
+        if !entry.bears(TAG_FAILED) && !entry.bears(TAG_DEPRECATED) {
+            *place += 1;
+        }
         (entry, reason)
     });
     judged.collect()
@@ -109,6 +112,17 @@ mod tests {
         assert_eq!(doomed(line(), 2, None), ["2", "1"]);
         assert_eq!(doomed(line(), 5, None), [""; 0]);
         assert_eq!(doomed(line(), 0, None), doomed(line(), 1, None), "the newest is never doomed");
+    }
+
+    #[test]
+    fn what_failed_its_test_takes_no_good_ones_place() {
+        let mut line = vec![
+            entry("9", "web", "28", &["forge", "test-failed"]),
+            entry("8", "web", "27", &["forge", "test-failed"]),
+            entry("7", "web", "26", &["forge", "deprecated"]),
+        ];
+        line.extend(self::line().into_iter().filter(|entry| entry.profile == "web"));
+        assert_eq!(doomed(line, 2, None), ["2", "1"]);
     }
 
     #[test]

@@ -114,13 +114,19 @@ impl Gate<'_> {
             Ok(all) => all,
             Err(_) => return NOT_PUBLISHED,
         };
-        let Some(step) = step(&all, &vm.id) else {
+        let Some(to) = all.iter().find(|entry| entry.vmid == vm.id && !entry.chain_id.is_empty()) else {
+            ui::say(
+                &redactor
+                    .text(&format!("template {vm} is right, and is not in the list of templates any more")),
+            );
+            return NOT_PUBLISHED;
+        };
+        let Some(step) = step(&all, to) else {
             ui::say(
                 &redactor.text(&format!("template {vm} is right, and a newer one is the latest already")),
             );
             return 0;
         };
-        let Some(to) = all.iter().find(|entry| entry.vmid == vm.id) else { return NOT_PUBLISHED };
         match moved(self.global, hypervisor, to, step, redactor).await {
             Ok(()) => {
                 ui::say(
@@ -143,10 +149,10 @@ pub(super) struct Passed {
 
 /// How `latest` gets to a template from the older ones of its profile; `None` when a newer one has it. The templates
 /// are sorted newest first.
-fn step(all: &[Entry], vmid: &str) -> Option<Move> {
-    let to = all.iter().find(|entry| entry.vmid == vmid)?;
+fn step(all: &[Entry], to: &Entry) -> Option<Move> {
+    let vmid = &to.vmid;
     let mut line = all.iter().filter(|entry| entry.profile == to.profile);
-    let newer = line.by_ref().take_while(|entry| entry.vmid != vmid).any(|entry| entry.bears(TAG_LATEST));
+    let newer = line.by_ref().take_while(|entry| entry.vmid != *vmid).any(|entry| entry.bears(TAG_LATEST));
     let older = line.filter(|entry| entry.bears(TAG_LATEST)).map(Entry::vm).collect();
     (!newer).then(|| Move { to: to.vm(), made_by: to.chain_id.clone(), from: older })
 }
@@ -170,10 +176,10 @@ mod tests {
             entry("2", "web", &[]),
         ];
         let from = |vmid: &str| {
-            step(&all, vmid).map(|step| step.from.into_iter().map(|vm| vm.id).collect::<Vec<String>>())
+            let to = all.iter().find(|entry| entry.vmid == vmid).expect("it is listed");
+            step(&all, to).map(|step| step.from.into_iter().map(|vm| vm.id).collect::<Vec<String>>())
         };
         assert_eq!(from("4"), Some(vec!["3".to_owned()]));
         assert_eq!(from("2"), None);
-        assert_eq!(from("7"), None);
     }
 }

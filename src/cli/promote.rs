@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use forge_machine::{Hypervisor, TAG_LATEST, VmRef};
+use forge_machine::{Hypervisor, TAG_DEPRECATED, TAG_FAILED, TAG_LATEST, VmRef};
 use serde::Serialize;
 
 use super::build::REPLAY_LIMIT;
@@ -205,7 +205,14 @@ fn before(all: &[Entry], tags: &[String]) -> Result<Entry, Finding> {
             .help("`forge list` shows those that are there, `forge promote` makes one of them the latest")
     })?;
     let now = all.get(at).map(|entry| format!("{} (VM {})", entry.name, entry.vmid)).unwrap_or_default();
-    let older = all.iter().skip(at + 1).find(|entry| tags.iter().all(|tag| entry.bears(tag)));
+    // What failed its test, or is to go, is gone back to only by its tag.
+    let unfit = |entry: &Entry| {
+        [TAG_FAILED, TAG_DEPRECATED]
+            .iter()
+            .any(|tag| entry.bears(tag) && !tags.iter().any(|asked| asked == tag))
+    };
+    let older =
+        all.iter().skip(at + 1).find(|entry| tags.iter().all(|tag| entry.bears(tag)) && !unfit(entry));
     older.cloned().ok_or_else(|| {
         let with =
             if tags.is_empty() { String::new() } else { format!(" with the tags {}", tags.join(", ")) };
@@ -234,6 +241,8 @@ mod tests {
         let line = [
             entry("4", "web", &["forge"]),
             entry("3", "web", &["forge", "latest"]),
+            entry("6", "web", &["forge", "test-failed"]),
+            entry("5", "web", &["forge", "deprecated"]),
             entry("2", "web", &["forge"]),
             entry("1", "web", &["forge", "validated"]),
         ];
@@ -241,11 +250,12 @@ mod tests {
             |found: Result<Entry, Finding>| found.map(|entry| entry.vmid).map_err(|found| found.to_string());
         assert_eq!(id(before(&line, &[])), Ok("2".into()));
         assert_eq!(id(before(&line, &["validated".into()])), Ok("1".into()));
+        assert_eq!(id(before(&line, &["deprecated".into()])), Ok("5".into()), "it is asked for");
         assert!(
             id(before(&line, &["gold".into()]))
                 .is_err_and(|words| words.contains("older than tpl-web (VM 3)"))
         );
-        assert!(id(before(&line[3..], &[])).is_err_and(|words| words.contains("bears the tag")));
+        assert!(id(before(&line[5..], &[])).is_err_and(|words| words.contains("bears the tag")));
         let two = [line[0].clone(), entry("7", "db", &["forge", "latest"])];
         assert!(id(before(&two, &[])).is_err_and(|words| words.contains("--profile: db, web")));
     }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use clap::Args;
-use forge_machine::Hypervisor;
+use forge_machine::{Hypervisor, TAG_DEPRECATED};
 use jiff::Timestamp;
 use serde::Serialize;
 
@@ -11,7 +11,7 @@ use super::list::{Which, chosen, open, tell_error};
 use super::options::Global;
 use super::signals::cancel_on_signals;
 use super::{INCOMPLETE, INTERRUPTED, REFUSED, asking};
-use crate::catalogue::{Entry, TAG_DEPRECATED};
+use crate::catalogue::Entry;
 use crate::config::reader::parse_time;
 use crate::engine::error::chain;
 use crate::event::Redactor;

@@ -4,14 +4,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Args;
-use forge_machine::{CloneSelector, Facts, Hypervisor, Machine, PortError, SourceSelector, SourceSpec};
+use forge_machine::{
+    CloneSelector, Facts, Hypervisor, Machine, PortError, SourceSelector, SourceSpec, TAG_FAILED,
+};
 
 use super::REFUSED;
 use super::build::{REPLAY_LIMIT, one};
 use super::options::Global;
 use super::prepare::{self, Prepared};
 use super::signals::cancel_on_signals;
-use crate::catalogue::{Entry, TAG_FAILED, TAG_VALIDATED};
+use crate::catalogue::{Entry, TAG_VALIDATED};
 use crate::config::Finding;
 use crate::config::site::Target;
 use crate::engine::error::chain;

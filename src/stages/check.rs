@@ -63,16 +63,18 @@ async fn inventory(cx: &Cx, connected: &Connected) -> Option<CheckResult> {
     let mut output = Vec::new();
     let command = Command { timeout: Some(FETCH_LIMIT), ..Command::new(format!("cat {INVENTORY_FILE}")) };
     let fetched = connected.guest.exec(&command, &mut output);
-    match cx.alive(connected.machine.as_ref(), fetched).await {
-        Ok(ExecOutcome::Exited(0)) => {}
-        Ok(outcome) => {
-            cx.warn(format!("the inventory could not be fetched: {outcome:?}"), "");
-            return None;
-        }
-        Err(error) => {
-            cx.warn(format!("the inventory could not be fetched: {}", chain(&error)), "");
-            return None;
-        }
+    let failed = match cx.alive(connected.machine.as_ref(), fetched).await {
+        Ok(ExecOutcome::Exited(0)) => None,
+        Ok(outcome) => Some(format!("the inventory could not be fetched: {outcome:?}")),
+        Err(error) => Some(format!("the inventory could not be fetched: {}", chain(&error))),
+    };
+    if let Some(detail) = failed {
+        cx.warn(&detail, "");
+        let plan = cx.plan.clone();
+        // What can't be compared is not shown to be right.
+        plan.baseline.as_ref()?.inventory.as_ref()?;
+        let took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        return Some(CheckResult { name: baseline::CHECK.into(), verdict: Verdict::Failed, detail, took_ms });
     }
     let found = Inventory::read(&String::from_utf8_lossy(&output));
     let json = serde_json::to_string_pretty(&found).unwrap_or_default();

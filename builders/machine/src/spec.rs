@@ -246,6 +246,12 @@ impl fmt::Display for FileFormat {
 /// the newest that bears it is the one to take.
 pub const TAG_LATEST: &str = "latest";
 
+/// The tag of a template that a trial found wrong.
+pub const TAG_FAILED: &str = "test-failed";
+
+/// The tag of a template that is to go: a later `forge prune` removes it.
+pub const TAG_DEPRECATED: &str = "deprecated";
+
 /// What the build VM becomes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "kind")]

@@ -6,7 +6,7 @@
 use forge_machine::facts::SourceDisk;
 use forge_machine::{
     CloneSelector, Facts, FactsQuery, Finding, Location, Ownership, SourceFacts, SourceSelector,
-    StorageFacts, VmRef,
+    StorageFacts, TAG_DEPRECATED, TAG_FAILED, VmRef,
 };
 
 use crate::api::client::Client;
@@ -371,7 +371,16 @@ async fn find_source(
             matches = matches.pop().into_iter().collect();
         }
     }
-    if matches!(selector, CloneSelector::Tags(_)) {
+    if let CloneSelector::Tags(asked) = selector {
+        // What failed its test, or is to go, is taken only by its tag.
+        let unfit = |config: &VmConfig| {
+            config.tags().any(|tag| {
+                [TAG_FAILED, TAG_DEPRECATED].contains(&tag) && !asked.iter().any(|each| each == tag)
+            })
+        };
+        if matches.iter().any(|(_, config)| !unfit(config)) {
+            matches.retain(|(_, config)| !unfit(config));
+        }
         matches.sort_by_key(|(at, config)| (age_key(config), at.id.parse::<u64>().unwrap_or(0)));
         matches = matches.pop().into_iter().collect();
     }

@@ -1,7 +1,7 @@
 //! Guests on a bridge of this machine, where a target names one, instead of QEMU's user network.
 //!
-//! QEMU's own helper puts the guest's adapter on the bridge: it is allowed to by its own rules (`/etc/qemu/bridge.conf`;
-//! QEMU docs, invocation, `-netdev bridge`), so forge needs no privilege. The guest has an address of its network then,
+//! QEMU's own helper puts the guest's adapter on the bridge: it is installed with the privilege to (`qemu-bridge-helper`) and
+//! allowed to by its own rules (`/etc/qemu/bridge.conf`; QEMU docs, invocation, `-netdev bridge`), so forge needs none. The guest has an address of its network then,
 //! which the agent tells; the seed server listens on the bridge's address and on no other.
 
 use std::net::IpAddr;

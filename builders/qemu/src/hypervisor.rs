@@ -306,9 +306,14 @@ impl Hypervisor for QemuHypervisor {
                 ));
             }
         }
+        let network = target.bridge.as_deref().map(|name| bridge::look(&target.name, name)).transpose();
+        let network = network.unwrap_or_else(|finding| {
+            findings.push(finding);
+            None
+        });
         let mut facts = Facts {
             product: NAME.to_owned(),
-            notes: Vec::new(),
+            notes: network.into_iter().collect(),
             nodes: vec![NODE.to_owned()],
             placed: None,
             source: None,
@@ -320,15 +325,13 @@ impl Hypervisor for QemuHypervisor {
         if !findings.is_empty() {
             return Ok((facts, findings));
         }
-        match target.bridge.as_deref().map(|name| bridge::look(&target.name, name)) {
-            Some(Ok(note)) => facts.notes.push(note),
-            Some(Err(finding)) => findings.push(finding),
-            None => {}
-        }
         facts.product = version(&target.binary).await;
         let verdict = self.shared.verdict().await;
         facts.notes.push(format!("accelerator {}: {}", verdict.accelerator, verdict.reason));
         facts.notes.push(match self.shared.sandbox().await {
+            Ok(()) if target.bridge.is_some() => {
+                "sandbox: off, QEMU's helper for the bridge can't work in it".to_owned()
+            }
             Ok(()) => "sandbox: on (seccomp)".to_owned(),
             Err(words) => format!("sandbox: off, this QEMU does not take it: {words}"),
         });

@@ -71,8 +71,8 @@ pub enum Unsound {
     Damaged(String),
 }
 
-/// Endings that stand for one format each.
-const ENDINGS: [(&str, &str); 4] = [("qcow2", "qcow2"), ("vmdk", "vmdk"), ("vdi", "vdi"), ("vhdx", "vhdx")];
+/// Endings that stand for one format each; parts of VMware's images are raw, and called `.vmdk` too.
+const ENDINGS: [(&str, &str); 3] = [("qcow2", "qcow2"), ("vdi", "vdi"), ("vhdx", "vhdx")];
 /// `qemu-img check`: the image is whole, or nothing but space is lost in it, or its format can't be checked (its manual).
 const WHOLE: [i32; 3] = [0, 3, 63];
 

@@ -27,7 +27,7 @@ use crate::hypervisor::{Job, NODE, Shared};
 use crate::media;
 use crate::process::{Launch, QemuProcess};
 use crate::qmp::Qmp;
-use crate::sandbox;
+use crate::sandbox::SANDBOX;
 use crate::socket;
 use crate::tpm;
 use crate::workdir::WorkDir;
@@ -281,8 +281,8 @@ impl Machine for QemuMachine {
         // On a bridge the guest has an address of its own.
         let ssh_port = if settings.bridge.is_none() { self.shared.hold_port(&self.at)? } else { 0 };
         let mut arguments = settings.arguments(accelerator, ssh_port);
-        if self.shared.sandbox().await.is_ok() {
-            arguments.extend(["-sandbox".to_owned(), sandbox::of(settings.bridge.is_some()).to_owned()]);
+        if settings.bridge.is_none() && self.shared.sandbox().await.is_ok() {
+            arguments.extend(["-sandbox".to_owned(), SANDBOX.to_owned()]);
         }
         let binary = self.shared.target.binary.clone();
         let tpm = match self.shared.host().tpm.as_deref().filter(|_| settings.tpm) {

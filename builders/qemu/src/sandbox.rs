@@ -1,7 +1,9 @@
 //! QEMU's seccomp sandbox, where the binary has it.
 //!
 //! Whether it has is found by asking for it: a QEMU built without it refuses the option when it starts. The guest's
-//! worst is then a QEMU process that starts no programs, gains no privileges and changes no scheduling.
+//! worst is then a QEMU process that starts no programs, gains no privileges and changes no scheduling. On a bridge there is
+//! none: QEMU is in it before it starts its helper, and whatever of it is allowed, no program of a process in a sandbox
+//! gains privileges (seccomp(2), `no_new_privs`).
 
 use std::path::Path;
 use std::process::Stdio;
@@ -11,16 +13,9 @@ use tokio::process::Command;
 use tokio::time::timeout;
 
 /// What is asked for (QEMU docs, invocation, `-sandbox`).
-const SANDBOX: &str = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny";
-/// What is asked for where QEMU starts a helper that has privileges, for a bridge.
-const WITH_HELPER: &str = "on,obsolete=deny,resourcecontrol=deny";
+pub(crate) const SANDBOX: &str = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny";
 /// How long QEMU may take to refuse or accept it.
 const LIMIT: Duration = Duration::from_secs(20);
-
-/// The sandbox of a VM; QEMU enters it before it puts a guest on a bridge.
-pub(crate) fn of(on_a_bridge: bool) -> &'static str {
-    if on_a_bridge { WITH_HELPER } else { SANDBOX }
-}
 
 /// Whether this QEMU takes the sandbox; `Err` with its words.
 pub(crate) async fn probe(binary: &Path) -> Result<(), String> {
