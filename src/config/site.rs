@@ -101,7 +101,6 @@ pub struct QemuTargetConfig {
 
 /// What kind of target it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[expect(clippy::large_enum_variant, reason = "a site has a handful of targets")]
 pub enum TargetKind {
     /// A Proxmox VE cluster.
     Proxmox(ProxmoxTarget),
