@@ -20,8 +20,10 @@ use crate::scene::{BUILD_VM, CORES, MEMORY, Scene, TOKEN, USER, bytes_of, free_p
 /// Seal operations: none, since the others have none.
 fn profile(source: &str, vm: &str) -> String {
     let lines: Vec<String> = script().iter().map(|line| format!("{line:?}")).collect();
-    let seal: Vec<String> =
-        forge::seal::enabled(&BTreeMap::new()).iter().map(|name| format!("{name} = false\n")).collect();
+    let seal: Vec<String> = forge::seal::enabled(&BTreeMap::new(), false)
+        .iter()
+        .map(|name| format!("{name} = false\n"))
+        .collect();
     format!(
         "schema = 1\nname = \"bench\"\n\n[source]\n{source}\n\n[vm]\ncores = {CORES}\nmemory = {MEMORY}\n{vm}\n\
          [seed]\ndelivery = [\"smbios\"]\n\n[access]\nuser = \"{USER}\"\n\n\

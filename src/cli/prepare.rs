@@ -42,8 +42,15 @@ pub struct Prepared {
 /// A finding about the first that can't be had.
 pub async fn connector(access: &AccessPlan, redactor: &Redactor) -> Result<Arc<dyn Connector>, Finding> {
     match SshAccess::resolve(&access.ssh, access.create, &|secret| redactor.hide(secret)).await {
-        Ok(ssh) if via::is_usual(&access.via) => Ok(Arc::new(SshConnector { access: ssh })),
-        Ok(ssh) => Ok(Arc::new(Ways { via: access.via.clone(), ssh: SshConnector { access: ssh } })),
+        Ok(ssh) => {
+            let ssh = SshConnector { access: SshAccess { windows: access.windows, ..ssh } };
+            Ok(if via::is_usual(&access.via) {
+                Arc::new(ssh)
+            } else {
+                let (via, winrm) = (access.via.clone(), access.winrm.clone());
+                Arc::new(Ways { via, ssh, winrm })
+            })
+        }
         Err(error) => Err(Finding::general(chain(&error))),
     }
 }

@@ -13,8 +13,8 @@ use serde::Serialize;
 use super::place::Place;
 use super::secrets::Secrets;
 use super::template::Template;
-use crate::provision::{AnsibleWork, Condition, Direction};
-use crate::remote::{Become, SshPlan, Via};
+use crate::provision::{AnsibleWork, Condition, Direction, WindowsRestart, WindowsUpdate};
+use crate::remote::{Become, PowerShell, SshPlan, Via, WinRmPlan};
 
 /// A profile after loading: variables filled in, files read, everything typed.
 #[derive(Clone, Debug, Serialize)]
@@ -356,6 +356,8 @@ pub struct Access {
     pub via: Vec<Via>,
     /// Other credentials than the build's key, and the way to the guest.
     pub ssh: SshPlan,
+    /// How WinRM is spoken.
+    pub winrm: WinRmPlan,
 }
 
 /// A `[[provision]]`.
@@ -386,6 +388,8 @@ pub struct Provisioner {
     pub max_retries: u32,
     /// For how long a script that can't be begun is tried again.
     pub start_retry: Option<Duration>,
+    /// That its script is for PowerShell, and how that runs it.
+    pub power_shell: Option<PowerShell>,
     /// Whether it runs only when another provisioner failed.
     pub on_error: bool,
     /// The program that runs the script; `None` takes its `#!` line.
@@ -443,6 +447,10 @@ pub enum ProvisionerKind {
     },
     /// Starts the guest anew.
     Reboot,
+    /// Starts a Windows anew.
+    WindowsRestart(WindowsRestart),
+    /// Installs the updates of a Windows.
+    WindowsUpdate(WindowsUpdate),
     /// Waits for something in the guest.
     WaitFor(Condition),
     /// Waits for a person.

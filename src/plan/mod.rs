@@ -12,6 +12,7 @@ pub mod make;
 pub mod places;
 mod seeding;
 mod steps;
+mod windows;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -20,14 +21,14 @@ use std::time::Duration;
 use base64::Engine as _;
 use forge_console::frame::Rect;
 use forge_console::needle::{Needle, NeedleError};
-use forge_http_seed::answers::Answers;
+use forge_http_seed::answers::{Answers, Kind};
 use forge_machine::{ChainId, Finish, MachineSpec, Nonce, SourceSpec, TAG_LATEST};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use crate::provision::Step;
-use crate::remote::{SshPlan, Via, via};
+use crate::remote::{BuildKey, SshPlan, Via, WinRmPlan, via};
 use late::LateText;
 
 /// The version of the plan's JSON form.
@@ -302,6 +303,12 @@ pub struct AccessPlan {
     /// Other credentials than the build's key, and the way to the guest.
     #[serde(default, skip_serializing_if = "SshPlan::is_default")]
     pub ssh: SshPlan,
+    /// How WinRM is spoken.
+    #[serde(default, skip_serializing_if = "WinRmPlan::is_default")]
+    pub winrm: WinRmPlan,
+    /// Whether the guest is a Windows.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub windows: bool,
 }
 
 impl AccessPlan {
@@ -437,6 +444,15 @@ impl Plan {
             tags.push(TAG_LATEST.into());
             tags.sort();
         }
+    }
+
+    /// The password of the user whom the answers of an unattended Windows make, which follows from the build's key where the
+    /// answers name none. A secret; `None` when they make nobody.
+    #[must_use]
+    pub fn windows_password(&self, key: &BuildKey) -> Option<String> {
+        let answers = self.seed.answers.as_ref()?;
+        let makes = self.access.create && answers.kind == Kind::Autounattend;
+        makes.then(|| answers.account_password(&key.windows_password()).to_owned())
     }
 
     /// SHA-256 of the plan's JSON form, in hexadecimal digits.

@@ -3,7 +3,10 @@
 use std::path::PathBuf;
 
 use crate::config::profile::{self, ProvisionerKind};
-use crate::provision::{Action, AnsibleWork, FileStep, LocalStep, LocalWork, ShellSource, ShellStep, Step};
+use crate::provision::{
+    Action, AnsibleWork, FileStep, LocalStep, LocalWork, RESTART_COMMAND, ShellSource, ShellStep, Step,
+    WindowsRestart, WindowsUpdate,
+};
 use crate::remote::Become;
 
 /// How long a guest may take to be back after a reboot step without a limit of its own.
@@ -12,7 +15,7 @@ const REBOOT_LIMIT: std::time::Duration = std::time::Duration::from_secs(600);
 const WAIT_LIMIT: std::time::Duration = std::time::Duration::from_secs(300);
 
 /// A provisioner as a step of the plan.
-pub(super) fn step(provisioner: &profile::Provisioner) -> Step {
+pub(super) fn step(provisioner: &profile::Provisioner, windows: bool) -> Step {
     let local = |what, dir: &PathBuf| {
         Action::Local(LocalStep {
             what,
@@ -42,12 +45,26 @@ pub(super) fn step(provisioner: &profile::Provisioner) -> Step {
             content: content.clone(),
             mode: *mode,
             become_root: provisioner.r#become,
+            windows,
+        }),
+        ProvisionerKind::Reboot if windows => Action::WindowsRestart(WindowsRestart {
+            command: RESTART_COMMAND.to_owned(),
+            check: None,
+            limit: provisioner.timeout.unwrap_or(REBOOT_LIMIT),
         }),
         // Nobody but root may reboot.
         ProvisionerKind::Reboot => Action::Reboot {
             become_root: if provisioner.r#become == Become::No { Become::Auto } else { provisioner.r#become },
             limit: provisioner.timeout.unwrap_or(REBOOT_LIMIT),
         },
+        ProvisionerKind::WindowsRestart(work) => Action::WindowsRestart(WindowsRestart {
+            limit: provisioner.timeout.unwrap_or(work.limit),
+            ..work.clone()
+        }),
+        ProvisionerKind::WindowsUpdate(work) => Action::WindowsUpdate(WindowsUpdate {
+            limit: provisioner.timeout.unwrap_or(work.limit),
+            ..work.clone()
+        }),
         ProvisionerKind::WaitFor(condition) => {
             Action::WaitFor { condition: condition.clone(), limit: provisioner.timeout.unwrap_or(WAIT_LIMIT) }
         }
@@ -75,6 +92,7 @@ fn shell(provisioner: &profile::Provisioner) -> ShellStep {
         interpreter: provisioner.interpreter.clone(),
         work_dir: provisioner.work_dir.clone(),
         start_retry: provisioner.start_retry,
+        power_shell: provisioner.power_shell.clone(),
         ..ShellStep::new(provisioner.name.clone(), source)
     }
 }

@@ -49,6 +49,7 @@ async fn carry(
     let name = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let mut place = async |local: PathBuf, to: &str, mode: Option<u32>, content: Option<String>| {
         let step = FileStep {
+            windows: false,
             direction: Direction::Upload,
             local,
             remote: format!("{room}/{to}"),

@@ -14,6 +14,8 @@ mod perform;
 mod reboot;
 mod step;
 mod waiting;
+mod windows;
+mod windows_files;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -27,7 +29,9 @@ pub use local::is_interactive;
 pub use perform::{Around, perform};
 pub use step::{
     Action, AnsibleWork, Condition, Direction, FileStep, LocalStep, LocalWork, ShellSource, ShellStep, Step,
+    WindowsRestart, WindowsUpdate,
 };
+pub(crate) use windows::RESTART_COMMAND;
 
 /// How long a guest may take to come back after an expected disconnect, for a step without a limit of its own.
 const BACK_LIMIT: Duration = Duration::from_secs(600);
@@ -296,6 +300,12 @@ async fn back(
     lost: bool,
 ) -> Result<StepOutcome, ProvisionError> {
     let limit = step.timeout.unwrap_or(BACK_LIMIT);
+    if step.power_shell.is_some() {
+        let old = begun.and_then(|begun| begun.boot_id.as_deref());
+        let rebooted = windows::back(guest, old, lost, limit, windows::GOES_DOWN).await;
+        let rebooted = rebooted.map_err(|source| ProvisionError::NotBack { source })?;
+        return Ok(StepOutcome { exit, disconnected: lost || rebooted, rebooted });
+    }
     let ride = reboot::ride_out(guest, begun, lost, limit).await;
     let ride = ride.map_err(|source| ProvisionError::NotBack { source })?;
     Ok(StepOutcome { exit, disconnected: ride.disconnected, rebooted: ride.rebooted })
@@ -313,6 +323,7 @@ fn script(step: &ShellStep, env: &BTreeMap<String, String>) -> Result<RemoteScri
     script.dir.clone_from(&step.work_dir);
     script.become_root = step.become_root;
     script.timeout = step.timeout;
+    script.power_shell.clone_from(&step.power_shell);
     Ok(script)
 }
 

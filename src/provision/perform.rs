@@ -8,7 +8,7 @@ use forge_machine::Guest;
 
 use super::{
     Action, OutputObserver, ProvisionError, ShellSource, ShellStep, Step, StepOutcome, ansible_local, file,
-    local, reboot, run_patiently, shown, waiting,
+    local, reboot, run_patiently, shown, waiting, windows, windows_files,
 };
 use crate::remote::Become;
 
@@ -66,6 +66,9 @@ async fn once(
         Action::AnsibleLocal { work, script } => {
             ansible_local::run(around.guest, work, script, around.env, observer).await
         }
+        Action::File(files) if files.windows => {
+            windows_files::carry(around.guest, files, observer).await.map(|()| done)
+        }
         Action::File(files) => file::carry(around.guest, files, observer).await.map(|()| done),
         Action::Reboot { become_root, limit } => {
             let script = ShellStep {
@@ -84,6 +87,8 @@ async fn once(
             // The boot id is the witness: a guest whose sshd alone went away has not been started anew.
             if outcome.rebooted { Ok(outcome) } else { Err(ProvisionError::NotRebooted { tail: shown(&[]) }) }
         }
+        Action::WindowsRestart(work) => windows::restart(around.guest, work, observer).await,
+        Action::WindowsUpdate(work) => windows::update(around.guest, work, observer).await,
         Action::WaitFor { condition, limit } => {
             waiting::until(around.guest, condition, *limit, observer).await.map(|()| done)
         }
@@ -108,9 +113,12 @@ impl Action {
             Self::Shell(step) => step.become_root,
             Self::File(step) => step.become_root,
             Self::Reboot { become_root, .. } => *become_root,
-            Self::AnsibleLocal { .. } | Self::Local(_) | Self::WaitFor { .. } | Self::Breakpoint { .. } => {
-                Become::No
-            }
+            Self::AnsibleLocal { .. }
+            | Self::Local(_)
+            | Self::WindowsRestart(_)
+            | Self::WindowsUpdate(_)
+            | Self::WaitFor { .. }
+            | Self::Breakpoint { .. } => Become::No,
         }
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::remote::Become;
+use crate::remote::{Become, PowerShell};
 
 /// A provisioner: what it does, and what holds for all kinds.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,7 +35,7 @@ impl Step {
     pub fn may_reboot(&self) -> bool {
         match &self.action {
             Action::Shell(step) => step.expect_disconnect,
-            Action::Reboot { .. } => true,
+            Action::Reboot { .. } | Action::WindowsRestart(_) | Action::WindowsUpdate(_) => true,
             _ => false,
         }
     }
@@ -45,6 +45,10 @@ impl Step {
     pub fn in_words(&self) -> String {
         let root = |become_root: Become| if become_root == Become::No { "" } else { ", as root" };
         let mut words = match &self.action {
+            Action::Shell(step) if step.power_shell.is_some() => {
+                let rights = if step.become_root == Become::No { "" } else { ", as SYSTEM" };
+                format!("{} (PowerShell{rights})", self.name)
+            }
             Action::Shell(step) => format!("{}{}", self.name, root(step.become_root)),
             Action::Local(step) => match &step.what {
                 LocalWork::Shell(_) => format!("{} (on this machine)", self.name),
@@ -70,6 +74,10 @@ impl Step {
                 format!("{}: {near} {arrow} {}{}", self.name, step.remote, root(step.become_root))
             }
             Action::Reboot { .. } => format!("{}: reboot", self.name),
+            Action::WindowsRestart(_) => format!("{}: restart Windows", self.name),
+            Action::WindowsUpdate(work) => {
+                format!("{}: install updates ({}), with restarts", self.name, work.search_criteria)
+            }
             Action::WaitFor { condition, limit } => {
                 format!("{}: wait for {condition}, {} s at most", self.name, limit.as_secs())
             }
@@ -112,6 +120,10 @@ pub enum Action {
         /// How long it may take to be back.
         limit: Duration,
     },
+    /// Starts a Windows anew.
+    WindowsRestart(WindowsRestart),
+    /// Installs the updates of a Windows.
+    WindowsUpdate(WindowsUpdate),
     /// Waits until something is so in the guest.
     #[serde(rename_all = "kebab-case")]
     WaitFor {
@@ -126,6 +138,32 @@ pub enum Action {
         /// What the person is told.
         note: String,
     },
+}
+
+/// How a Windows is started anew.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct WindowsRestart {
+    /// The command that does it, for PowerShell.
+    pub command: String,
+    /// The command that has to succeed before the step is over, likewise; `None` asks for nothing but another boot.
+    pub check: Option<String>,
+    /// How long it may take to be back.
+    pub limit: Duration,
+}
+
+/// Which updates a Windows gets.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct WindowsUpdate {
+    /// What Windows Update is asked for, in its own language (`IUpdateSearcher::Search`).
+    pub search_criteria: String,
+    /// Which of them: `include:` or `exclude:` and an expression of PowerShell about `$_`; the first that is true decides.
+    pub filters: Vec<String>,
+    /// How many are installed at once.
+    pub update_limit: u32,
+    /// How long all of it may take, with all its restarts.
+    pub limit: Duration,
 }
 
 /// What is waited for in the guest.
@@ -177,6 +215,9 @@ pub struct FileStep {
     /// Whether and how root is become, for paths that are not the user's.
     #[serde(rename = "become")]
     pub become_root: Become,
+    /// Whether the guest is a Windows.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub windows: bool,
 }
 
 /// Something to be run on this machine.
@@ -286,6 +327,9 @@ pub struct ShellStep {
     pub work_dir: Option<String>,
     /// For how long it is tried again when it can't even be begun; `None` is no second try.
     pub start_retry: Option<Duration>,
+    /// That it is for PowerShell, and how that runs it; `interpreter` does not matter then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub power_shell: Option<PowerShell>,
 }
 
 impl ShellStep {
@@ -307,6 +351,7 @@ impl ShellStep {
             interpreter: None,
             work_dir: None,
             start_retry: None,
+            power_shell: None,
         }
     }
 

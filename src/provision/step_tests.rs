@@ -25,6 +25,7 @@ async fn go(step: &Step) -> (Result<StepOutcome, ProvisionError>, Vec<String>) {
 
 fn file(direction: Direction, local: impl AsRef<Path>, remote: impl AsRef<Path>) -> FileStep {
     FileStep {
+        windows: false,
         direction,
         local: local.as_ref().to_owned(),
         remote: remote.as_ref().to_str().unwrap().to_owned(),

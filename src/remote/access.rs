@@ -12,6 +12,7 @@ use tokio::process::Command;
 
 use super::credentials::{Method, Password};
 use super::route::{Hop, Proxy, ProxyKind, Route};
+use super::winrm::{PORTS, WinRmAuth};
 
 /// Where a secret is read from; never the secret itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -143,6 +144,38 @@ impl SshPlan {
     }
 }
 
+/// Everything about WinRM that is not the user, the password and the address.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", default)]
+pub struct WinRmPlan {
+    /// The port, when it is not 5985, or 5986 with TLS.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
+    /// Whether TLS is spoken.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub use_ssl: bool,
+    /// Whether any certificate will do.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub insecure: bool,
+    /// How the guest is told who asks.
+    pub auth: WinRmAuth,
+}
+
+impl WinRmPlan {
+    /// Whether it says nothing beyond the defaults.
+    #[must_use]
+    pub fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// The port.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        let (plain, tls) = PORTS;
+        self.port.unwrap_or(if self.use_ssl { tls } else { plain })
+    }
+}
+
 /// The plan with its secrets read: what a login needs.
 #[derive(Clone, Debug, Default)]
 pub struct SshAccess {
@@ -162,6 +195,8 @@ pub struct SshAccess {
     pub host_key: Option<String>,
     /// The way there.
     pub route: Arc<Route>,
+    /// Whether the guest is a Windows, whose files go by PowerShell.
+    pub windows: bool,
 }
 
 impl SshAccess {
@@ -347,6 +382,7 @@ impl SshAccess {
             port: plan.port,
             host_key: plan.host_key.clone(),
             route: Arc::new(Route::new(proxy, hops, plan.old_algorithms)),
+            windows: false,
         })
     }
 }

@@ -15,8 +15,12 @@ const AFTERMATH: Duration = Duration::from_secs(2);
 /// The same for output that does not cease: that of a daemon which talks on.
 const AFTERMATH_IN_ALL: Duration = Duration::from_secs(10);
 
-/// The line for sshd, which hands it to the user's own shell: that may be one that is not like `/bin/sh`.
+/// The line for sshd, which hands it to the user's own shell: that may be one that is not like `/bin/sh`. What is meant for
+/// that very shell goes as it is.
 pub(super) fn line(command: &Command) -> String {
+    if command.native {
+        return command.line.clone();
+    }
     let line = format!("{}{}", quote::exports(&command.env), command.line);
     format!("exec /bin/sh -c {}", quote::sh(&line))
 }

@@ -77,6 +77,13 @@ impl BuildKey {
         digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect()
     }
 
+    /// The password of the user whom an unattended Windows makes, which follows from the private key likewise. A secret;
+    /// it has a letter of each class that Windows' rule for passwords asks for.
+    #[must_use]
+    pub fn windows_password(&self) -> String {
+        format!("A-{}z", self.console_password())
+    }
+
     pub(super) fn private(&self) -> Arc<PrivateKey> {
         self.private.clone()
     }

@@ -1,4 +1,4 @@
-//! Runs a script in the guest, in one SSH channel, so that success can't be mistaken.
+//! Runs a script in the guest, in one command, so that success can't be mistaken.
 //!
 //! One file goes over standard input: a wrapper (`wrapper.sh`) with the script behind it. The guest stores it in a
 //! private temporary folder, runs it with standard input closed, removes the folder, and prints a mark with the exit
@@ -12,6 +12,7 @@ use forge_machine::{Command, ExecOutcome, Guest, GuestError, OutputSink, Stream}
 use serde::{Deserialize, Serialize};
 
 use super::lines::{LineSplitter, Tail};
+use super::powershell::{self, PowerShell};
 use super::quote;
 use super::sentinel::{Filter, Piece, Sentinel};
 
@@ -79,9 +80,17 @@ pub struct RemoteScript {
     pub timeout: Option<Duration>,
     /// Whether its file is kept off the guest's disk, where the guest has a folder in memory for everybody.
     pub in_memory: bool,
+    /// That it is for PowerShell, and how that runs it; `interpreter` and `in_memory` don't matter then, and every way
+    /// to become root is a scheduled task of the system's own account.
+    pub power_shell: Option<PowerShell>,
 }
 
 impl RemoteScript {
+    /// A script for PowerShell, which ends at its first error.
+    pub fn powershell(content: impl Into<Vec<u8>>, shell: PowerShell) -> Self {
+        Self { power_shell: Some(shell), ..Self::sh(content) }
+    }
+
     /// A script for `/bin/sh -e` without anything else.
     pub fn sh(content: impl Into<Vec<u8>>) -> Self {
         Self {
@@ -93,12 +102,16 @@ impl RemoteScript {
             become_root: Become::No,
             timeout: None,
             in_memory: false,
+            power_shell: None,
         }
     }
 
     /// What is run, and what goes over its standard input.
     #[must_use]
     pub fn command(&self) -> Command {
+        if let Some(shell) = &self.power_shell {
+            return powershell::of_script(self, shell);
+        }
         let words: Vec<_> = self.interpreter.iter().map(|word| quote::sh(word)).collect();
         let wrapper = WRAPPER
             .replace("@EXPORTS@", &quote::exports(&self.env))
@@ -110,7 +123,7 @@ impl RemoteScript {
         let mut stdin = head(length + 1).into_bytes();
         stdin.extend_from_slice(&self.content);
         let line = if self.in_memory { format!("{IN_MEMORY}{BOOTSTRAP}") } else { BOOTSTRAP.into() };
-        Command { line, stdin, env: BTreeMap::new(), timeout: self.timeout }
+        Command { line, stdin, timeout: self.timeout, ..Command::default() }
     }
 }
 
@@ -267,7 +280,17 @@ pub async fn run_script(
 #[must_use]
 pub fn imitate(command: &Command, exit: i32) -> Option<Vec<u8>> {
     let text = String::from_utf8_lossy(&command.stdin);
-    let nonce = text.lines().next()?.strip_prefix("nonce=")?;
+    let decoded;
+    let text = if command.native {
+        decoded = powershell::given(command)?;
+        decoded.as_str()
+    } else {
+        &*text
+    };
+    let nonce = text.lines().find_map(|line| match command.native {
+        true => line.strip_prefix("$nonce = '")?.strip_suffix('\''),
+        false => line.strip_prefix("nonce="),
+    })?;
     let mut answer = format!("{nonce} begin - /tmp/forge-imitated\n");
     for promise in text.lines().filter_map(|line| line.strip_prefix(PROMISE)) {
         answer.push_str(&format!("{nonce} {promise}\n"));

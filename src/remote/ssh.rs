@@ -10,6 +10,7 @@ use forge_machine::{Command, ExecOutcome, Guest, GuestError, OutputSink};
 use russh_sftp::client::SftpSession;
 
 use super::exec::{self, StartError};
+use super::powershell;
 use super::session::Session;
 use super::transfer;
 use super::wait::{Search, WaitError, find};
@@ -154,10 +155,16 @@ impl Guest for SshGuest {
     }
 
     async fn put(&self, path: &str, content: &[u8], mode: u32) -> Result<(), GuestError> {
+        if self.search.windows {
+            return powershell::put(self, path, content).await;
+        }
         transfer::put(self, path, content, mode).await
     }
 
     async fn get(&self, path: &str, limit: u64) -> Result<Vec<u8>, GuestError> {
+        if self.search.windows {
+            return powershell::get(self, path, limit).await;
+        }
         transfer::get(self, path, limit).await
     }
 

@@ -10,6 +10,9 @@ use serde::{Deserialize, Serialize};
 pub enum Via {
     /// SSH, over the network.
     Ssh,
+    /// WinRM, over the network.
+    #[serde(rename = "winrm")]
+    WinRm,
     /// The guest agent, through the hypervisor.
     Agent,
     /// The serial console, through the hypervisor.
@@ -18,13 +21,14 @@ pub enum Via {
 
 impl Via {
     /// The words of `access.via`.
-    pub const NAMES: [&str; 3] = ["ssh", "agent", "serial"];
+    pub const NAMES: [&str; 4] = ["ssh", "winrm", "agent", "serial"];
 
     /// The way of that name.
     #[must_use]
     pub fn named(name: &str) -> Option<Self> {
         match name {
             "ssh" => Some(Self::Ssh),
+            "winrm" => Some(Self::WinRm),
             "agent" => Some(Self::Agent),
             "serial" => Some(Self::Serial),
             _ => None,
@@ -42,6 +46,7 @@ impl fmt::Display for Via {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Ssh => "SSH",
+            Self::WinRm => "WinRM",
             Self::Agent => "the guest agent",
             Self::Serial => "the serial console",
         })

@@ -74,9 +74,12 @@ impl AddressSource for SocketAddr {
 }
 
 /// A name or address that the profile gives.
-struct Named {
-    host: String,
-    port: u16,
+#[derive(Clone, Debug)]
+pub struct Named {
+    /// The name or address.
+    pub host: String,
+    /// The port.
+    pub port: u16,
 }
 
 #[async_trait]
@@ -211,6 +214,7 @@ pub async fn wait_for_guest(
         host_key: input.host_key.or(access.host_key),
         limit: input.limit,
         route: access.route,
+        windows: access.windows,
     };
     let session = find(&search, seen).await?;
     Ok(Arc::new(SshGuest::new(search, session)))
@@ -223,6 +227,7 @@ pub(super) struct Search {
     pub host_key: Option<String>,
     pub limit: Duration,
     pub route: Arc<Route>,
+    pub windows: bool,
 }
 
 /// What is known of one address.

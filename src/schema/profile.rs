@@ -319,6 +319,16 @@ const ACCESS: Form = Form::Table(&[
     ("agent-auth", Form::Flag, "whether ssh-agent is asked"),
     ("bastions", Form::Tables(BASTION), "hosts on the way, in their order"),
     (
+        "winrm",
+        Form::Table(&[
+            ("port", PORT, "5985, with TLS 5986"),
+            ("use-ssl", Form::Flag, ""),
+            ("insecure", Form::Flag, "whether the certificate is taken as it is"),
+            ("auth", Form::Word(&["ntlm", "basic"]), ""),
+        ]),
+        "how Windows Remote Management is spoken",
+    ),
+    (
         "proxy",
         Form::Table(&[
             ("type", Form::Word(&["socks5", "http"]), ""),
@@ -337,6 +347,33 @@ const PROVISION: Keys = &[
     ("shell", LINES, "lines for the guest's shell"),
     ("script", Form::Text, "a script, relative to this file"),
     ("scripts", Form::Texts, "several scripts"),
+    ("powershell", LINES, "lines for the guest's PowerShell"),
+    ("execution-policy", Form::Text, "PowerShell's, for this script"),
+    ("use-pwsh", Form::Flag, "whether it is PowerShell 7"),
+    (
+        "windows-restart",
+        Form::Either(&[
+            Form::Flag,
+            Form::Table(&[
+                ("restart-command", Form::Text, ""),
+                ("restart-check-command", Form::Text, "until this succeeds"),
+                ("restart-timeout", Form::Time, ""),
+            ]),
+        ]),
+        "starts Windows anew",
+    ),
+    (
+        "windows-update",
+        Form::Either(&[
+            Form::Flag,
+            Form::Table(&[
+                ("search-criteria", Form::Text, "what Windows Update is asked for"),
+                ("filters", Form::Texts, "\"include:\" or \"exclude:\" and an expression about `$_`"),
+                ("update-limit", Form::Integer(1, 1000), "how many at most"),
+            ]),
+        ]),
+        "installs updates, with restarts between",
+    ),
     ("shell-local", LINES, "lines for this machine's shell"),
     ("exec", Form::Texts, "a program of this machine, which gets the build as JSON"),
     ("ansible", Form::Text, "a playbook, run from this machine"),
@@ -373,7 +410,7 @@ const PROVISION: Keys = &[
     ),
     ("interpreter", Form::Text, "the program that runs the script"),
     ("work-dir", Form::Text, "the folder of the guest in which it runs"),
-    ("valid-exit-codes", Form::List(&Form::Integer(0, 255)), "those that mean success"),
+    ("valid-exit-codes", Form::List(&Form::Integer(0, 2_147_483_647)), "those that mean success"),
     ("timeout", Form::Time, ""),
     ("expect-disconnect", Form::Flag, "whether the connection may break"),
     ("pause-before", Form::Time, ""),

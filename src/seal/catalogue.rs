@@ -12,7 +12,7 @@ pub struct Operation {
     pub about: &'static str,
     /// Whether another login may be impossible after it: such an operation is not carried out after a failure.
     pub last: bool,
-    /// The shell text: defines the function `op_<name>`.
+    /// The text: for Linux a shell function `op_<name>`, for Windows the body of a function of PowerShell.
     #[serde(skip)]
     pub(super) text: &'static str,
 }
@@ -88,6 +88,58 @@ pub const OPERATIONS: &[Operation] = &[
     },
 ];
 
+/// All operations for Windows guests, in their order.
+pub const WINDOWS_OPERATIONS: &[Operation] = &[
+    Operation {
+        name: "temporary-files",
+        about: "empties the temporary folders of Windows and of the build's user, and removes what cut-off scripts left",
+        last: false,
+        text: include_str!("windows/temporary-files.ps1"),
+    },
+    Operation {
+        name: "event-logs",
+        about: "empties the event logs",
+        last: false,
+        text: include_str!("windows/event-logs.ps1"),
+    },
+    Operation {
+        name: "answer-files",
+        about: "removes the installation's answers and the password of its first login",
+        last: false,
+        text: include_str!("windows/answer-files.ps1"),
+    },
+    Operation {
+        name: "ssh-host-keys",
+        about: "removes the SSH host keys, so that each clone makes its own",
+        last: true,
+        text: include_str!("windows/ssh-host-keys.ps1"),
+    },
+    Operation {
+        name: "sysprep",
+        about: "runs `sysprep /generalize /oobe`, and waits for the proof that it is through",
+        last: true,
+        text: include_str!("windows/sysprep.ps1"),
+    },
+    Operation {
+        name: "remote-access",
+        about: "closes WinRM as far as forge's answer file opened it",
+        last: true,
+        text: include_str!("windows/remote-access.ps1"),
+    },
+    Operation {
+        name: "build-user",
+        about: "removes the build's user, and the build's key from all accounts",
+        last: true,
+        text: include_str!("windows/build-user.ps1"),
+    },
+];
+
+/// The operations for a family of guests.
+#[must_use]
+pub fn operations(windows: bool) -> &'static [Operation] {
+    if windows { WINDOWS_OPERATIONS } else { OPERATIONS }
+}
+
 /// The operation of this name.
 #[must_use]
 pub fn operation(name: &str) -> Option<&'static Operation> {
@@ -96,8 +148,8 @@ pub fn operation(name: &str) -> Option<&'static Operation> {
 
 /// The names of all operations, in their order, without those that are switched off.
 #[must_use]
-pub fn enabled(switches: &std::collections::BTreeMap<String, bool>) -> Vec<String> {
-    OPERATIONS
+pub fn enabled(switches: &std::collections::BTreeMap<String, bool>, windows: bool) -> Vec<String> {
+    operations(windows)
         .iter()
         .filter(|operation| switches.get(operation.name).copied().unwrap_or(true))
         .map(|operation| operation.name.to_owned())

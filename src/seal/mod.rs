@@ -6,6 +6,7 @@
 
 mod catalogue;
 mod leaks;
+mod windows;
 
 use std::fmt;
 use std::time::Duration;
@@ -14,8 +15,9 @@ use forge_machine::{ExecOutcome, Guest, GuestError};
 use thiserror::Error;
 
 use crate::remote::{BUILD_KEY_COMMENT, Become, RemoteScript, ScriptEnd, ScriptOutput, quote, run_script};
-pub use catalogue::{OPERATIONS, Operation, enabled, operation};
+pub use catalogue::{OPERATIONS, Operation, WINDOWS_OPERATIONS, enabled, operation, operations};
 pub use leaks::Leaks;
+pub use windows::{FINISH_LIMIT, run as run_windows, switched_off};
 
 /// How long all operations together may take.
 const LIMIT: Duration = Duration::from_secs(600);
@@ -91,6 +93,14 @@ pub enum SealError {
         after: String,
         /// What had come back until then.
         results: Vec<SealResult>,
+    },
+    /// Windows did not switch itself off, so its last operations did not all go well.
+    #[error("Windows did not switch itself off within {} s, as it does when its last seal operations went well; last seen: {seen}", limit.as_secs())]
+    StillRuns {
+        /// How long it was waited for.
+        limit: Duration,
+        /// The VM's state.
+        seen: String,
     },
     /// Sealing needs root.
     #[error("sealing needs root, and the guest offers no way ({tried})")]
@@ -240,8 +250,18 @@ pub async fn run(
 
 async fn run_script_of(guest: &dyn Guest, script: &RemoteScript) -> Result<Vec<SealResult>, SealError> {
     let mut output = Results::default();
-    let run = run_script(guest, script, &mut output).await.map_err(|source| SealError::Guest { source })?;
-    let results = output.results;
+    ended(guest, script, &mut output, |output| output.results.clone()).await
+}
+
+/// Runs a script and gives what it told of its operations, if it came to its end and none of them failed.
+async fn ended<O: ScriptOutput>(
+    guest: &dyn Guest,
+    script: &RemoteScript,
+    output: &mut O,
+    told: impl Fn(&O) -> Vec<SealResult>,
+) -> Result<Vec<SealResult>, SealError> {
+    let run = run_script(guest, script, output).await.map_err(|source| SealError::Guest { source })?;
+    let results = told(output);
     let how = match run.end {
         ScriptEnd::Exited(0) => return Ok(results),
         ScriptEnd::Exited(_)

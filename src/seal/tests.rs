@@ -279,8 +279,8 @@ fn unknown_operations_and_strange_users_are_refused() {
 
 #[test]
 fn operations_are_on_unless_switched_off_and_what_ends_the_access_comes_last() {
-    assert_eq!(enabled(&BTreeMap::new()).len(), OPERATIONS.len());
-    let names = enabled(&BTreeMap::from([("logs".to_owned(), false), ("fstrim".to_owned(), true)]));
+    assert_eq!(enabled(&BTreeMap::new(), false).len(), OPERATIONS.len());
+    let names = enabled(&BTreeMap::from([("logs".to_owned(), false), ("fstrim".to_owned(), true)]), false);
     assert!(!names.contains(&"logs".to_owned()));
     assert_eq!(&names[names.len() - 4..], ["ssh-host-keys", "build-user", "leak-gate", "fstrim"]);
     for operation in OPERATIONS {

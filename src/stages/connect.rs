@@ -14,7 +14,7 @@ use crate::event::Stage;
 use crate::plan::late::LateName;
 use crate::plan::{AfterInstall, Delivery};
 use crate::provision::Step;
-use crate::remote::{BuildKey, MachineAddresses, SshAccess, Via, WaitInput, wait_for_guest};
+use crate::remote::{BuildKey, MachineAddresses, Password, SshAccess, Via, WaitInput, wait_for_guest};
 
 /// What a connector is told of the login.
 #[derive(Clone, Debug)]
@@ -27,6 +27,8 @@ pub struct Login {
     pub key: Arc<BuildKey>,
     /// The host key's fingerprint, when the guest was connected to before.
     pub host_key: Option<String>,
+    /// The password of the user whom the answers of an unattended Windows make.
+    pub windows_password: Option<Password>,
     /// How long it may take.
     pub limit: Duration,
 }
@@ -60,6 +62,7 @@ pub async fn connect(cx: &mut Cx, mut running: Running, seeded: &Seeded) -> Resu
         user: cx.plan.access.user.clone(),
         key: seeded.key.clone(),
         host_key: None,
+        windows_password: cx.plan.windows_password(&seeded.key).map(Password::new),
         limit,
     };
     let ways = Via::in_words(&cx.plan.access.via);
@@ -281,6 +284,9 @@ pub async fn reconnect(
     if cx.plan.access.makes_console_password() {
         cx.evidence.redactor().add(&key.console_password());
     }
+    if cx.plan.access.windows {
+        cx.evidence.redactor().add(&key.windows_password());
+    }
     // Served until the guest has answered.
     let _seeded = seed_again(cx, &machine, key.clone()).await?;
     cx.doing(Stage::Connect, "starting the kept VM");
@@ -292,6 +298,7 @@ pub async fn reconnect(
         key: key.clone(),
         // Not held against the guest: without its seed cloud-init may take it for a new instance and make it new keys.
         host_key: None,
+        windows_password: cx.plan.windows_password(&key).map(Password::new),
         limit,
     };
     let connector = cx.connector.clone();

@@ -9,6 +9,10 @@ use crate::seal;
 const LEAKED: &str =
     "let a provisioner remove it; what is meant to be in the template: `leak-gate = false` in `[seal]`";
 
+/// What to do about a Windows whose last operations failed.
+const STILL_RUNS: &str =
+    "its reason is in C:\\Windows\\Temp\\forge-finish.log; if there is none, raise `deadlines.shutdown`";
+
 /// Runs the seal operations and lets the guest go.
 ///
 /// # Errors
@@ -18,6 +22,7 @@ pub async fn seal(cx: &mut Cx, provisioned: Provisioned) -> Result<Sealed, Stage
     let plan = cx.plan.clone();
     let since = jiff::Timestamp::now().duration_since(cx.mark.started).unsigned_abs();
     let leaks = seal::Leaks::of_build(&connected.key, &cx.evidence.redactor().secrets(), since);
+    let unattend = if plan.access.windows { super::seed::sysprep(cx, &connected.key) } else { None };
     cx.doing(Stage::Seal, format!("{} operations", plan.seal.len()));
     let sealed = cx
         .cancellable_effect(Effect::Seal, async {
@@ -25,15 +30,34 @@ pub async fn seal(cx: &mut Cx, provisioned: Provisioned) -> Result<Sealed, Stage
                 return Ok(Vec::new());
             }
             let (guest, access) = (connected.guest.as_ref(), &plan.access);
-            let done = if plan.seal_dry_run {
+            let done = if access.windows {
+                let unattend = unattend.as_deref();
+                let machine = connected.machine.as_ref();
+                let limit = seal::FINISH_LIMIT.saturating_add(plan.deadlines.shutdown);
+                let tell = |seen: &str| {
+                    cx.waiting(Stage::Seal, "Windows to switch itself off", seen, limit);
+                };
+                match seal::run_windows(guest, &plan.seal, &access.user, access.create, unattend).await {
+                    Ok(results) => {
+                        guest.close().await;
+                        let off = seal::switched_off(machine, limit, &tell).await;
+                        off.map(|()| results)
+                    }
+                    failed => failed,
+                }
+            } else if plan.seal_dry_run {
                 seal::try_out(guest, &plan.seal, &access.user, access.create, &leaks).await
             } else {
                 seal::run(guest, &plan.seal, &access.user, access.create, &leaks).await
             };
             done.map_err(|error| {
-                let leaked = error.to_string().contains("leak-gate:");
+                let hint = match &error {
+                    seal::SealError::StillRuns { .. } => Some(STILL_RUNS),
+                    error if error.to_string().contains("leak-gate:") => Some(LEAKED),
+                    _ => None,
+                };
                 let failed = StageError::caused("the guest could not be sealed", error);
-                if leaked { failed.hint(LEAKED) } else { failed }
+                hint.into_iter().fold(failed, StageError::hint)
             })
         })
         .await;

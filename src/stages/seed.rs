@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use forge_http_seed::answers::{Build, Kind};
+use forge_http_seed::answers::{Build, Kind, WinRm};
 use forge_http_seed::network::Network;
 use forge_http_seed::nocloud::{BuildUser, NoCloud};
 use forge_http_seed::server::{Fetch, SeedObserver, SeedServer, SeedToken, ServerOptions};
@@ -17,7 +17,7 @@ use crate::engine::{Cx, Effect, StageError};
 use crate::event::{Event, Events, Region, Stage};
 use crate::plan::late::LateName;
 use crate::plan::{Delivery, Plan, SeedPlan};
-use crate::remote::BuildKey;
+use crate::remote::{BuildKey, Via, WinRmAuth};
 
 /// The seed is rendered, and served where the delivery needs it.
 #[derive(Debug)]
@@ -156,21 +156,38 @@ fn files(cx: &mut Cx, seeded: &Seeded) -> Result<SeedSet, StageError> {
             .files()
             .map_err(|error| StageError::caused("the seed could not be rendered", error));
     };
-    // 128 bits, with a letter of each class that Windows' rule for passwords asks for.
-    let random_password = format!("A-{}z", SeedToken::generate().expose());
+    let build = of_build(cx, key);
+    answers.render(&build).map_err(|errors| match errors.into_iter().next() {
+        Some(error) => StageError::caused("the seed could not be rendered", error),
+        None => StageError::new("the seed could not be rendered"),
+    })
+}
+
+/// What answer files are told of the build.
+fn of_build(cx: &Cx, key: &BuildKey) -> Build {
+    let plan = &cx.plan;
+    // Of the key, so that whoever goes on with the build can log in with it too.
+    let random_password = key.windows_password();
     cx.evidence.redactor().add(&random_password);
-    let build = Build {
+    Build {
         user: plan.access.user.clone(),
         create_user: plan.access.create,
         public_key: key.public_openssh().to_owned(),
         hostname: plan.seed.hostname.clone(),
         nonce: cx.mark.nonce.to_string(),
         random_password,
-    };
-    answers.render(&build).map_err(|errors| match errors.into_iter().next() {
-        Some(error) => StageError::caused("the seed could not be rendered", error),
-        None => StageError::new("the seed could not be rendered"),
-    })
+        winrm: plan.access.via.contains(&Via::WinRm).then(|| WinRm {
+            tls: plan.access.winrm.use_ssl,
+            basic: plan.access.winrm.auth == WinRmAuth::Basic,
+            port: plan.access.winrm.port(),
+        }),
+    }
+}
+
+/// The answers for the clones of a Windows, of the profile's own seed; `None` where it has none.
+pub(super) fn sysprep(cx: &Cx, key: &BuildKey) -> Option<String> {
+    let set = cx.plan.seed.answers.as_ref()?.render(&of_build(cx, key)).ok()?;
+    set.get("sysprep.xml")?.text().map(str::to_owned)
 }
 
 /// What the installer's kernel is told; `grub` when a boot loader reads it first.

@@ -12,7 +12,10 @@ use tokio::time::{Instant, sleep_until};
 
 use super::connect::{Connector, Login, SshConnector};
 use crate::engine::StageError;
-use crate::remote::{AgentGuest, ConsoleLogin, MachinePort, SerialChannel, Via};
+use crate::remote::{
+    AddressSource, AgentGuest, ConsoleLogin, MachineAddresses, MachinePort, Named, Password, SerialChannel,
+    Via, WinRmGuest, WinRmInput, WinRmLogin, WinRmPlan,
+};
 
 /// How long a better way is still waited for when a lesser one has come about: an agent answers before SSH does.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -24,6 +27,8 @@ pub struct Ways {
     pub via: Vec<Via>,
     /// How SSH logs in.
     pub ssh: SshConnector,
+    /// How WinRM is spoken.
+    pub winrm: WinRmPlan,
 }
 
 type Came = Result<Arc<dyn Guest>, StageError>;
@@ -112,6 +117,32 @@ impl Ways {
     ) -> Result<Arc<dyn Guest>, StageError> {
         match via {
             Via::Ssh => self.ssh.connect(login, seen).await,
+            Via::WinRm => {
+                let source: Arc<dyn AddressSource> = Arc::new(MachineAddresses(login.machine.clone()));
+                let source = match &self.ssh.access.host {
+                    Some(host) => Arc::new(Named { host: host.clone(), port: self.winrm.port() }),
+                    None => source,
+                };
+                let password = match &login.windows_password {
+                    Some(password) => password.clone(),
+                    None => Password::new(self.ssh.access.password().unwrap_or_default()),
+                };
+                let input = WinRmInput {
+                    source,
+                    port: self.winrm.port(),
+                    login: Arc::new(WinRmLogin {
+                        user: login.user.clone(),
+                        password,
+                        auth: self.winrm.auth,
+                        tls: self.winrm.use_ssl,
+                        insecure: self.winrm.insecure,
+                    }),
+                };
+                match WinRmGuest::connect(input, login.limit, seen).await {
+                    Ok(guest) => Ok(guest),
+                    Err(error) => Err(StageError::caused("WinRM did not let the build in", error)),
+                }
+            }
             Via::Agent => {
                 let channel = login.machine.agent().ok_or_else(|| {
                     StageError::new("the VM has no guest agent").hint("let `vm.agent` be true")

@@ -135,6 +135,8 @@ pub fn plan(
         },
         boot: Vec::new(),
         access: AccessPlan {
+            winrm: Default::default(),
+            windows: false,
             user: USER.into(),
             create: true,
             via: crate::remote::via::usual(),

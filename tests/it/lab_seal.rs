@@ -18,7 +18,7 @@ async fn a_tiny_guest_that_was_sealed_when_forge_died_is_sealed_again_and_become
     let Some(site) = LabSite::with_tiny_guest(false).await? else { return Ok(()) };
     let mut plan = plan_for(FIRST_ID + 98);
     plan.seed.address = Some("10.0.2.2".into());
-    plan.seal = forge::seal::enabled(&[].into());
+    plan.seal = forge::seal::enabled(&[].into(), false);
     let config = config_of(&site.lab.url(), site.lab.fingerprint(), &site.secret);
     let open = move || -> Arc<dyn forge_machine::Hypervisor> {
         Arc::new(ProxmoxHypervisor::connect(config.clone()).expect("its settings are sound"))

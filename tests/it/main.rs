@@ -39,3 +39,4 @@ mod seed_bad_input;
 mod seed_disc;
 mod support;
 mod typing_websocket;
+mod winrm;

@@ -49,6 +49,8 @@ pub struct Command {
     pub env: BTreeMap<String, String>,
     /// How long it may take; `None` is no limit.
     pub timeout: Option<Duration>,
+    /// Whether the line is for the server's own shell as it is, and not for `/bin/sh`: for Windows (`cmd.exe`).
+    pub native: bool,
 }
 
 impl Command {
@@ -127,7 +129,7 @@ pub enum GuestError {
     },
 }
 
-/// The guest's operating system, reached by SSH, by the agent, or by the serial console.
+/// The guest's operating system, reached by SSH, by WinRM, by the agent, or by the serial console.
 #[async_trait]
 pub trait Guest: std::fmt::Debug + Send + Sync {
     /// `user@address`, for messages.

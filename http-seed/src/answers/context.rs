@@ -16,7 +16,7 @@ pub(super) fn context(answers: &Answers, build: &Build) -> Result<Value, String>
     let mut context: Map<String, Value> = settings.context();
     let password = settings.text("password");
     let hash = if password.is_empty() { Value::Null } else { hash_of(answers, build, "")?.into() };
-    let account = if password.is_empty() { build.random_password.as_str() } else { password };
+    let account = answers.account_password(&build.random_password);
     let mut set = |name: &str, value: Value| {
         context.insert(name.to_owned(), value);
     };
@@ -27,6 +27,9 @@ pub(super) fn context(answers: &Answers, build: &Build) -> Result<Value, String>
     set("distribution", answers.distribution.clone().into());
     set("version", answers.version.clone().into());
     set("user", json!({ "name": build.user, "create": build.create_user, "key": build.public_key }));
+    let winrm =
+        build.winrm.map(|how| json!({ "tls": how.tls, "basic": how.basic, "port": how.port.to_string() }));
+    set("winrm", winrm.unwrap_or_default());
     set("addresses", addresses(answers));
     set("routes", routes(answers));
     set("ipv6_cidr", none_if_empty(settings.text("address6")));

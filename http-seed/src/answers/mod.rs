@@ -153,6 +153,19 @@ pub struct Build {
     pub nonce: String,
     /// A random password, for systems that make no user without one (Windows).
     pub random_password: String,
+    /// Whether and how a Windows has to answer over WinRM.
+    pub winrm: Option<WinRm>,
+}
+
+/// How a Windows has to answer over WinRM.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WinRm {
+    /// With TLS, by a certificate that it makes itself.
+    pub tls: bool,
+    /// Whether it takes the password itself.
+    pub basic: bool,
+    /// The port.
+    pub port: u16,
 }
 
 impl fmt::Debug for Build {
@@ -177,6 +190,7 @@ impl Build {
             hostname: hostname.map(str::to_owned),
             nonce: "0000000000000000".into(),
             random_password: "Made-for-each-build-0".into(),
+            winrm: None,
         }
     }
 }
@@ -214,6 +228,15 @@ pub struct Answers {
 }
 
 impl Answers {
+    /// The password of the user that Windows' answers make: the settings' own, else the build's random one.
+    #[must_use]
+    pub fn account_password<'a>(&'a self, random: &'a str) -> &'a str {
+        match self.settings.text("password") {
+            "" => random,
+            own => own,
+        }
+    }
+
     /// The templates that are rendered.
     #[must_use]
     pub fn files(&self) -> BTreeMap<String, TemplateFile> {

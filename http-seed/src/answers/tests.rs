@@ -203,3 +203,43 @@ fn a_template_of_ones_own_is_rendered_strictly_and_sees_the_profiles_variables()
     let errors = with("{% if var.prt %}x{% endif %}").expect_err("undefined");
     assert_eq!(errors[0].to_string(), "mine:1:7: `var.prt` is not defined");
 }
+
+#[test]
+fn windows_answers_over_winrm_as_the_profile_says_and_notes_what_was_there_before() {
+    let script = |tls, basic, port| {
+        let mut build = build();
+        build.winrm = Some(WinRm { tls, basic, port });
+        let files =
+            answers(Kind::Autounattend, "windows", "2022", json!({})).render(&build).expect("renders");
+        files.get("forge.ps1").and_then(|file| file.text()).expect("there").to_owned()
+    };
+    let plain = script(false, false, 5985);
+    assert!(plain.contains("Enable-PSRemoting") && !plain.contains("AllowUnencrypted"), "{plain}");
+    assert!(!plain.contains("Transport=HTTP'"), "Windows' own listener has that port");
+    // What sealing needs to know is written down before anything is changed.
+    assert!(plain.find("-Name HttpListener") < plain.find("Enable-PSRemoting"));
+    let other = script(false, true, 15985);
+    assert!(other.contains("\\Port\" -Value '15985'") && other.contains("AllowUnencrypted"), "{other}");
+    let tls = script(true, true, 5986);
+    assert!(
+        tls.contains("-Transport HTTPS -Address * -Port '5986'") && tls.contains("-Name Certificate"),
+        "{tls}"
+    );
+    assert!(!tls.contains("AllowUnencrypted"), "{tls}");
+    // Nothing is opened that nobody asked for.
+    let files = answers(Kind::Autounattend, "windows", "2022", json!({})).render(&build()).expect("renders");
+    assert!(!files.texts().any(|(_, text)| text.contains("PSRemoting")));
+}
+
+#[test]
+fn the_user_of_a_windows_has_one_password_and_it_is_the_settings_own_if_they_have_one() {
+    for (vars, word) in [(json!({}), "random-1A"), (json!({ "password": "own-2B" }), "own-2B")] {
+        let answers = answers(Kind::Autounattend, "windows", "2022", vars);
+        let mut build = build();
+        build.random_password = "random-1A".into();
+        let files = answers.render(&build).expect("renders");
+        let xml = files.get("Autounattend.xml").and_then(|file| file.text()).expect("there");
+        assert_eq!(xml.matches(&format!("<Value>{word}</Value>")).count(), 2, "{xml}");
+        assert_eq!(answers.account_password(&build.random_password), word);
+    }
+}

@@ -8,27 +8,59 @@ use super::super::profile::Access;
 use super::super::reader::Reader;
 use super::{Load, beside, is_user_name};
 use crate::remote::access::{BastionPlan, CredentialPlan, ProxyPlan};
-use crate::remote::{ProxyKind, SecretSource, SshPlan, Via, via};
+use crate::remote::winrm::PORTS;
+use crate::remote::{ProxyKind, SecretSource, SshPlan, Via, WinRmAuth, WinRmPlan, via};
 
 /// The port of SSH.
 const SSH_PORT: u16 = 22;
 
+/// Whether Windows takes it as the name of a user, maybe with its domain ("Naming conventions in Active Directory").
+fn is_windows_user(user: &str) -> bool {
+    let name = user.split_once('\\').map_or(user, |(_, name)| name);
+    let name = name.split_once('@').map_or(name, |(name, _)| name);
+    !name.is_empty()
+        && name.chars().count() <= 20
+        && !name.chars().any(|c| c.is_control() || "\"/\\[]:;|=,+*?<>@".contains(c))
+}
+
 impl Load<'_> {
-    pub(super) fn access(&mut self, root: &mut Reader<'_>) -> Access {
-        let mut access =
-            Access { user: "forge".into(), create: true, via: via::usual(), ssh: SshPlan::default() };
+    pub(super) fn access(&mut self, root: &mut Reader<'_>, windows: bool) -> Access {
+        let mut access = Access {
+            user: "forge".into(),
+            create: true,
+            via: via::usual(),
+            ssh: SshPlan::default(),
+            winrm: WinRmPlan::default(),
+        };
         let Some(mut reader) = root.table("access", &mut self.findings) else { return access };
         if let Some(user) = self.filled(&mut reader, "user") {
-            if !is_user_name(&user) {
+            if windows && !is_windows_user(&user) {
+                let finding = reader.finding("user", format!("`{user}` is no user name of Windows"));
+                let help =
+                    "`name`, `DOMAIN\\name` or `name@domain`, the name without \" / [ ] : ; | = , + * ? < >";
+                self.findings.push(finding.help(help));
+            } else if !windows && !is_user_name(&user) {
                 let finding = reader.finding("user", format!("`{user}` is no user name"));
                 let help = "lower-case letters, digits, `-` and `_`, a letter or `_` first, 32 at most";
                 self.findings.push(finding.help(help));
             }
             access.user = user;
         }
-        access.create = reader.flag("create", &mut self.findings).unwrap_or(access.user != "root");
-        if access.create && access.user == "root" {
-            let finding = reader.finding("create", "root is there already, and sealing would remove it");
+        // Windows' names of users know no case.
+        let (system, is_system) = match windows {
+            true => ("Administrator", access.user.eq_ignore_ascii_case("administrator")),
+            false => ("root", access.user == "root"),
+        };
+        let elsewhere = windows && access.user.contains(['\\', '@']);
+        access.create = reader.flag("create", &mut self.findings).unwrap_or(!is_system && !elsewhere);
+        if access.create && elsewhere {
+            let message = format!("`{}` is a domain's user, whom no answer file makes", access.user);
+            let finding = reader.finding("create", message);
+            self.findings.push(finding.help("leave `create` out, or name a user of the guest's own"));
+        }
+        if access.create && is_system {
+            let message = format!("{system} is there already, and sealing would remove it");
+            let finding = reader.finding("create", message);
             self.findings.push(finding.help("leave `create` out, or name another user"));
         }
         access.via = self.via(&mut reader);
@@ -42,8 +74,48 @@ impl Load<'_> {
             bastions: self.bastions(&mut reader),
             proxy: self.proxy(&mut reader),
         };
+        access.winrm = self.winrm(&mut reader, &access.via);
         reader.done(&mut self.findings);
         access
+    }
+
+    /// How WinRM is spoken, by Packer's names.
+    fn winrm(&mut self, reader: &mut Reader<'_>, via: &[Via]) -> WinRmPlan {
+        let Some(mut table) = reader.table("winrm", &mut self.findings) else { return WinRmPlan::default() };
+        let auth = table.word("auth", &["ntlm", "basic"], &mut self.findings);
+        let plan = WinRmPlan {
+            port: self.port(&mut table),
+            use_ssl: table.flag("use-ssl", &mut self.findings).unwrap_or(false),
+            insecure: table.flag("insecure", &mut self.findings).unwrap_or(false),
+            auth: if auth.as_deref() == Some("basic") { WinRmAuth::Basic } else { WinRmAuth::Ntlm },
+        };
+        if plan.insecure && !plan.use_ssl {
+            let finding = table.finding("insecure", "there is no certificate to be asked about without TLS");
+            self.findings.push(finding.help("say `use-ssl = true`, or leave `insecure` out"));
+        }
+        let (plain, tls) = PORTS;
+        for (asked, other, advice) in [
+            (!plan.use_ssl, tls, "say `use-ssl = true`, or name another port"),
+            (plan.use_ssl, plain, "leave `use-ssl` out, or name another port"),
+        ] {
+            if asked && plan.port == Some(other) {
+                let words = if plan.use_ssl { "without" } else { "with" };
+                let finding = table.finding("port", format!("{other} is WinRM's port {words} TLS"));
+                self.findings.push(finding.help(advice).warning());
+            }
+        }
+        if plan.auth == WinRmAuth::Basic && !plan.use_ssl {
+            let message =
+                "with `basic` the password and all that is said go over the network for all to read";
+            let finding = table.finding("auth", message).help("say `use-ssl = true`, or leave `auth` out");
+            self.findings.push(finding.warning());
+        }
+        if !via.contains(&Via::WinRm) {
+            let finding = reader.finding("winrm", "WinRM is not among the ways to the guest");
+            self.findings.push(finding.help("name it: via = [\"winrm\"]"));
+        }
+        table.done(&mut self.findings);
+        plan
     }
 
     /// The ways to the guest.

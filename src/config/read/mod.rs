@@ -5,6 +5,7 @@ mod boot;
 mod boot_lint;
 mod hardware;
 mod provision;
+mod provision_windows;
 mod seed;
 mod source;
 mod vm;
@@ -82,10 +83,10 @@ pub fn profile(
     let source = if base { Source::default() } else { load.source(&mut root) };
     let vm = load.vm(&mut root);
     let boot = load.boot(&mut root);
-    let access = load.access(&mut root);
+    let access = load.access(&mut root, os.family == "windows");
     let seed = load.seed(&mut root, &os, &vm, &access);
-    let provision = load.provision(&mut root);
-    let seal = load.seal(&mut root);
+    let provision = load.provision(&mut root, os.family == "windows");
+    let seal = load.seal(&mut root, os.family == "windows");
     let deadlines = load.deadlines(&mut root);
     load.lint_time(&root, &boot, &deadlines);
     let mut findings = load.findings;
@@ -275,8 +276,9 @@ impl Load<'_> {
         (formats, compress)
     }
 
-    fn seal(&mut self, root: &mut Reader<'_>) -> BTreeMap<String, bool> {
-        let mut known: Vec<&str> = crate::seal::OPERATIONS.iter().map(|operation| operation.name).collect();
+    fn seal(&mut self, root: &mut Reader<'_>, windows: bool) -> BTreeMap<String, bool> {
+        let operations = crate::seal::operations(windows);
+        let mut known: Vec<&str> = operations.iter().map(|operation| operation.name).collect();
         let mut seal: BTreeMap<String, bool> = known.iter().map(|name| ((*name).to_owned(), true)).collect();
         known.push("dry-run");
         let Some(reader) = root.table("seal", &mut self.findings) else { return seal };

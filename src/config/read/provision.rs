@@ -15,12 +15,17 @@ use crate::remote::Become;
 const NAME_LENGTH: usize = 40;
 
 /// The keys of a provisioner.
-const KEYS: [&str; 38] = [
+const KEYS: [&str; 43] = [
     "name",
     "enabled",
     "shell",
     "script",
     "scripts",
+    "powershell",
+    "execution-policy",
+    "use-pwsh",
+    "windows-restart",
+    "windows-update",
     "shell-local",
     "exec",
     "ansible",
@@ -56,6 +61,9 @@ const KEYS: [&str; 38] = [
     "except",
 ];
 
+/// The keys of scripts for the guest.
+const SCRIPTS: [&str; 4] = ["shell", "script", "scripts", "powershell"];
+
 /// What a provisioner runs.
 enum Script {
     Inline(String),
@@ -63,12 +71,12 @@ enum Script {
 }
 
 impl Load<'_> {
-    pub(super) fn provision(&mut self, root: &mut Reader<'_>) -> Vec<Provisioner> {
+    pub(super) fn provision(&mut self, root: &mut Reader<'_>, windows: bool) -> Vec<Provisioner> {
         let mut steps = Vec::new();
         for mut reader in root.tables("provision", &mut self.findings) {
             let enabled = reader.flag("enabled", &mut self.findings).unwrap_or(true);
             let before = self.findings.len();
-            let found = self.provisioner(&mut reader, enabled);
+            let found = self.provisioner(&mut reader, enabled, windows);
             if !enabled {
                 // What is switched off need not be whole; its keys are still checked below.
                 self.findings.truncate(before);
@@ -79,9 +87,10 @@ impl Load<'_> {
         steps
     }
 
-    fn provisioner(&mut self, reader: &mut Reader<'_>, enabled: bool) -> Vec<Provisioner> {
+    fn provisioner(&mut self, reader: &mut Reader<'_>, enabled: bool, windows: bool) -> Vec<Provisioner> {
         let name = reader.raw_text("name", &mut self.findings).unwrap_or_default();
         let kind = self.kind(reader);
+        let shell = self.power_shell(reader);
         let script = if kind.is_none() { self.script(reader) } else { None };
         let step = Provisioner {
             name,
@@ -90,12 +99,13 @@ impl Load<'_> {
             file: None,
             env: self.env(reader),
             r#become: self.rights(reader),
-            valid_exit_codes: exit_codes(reader, &mut self.findings),
+            valid_exit_codes: exit_codes(reader, windows, &mut self.findings),
             timeout: reader.time("timeout", &mut self.findings),
             expect_disconnect: reader.flag("expect-disconnect", &mut self.findings).unwrap_or(false),
             pause_before: reader.time("pause-before", &mut self.findings),
             max_retries: reader.integer("max-retries", 0, 100, &mut self.findings).unwrap_or(0),
             start_retry: reader.time("start-retry", &mut self.findings),
+            power_shell: reader.any("powershell").map(|_| shell.clone()),
             on_error: reader.flag("on-error", &mut self.findings).unwrap_or(false),
             interpreter: reader.raw_text("interpreter", &mut self.findings),
             work_dir: reader.raw_text("work-dir", &mut self.findings),
@@ -122,7 +132,16 @@ impl Load<'_> {
                     .iter()
                     .map(|(path, place)| {
                         let (file, script) = self.script_file(path, place, &reader.name("script"));
-                        Provisioner { name: named(path), script, file: Some(file), ..step.clone() }
+                        // Elsewhere its first line says what runs it.
+                        let ps1 = windows && path.to_ascii_lowercase().ends_with(".ps1");
+                        let power_shell = ps1.then(|| shell.clone());
+                        Provisioner {
+                            name: named(path),
+                            script,
+                            file: Some(file),
+                            power_shell,
+                            ..step.clone()
+                        }
                     })
                     .collect()
             }
@@ -132,10 +151,13 @@ impl Load<'_> {
 
     /// What it is, when it is no script for the guest: the kind, a script for this machine, and what names it.
     fn kind(&mut self, reader: &mut Reader<'_>) -> Option<(ProvisionerKind, String, String)> {
-        const KINDS: [&str; 12] = [
+        const KINDS: [&str; 15] = [
             "shell",
             "script",
             "scripts",
+            "powershell",
+            "windows-restart",
+            "windows-update",
             "shell-local",
             "exec",
             "ansible",
@@ -154,7 +176,7 @@ impl Load<'_> {
         let word = match given.as_slice() {
             [] if content.is_some() => "content",
             // Scripts tell their own collisions.
-            all if all.iter().all(|key| ["shell", "script", "scripts"].contains(key)) => {
+            all if all.iter().all(|key| SCRIPTS.contains(key)) => {
                 for key in ["content", "destination", "mode"] {
                     if reader.any(key).is_some() {
                         let finding = reader.finding(key, format!("`{key}` is for `upload` and `download`"));
@@ -237,6 +259,14 @@ impl Load<'_> {
                     self.findings.push(finding.help("leave it out, or say `enabled = false`"));
                 }
                 (ProvisionerKind::Reboot, String::new(), "reboot".to_owned())
+            }
+            "windows-restart" => {
+                let work = self.windows_restart(reader);
+                (ProvisionerKind::WindowsRestart(work), String::new(), "windows-restart".to_owned())
+            }
+            "windows-update" => {
+                let work = self.windows_update(reader);
+                (ProvisionerKind::WindowsUpdate(work), String::new(), "windows-update".to_owned())
             }
             "wait-for" => {
                 let condition = self.condition(reader)?;
@@ -373,10 +403,13 @@ impl Load<'_> {
         }
     }
 
-    /// What it runs: exactly one of `shell`, `script` and `scripts`.
+    /// What it runs: exactly one of `shell`, `powershell`, `script` and `scripts`.
     fn script(&mut self, reader: &mut Reader<'_>) -> Option<Script> {
         let before = self.findings.len();
-        let shell = self.lines(reader, "shell");
+        let inline: Vec<String> =
+            ["shell", "powershell"].iter().filter_map(|key| self.lines(reader, key)).collect();
+        let both = inline.len() > 1;
+        let shell = inline.into_iter().next();
         let one = reader
             .raw_text("script", &mut self.findings)
             .map(|path| (path, reader.place_of("script").clone()));
@@ -393,13 +426,19 @@ impl Load<'_> {
             None => None,
         };
         let what = match (shell, one, several) {
+            _ if both => {
+                let message = "`shell` and `powershell` exclude each other";
+                let finding = Finding::at(reader.place(), reader.path(), message);
+                self.findings.push(finding.help("write one provisioner for each"));
+                return None;
+            }
             (Some(text), None, None) if text.trim().is_empty() => None,
             (Some(text), None, None) => Some(Script::Inline(text)),
             (None, Some(file), None) => Some(Script::Files(vec![file])),
             (None, None, Some(files)) if !files.is_empty() => Some(Script::Files(files)),
             (None, None, _) => None,
             _ => {
-                let message = "`shell`, `script` and `scripts` exclude each other";
+                let message = "`shell`, `powershell`, `script` and `scripts` exclude each other";
                 let finding = Finding::at(reader.place(), reader.path(), message);
                 self.findings.push(finding.help("write one provisioner for each"));
                 return None;
@@ -453,7 +492,9 @@ fn first_words(text: &str) -> String {
     text.lines().next().unwrap_or_default().chars().take(NAME_LENGTH).collect()
 }
 
-fn exit_codes(reader: &mut Reader<'_>, findings: &mut Vec<Finding>) -> Vec<i32> {
+fn exit_codes(reader: &mut Reader<'_>, windows: bool, findings: &mut Vec<Finding>) -> Vec<i32> {
+    // Installers of Windows tell with 3010 that a restart is due.
+    let most = if windows { i64::from(i32::MAX) } else { 255 };
     let Some(spot) = reader.any("valid-exit-codes") else { return vec![0] };
     let Node::List(items) = &spot.node else {
         let message = format!("expected an array of integers, found {}", spot.node.kind());
@@ -463,11 +504,11 @@ fn exit_codes(reader: &mut Reader<'_>, findings: &mut Vec<Finding>) -> Vec<i32> 
     let mut codes = Vec::new();
     for item in items {
         match &item.node {
-            Node::Integer(code) if (0..=255).contains(code) => codes.extend(i32::try_from(*code)),
+            Node::Integer(code) if (0..=most).contains(code) => codes.extend(i32::try_from(*code)),
             _ => {
                 let finding =
                     Finding::at(&item.place, reader.name("valid-exit-codes"), "this is no exit code");
-                findings.push(finding.help("integers from 0 to 255"));
+                findings.push(finding.help(format!("integers from 0 to {most}")));
             }
         }
     }

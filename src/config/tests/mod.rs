@@ -12,6 +12,7 @@ mod shipped;
 mod site;
 mod sources;
 mod variables;
+mod windows;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;

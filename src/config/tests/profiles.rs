@@ -398,7 +398,7 @@ fn mistakes_of_one_setting_each() {
     x.toml:4:1: this provisioner runs nothing (`provision[0]`)
         help: give it `shell = ["command"]` or `script = "file.sh"`
 
-    x.toml:4:1: `shell`, `script` and `scripts` exclude each other (`provision[0]`)
+    x.toml:4:1: `shell`, `powershell`, `script` and `scripts` exclude each other (`provision[0]`)
         help: write one provisioner for each
 
     x.toml:6:9: `1X` is no name for a variable (`provision[0].env.1X`)

@@ -88,6 +88,7 @@ async fn status_streams_input_and_variables_come_through_also_when_answers_are_l
         let folder = guest.folder().unwrap();
         let input: Vec<u8> = (0..5000_u32).map(|n| (n % 251) as u8).collect();
         let command = Command {
+            native: false,
             line: "cat; printf '%s' \"$A\" >&2; exit 7".into(),
             stdin: input.clone(),
             env: [("A".to_owned(), "it's \"so\"".to_owned())].into(),

@@ -164,6 +164,8 @@ pub fn plan() -> Plan {
         },
         boot: Vec::new(),
         access: AccessPlan {
+            winrm: Default::default(),
+            windows: false,
             user: "forge".into(),
             create: true,
             via: forge::remote::via::usual(),

@@ -1,4 +1,5 @@
-//! The Python clients that the tests let loose on the lab, and pykickstart, which reads kickstart as Anaconda does; in an environment of their own below cargo's target folder.
+//! The Python clients that the tests let loose on the lab, pykickstart, which reads kickstart as Anaconda does, what judges
+//! WinRM and PowerShell (pyspnego, pypsrp, pywinrm, a grammar); in an environment of their own below cargo's target folder.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -10,8 +11,17 @@ use crate::images::command::run;
 use crate::images::target_dir;
 
 /// What is installed from PyPI; the versions are those the tests were written with.
-const PACKAGES: [&str; 4] =
-    ["proxmoxer==2.3.0", "requests==2.34.2", "requests-toolbelt==1.0.0", "pykickstart==3.78"];
+const PACKAGES: [&str; 9] = [
+    "proxmoxer==2.3.0",
+    "requests==2.34.2",
+    "requests-toolbelt==1.0.0",
+    "pykickstart==3.78",
+    "pyspnego==0.12.4",
+    "pypsrp==0.9.1",
+    "pywinrm==0.5.0",
+    "tree-sitter==0.26.1",
+    "tree-sitter-powershell==0.26.4",
+];
 
 /// The environment's folder. Its name holds what is in it, so that other versions make another.
 pub fn folder() -> PathBuf {
