@@ -292,6 +292,13 @@ fn ways(profile: &Profile, plan: &Plan) -> Vec<Finding> {
             let finding = located(profile, "access.via", message);
             findings.push(finding.help("name it: access.password = { env = \"…\" }"));
         }
+        let winrm = &plan.access.winrm;
+        if made && winrm.use_ssl && !winrm.insecure {
+            let message = "the certificate is one that Windows makes itself, which nobody vouches for";
+            findings.push(located(profile, "access.winrm.use-ssl", message).help(
+                "say `insecure = true` in `[access.winrm]`, or leave `use-ssl` out: NTLM seals by itself",
+            ));
+        }
         if !plan.access.ssh.bastions.is_empty() || plan.access.ssh.proxy.is_some() {
             let message = "WinRM goes straight to the guest: bastions and proxies are for SSH";
             findings.push(located(profile, "access.via", message).help("leave them out, or `winrm`"));

@@ -44,9 +44,8 @@ impl Default for PowerShell {
 }
 
 impl PowerShell {
-    /// The policies that Windows knows (about_Execution_Policies).
-    pub const POLICIES: [&str; 6] =
-        ["Bypass", "AllSigned", "RemoteSigned", "Restricted", "Unrestricted", "Undefined"];
+    /// The policies that a script of forge's, which nobody has signed, may run under (about_Execution_Policies).
+    pub const POLICIES: [&str; 3] = ["Bypass", "RemoteSigned", "Unrestricted"];
 
     fn program(&self) -> String {
         let program = if self.pwsh { "pwsh.exe" } else { "powershell.exe" };

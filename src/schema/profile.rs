@@ -410,7 +410,11 @@ const PROVISION: Keys = &[
     ),
     ("interpreter", Form::Text, "the program that runs the script"),
     ("work-dir", Form::Text, "the folder of the guest in which it runs"),
-    ("valid-exit-codes", Form::List(&Form::Integer(0, 2_147_483_647)), "those that mean success"),
+    (
+        "valid-exit-codes",
+        Form::List(&Form::Integer(0, 2_147_483_647)),
+        "those that mean success; above 255 only with Windows",
+    ),
     ("timeout", Form::Time, ""),
     ("expect-disconnect", Form::Flag, "whether the connection may break"),
     ("pause-before", Form::Time, ""),

@@ -76,7 +76,7 @@ fn windows_provisioners_and_their_settings_are_read_and_nonsense_is_told() {
 [[provision]]
 powershell = ["Get-Date", "exit 3010"]
 valid-exit-codes = [0, 3010]
-execution-policy = "allsigned"
+execution-policy = "remotesigned"
 use-pwsh = true
 become = true
 [[provision]]
@@ -88,7 +88,7 @@ windows-update = { filters = ["exclude:$_.Title -like '*Preview*'", "include:$tr
     let profile = sound(&[("x.toml", &text)]);
     let script = &profile.provision[0];
     let shell = script.power_shell.as_ref().expect("PowerShell");
-    assert_eq!((shell.execution_policy.as_str(), shell.pwsh), ("AllSigned", true));
+    assert_eq!((shell.execution_policy.as_str(), shell.pwsh), ("RemoteSigned", true));
     assert_eq!(script.valid_exit_codes, [0, 3010]);
     let kinds = format!("{:?} {:?}", profile.provision[1].kind, profile.provision[2].kind);
     assert!(kinds.contains("limit: 2700s") && kinds.contains("update_limit: 5"), "{kinds}");

@@ -5,7 +5,17 @@ $session = New-Object -ComObject Microsoft.Update.Session
 $session.ClientApplicationID = 'forge'
 $searcher = $session.CreateUpdateSearcher()
 Write-Output "Looking for updates: $criteria"
-$found = $searcher.Search($criteria)
+# Right after a start the service often fails for a while; a search that failed found nothing, which proves nothing.
+for ($try = 1; ; $try++) {
+  try {
+    $found = $searcher.Search($criteria)
+    if ([int]$found.ResultCode -eq 2) { break }
+    $why = "result $($found.ResultCode)"
+  } catch { $why = $_.Exception.Message }
+  if ($try -ge 6) { throw "the search for updates failed: $why" }
+  Write-Output "The search failed, and is done again: $why"
+  Start-Sleep -Seconds 30
+}
 $wanted = New-Object -ComObject Microsoft.Update.UpdateColl
 foreach ($update in $found.Updates) {
   if ($wanted.Count -ge $limit) { break }

@@ -49,6 +49,9 @@ const REFUSED_PAUSE: Duration = Duration::from_secs(90);
 /// How long one try may take, and how long closing a shell is waited for.
 const TRY_LIMIT: Duration = Duration::from_secs(60);
 const CLOSE_LIMIT: Duration = Duration::from_secs(10);
+/// How often, and after which pause, input is sent again that a command had no room for.
+const MOST_BUSY: u32 = 12;
+const BUSY_PAUSE: Duration = Duration::from_secs(5);
 /// How long the one reconnection may take that is tried when no shell can be opened.
 const RECONNECT_LIMIT: Duration = Duration::from_secs(60);
 
@@ -162,7 +165,8 @@ impl WinRmGuest {
 
     async fn shell(&self) -> Result<Shell, GuestError> {
         match Shell::open(self.address(), &self.input.login).await {
-            Err(error @ AskError::Lost { .. }) => {
+            // Nothing is begun by it; a server that is just starting or stopping answers with faults.
+            Err(error @ (AskError::Lost { .. } | AskError::Broken { .. } | AskError::Fault { .. })) => {
                 tracing::debug!(%error, "no shell could be opened: looking for the guest again");
                 self.reconnect(RECONNECT_LIMIT).await?;
                 Shell::open(self.address(), &self.input.login).await.map_err(|error| self.failed(error))
@@ -212,13 +216,22 @@ impl WinRmGuest {
 /// it ended is told by [`listen`].
 async fn feed(shell: &Shell, command: &str, mut bytes: &[u8], output: &mut dyn OutputSink) -> bool {
     let mut most = PIECE;
+    let mut busy = 0;
     while !bytes.is_empty() {
         let (piece, rest) = bytes.split_at(most.min(bytes.len()));
         match shell.ask(&Ask::Send { command, bytes: piece, end: rest.is_empty() }).await {
             Ok(_) => bytes = rest,
+            // It was taken, and the program has not read it yet: usual while PowerShell starts.
+            Err(AskError::Fault { fault, .. }) if fault.is_timeout() => bytes = rest,
+            Err(AskError::Fault { fault, .. }) if fault.is_busy() && busy < MOST_BUSY => {
+                busy += 1;
+                sleep(BUSY_PAUSE).await;
+            }
             Err(AskError::Fault { fault, .. }) if fault.is_too_large() && most > SMALLEST_PIECE => most /= 2,
+            // The end of its input is asked for all the same, or it might wait for it for ever.
             Err(error @ AskError::Fault { .. }) => {
                 say(output, &error);
+                let _ = shell.ask(&Ask::Send { command, bytes: &[], end: true }).await;
                 return true;
             }
             Err(error) => {

@@ -19,6 +19,8 @@ pub(super) const LONG_POLL_SECONDS: u32 = 20;
 pub(super) const ENVELOPE: usize = 153_600;
 /// The server has nothing to tell yet ([MS-WSMV] 2.2.4.44: `ERROR_WSMAN_OPERATION_TIMEDOUT`).
 const TIMED_OUT: u32 = 2_150_858_793;
+/// What is asked is busy (`ERROR_BUSY`).
+const BUSY: u32 = 170;
 /// There is no such shell, any more (`ERROR_WSMAN_INVALID_SELECTORS`).
 const NO_SHELL: u32 = 2_150_858_843;
 
@@ -168,6 +170,11 @@ impl Fault {
     /// The envelope was larger than the server takes.
     pub fn is_too_large(&self) -> bool {
         self.subcode == "EncodingLimit"
+    }
+
+    /// The program's input is still full of what was sent before (`ERROR_BUSY`).
+    pub fn is_busy(&self) -> bool {
+        self.code == BUSY
     }
 
     /// The shell is gone: the guest was started anew.

@@ -14,7 +14,9 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
 use hyper::client::conn::http1::{SendRequest, handshake};
-use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderMap, USER_AGENT, WWW_AUTHENTICATE};
+use hyper::header::{
+    AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderMap, USER_AGENT, WWW_AUTHENTICATE,
+};
 use hyper::{Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
@@ -273,7 +275,9 @@ impl Transport {
         let mut request = Request::post("/wsman")
             .header(HOST, self.address.to_string())
             .header(USER_AGENT, concat!("forge/", env!("CARGO_PKG_VERSION")))
-            .header(CONTENT_TYPE, kind);
+            .header(CONTENT_TYPE, kind)
+            // Said for an empty question of a login too: HTTP.sys, which stands before WinRM, answers 411 without it.
+            .header(CONTENT_LENGTH, body.len());
         if let Some(proof) = proof {
             request = request.header(AUTHORIZATION, proof);
         }

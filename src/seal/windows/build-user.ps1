@@ -11,6 +11,10 @@ foreach ($file in $files) {
 $account = if ($created -eq 'yes') { Get-LocalUser -Name $user -ErrorAction SilentlyContinue }
 if ($account) {
   $sid = $account.SID.Value
+  # Its first login, at the console, may still be there and hold its folder.
+  $own = "$env:COMPUTERNAME\$($account.Name)"
+  Get-Process -IncludeUserName -ErrorAction SilentlyContinue | Where-Object { $_.UserName -eq $own } |
+    Stop-Process -Force -ErrorAction SilentlyContinue
   Remove-LocalUser -SID $account.SID
   # Its folder can't go while a session holds it: the one of its first login may, up to the switching off.
   $clock = [Diagnostics.Stopwatch]::StartNew()

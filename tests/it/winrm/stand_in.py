@@ -236,6 +236,10 @@ def answer(root):
     if action == "Delete":
         with LOCK:
             SHELLS.pop(shell_id, None)
+        for command in shell.values():
+            if command.process and command.process.poll() is None:
+                os.killpg(command.process.pid, 15)
+                record(ended=command.line[:90])
         return action, ""
     if action == "Command":
         line = text_of(body, "rsp:CommandLine/rsp:Command")
@@ -252,6 +256,8 @@ def answer(root):
         command.stdin += base64.b64decode(piece.text or "")
         if command.piped and piece.get("End") in ("true", "1"):
             command.fed.set()
+        if SETTINGS.get("slow_to_read"):
+            raise Fault("w:TimedOut", 2150858793, "The WS-Management service cannot complete the operation within the time specified in OperationTimeout.")
         return action, "<rsp:SendResponse/>"
     if action == "Signal":
         command = shell[body.find("rsp:Signal", NS).get("CommandId")]
@@ -347,7 +353,12 @@ class Handler(BaseHTTPRequestHandler):
         return False
 
     def do_POST(self):
-        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        if "Content-Length" not in self.headers:
+            # As HTTP.sys does.
+            self.close_connection = True
+            self.reply(411)
+            return
+        body = self.rfile.read(int(self.headers["Content-Length"]))
         if not self.logged_in():
             return
         kind = self.headers.get("Content-Type", "")
