@@ -32,7 +32,10 @@ pub(crate) fn address(name: &str) -> Option<IpAddr> {
 
 /// What of a bridge can't work, or a note of it. `target` is the target's name.
 pub(crate) fn look(target: &str, name: &str) -> Result<String, Finding> {
-    if !Path::new("/sys/class/net").join(name).join("bridge").is_dir() {
+    let there = nix::ifaddrs::getifaddrs().is_ok_and(|mut all| all.any(|each| each.interface_name == name));
+    // In a network namespace `/sys` may still be that of another one, which does not know the device.
+    let known = Path::new("/sys/class/net").join(name);
+    if !there || (known.exists() && !known.join("bridge").is_dir()) {
         return Err(Finding::fatal(
             format!("targets.{target}.bridge"),
             format!("this machine has no bridge `{name}`"),

@@ -25,7 +25,9 @@ impl Load<'_> {
             match PowerShell::POLICIES.iter().find(|known| known.eq_ignore_ascii_case(&text)) {
                 Some(known) => shell.execution_policy = (*known).to_owned(),
                 None => {
-                    let message = format!("`{text}` is no execution policy that a script without a signature can run under");
+                    let message = format!(
+                        "`{text}` is no execution policy that a script without a signature can run under"
+                    );
                     let finding = reader.finding("execution-policy", message);
                     self.findings
                         .push(finding.help(format!("there are: {}", PowerShell::POLICIES.join(", "))));
