@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use forge_machine::{Guest, Machine, Power, StopLadder};
 
 use super::install::{Again, eject};
-use super::{Connected, Running, Seeded, Watch};
+use super::{Connected, Running, Seeded, Watch, disk};
 use crate::engine::journal::KeptBuild;
 use crate::engine::{Cx, Effect, StageError};
 use crate::event::Stage;
@@ -175,16 +175,14 @@ async fn ends_early(cx: &Cx, running: &Running, seeded: &Seeded) -> Early {
     loop {
         tokio::time::sleep(STATE_EVERY).await;
         match running.machine.state().await {
-            // QEMU pauses a VM whose disk can't be written, so that no data is lost.
-            Ok(state) if state.detail.contains("io-error") => {
-                let error = StageError::new(
-                    "the VM was paused: one of its disks can't be read or written (io-error)",
-                )
-                .hint("the storage of its disks is most likely full");
-                return Early::Dead(error);
+            Ok(state) => {
+                if let Some(error) = disk::failed(&state) {
+                    return Early::Dead(error);
+                }
+                if state.power != Power::Running {
+                    return Early::Stopped(state.detail);
+                }
             }
-            Ok(state) if state.power != Power::Running => return Early::Stopped(state.detail),
-            Ok(_) => {}
             // An answer that does not come says nothing about the guest.
             Err(error) => tracing::debug!(%error, "the VM's state is not known"),
         }

@@ -12,6 +12,7 @@ pub mod boot;
 pub mod check;
 pub mod connect;
 pub mod create;
+mod disk;
 pub mod finish;
 pub mod install;
 pub mod media;

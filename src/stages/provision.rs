@@ -7,7 +7,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::PathBuf;
 use std::time::Instant;
 
-use super::{Connected, Provisioned};
+use super::{Connected, Provisioned, disk};
 use crate::engine::journal::{UndoAction, UndoKind};
 use crate::engine::on_error::Choice;
 use crate::engine::{Cx, Effect, StageError};
@@ -105,15 +105,17 @@ async fn one(
     cx.events.emit(Event::ProvisionerStarted { number, of, name: step.name.clone() });
     let began = Instant::now();
     let mut tell = Tell { step: step.name.clone(), events: cx.events.clone(), log: String::new() };
-    let outcome = cx.alive(connected.machine.as_ref(), perform(around, step, &mut tell)).await;
+    let machine = connected.machine.as_ref();
+    let outcome = disk::while_they_work(machine, cx.alive(machine, perform(around, step, &mut tell))).await;
     let file = format!("provision/{number:02}-{}.log", slug(&step.name));
     if let Err(error) = cx.evidence.write_text(&file, &tell.log) {
         cx.warn(crate::engine::error::chain(&error), "");
     }
+    let of_all = format!("provisioner {number} of {of} (`{}`)", step.name);
+    let outcome = outcome.map_err(|error| error.seen(format!("{of_all} was at work")))?;
     let outcome = outcome.map_err(|error| {
         let hint = error.hint();
-        let failed =
-            StageError::caused(format!("provisioner {number} of {of} (`{}`) failed", step.name), error);
+        let failed = StageError::caused(format!("{of_all} failed"), error);
         let failed = if hint.is_empty() { failed } else { failed.hint(hint) };
         failed.hint(format!("its whole output is in {file} of the evidence"))
     })?;

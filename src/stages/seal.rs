@@ -1,6 +1,6 @@
 //! Removes from the guest what a template must not carry.
 
-use super::{Provisioned, Sealed};
+use super::{Provisioned, Sealed, disk};
 use crate::engine::{Cx, Effect, StageError};
 use crate::event::{Event, Stage};
 use crate::seal;
@@ -30,27 +30,29 @@ pub async fn seal(cx: &mut Cx, provisioned: Provisioned) -> Result<Sealed, Stage
                 return Ok(Vec::new());
             }
             let (guest, access) = (connected.guest.as_ref(), &plan.access);
-            let done = if access.windows {
-                let unattend = unattend.as_deref();
-                let machine = connected.machine.as_ref();
-                let limit = seal::FINISH_LIMIT.saturating_add(plan.deadlines.shutdown);
-                let tell = |seen: &str| {
-                    cx.waiting(Stage::Seal, "Windows to switch itself off", seen, limit);
-                };
-                match seal::run_windows(guest, &plan.seal, &access.user, access.create, unattend).await {
-                    Ok(results) => {
-                        guest.close().await;
-                        let off = seal::switched_off(machine, limit, &tell).await;
-                        off.map(|()| results)
+            let work = async {
+                if access.windows {
+                    let unattend = unattend.as_deref();
+                    let machine = connected.machine.as_ref();
+                    let limit = seal::FINISH_LIMIT.saturating_add(plan.deadlines.shutdown);
+                    let tell = |seen: &str| {
+                        cx.waiting(Stage::Seal, "Windows to switch itself off", seen, limit);
+                    };
+                    match seal::run_windows(guest, &plan.seal, &access.user, access.create, unattend).await {
+                        Ok(results) => {
+                            guest.close().await;
+                            let off = seal::switched_off(machine, limit, &tell).await;
+                            off.map(|()| results)
+                        }
+                        failed => failed,
                     }
-                    failed => failed,
+                } else if plan.seal_dry_run {
+                    seal::try_out(guest, &plan.seal, &access.user, access.create, &leaks).await
+                } else {
+                    seal::run(guest, &plan.seal, &access.user, access.create, &leaks).await
                 }
-            } else if plan.seal_dry_run {
-                seal::try_out(guest, &plan.seal, &access.user, access.create, &leaks).await
-            } else {
-                seal::run(guest, &plan.seal, &access.user, access.create, &leaks).await
             };
-            done.map_err(|error| {
+            disk::while_they_work(connected.machine.as_ref(), work).await?.map_err(|error| {
                 let hint = match &error {
                     seal::SealError::StillRuns { .. } => Some(STILL_RUNS),
                     error if error.to_string().contains("leak-gate:") => Some(LEAKED),

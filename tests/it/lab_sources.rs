@@ -92,6 +92,19 @@ async fn a_tiny_guest_is_installed_from_a_medium_by_typing_and_becomes_a_templat
     Ok(())
 }
 
+/// Its medium says that it is done by switching the VM off, which is started anew without the medium.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tiny_guest_whose_medium_powers_off_is_started_without_it_and_becomes_a_template()
+-> anyhow::Result<()> {
+    let Some(site) = with_medium(false).await? else { return Ok(()) };
+    profile(&site, "iso = \"local:iso/install.iso\"\nafter-install = \"poweroff\"", "", "poweroff");
+    let done = site.run(&["build", "tiny.toml"]).await;
+    assert_installed(&site, &done);
+    assert!(done.stderr.contains("the installer is done"), "{}", done.stderr);
+    site.close().await;
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_tiny_guest_is_installed_under_uefi_by_typing_and_becomes_a_template() -> anyhow::Result<()> {
     let Some(site) = with_medium(true).await? else { return Ok(()) };

@@ -31,6 +31,7 @@ mod plan_seeds;
 mod prestage;
 mod qemu_bad_input;
 mod qemu_bridge;
+mod qemu_full;
 mod qemu_images;
 mod qemu_installs;
 mod qemu_menus;

@@ -217,6 +217,30 @@ fn a_corrupt_image_is_told_in_the_words_of_qemu_img() {
     assert_refused(&site, &["blank.raw is no disk image that can be read", "qemu-img: Could not open"]);
 }
 
+#[test]
+fn an_image_that_is_not_what_its_checksum_says_is_not_built_from() {
+    let Some(site) = site() else { return };
+    let sum = "0".repeat(64);
+    let image = format!("image = {{ file = \"blank.raw\", checksum = \"sha256:{sum}\" }}");
+    site.write("bare.toml", &PROFILE.replace("image = \"blank.raw\"", &image));
+    let said = site.run(&["build", "bare.toml"]);
+    let words = ["blank.raw is not what its checksum says: sha256 is 30e14955", &sum, "do not trust it"];
+    assert_failed(&site, &said, 1, &words);
+}
+
+/// `auto` is tried by a guest: here, as on any machine, the plan says what came of it.
+#[test]
+fn the_plan_says_which_accelerator_was_found_to_work_and_why() {
+    let Some(site) = site() else { return };
+    set_target(&site, "accel = \"auto\"");
+    let plan = site.succeeds(&["plan", "bare.toml"]);
+    let line = plan.lines().find(|line| line.contains("accelerator ")).unwrap_or_default().trim();
+    let reason = line.strip_prefix("accelerator TCG: KVM is no use: ");
+    let reason = reason.or_else(|| line.strip_prefix("accelerator TCG: /dev/kvm can't be opened: "));
+    let works = line == "accelerator KVM: a 64-bit guest ran under KVM";
+    assert!(works || reason.is_some_and(|reason| reason.len() > 5), "{plan}");
+}
+
 /// As a download that broke off, or an error page that was saved as the image.
 #[test]
 fn an_image_that_is_not_whole_is_refused_before_anything_is_made() {

@@ -251,6 +251,25 @@ mod tests {
         run_probe_guest(&binary, Accelerator::Tcg, Duration::from_secs(60)).await.expect("the guest reports");
     }
 
+    /// `/dev/kvm` may be there and be of no use, in more than one way.
+    #[tokio::test]
+    async fn an_accelerator_that_fails_or_hangs_is_told_in_qemus_words_or_after_the_limit() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let folder = tempfile::tempdir().expect("a directory");
+        let stand_in = |name: &str, lines: &str| {
+            let path = folder.path().join(name);
+            std::fs::write(&path, format!("#!/bin/sh\n{lines}\n")).expect("written");
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).expect("set");
+            path
+        };
+        let broken = stand_in("broken", "echo 'ioctl(KVM_CREATE_VM) failed' >&2; exit 1");
+        let told = run_probe_guest(&broken, Accelerator::Kvm, Duration::from_secs(60)).await;
+        assert!(told.as_ref().is_err_and(|words| words.contains("ioctl(KVM_CREATE_VM) failed")), "{told:?}");
+        let silent = stand_in("silent", "exec sleep 600");
+        let told = run_probe_guest(&silent, Accelerator::Kvm, Duration::from_millis(300)).await;
+        assert!(told.as_ref().is_err_and(|words| words.contains("did not report back within")), "{told:?}");
+    }
+
     #[tokio::test]
     async fn a_verdict_is_remembered_until_the_binary_changes() {
         let Some(binary) = qemu() else { return };
