@@ -188,7 +188,7 @@ fn tally(passed: &[Result<Passed, u8>]) -> String {
 }
 
 /// Of several builds the worst counts: 4, then 130, 1, 3, 5, 0.
-fn worst(codes: impl Iterator<Item = u8>) -> u8 {
+pub(super) fn worst(codes: impl Iterator<Item = u8>) -> u8 {
     let rank = |code: u8| match code {
         4 => 6,
         130 => 5,

@@ -4,19 +4,19 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::Args;
-use forge_machine::{BuildState, Ownership};
+use forge_machine::{Artefact, BuildState, Ownership};
 use jiff::Timestamp;
 
 use super::options::Global;
 use super::signals::cancel_on_signals;
-use super::{REFUSED, prepare};
+use super::{REFUSED, gate, prepare};
 use crate::config::{load_given, load_profile};
 use crate::engine::error::chain;
 use crate::engine::journal::DeadJournal;
 use crate::engine::on_error::OnError;
 use crate::engine::run::Resumption;
 use crate::engine::{Build, NoFaults, run};
-use crate::event::{Bus, Redactor};
+use crate::event::{Bus, Ending, Redactor};
 use crate::evidence::{EvidenceSink, Folder};
 use crate::plan::Plan;
 use crate::ui::{self, Style};
@@ -43,9 +43,18 @@ pub async fn finish(global: &Global, args: &FinishArgs) -> u8 {
     let redactor = Redactor::default();
     match prepare_finish(global, args, &redactor).await {
         Ok((build, resumption, bus)) => {
+            let gated = build.plan.gate;
             let ending = run::resume(build, resumption).await;
             bus.close();
-            ending.exit_code()
+            match &ending {
+                Ending::Done { artefact: Artefact::Template { vm, .. } } if gated => {
+                    let words =
+                        "a kept build's template is not tried by itself, and its profile asks for that";
+                    ui::say(&redactor.text(&gate::unpublished(vm, words)));
+                    gate::NOT_PUBLISHED
+                }
+                _ => ending.exit_code(),
+            }
         }
         Err(message) => {
             ui::say(&redactor.text(&format!("error: {message}")));

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use forge_machine::{Artefact, CloneSelector, Hypervisor, SourceSelector, TAG_LATEST, VmRef};
 use tokio_util::sync::CancellationToken;
 
-use super::build::one;
+use super::build::{one, worst};
 use super::list::chosen;
 use super::options::Global;
 use super::prepare::{self, Prepared};
@@ -25,7 +25,16 @@ use crate::trial;
 use crate::ui;
 
 /// The exit code of a build whose template is there and is not published: a later step failed.
-const NOT_PUBLISHED: u8 = 5;
+pub(super) const NOT_PUBLISHED: u8 = 5;
+
+/// What to say of a template that is there and not published, and what to do.
+pub(super) fn unpublished(vm: &VmRef, words: &str) -> String {
+    format!(
+        "error: {words}\n    help: template {vm} is there, without the tag `{TAG_LATEST}`; `forge test {id} --mark` tries it, \
+         `forge promote {id}` makes it the latest",
+        id = vm.id
+    )
+}
 
 /// What all gates of a run have in common.
 pub(super) struct Gate<'a> {
@@ -61,11 +70,7 @@ impl Gate<'_> {
     async fn try_and_publish(&self, hypervisor: &Arc<dyn Hypervisor>, vm: &VmRef) -> u8 {
         let redactor = self.bus.redactor();
         let unpublished = |words: &str| {
-            ui::say(&redactor.text(&format!(
-                "error: {words}\n    help: template {vm} is there, without the tag `{TAG_LATEST}`; `forge test {id} --mark` tries it, \
-                 `forge promote {id}` makes it the latest",
-                id = vm.id
-            )));
+            ui::say(&redactor.text(&self::unpublished(vm, words)));
             NOT_PUBLISHED
         };
         let Ok(vmid) = vm.id.parse() else { return unpublished("it has no VMID") };
@@ -94,17 +99,21 @@ impl Gate<'_> {
         {
             ui::say(redactor.text(&results(checks)).trim_end());
         }
-        let Some(right) = verdict(&ending) else {
-            return unpublished("the template could not be tried");
+        // That the trial left something behind, or was interrupted, is told by its exit code, and no fault of the template;
+        // that it found the template wrong is what 5 says here.
+        let of_trial = match ending.exit_code() {
+            1 => 0,
+            code => code,
         };
-        if let Err(error) = mark(hypervisor.machine(vm).as_ref(), right).await {
-            return unpublished(&format!("the template is not tagged: {}", chain(&error)));
-        }
-        if !right {
-            return unpublished(&format!("{name} failed its test, and is not published"));
-        }
-        // What the trial left behind is told by its exit code, and no fault of the template.
-        self.publish(hypervisor.as_ref(), vm).await.max(ending.exit_code())
+        let code = match verdict(&ending) {
+            None => unpublished("the template could not be tried"),
+            Some(right) => match mark(hypervisor.machine(vm).as_ref(), right).await {
+                Err(error) => unpublished(&format!("the template is not tagged: {}", chain(&error))),
+                Ok(()) if right => self.publish(hypervisor.as_ref(), vm).await,
+                Ok(()) => unpublished(&format!("{name} failed its test, and is not published")),
+            },
+        };
+        worst([code, of_trial].into_iter())
     }
 
     /// Moves `latest` to the template, unless a newer one has it by now.

@@ -14,13 +14,18 @@ use crate::event::Stage;
 use crate::plan::late::LateName;
 use crate::plan::{AfterInstall, Delivery};
 use crate::provision::Step;
-use crate::remote::{BuildKey, MachineAddresses, Password, SshAccess, Via, WaitInput, wait_for_guest};
+use crate::remote::{
+    AddressSource, BuildKey, Hints, Known, MachineAddresses, Password, SshAccess, Via, WaitInput,
+    wait_for_guest,
+};
 
 /// What a connector is told of the login.
 #[derive(Clone, Debug)]
 pub struct Login {
     /// The VM, which knows the guest's addresses.
     pub machine: Arc<dyn Machine>,
+    /// What is known of them besides.
+    pub hints: Hints,
     /// The user.
     pub user: String,
     /// The build's key.
@@ -31,6 +36,14 @@ pub struct Login {
     pub windows_password: Option<Password>,
     /// How long it may take.
     pub limit: Duration,
+}
+
+impl Login {
+    /// Where the guest may be, from all who may know.
+    pub(super) fn addresses(&self) -> Arc<dyn AddressSource> {
+        let source = Arc::new(MachineAddresses(self.machine.clone()));
+        Arc::new(Known { source, hints: self.hints.clone() })
+    }
 }
 
 /// Logs in to guests: by SSH in the product, into a fake in the engine's tests.
@@ -59,6 +72,7 @@ pub async fn connect(cx: &mut Cx, mut running: Running, seeded: &Seeded) -> Resu
     let limit = cx.plan.deadlines.connect;
     let login = Login {
         machine: running.machine.clone(),
+        hints: seeded.hints.clone(),
         user: cx.plan.access.user.clone(),
         key: seeded.key.clone(),
         host_key: None,
@@ -286,12 +300,13 @@ pub async fn reconnect(
         cx.evidence.redactor().add(&key.windows_password());
     }
     // Served until the guest has answered.
-    let _seeded = seed_again(cx, &machine, key.clone()).await?;
+    let seeded = seed_again(cx, &machine, key.clone()).await?;
     cx.doing(Stage::Connect, "starting the kept VM");
     let watch = start_again(cx, &machine).await?;
     let limit = cx.plan.deadlines.connect;
     let login = Login {
         machine: machine.clone(),
+        hints: seeded.as_ref().map(|seeded| seeded.hints.clone()).unwrap_or_default(),
         user: cx.plan.access.user.clone(),
         key: key.clone(),
         // Not held against the guest: without its seed cloud-init may take it for a new instance and make it new keys.
@@ -327,7 +342,7 @@ impl Connector for SshConnector {
         seen: &(dyn for<'a> Fn(&'a str) + Send + Sync),
     ) -> Result<Arc<dyn Guest>, StageError> {
         let input = WaitInput {
-            source: Arc::new(MachineAddresses(login.machine.clone())),
+            source: login.addresses(),
             user: login.user.clone(),
             key: login.key.clone(),
             access: self.access.clone(),

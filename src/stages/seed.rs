@@ -17,7 +17,7 @@ use crate::engine::{Cx, Effect, StageError};
 use crate::event::{Event, Events, Region, Stage};
 use crate::plan::late::LateName;
 use crate::plan::{Delivery, Plan, SeedPlan};
-use crate::remote::{BuildKey, Via, WinRmAuth};
+use crate::remote::{BuildKey, Hints, Via, WinRmAuth};
 
 /// The seed is rendered, and served where the delivery needs it.
 #[derive(Debug)]
@@ -26,6 +26,8 @@ pub struct Seeded {
     pub key: Arc<BuildKey>,
     /// The hash of the password for the serial console, where one is made.
     password_hash: Option<String>,
+    /// Where the guest may be, by its seed and by who has fetched it.
+    pub hints: Hints,
     server: Option<SeedServer>,
     disc: Option<Vec<u8>>,
     /// What a kernel that is started without a boot loader is told.
@@ -39,11 +41,15 @@ impl Drop for Seeded {
     }
 }
 
-/// Tells the fetches to whoever watches the build.
-struct Tell(Events);
+/// Tells the fetches to whoever watches the build, and who asked to whoever looks for the guest.
+struct Tell(Events, Hints);
 
 impl SeedObserver for Tell {
     fn fetched(&self, fetch: &Fetch) {
+        // Nobody else knows the path of a file that is there.
+        if fetch.status == 200 {
+            self.1.asked(fetch.peer.ip());
+        }
         self.0.emit(Event::Fetched {
             path: fetch.path.clone(),
             status: fetch.status,
@@ -63,8 +69,20 @@ pub async fn seed(cx: &mut Cx, key: Arc<BuildKey>) -> Result<Seeded, StageError>
     cx.bindings.bind(LateName::AccessPublicKey, key.public_openssh());
     let password_hash = console_password(cx, &key)?;
     let stop = CancellationToken::new();
-    let mut seeded =
-        Seeded { key, password_hash, server: None, disc: None, arguments: String::new(), stop: stop.clone() };
+    let drive = plan.seed.delivery == Delivery::CloudInitDrive;
+    let hints = Hints::given_by(
+        drive.then_some(plan.seed.ip_config.as_str()),
+        plan.seed.network_config.as_ref().filter(|_| !drive),
+    );
+    let mut seeded = Seeded {
+        key,
+        password_hash,
+        hints: hints.clone(),
+        server: None,
+        disc: None,
+        arguments: String::new(),
+        stop: stop.clone(),
+    };
     if matches!(plan.seed.delivery, Delivery::CloudInitDrive | Delivery::None) {
         return Ok(seeded);
     }
@@ -96,7 +114,7 @@ pub async fn seed(cx: &mut Cx, key: Arc<BuildKey>) -> Result<Seeded, StageError>
                 listener,
                 set,
                 ServerOptions { token: SeedToken::generate(), allowed_networks },
-                Arc::new(Tell(events)),
+                Arc::new(Tell(events, hints)),
                 stop,
             )
             .map_err(|error| StageError::caused("the seed server could not be started", error))

@@ -13,8 +13,8 @@ use tokio::time::{Instant, sleep_until};
 use super::connect::{Connector, Login, SshConnector};
 use crate::engine::StageError;
 use crate::remote::{
-    AddressSource, AgentGuest, ConsoleLogin, MachineAddresses, MachinePort, Named, Password, SerialChannel,
-    Via, WinRmGuest, WinRmInput, WinRmLogin, WinRmPlan,
+    AddressSource, AgentGuest, ConsoleLogin, MachinePort, Named, Password, SerialChannel, Via, WinRmGuest,
+    WinRmInput, WinRmLogin, WinRmPlan,
 };
 
 /// How long a better way is still waited for when a lesser one has come about: an agent answers before SSH does.
@@ -118,10 +118,9 @@ impl Ways {
         match via {
             Via::Ssh => self.ssh.connect(login, seen).await,
             Via::WinRm => {
-                let source: Arc<dyn AddressSource> = Arc::new(MachineAddresses(login.machine.clone()));
-                let source = match &self.ssh.access.host {
+                let source: Arc<dyn AddressSource> = match &self.ssh.access.host {
                     Some(host) => Arc::new(Named { host: host.clone(), port: self.winrm.port() }),
-                    None => source,
+                    None => login.addresses(),
                 };
                 let password = match &login.windows_password {
                     Some(password) => password.clone(),

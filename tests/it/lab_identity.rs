@@ -22,16 +22,16 @@ fn around(number: u32) -> String {
     )
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_tiny_guest_is_started_anew_five_times_in_one_build_while_its_address_changes() -> anyhow::Result<()>
-{
+/// A site whose guests have addresses of their own; `None`, with the reason printed, where there can be none.
+#[expect(clippy::print_stdout, reason = "a test that is skipped says why")]
+async fn on_a_bridge() -> anyhow::Result<Option<LabSite>> {
     let config = LabConfig { ssh: SshForward::Bridge, ..LabConfig::default() };
     let site = match LabSite::with_tiny_guest_in(config).await {
         Ok(Some(site)) => site,
-        Ok(None) => return Ok(()),
+        Ok(None) => return Ok(None),
         Err(error) if std::env::var_os("FORGE_LAB_NETNS").is_none() => {
             println!("skipped: only the namespace of cargo lab test has real bridges: {error:#}");
-            return Ok(());
+            return Ok(None);
         }
         Err(error) => return Err(error),
     };
@@ -39,6 +39,13 @@ async fn a_tiny_guest_is_started_anew_five_times_in_one_build_while_its_address_
         site.forge_toml().replace("127.0.0.1\", address = \"10.0.2.2", &site.lab.host_address().to_string());
     let toml = toml.replace("bind = \"198", "address = \"198");
     site.write("forge.toml", &toml.replace("seed = { ", "seed = { bind = \"0.0.0.0\", "));
+    Ok(Some(site))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tiny_guest_is_started_anew_five_times_in_one_build_while_its_address_changes() -> anyhow::Result<()>
+{
+    let Some(site) = on_a_bridge().await? else { return Ok(()) };
     let steps: String = (1..=5).map(around).collect();
     let last = "\n[[provision]]\nname = \"last\"\nshell = [\"ip -4 -o addr show eth0 | sed 's/.*inet \\\\([0-9.]*\\\\).*/at \\\\1/'\"]\n";
     site.write("tiny.toml", &format!("{HEAD}{steps}{last}"));
@@ -66,6 +73,20 @@ async fn a_tiny_guest_is_started_anew_five_times_in_one_build_while_its_address_
     addresses.dedup();
     // The lab's DHCP server does not give an address again that the guest had before, so not every move is one.
     assert!(addresses.len() >= 3, "it moved: {}", done.stderr);
+    site.assert_template_only(FIRST_ID);
+    site.close().await;
+    Ok(())
+}
+
+/// Nothing in the guest tells an address; the seed server has seen who asked.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tiny_guest_without_an_agent_is_found_where_its_seed_was_fetched_from() -> anyhow::Result<()> {
+    let Some(site) = on_a_bridge().await? else { return Ok(()) };
+    let step = "\n[vm]\nagent = false\n\n[[provision]]\nname = \"hello\"\nshell = [\"echo hello from $(hostname)\"]\n";
+    site.write("tiny.toml", &format!("{HEAD}{step}"));
+    let done = site.run(&["build", "tiny.toml"]).await;
+    assert_eq!(done.code, Some(0), "{}{}", done.stdout, done.stderr);
+    assert!(done.stderr.contains("has fetched its seed"), "{}", done.stderr);
     site.assert_template_only(FIRST_ID);
     site.close().await;
     Ok(())
