@@ -27,6 +27,7 @@ connect = "15m"
 
 [[provision]]
 name = "fill"
+become = true
 shell = ["yes 'more than there is room for' | head -c 300000000 > /dev/vdb; sync"]
 "#;
 

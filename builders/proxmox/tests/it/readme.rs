@@ -72,7 +72,7 @@ fn every_test_that_the_page_names_is_there() {
     };
     let places = [
         ("P", read(&["tests/it"])),
-        ("U", read(&["src"])),
+        ("U", read(&["src", "../machine/src"])),
         ("I", read(&["../../tests/it"])),
         ("C", read(&["../../src/config/tests"])),
     ];
