@@ -3,7 +3,7 @@
 //! Only read to say what to write instead; none of these names is accepted.
 
 /// A name from elsewhere (kebab-case), and the dotted setting it is here.
-const ELSEWHERE: [(&str, &str); 105] = [
+const ELSEWHERE: [(&str, &str); 107] = [
     ("accelerator", "accel"),
     ("additional-iso-files", "source.additional-isos"),
     ("append", "source.cmdline"),
@@ -29,6 +29,8 @@ const ELSEWHERE: [(&str, &str); 105] = [
     ("disk-size", "size"),
     ("efi-boot", "vm.bios"),
     ("efi-config", "vm.efi-disk"),
+    ("efi-firmware-code", "vm.qemu.efi-firmware-code"),
+    ("efi-firmware-vars", "vm.qemu.efi-firmware-vars"),
     ("efidisk", "vm.efi-disk"),
     ("endpoint", "url"),
     ("environment", "env"),

@@ -15,7 +15,13 @@ const EXTRA_KEYS: &[(&str, &[&str])] = &[
     ("machine", &["q35", "pc", "i440fx", "microvm"]),
     ("vga", &["std", "virtio", "qxl", "cirrus", "vmware", "none"]),
     ("cdrom-interface", &CDROM_BUSES),
+    // Files, whatever their names.
+    (EFI_CODE, &[]),
+    (EFI_VARIABLES, &[]),
 ];
+/// The files of a firmware that the profile brings itself, by Packer's names.
+const EFI_CODE: &str = "efi-firmware-code";
+const EFI_VARIABLES: &str = "efi-firmware-vars";
 /// Options of a disk that have an effect here.
 const DISK_OPTIONS: [&str; 3] = ["cache", "serial", "ssd"];
 /// The machine takes so many sockets at most as NUMA nodes (QEMU, `MAX_NODES`).
@@ -36,14 +42,21 @@ impl Host {
     }
 
     /// The firmware that a spec asks for; `None` when it asks for BIOS. `Err` when there is none.
-    pub(crate) fn firmware(&self, spec: &MachineSpec) -> Result<Option<&Firmware>, String> {
+    pub(crate) fn firmware(&self, spec: &MachineSpec) -> Result<Option<Firmware>, String> {
         if !is_uefi(spec) {
             return Ok(None);
         }
         let machine = machine_of(spec);
         let chipset = Chipset::of(&machine).unwrap_or(Chipset::Q35);
         let keys = spec.hardware.efi_disk.as_ref().is_some_and(|disk| disk.pre_enrolled_keys);
-        self.firmwares.choose(keys, chipset).map(Some).ok_or_else(|| {
+        // Variables that Secure Boot relies on are protected by the board, and only q35 can do that.
+        let board = chipset == Chipset::Q35 || (chipset == Chipset::I440fx && !keys);
+        if let (true, Some(code), Some(variables)) =
+            (board, spec.extra.get(EFI_CODE), spec.extra.get(EFI_VARIABLES))
+        {
+            return Ok(Some(Firmware::of_files(code.into(), variables.into(), keys)));
+        }
+        self.firmwares.choose(keys, chipset).cloned().map(Some).ok_or_else(|| {
             let with = if keys { " with enrolled keys for Secure Boot" } else { "" };
             format!("this machine has no UEFI firmware{with} for {machine}")
         })
@@ -81,6 +94,7 @@ pub(crate) fn findings(spec: &MachineSpec, facts: &Facts, host: &Host) -> Vec<Fi
         found.push(Finding::fatal("vm.cpu", "this is no CPU model", "see `qemu-system-x86_64 -cpu help`"));
     }
     extras(&spec.extra, &mut found);
+    found.extend(own_firmware(spec));
     found
 }
 
@@ -91,7 +105,8 @@ pub(crate) fn emulated(spec: &MachineSpec, host: bool) -> Option<Finding> {
         Finding::warning(
             "vm.machine",
             "a microvm has no clock that a Linux kernel could start with unless KVM gives it one, and this VM is emulated",
-            "use q35 (observed on QEMU 10.0 with Linux 6.1: it stops after \"tsc: No reference\")",
+            "use q35 (observed on QEMU 10.0 with Linux 6.1: it mostly stops after \"tsc: No reference\"); a kernel of \
+             `source.kernel` starts when `source.cmdline` has `tsc_early_khz=` and this machine's TSC frequency in kHz",
         )
     })
 }
@@ -245,12 +260,56 @@ fn extras(extra: &BTreeMap<String, String>, found: &mut Vec<Finding>) {
                 let help = format!("known are {}", known.join(", "));
                 found.push(Finding::fatal(setting, "no such setting of a local QEMU", help));
             }
+            Some((_, [])) => {
+                if let Err(message) = readable(value) {
+                    found.push(Finding::fatal(
+                        setting,
+                        message,
+                        "name the file of a firmware by its whole path",
+                    ));
+                }
+            }
             Some((_, values)) if !values.contains(&value.as_str()) => {
                 let help = format!("use one of {}", values.join(", "));
                 found.push(Finding::fatal(setting, format!("`{value}` is not among its values"), help));
             }
             Some(_) => {}
         }
+    }
+}
+
+/// Whether a file of a firmware can be taken. It is opened here: a VM that is there already would have to be removed.
+fn readable(path: &str) -> Result<(), String> {
+    if !std::path::Path::new(path).is_absolute() {
+        return Err(format!("`{path}` is no whole path"));
+    }
+    let is_file = std::fs::File::open(path).and_then(|file| file.metadata()).map(|meta| meta.is_file());
+    match is_file {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(format!("{path} is no file")),
+        Err(error) => Err(format!("{path} can't be opened: {error}")),
+    }
+}
+
+/// What is wrong with the files of a firmware together; each by itself is looked at with the other keys.
+fn own_firmware(spec: &MachineSpec) -> Option<Finding> {
+    let (given, other) = match (spec.extra.contains_key(EFI_CODE), spec.extra.contains_key(EFI_VARIABLES)) {
+        (false, false) => return None,
+        (true, true) => (EFI_CODE, None),
+        (true, false) => (EFI_CODE, Some(EFI_VARIABLES)),
+        (false, true) => (EFI_VARIABLES, Some(EFI_CODE)),
+    };
+    let setting = format!("vm.qemu.{given}");
+    match other {
+        Some(other) => {
+            let message = format!("a firmware has two files, and `{other}` is missing");
+            Some(Finding::fatal(setting, message, format!("name `vm.qemu.{other}` too, or leave both out")))
+        }
+        None if !is_uefi(spec) => {
+            let message = "this VM starts with a BIOS, so a UEFI firmware has no effect";
+            Some(Finding::fatal(setting, message, "add `vm.bios = \"ovmf\"`"))
+        }
+        None => None,
     }
 }
 

@@ -223,3 +223,45 @@ fn a_microvm_that_is_emulated_is_warned_of() {
     assert_eq!(on("microvm", Some(false)), [true, true]);
     assert_eq!(on("q35", None), [false, false]);
 }
+
+#[test]
+fn files_of_a_firmware_are_looked_at_before_anything_is_made() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("code.fd").display().to_string();
+    std::fs::write(&file, "code").expect("written");
+    let uefi = |bios, extra: &[(&str, &str)]| MachineSpec {
+        extra: extra.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
+        ..hardware(Hardware { bios, ..Hardware::default() })
+    };
+    let (code, vars) = ("efi-firmware-code", "efi-firmware-vars");
+    let both = [(code, file.as_str()), (vars, file.as_str())];
+    assert_eq!(findings(&uefi(Some(Bios::Ovmf), &both), &facts(), &host()), []);
+    let folder = folder.path().display().to_string();
+    for (spec, setting, words) in [
+        (uefi(None, &both), "vm.qemu.efi-firmware-code", "this VM starts with a BIOS"),
+        (uefi(None, &both[..1]), "vm.qemu.efi-firmware-code", "`efi-firmware-vars` is missing"),
+        (uefi(None, &both[1..]), "vm.qemu.efi-firmware-vars", "`efi-firmware-code` is missing"),
+        (
+            uefi(Some(Bios::Ovmf), &[(code, "code.fd"), both[1]]),
+            "vm.qemu.efi-firmware-code",
+            "`code.fd` is no whole path",
+        ),
+        (
+            uefi(Some(Bios::Ovmf), &[both[0], (vars, "/nowhere/vars.fd")]),
+            "vm.qemu.efi-firmware-vars",
+            "/nowhere/vars.fd can't be opened: No such file",
+        ),
+        (uefi(Some(Bios::Ovmf), &[both[0], (vars, &folder)]), "vm.qemu.efi-firmware-vars", "is no file"),
+    ] {
+        let found = findings(&spec, &facts(), &host());
+        let [found] = found.as_slice() else { panic!("{found:?}") };
+        assert!(found.fatal && found.setting == setting && found.message.contains(words), "{found:?}");
+    }
+    // Nor does a firmware of one's own make a board protect its variables.
+    let older = |bios| Hardware { machine: Some("i440fx".into()), bios, ..Hardware::default() };
+    let keys = Some(EfiDisk { pre_enrolled_keys: true, storage: None });
+    let asked = Hardware { efi_disk: keys, ..older(Some(Bios::Ovmf)) };
+    let spec = MachineSpec { hardware: asked, ..uefi(None, &both) };
+    let found = findings(&spec, &facts(), &host());
+    assert!(found.iter().any(|each| each.fatal && each.help.contains("q35")), "{found:?}");
+}

@@ -31,6 +31,18 @@ pub struct Firmware {
     pub secure: bool,
 }
 
+impl Firmware {
+    /// A firmware of files that somebody names. They are raw but for those whose names end in `.qcow2`.
+    pub(crate) fn of_files(code: PathBuf, variables: PathBuf, secure: bool) -> Self {
+        let format = |path: &Path| {
+            let raw = path.extension().is_none_or(|extension| extension != "qcow2");
+            if raw { "raw" } else { "qcow2" }.to_owned()
+        };
+        let (code_format, variables_format) = (format(&code), format(&variables));
+        Self { code, code_format, variables, variables_format, secure }
+    }
+}
+
 /// A firmware and what it is for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Candidate {
@@ -125,13 +137,7 @@ impl Firmwares {
             for (code, variables) in pairs {
                 let (code, variables) = (root.join(code), root.join(variables));
                 if code.is_file() && variables.is_file() {
-                    let firmware = Firmware {
-                        code,
-                        code_format: "raw".to_owned(),
-                        variables,
-                        variables_format: "raw".to_owned(),
-                        secure,
-                    };
+                    let firmware = Firmware::of_files(code, variables, secure);
                     found.push(Candidate { firmware, keys: secure, q35: true, pc: !secure });
                 }
             }
@@ -199,6 +205,10 @@ fn described(path: &Path) -> Option<Candidate> {
         pc: is_for("pc-i440fx"),
     })
 }
+
+#[cfg(test)]
+#[path = "firmware_machines.rs"]
+mod machines;
 
 #[cfg(test)]
 #[path = "firmware_trees.rs"]

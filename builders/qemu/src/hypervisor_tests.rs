@@ -12,7 +12,7 @@ use tokio::io::AsyncReadExt;
 
 use super::*;
 
-const LONG: Duration = Duration::from_secs(60);
+pub(crate) const LONG: Duration = Duration::from_secs(60);
 
 pub(crate) struct Rig {
     directory: tempfile::TempDir,
@@ -35,6 +35,11 @@ impl Rig {
             replace: false,
             about: [("chain-id".to_owned(), "CHAIN-test".to_owned())].into(),
         }
+    }
+
+    /// What this machine has besides QEMU.
+    pub(crate) fn host(&self) -> &Host {
+        self.hypervisor.shared.host()
     }
 
     /// Where the images go.
@@ -301,7 +306,7 @@ async fn facts_name_the_version_the_accelerator_and_the_image() {
     );
 }
 
-fn facts_without_source() -> Facts {
+pub(crate) fn facts_without_source() -> Facts {
     Facts {
         product: NAME.into(),
         notes: Vec::new(),
@@ -490,12 +495,6 @@ async fn a_qemu_that_dies_in_mid_build_is_seen_as_stopped_and_leaves_no_image() 
 }
 
 /// A rig whose VM has this hardware besides.
-async fn with_hardware(hardware: forge_machine::Hardware) -> Option<Rig> {
-    let mut rig = rig().await?;
-    rig.spec.hardware = hardware;
-    Some(rig)
-}
-
 #[tokio::test]
 async fn every_machine_starts_with_disks_on_every_bus_and_media_in_its_drives() {
     use forge_machine::Hardware;
@@ -507,7 +506,8 @@ async fn every_machine_starts_with_disks_on_every_bus_and_media_in_its_drives() 
         ("q35", &["sata0", "sata1", "sata2", "sata3"], "scsi"),
     ] {
         let hardware = Hardware { machine: Some(machine.into()), ..Hardware::default() };
-        let Some(mut rig) = with_hardware(hardware).await else { return };
+        let Some(mut rig) = rig().await else { return };
+        rig.spec.hardware = hardware;
         rig.spec.source = SourceSpec::New;
         rig.spec.disks = slots.iter().copied().map(disk).collect();
         rig.spec.isos = vec![Medium::file(rig.base()), Medium::file(rig.base())];
@@ -516,54 +516,6 @@ async fn every_machine_starts_with_disks_on_every_bus_and_media_in_its_drives() 
         let (_, machine) = rig.started().await;
         assert_eq!(machine.state().await.expect("asked").power, Power::Running);
         machine.destroy().await.expect("removed");
-    }
-}
-
-#[tokio::test]
-async fn a_uefi_vm_has_variables_of_its_own_and_a_tpm_that_ends_with_it() {
-    use forge_machine::{Bios, EfiDisk, Hardware, TpmState};
-    for keys in [false, true] {
-        let hardware = Hardware {
-            bios: Some(Bios::Ovmf),
-            efi_disk: Some(EfiDisk { pre_enrolled_keys: keys, storage: None }),
-            tpm: Some(TpmState::default()),
-            ..Hardware::default()
-        };
-        let Some(rig) = with_hardware(hardware).await else { return };
-        let missing = rig.hypervisor.check(&rig.spec, &facts_without_source());
-        if !missing.is_empty() {
-            println!("skipped: {missing:?}");
-            return;
-        }
-        let (at, machine) = rig.started().await;
-        assert_eq!(machine.state().await.expect("asked").power, Power::Running);
-        let folder = rig.hypervisor.work_directory(&at);
-        let firmware =
-            rig.hypervisor.shared.host().firmware(&rig.spec).expect("found").cloned().expect("UEFI");
-        assert_eq!(firmware.secure, keys);
-        let length = |path: &Path| std::fs::metadata(path).expect("there").len();
-        assert_eq!(length(&folder.join("efivars.fd")), length(&firmware.variables));
-        let here = |name: &str| {
-            let entries = std::fs::read_dir("/proc").expect("Linux").flatten();
-            let works = entries.filter(|entry| {
-                std::fs::read_link(entry.path().join("cwd")).is_ok_and(|cwd| cwd == folder)
-                    && std::fs::read_to_string(entry.path().join("comm"))
-                        .is_ok_and(|comm| comm.trim() == name)
-            });
-            works.count()
-        };
-        assert_eq!(here("swtpm"), 1);
-        machine.power_off().await.expect("stopped");
-        let ends = async {
-            while here("swtpm") > 0 {
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
-        };
-        timeout(LONG, ends).await.expect("it ends with QEMU");
-        // It starts again with the variables and the TPM's state that it had.
-        machine.submit_start().await.expect("started");
-        machine.destroy().await.expect("removed");
-        assert!(!folder.exists());
     }
 }
 

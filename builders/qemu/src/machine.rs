@@ -251,7 +251,7 @@ impl Machine for QemuMachine {
             settings.put_on(bridge, &mark.nonce);
         }
         let firmware = self.shared.host().firmware(spec);
-        settings.firmware = firmware.map_err(|why| PortError::failed("choosing the firmware", why))?.cloned();
+        settings.firmware = firmware.map_err(|why| PortError::failed("choosing the firmware", why))?;
         if let Some(firmware) = &settings.firmware {
             media::variables(&self.shared.tool, &dir, firmware).await?;
         }
