@@ -57,6 +57,7 @@ pub fn open(
             local.bridge.clone_from(&qemu.bridge);
             local.accelerator = match qemu.accel.as_str() {
                 "kvm" => AcceleratorChoice::Fixed(Accelerator::Kvm),
+                "hvf" => AcceleratorChoice::Fixed(Accelerator::Hvf),
                 "tcg" => AcceleratorChoice::Fixed(Accelerator::Tcg),
                 _ => AcceleratorChoice::Auto,
             };

@@ -312,7 +312,9 @@ pub(super) fn is_token_id(text: &str) -> bool {
 
 fn qemu(reader: &mut Reader<'_>, folder: &Path, findings: &mut Vec<Finding>) -> QemuTargetConfig {
     QemuTargetConfig {
-        accel: reader.word("accel", &["auto", "kvm", "tcg"], findings).unwrap_or_else(|| "auto".into()),
+        accel: reader
+            .word("accel", &["auto", "kvm", "hvf", "tcg"], findings)
+            .unwrap_or_else(|| "auto".into()),
         binary: reader.text("binary", findings).map_or_else(|| "qemu-system-x86_64".into(), PathBuf::from),
         images: folder.join(reader.text("images", findings).unwrap_or_else(|| "images".into())),
         ssh_ports: range(reader, "ssh-ports", 1, 65_535, findings)

@@ -65,7 +65,7 @@ pub(super) const PROXMOX: Keys = &[
 /// Those of the local QEMU.
 pub(super) const QEMU: Keys = &[
     ("type", Form::Word(&["qemu"]), "the local QEMU"),
-    ("accel", Form::Word(&["auto", "kvm", "tcg"]), "the accelerator; `auto` tries KVM"),
+    ("accel", Form::Word(&["auto", "kvm", "hvf", "tcg"]), "the accelerator; `auto` tries KVM, on macOS HVF"),
     ("binary", Form::Text, "the QEMU program"),
     ("images", Form::Text, "the folder that images are written to"),
     ("ssh-ports", RANGE, "the ports of this machine that may lead to guests"),

@@ -1,8 +1,9 @@
 //! Which accelerator works on this machine, found out by using it.
 //!
 //! A `/dev/kvm` that opens proves nothing: on some machines (module `kvm_pvm`, seen on nested CI hosts) it creates
-//! VMs in which 64-bit code never runs. So a guest of some hundred bytes enters long mode, takes an exception
-//! there, and reports back through QEMU's `isa-debug-exit`; only a guest that reports proves KVM.
+//! VMs in which 64-bit code never runs, or in which each instruction is emulated, so that a kernel does not get through
+//! its own decompression. So a guest of some hundred bytes enters long mode, counts to a hundred millions, takes an
+//! exception, and reports back through QEMU's `isa-debug-exit`; only a guest that reports in time proves KVM.
 
 use std::fmt;
 use std::io;
@@ -14,7 +15,8 @@ use tokio::time::timeout;
 
 use crate::process::{Launch, QemuProcess, find_program};
 
-/// How long the probe guest may take. It needs 0.2 s even under TCG; the rest is for a busy machine.
+/// How long the probe guest may take. It needs 0.4 s even under TCG; the rest is for a busy machine. Where instructions
+/// are emulated (observed on `kvm_pvm` of Linux 6.18) its loop takes minutes.
 const PROBE_LIMIT: Duration = Duration::from_secs(2);
 /// What QEMU exits with when the guest reports 0x2a: `isa-debug-exit` makes it `(value << 1) | 1`.
 const PROBE_EXIT: i32 = (0x2a << 1) | 1;
@@ -24,19 +26,37 @@ const CACHE_FILE: &str = "accelerator.json";
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Accelerator {
-    /// On the processor itself.
+    /// On the processor itself, by Linux.
     Kvm,
+    /// On the processor itself, by macOS.
+    Hvf,
     /// Translated; works everywhere, and is some ten times slower.
     Tcg,
 }
 
 impl Accelerator {
+    /// The one of this operating system; what else runs guests here is translation.
+    pub const NATIVE: Self = if cfg!(target_os = "macos") { Self::Hvf } else { Self::Kvm };
+
     /// QEMU's arguments for it, with the CPU model that offers most.
     #[must_use]
     pub fn arguments(self) -> [&'static str; 4] {
         match self {
             Self::Kvm => ["-accel", "kvm", "-cpu", "host"],
+            Self::Hvf => ["-accel", "hvf", "-cpu", "host"],
             Self::Tcg => ["-accel", "tcg,thread=multi", "-cpu", "max"],
+        }
+    }
+
+    /// QEMU's word for a VM that it stopped (`paused`, `io-error`, …), with what to do where the accelerator is the reason.
+    pub(crate) fn stopped_with(self, word: &str) -> String {
+        match (word, self) {
+            ("internal-error", native @ (Self::Kvm | Self::Hvf)) => {
+                format!(
+                    "{word}: {native} can't run this guest here; `accel = \"tcg\"` of the target does without it"
+                )
+            }
+            _ => word.to_owned(),
         }
     }
 }
@@ -45,6 +65,7 @@ impl fmt::Display for Accelerator {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Kvm => "KVM",
+            Self::Hvf => "HVF",
             Self::Tcg => "TCG",
         })
     }
@@ -59,6 +80,8 @@ pub struct Verdict {
     pub reason: String,
     /// Whether it was remembered from an earlier probe.
     pub remembered: bool,
+    /// What spoke against it when it was tried, of one that was asked for by name.
+    pub doubt: Option<String>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -77,10 +100,16 @@ pub async fn probe(binary: &Path, cache: Option<&Path>) -> Verdict {
     let key = probe_key(binary);
     let file = cache.map(|directory| directory.join(CACHE_FILE));
     if let Some(known) = file.as_deref().and_then(|path| recall(path, &key)) {
-        return Verdict { accelerator: known.accelerator, reason: known.reason, remembered: true };
+        return Verdict {
+            accelerator: known.accelerator,
+            reason: known.reason,
+            remembered: true,
+            doubt: None,
+        };
     }
-    let (accelerator, reason) = match try_kvm(binary).await {
-        Ok(()) => (Accelerator::Kvm, "a 64-bit guest ran under KVM".to_owned()),
+    let native = Accelerator::NATIVE;
+    let (accelerator, reason) = match attempt(binary, native).await {
+        Ok(()) => (native, format!("a 64-bit guest ran under {native}")),
         Err(reason) => (Accelerator::Tcg, reason),
     };
     tracing::debug!(%accelerator, reason, "accelerator probed");
@@ -90,16 +119,30 @@ pub async fn probe(binary: &Path, cache: Option<&Path>) -> Verdict {
             tracing::debug!(%error, path = %path.display(), "accelerator verdict not remembered");
         }
     }
-    Verdict { accelerator, reason, remembered: false }
+    Verdict { accelerator, reason, remembered: false, doubt: None }
 }
 
-async fn try_kvm(binary: &Path) -> Result<(), String> {
-    if let Err(error) = std::fs::OpenOptions::new().read(true).write(true).open("/dev/kvm") {
+/// The verdict on an accelerator that a site asks for by name. It is taken whatever the probe finds, which may be wrong on
+/// a machine that is very busy; what spoke against it is told.
+///
+/// Never fails. Cancel-safe: the probe's QEMU is killed.
+pub async fn asked_for(binary: &Path, accelerator: Accelerator) -> Verdict {
+    let doubt = match accelerator {
+        Accelerator::Tcg => None,
+        native => attempt(binary, native).await.err(),
+    };
+    Verdict { accelerator, reason: "the site file says so".to_owned(), remembered: false, doubt }
+}
+
+async fn attempt(binary: &Path, accelerator: Accelerator) -> Result<(), String> {
+    if accelerator == Accelerator::Kvm
+        && let Err(error) = std::fs::OpenOptions::new().read(true).write(true).open("/dev/kvm")
+    {
         return Err(format!("/dev/kvm can't be opened: {error}"));
     }
-    run_probe_guest(binary, Accelerator::Kvm, PROBE_LIMIT)
+    run_probe_guest(binary, accelerator, PROBE_LIMIT)
         .await
-        .map_err(|reason| format!("KVM is no use: {reason}"))
+        .map_err(|reason| format!("{accelerator} is no use: {reason}"))
 }
 
 /// Runs the probe guest; `Ok` when it reported back in time.
@@ -183,7 +226,7 @@ fn boot_sector() -> Vec<u8> {
 ///
 /// Page tables lie at 0x1000 (one 2 MiB page, mapped to itself), the interrupt table at 0x4000.
 #[rustfmt::skip]
-const GUEST_CODE: [u8; 244] = [
+const GUEST_CODE: [u8; 256] = [
     // cli; ax = ds = es = ss = 0; sp = 0x7c00; cld
     0xfa, 0x31, 0xc0, 0x8e, 0xd8, 0x8e, 0xc0, 0x8e, 0xd0, 0xbc, 0x00, 0x7c, 0xfc,
     // clear the page tables: 0x1800 words at 0x1000
@@ -191,8 +234,8 @@ const GUEST_CODE: [u8; 244] = [
     // [0x1000] = 0x2003; [0x2000] = 0x3003; [0x3000] = 0x83
     0xc7, 0x06, 0x00, 0x10, 0x03, 0x20, 0xc7, 0x06, 0x00, 0x20, 0x03, 0x30, 0xc7, 0x06, 0x00, 0x30,
     0x83, 0x00,
-    // lgdt [0x7ce4]
-    0x0f, 0x01, 0x16, 0xe4, 0x7c,
+    // lgdt [0x7cf0]
+    0x0f, 0x01, 0x16, 0xf0, 0x7c,
     // cr4 = PAE
     0x66, 0xb8, 0x20, 0x00, 0x00, 0x00, 0x0f, 0x22, 0xe0,
     // cr3 = 0x1000
@@ -208,11 +251,13 @@ const GUEST_CODE: [u8; 244] = [
     0x00,
     // clear the interrupt table: 0x200 double words at 0x4000
     0xbf, 0x00, 0x40, 0x00, 0x00, 0xb9, 0x00, 0x02, 0x00, 0x00, 0x31, 0xc0, 0xf3, 0xab,
-    // gate of vector 6 (invalid opcode) = the handler at 0x7cb3
+    // a loop of 100,000,000 turns; padding
+    0xb9, 0x00, 0xe1, 0xf5, 0x05, 0xff, 0xc9, 0x75, 0xfc, 0x90, 0x90, 0x90,
+    // gate of vector 6 (invalid opcode) = the handler at 0x7cbf
     0x48, 0x8d, 0x05, 0x31, 0x00, 0x00, 0x00, 0x66, 0x89, 0x04, 0x25, 0x60, 0x40, 0x00, 0x00, 0xc7,
     0x04, 0x25, 0x62, 0x40, 0x00, 0x00, 0x08, 0x00, 0x00, 0x8e,
-    // lidt [0x7cea]
-    0x0f, 0x01, 0x1c, 0x25, 0xea, 0x7c, 0x00, 0x00,
+    // lidt [0x7cf6]
+    0x0f, 0x01, 0x1c, 0x25, 0xf6, 0x7c, 0x00, 0x00,
     // rbx = 0x123456789abcdef0
     0x48, 0xbb, 0xf0, 0xde, 0xbc, 0x9a, 0x78, 0x56, 0x34, 0x12,
     // reload cr3
@@ -227,8 +272,8 @@ const GUEST_CODE: [u8; 244] = [
     // segments: null, 64-bit code, data
     0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x9a, 0x20, 0x00,
     0x00, 0x00, 0x00, 0x00, 0x00, 0x92, 0x00, 0x00,
-    // their table: limit 23, at 0x7ccc
-    0x17, 0x00, 0xcc, 0x7c, 0x00, 0x00,
+    // their table: limit 23, at 0x7cd8
+    0x17, 0x00, 0xd8, 0x7c, 0x00, 0x00,
     // interrupt table: limit 0x7ff, at 0x4000; padding
     0xff, 0x07, 0x00, 0x40, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00,
 ];
@@ -243,6 +288,17 @@ mod tests {
             println!("skipped: qemu-system-x86_64 is not installed");
         }
         found
+    }
+
+    #[test]
+    fn a_guest_that_the_processor_could_not_run_is_told_with_what_does_without_it() {
+        let told = Accelerator::Kvm.stopped_with("internal-error");
+        assert!(
+            told.starts_with("internal-error: KVM can't run this guest") && told.contains("tcg"),
+            "{told}"
+        );
+        assert_eq!(Accelerator::Tcg.stopped_with("internal-error"), "internal-error");
+        assert_eq!(Accelerator::Kvm.stopped_with("io-error"), "io-error");
     }
 
     #[tokio::test]
@@ -268,6 +324,19 @@ mod tests {
         let silent = stand_in("silent", "exec sleep 600");
         let told = run_probe_guest(&silent, Accelerator::Kvm, Duration::from_millis(300)).await;
         assert!(told.as_ref().is_err_and(|words| words.contains("did not report back within")), "{told:?}");
+    }
+
+    /// QEMU is built for one system: on Linux it has no HVF, on macOS no KVM.
+    #[tokio::test]
+    async fn an_accelerator_of_another_system_is_doubted_in_qemus_words_when_it_is_asked_for() {
+        let Some(binary) = qemu() else { return };
+        let foreign = if cfg!(target_os = "macos") { Accelerator::Kvm } else { Accelerator::Hvf };
+        let verdict = asked_for(&binary, foreign).await;
+        assert_eq!(verdict.accelerator, foreign);
+        let doubt = verdict.doubt.expect("it can't run here");
+        assert!(doubt.starts_with(&format!("{foreign} is no use: ")), "{doubt}");
+        assert!(doubt.contains("invalid accelerator") || doubt.contains("/dev/kvm"), "{doubt}");
+        assert_eq!(asked_for(&binary, Accelerator::Tcg).await.doubt, None);
     }
 
     #[tokio::test]

@@ -33,13 +33,18 @@ pub(crate) async fn diagnose(shared: &Shared) -> Vec<Diagnosis> {
         found.push(Diagnosis::pass("release", version(&target.binary).await));
         let verdict = shared.verdict().await;
         let words = format!("{}: {}", verdict.accelerator, verdict.reason);
-        found.push(match verdict.accelerator {
-            Accelerator::Tcg => Diagnosis::warn(
+        found.push(match (&verdict.doubt, verdict.accelerator) {
+            (Some(doubt), _) => Diagnosis::warn(
+                "accelerator",
+                format!("{words}, though {doubt}"),
+                "take `accel` out of the target: then it is what works",
+            ),
+            (None, Accelerator::Tcg) => Diagnosis::warn(
                 "accelerator",
                 words,
                 "guests run without it, ten times slower; `/dev/kvm` has to be there and writable for this user",
             ),
-            _ => Diagnosis::pass("accelerator", words),
+            (None, _) => Diagnosis::pass("accelerator", words),
         });
         found.push(match shared.sandbox().await {
             Ok(()) => Diagnosis::pass("sandbox", "QEMU runs in its seccomp sandbox"),

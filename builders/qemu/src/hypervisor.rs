@@ -45,7 +45,7 @@ pub enum AcceleratorChoice {
     /// The best one that works, found by trying.
     #[default]
     Auto,
-    /// This one, untried.
+    /// This one, even if a test guest did not run under it.
     Fixed(Accelerator),
 }
 
@@ -257,9 +257,7 @@ impl Shared {
     pub(crate) async fn verdict(&self) -> &Verdict {
         let find = async || match self.target.accelerator {
             AcceleratorChoice::Auto => accel::probe(&self.target.binary, self.target.cache.as_deref()).await,
-            AcceleratorChoice::Fixed(accelerator) => {
-                Verdict { accelerator, reason: "the site file says so".to_owned(), remembered: false }
-            }
+            AcceleratorChoice::Fixed(accelerator) => accel::asked_for(&self.target.binary, accelerator).await,
         };
         self.verdict.get_or_init(find).await
     }
@@ -328,6 +326,10 @@ impl Hypervisor for QemuHypervisor {
         facts.product = version(&target.binary).await;
         let verdict = self.shared.verdict().await;
         facts.notes.push(format!("accelerator {}: {}", verdict.accelerator, verdict.reason));
+        findings.extend(verdict.doubt.as_ref().map(|doubt| {
+            let setting = format!("targets.{}.accel", target.name);
+            Finding::warning(setting, doubt, "guests will hardly run; `accel = \"auto\"` takes what works")
+        }));
         facts.notes.push(match self.shared.sandbox().await {
             Ok(()) if target.bridge.is_some() => {
                 "sandbox: off, QEMU's helper for the bridge can't work in it".to_owned()

@@ -309,7 +309,10 @@ impl Machine for QemuMachine {
         };
         match running.qmp.query_status().await {
             Ok(status) if status.running => Ok(state(Power::Running, &status.status)),
-            Ok(status) => Ok(state(Power::Paused, &status.status)),
+            Ok(status) => {
+                let accelerator = self.shared.verdict().await.accelerator;
+                Ok(state(Power::Paused, &accelerator.stopped_with(&status.status)))
+            }
             // The monitor closes a moment before the process ends.
             Err(_) if running.qmp.is_closed() => {
                 if running.exits_within(QUIT_LIMIT).await {
