@@ -60,6 +60,22 @@ pub struct SealResult {
     pub outcome: SealOutcome,
 }
 
+impl SealResult {
+    /// What a guest tells of an operation: its name, how it ended, and words.
+    fn told(text: &str) -> Option<Self> {
+        let mut words = text.splitn(3, ' ');
+        let (operation, how) = (words.next()?, words.next()?);
+        let text = words.next().unwrap_or_default().trim().to_owned();
+        let outcome = match how {
+            "done" => SealOutcome::Done(text),
+            "skipped" => SealOutcome::Skipped(text),
+            "left" => SealOutcome::Left(text),
+            _ => SealOutcome::Failed(text),
+        };
+        Some(Self { operation: operation.to_owned(), outcome })
+    }
+}
+
 /// The guest could not be sealed.
 #[derive(Debug, Error)]
 #[non_exhaustive]
@@ -136,16 +152,7 @@ impl ScriptOutput for Results {
     }
 
     fn mark(&mut self, text: &str) {
-        let mut words = text.splitn(4, ' ');
-        let (Some("op"), Some(name), Some(how)) = (words.next(), words.next(), words.next()) else { return };
-        let text = words.next().unwrap_or_default().trim().to_owned();
-        let outcome = match how {
-            "done" => SealOutcome::Done(text),
-            "skipped" => SealOutcome::Skipped(text),
-            "left" => SealOutcome::Left(text),
-            _ => SealOutcome::Failed(text),
-        };
-        self.results.push(SealResult { operation: name.to_owned(), outcome });
+        self.results.extend(text.strip_prefix("op ").and_then(SealResult::told));
     }
 }
 

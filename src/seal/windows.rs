@@ -15,7 +15,7 @@ use forge_machine::{Guest, Machine, Power};
 use tokio::time::sleep;
 
 use super::catalogue::WINDOWS_OPERATIONS;
-use super::{SealError, SealOutcome, SealResult};
+use super::{SealError, SealResult};
 use crate::remote::{BUILD_KEY_COMMENT, Become, PowerShell, RemoteScript, ScriptOutput, powershell};
 
 /// How long all operations may take; `sysprep` alone needs minutes.
@@ -42,20 +42,10 @@ pub(super) struct Results(pub Vec<SealResult>);
 
 impl ScriptOutput for Results {
     fn line(&mut self, line: &str, _stderr: bool) {
-        let mut words = line.trim().splitn(4, ' ');
-        let (Some("forge-seal"), Some(operation), Some(how)) = (words.next(), words.next(), words.next())
-        else {
-            tracing::debug!(line, "seal");
-            return;
-        };
-        let text = words.next().unwrap_or_default().trim().to_owned();
-        let outcome = match how {
-            "done" => SealOutcome::Done(text),
-            "skipped" => SealOutcome::Skipped(text),
-            "left" => SealOutcome::Left(text),
-            _ => SealOutcome::Failed(text),
-        };
-        self.0.push(SealResult { operation: operation.to_owned(), outcome });
+        match line.trim().strip_prefix("forge-seal ").and_then(SealResult::told) {
+            Some(result) => self.0.push(result),
+            None => tracing::debug!(line, "seal"),
+        }
     }
 }
 
