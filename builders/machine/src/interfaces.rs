@@ -8,6 +8,11 @@ use std::net::IpAddr;
 
 use serde::Deserialize;
 
+use crate::port::AddressReport;
+
+/// The port of the guest's SSH server.
+const SSH_PORT: u16 = 22;
+
 /// One interface of the agent's `guest-network-get-interfaces` (QEMU docs, `interop/qemu-ga-ref`).
 #[derive(Clone, Debug, Default, Deserialize)]
 pub struct AgentInterface {
@@ -36,9 +41,21 @@ const INNER: &[&str] = &[
     "tun", "wg",
 ];
 
-/// Picks the addresses to try, best first. `macs` are those of the VM's adapters, in order.
+/// What an agent's answer says of where SSH may answer. `macs` are those of the VM's adapters, in order.
 #[must_use]
-pub fn candidates(interfaces: &[AgentInterface], macs: &[String]) -> Vec<IpAddr> {
+pub fn report(interfaces: &[AgentInterface], macs: &[String]) -> AddressReport {
+    let found = candidates(interfaces, macs);
+    let detail = if found.is_empty() {
+        format!("the guest agent knows no usable address: {}", summary(interfaces))
+    } else {
+        "told by the guest agent".to_owned()
+    };
+    let candidates = found.into_iter().map(|address| (address, SSH_PORT)).collect();
+    AddressReport { candidates, detail, agent: true }
+}
+
+/// Picks the addresses to try, best first. `macs` are those of the VM's adapters, in order.
+fn candidates(interfaces: &[AgentInterface], macs: &[String]) -> Vec<IpAddr> {
     let rank = |interface: &AgentInterface| {
         let mac = interface.mac.as_deref()?;
         macs.iter().position(|known| known.eq_ignore_ascii_case(mac))
@@ -65,8 +82,7 @@ pub fn candidates(interfaces: &[AgentInterface], macs: &[String]) -> Vec<IpAddr>
 }
 
 /// The interfaces in words, for a wait message that has no address yet.
-#[must_use]
-pub fn summary(interfaces: &[AgentInterface]) -> String {
+fn summary(interfaces: &[AgentInterface]) -> String {
     let names: Vec<String> = interfaces
         .iter()
         .filter(|interface| !is_loopback(interface))

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use forge_machine::interfaces::{AgentInterface, candidates, summary};
+use forge_machine::interfaces::{AgentInterface, report};
 use forge_machine::{
     AddressReport, AgentChannel, Artefact, Attachments, Display, DisplayStream, Finish, IsoDrives, KeyChord,
     Machine, MachineSpec, MachineState, Ownership, PortError, Power, SourceSpec, StopLadder, StopRung,
@@ -33,7 +33,6 @@ use crate::vmconfig::VmConfig;
 pub(crate) const LOCK_PATIENCE: Duration = Duration::from_secs(45);
 /// How long a VM that switched itself off may still count as running (qmeventd cleans up behind it).
 const SETTLE_LIMIT: Duration = Duration::from_secs(30);
-const SSH_PORT: u16 = 22;
 
 /// A VM on a Proxmox VE target.
 #[derive(Clone, Debug)]
@@ -334,14 +333,7 @@ impl Machine for ProxmoxMachine {
             Err(error) => return Err(error.at(&action)),
         };
         let macs = self.macs().await.map_err(|error| error.at(&action))?;
-        let found = candidates(&interfaces, macs);
-        let detail = if found.is_empty() {
-            format!("the guest agent knows no usable address: {}", summary(&interfaces))
-        } else {
-            "told by the guest agent".to_owned()
-        };
-        let candidates = found.into_iter().map(|address| (address, SSH_PORT)).collect();
-        Ok(AddressReport { candidates, detail, agent: true })
+        Ok(report(&interfaces, macs))
     }
 
     async fn stop(&self, ladder: &StopLadder) -> Result<StopRung, PortError> {

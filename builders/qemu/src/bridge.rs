@@ -7,12 +7,9 @@
 use std::net::IpAddr;
 use std::path::Path;
 
-use forge_machine::interfaces::{AgentInterface, candidates, summary};
+use forge_machine::interfaces::{self, AgentInterface};
 use forge_machine::{AddressReport, Finding};
 use serde_json::Value;
-
-/// The port of the guest's SSH server.
-const SSH_PORT: u16 = 22;
 
 /// The bridge's own address, an IPv4 one first; `None` where it has none, or there is no such bridge.
 pub(crate) fn address(name: &str) -> Option<IpAddr> {
@@ -68,14 +65,7 @@ pub(crate) fn report(answer: Value, macs: &[String]) -> AddressReport {
             return AddressReport { candidates: Vec::new(), detail, agent: true };
         }
     };
-    let found = candidates(&interfaces, macs);
-    let detail = if found.is_empty() {
-        format!("the guest agent knows no usable address: {}", summary(&interfaces))
-    } else {
-        "told by the guest agent".to_owned()
-    };
-    let candidates = found.into_iter().map(|address| (address, SSH_PORT)).collect();
-    AddressReport { candidates, detail, agent: true }
+    interfaces::report(&interfaces, macs)
 }
 
 #[cfg(test)]
