@@ -86,6 +86,7 @@ fn client(site: &Site) -> anyhow::Result<Client> {
         more_urls: Vec::new(),
         proxy: forge_proxmox::ProxyChoice::None,
         token_id: TOKEN.into(),
+        role: None,
         token_secret: Secret::new(&site.secret),
         tls: TlsChoice::Fingerprint(site.fingerprint.clone()),
         nodes: Vec::new(),

@@ -24,6 +24,7 @@ pub fn bare(url: &str, fingerprint: Option<&str>, login: &str, secret: &str) -> 
         more_urls: Vec::new(),
         proxy: ProxyChoice::Environment,
         token_id: login.to_owned(),
+        role: None,
         token_secret: secret.into(),
         tls: fingerprint.map_or(TlsChoice::System, |text| TlsChoice::Fingerprint(text.to_owned())),
         nodes: Vec::new(),
@@ -78,6 +79,7 @@ fn settings(target: &Target, proxmox: &ProxmoxTarget, secret: Option<&str>) -> P
             Some(url) => ProxyChoice::Url(url.to_owned()),
         },
         token_id: proxmox.token_id.clone(),
+        role: proxmox.role.clone(),
         token_secret: secret.unwrap_or_default().into(),
         tls: match &proxmox.tls {
             TlsConfig::System => TlsChoice::System,

@@ -42,6 +42,7 @@ pub async fn run(scene: &Scene) -> anyhow::Result<Run> {
         more_urls: Vec::new(),
         proxy: forge_proxmox::ProxyChoice::None,
         token_id: TOKEN.into(),
+        role: None,
         token_secret: secret.as_str().into(),
         tls: TlsChoice::Fingerprint(lab.fingerprint().to_owned()),
         nodes: Vec::new(),

@@ -27,7 +27,7 @@ pub enum InitCommand {
 What is there already is used as it is; a second run changes nothing. The token's secret goes into the file of \
 --env-file, or into .NAME.token beside the site file, which only you may read.
 
-Login by SSH: the key of --ssh-key (FORGE_SSH_PASSPHRASE), else ssh-agent's or those in ~/.ssh, else the password in \
+Login by SSH: the key of --ssh-key (FORGE_SSH_PASSPHRASE), else ssh-agent's, then those in ~/.ssh, else the password in \
 FORGE_SSH_PASSWORD or typed. With --api: the password in PROXMOX_PASSWORD or typed.")]
 pub struct ProxmoxArgs {
     /// A node, and who logs in there: [USER@]HOST[:PORT] [user: root]
@@ -49,7 +49,7 @@ pub struct ProxmoxArgs {
     #[arg(long, value_name = "NAME", default_value = "build", value_parser = token_name)]
     token: String,
     /// Its role
-    #[arg(long, value_name = "NAME", default_value = ROLE)]
+    #[arg(long, value_name = "NAME", default_value = ROLE, value_parser = role_name)]
     role: String,
     /// Privileges of the role besides those that forge needs
     #[arg(long, value_name = "NAME,…", value_delimiter = ',')]
@@ -110,6 +110,11 @@ fn name_of(text: &str, more: &str) -> bool {
 
 fn bare_key(text: &str) -> Result<String, String> {
     name_of(text, "-_").then(|| text.to_owned()).ok_or_else(|| "letters, digits, - and _ only".to_owned())
+}
+
+/// As pve-access-control has it.
+fn role_name(text: &str) -> Result<String, String> {
+    name_of(text, "-_.").then(|| text.to_owned()).ok_or_else(|| "letters, digits, - _ and . only".to_owned())
 }
 
 fn user_id(text: &str) -> Result<String, String> {

@@ -116,13 +116,14 @@ pub fn from_environment(env: &BTreeMap<String, String>, origin: &str) -> (Option
         },
         nodes: get("PROXMOX_NODE").into_iter().collect(),
         disk_storage: get("PROXMOX_STORAGE_VM"),
+        role: None,
         iso_storage: get("PROXMOX_STORAGE_ISO"),
         cloud_init_storage: get("PROXMOX_CLOUDINIT_STORAGE"),
         bridge: get("PROXMOX_BRIDGE"),
         vmids: None,
         pool: get("PROXMOX_POOL"),
     };
-    let target = Target { name: TARGET.into(), kind: TargetKind::Proxmox(target), seed };
+    let target = Target { name: TARGET.into(), kind: TargetKind::Proxmox(Box::new(target)), seed };
     let site = Site {
         targets: BTreeMap::from([(TARGET.to_owned(), target)]),
         default_target: Some(TARGET.into()),

@@ -64,6 +64,8 @@ pub struct ProxmoxTarget {
     pub proxy: Option<String>,
     /// `user@realm!token`, or `user@realm` for a login by password.
     pub token_id: String,
+    /// The role that it has there, for the commands that findings propose; `None` is forge's own.
+    pub role: Option<String>,
     /// The token's UUID, or the password.
     pub token_secret: SecretRef,
     /// Which server certificates are accepted.
@@ -103,7 +105,7 @@ pub struct QemuTargetConfig {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TargetKind {
     /// A Proxmox VE cluster.
-    Proxmox(ProxmoxTarget),
+    Proxmox(Box<ProxmoxTarget>),
     /// The local QEMU.
     Qemu(QemuTargetConfig),
 }
@@ -197,7 +199,7 @@ pub fn read(file: &Path, text: &str) -> (Site, Vec<Finding>) {
 fn target(name: &str, mut reader: Reader<'_>, file: &Path, findings: &mut Vec<Finding>) -> Option<Target> {
     let folder = file.parent().unwrap_or(Path::new("."));
     let kind = match reader.word("type", &["proxmox", "qemu"], findings).as_deref() {
-        Some("proxmox") => TargetKind::Proxmox(proxmox(&mut reader, folder, findings)),
+        Some("proxmox") => TargetKind::Proxmox(Box::new(proxmox(&mut reader, folder, findings))),
         Some(_) => TargetKind::Qemu(qemu(&mut reader, folder, findings)),
         None => {
             if reader.entries().all(|(key, ..)| key != "type") {
@@ -256,6 +258,7 @@ fn proxmox(reader: &mut Reader<'_>, folder: &Path, findings: &mut Vec<Finding>) 
     let bridge = reader.text("bridge", findings);
     let vmids = range(reader, "vmids", 100, 999_999_999, findings);
     let pool = reader.text("pool", findings);
+    let role = role(reader, findings);
     ProxmoxTarget {
         urls,
         proxy,
@@ -269,7 +272,21 @@ fn proxmox(reader: &mut Reader<'_>, folder: &Path, findings: &mut Vec<Finding>) 
         bridge,
         vmids,
         pool,
+        role,
     }
+}
+
+/// A role's name as Proxmox VE takes it (pve-access-control): it ends in commands for a shell.
+fn role(reader: &mut Reader<'_>, findings: &mut Vec<Finding>) -> Option<String> {
+    let role = reader.text("role", findings)?;
+    let sound = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    if role.is_empty() || !role.chars().all(sound) {
+        let finding = reader.finding("role", format!("`{role}` is no role's name"));
+        findings
+            .push(finding.help("letters, digits, - _ and . ; `pveum role list` shows those that are there"));
+        return None;
+    }
+    Some(role)
 }
 
 /// A token, or a user with a password.

@@ -14,7 +14,7 @@ pub const PASSWORD: &str = "FORGE_SSH_PASSWORD";
 /// The variable with the passphrase of the key.
 pub const PASSPHRASE: &str = "FORGE_SSH_PASSPHRASE";
 
-/// Logs in: by the key that is named, else by the agent's or one's own keys, else by a password.
+/// Logs in: by the key that is named, else by the agent's, then by one's own keys, else by a password.
 ///
 /// # Errors
 /// When the host does not let us in.
@@ -24,20 +24,27 @@ pub async fn login(
     named: Option<&Path>,
     talk: &Talk,
 ) -> Result<Host, InitError> {
-    let mut methods = keys(named, talk).await?;
+    let mut turns = keys(named, talk).await?;
     let password = std::env::var(PASSWORD).ok().filter(|text| !text.is_empty());
     if let Some(password) = &password {
         talk.redactor().hide(password);
-        methods.push(Method::Password(Password::new(password.as_str())));
+        turns.push(vec![Method::Password(Password::new(password.as_str()))]);
     }
-    let refused = match methods.is_empty() {
-        true => None,
-        false => match by(destination, key, methods).await {
+    let mut refused: Option<HostError> = None;
+    let last = turns.len();
+    for (number, methods) in turns.into_iter().enumerate() {
+        match by(destination, key, methods).await {
             Ok(host) => return Ok(host),
-            Err(error @ HostError::Refused { .. }) if password.is_none() => Some(error),
-            Err(error) => return Err(failed(&error)),
-        },
-    };
+            Err(error) => {
+                refused = Some(also(refused, error, number + 1 == last).map_err(|error| failed(&error))?);
+            }
+        }
+    }
+    if password.is_some()
+        && let Some(error) = &refused
+    {
+        return Err(failed(error));
+    }
     if somebody_is_there() {
         let question = format!("password of {}@{}:", destination.user, destination.host);
         if let Some(password) = ask_secret(&question).await {
@@ -56,6 +63,20 @@ pub async fn login(
     })
 }
 
+/// What a turn has come to beside those before it; an error is one that ends the login. A server that closes the connection
+/// has had enough of refusing, and the next turn is another connection.
+fn also(before: Option<HostError>, now: HostError, is_last: bool) -> Result<HostError, HostError> {
+    match (before, now) {
+        (Some(HostError::Refused { detail: first, .. }), HostError::Refused { host, user, detail }) => {
+            Ok(HostError::Refused { host, user, detail: format!("{first}; {detail}") })
+        }
+        (_, now @ HostError::Refused { .. }) => Ok(now),
+        (_, now @ HostError::Broken { .. }) if !is_last => Ok(now),
+        (Some(before @ HostError::Refused { .. }), HostError::Broken { .. }) => Ok(before),
+        (_, now) => Err(now),
+    }
+}
+
 async fn by(destination: &Destination, key: &HostKey, methods: Vec<Method>) -> Result<Host, HostError> {
     let port = destination.port.unwrap_or(22);
     Host::login(&destination.host, port, &destination.user, methods, &key.fingerprint).await
@@ -72,12 +93,14 @@ fn failed(error: &HostError) -> InitError {
     }
 }
 
-async fn keys(named: Option<&Path>, talk: &Talk) -> Result<Vec<Method>, InitError> {
+/// The keys to try, in turns: a server takes a few refusals only, so the agent's keys have a connection of their own.
+async fn keys(named: Option<&Path>, talk: &Talk) -> Result<Vec<Vec<Method>>, InitError> {
     if let Some(path) = named {
-        return Ok(vec![read_key(path, talk).await?]);
+        return Ok(vec![vec![read_key(path, talk).await?]]);
     }
+    let mut turns = Vec::new();
     if std::env::var_os("SSH_AUTH_SOCK").is_some_and(|socket| !socket.is_empty()) {
-        return Ok(vec![Method::Agent(None)]);
+        turns.push(vec![Method::Agent(None)]);
     }
     let home = std::env::var_os("HOME").map(PathBuf::from).unwrap_or_default();
     let usual = ["id_ed25519", "id_ecdsa", "id_rsa"].map(|name| home.join(".ssh").join(name));
@@ -86,7 +109,11 @@ async fn keys(named: Option<&Path>, talk: &Talk) -> Result<Vec<Method>, InitErro
         let text = std::fs::read_to_string(path).ok()?;
         Some(Method::Key(Arc::new(decode_secret_key(&text, None).ok()?)))
     });
-    Ok(open.collect())
+    let own: Vec<Method> = open.collect();
+    if !own.is_empty() {
+        turns.push(own);
+    }
+    Ok(turns)
 }
 
 async fn read_key(path: &Path, talk: &Talk) -> Result<Method, InitError> {

@@ -7,10 +7,10 @@ use super::pick::{Picked, pick};
 use super::site::{Fate, SecretPlace, Table};
 use super::talk::Talk;
 use super::{InitError, Options, dotenv};
-use crate::backends::bare;
 use crate::backends::setup::{
     Change, Door, Land, Standing, Step, Wanted, certificate, discover, lacking, paths, steps,
 };
+use crate::backends::{ROLE, bare};
 use crate::engine::error::chain;
 
 /// Everything that is decided before the first change.
@@ -97,6 +97,7 @@ pub async fn decide(
         true => known::secret(options, &wanted.token_id()).await,
         false => Known::Nothing,
     };
+    files::check_links(options, talk)?;
     let existing = files::read(&options.site)?;
     let site = table.fate(&options.site, existing.as_deref(), options.force)?;
     let decided = Decided { wanted, standing, steps, table, known, site, fingerprint, reachable };
@@ -147,6 +148,8 @@ fn table(options: &Options, picked: &Picked, wanted: &Wanted, fingerprint: Optio
         bridge: picked.bridge.clone(),
         vmids: options.vmids.clone(),
         pool: options.pool.clone(),
+        role: (options.role != ROLE).then(|| options.role.clone()),
+        free_vmids: picked.free_vmids.clone(),
     }
 }
 

@@ -34,6 +34,41 @@ pub fn read(file: &Path) -> Result<Option<String>, InitError> {
     }
 }
 
+/// Looks at the links among the files that will be written. A site file may be one, which leads to the file that is
+/// written; a secret goes through none.
+///
+/// # Errors
+/// When a link leads nowhere, or a secret would go through one.
+pub fn check_links(options: &Options, talk: &Talk) -> Result<(), InitError> {
+    let secret = of_secret(options);
+    if secret.is_symlink() {
+        let what =
+            format!("{} is a link{}, and a secret is written through none", secret.display(), leads(&secret));
+        return Err(InitError::refused(what).help("remove it, or name another file with --env-file"));
+    }
+    if options.site.is_symlink() {
+        let place = place(&options.site)?;
+        talk.say(&format!("note       {} is a link to {}", options.site.display(), place.display()));
+    }
+    Ok(())
+}
+
+fn leads(link: &Path) -> String {
+    std::fs::read_link(link).map(|to| format!(" to {}", to.display())).unwrap_or_default()
+}
+
+/// The file that is really written: what a link leads to.
+fn place(file: &Path) -> Result<PathBuf, InitError> {
+    if !file.is_symlink() {
+        return Ok(file.to_owned());
+    }
+    let there = std::fs::canonicalize(file).ok().filter(|place| place.is_file());
+    there.ok_or_else(|| {
+        InitError::refused(format!("{} is a link{}, and there is no such file", file.display(), leads(file)))
+            .help("remove the link, or name another file with --config")
+    })
+}
+
 fn draft(file: &Path, mode: u32) -> Result<Draft, InitError> {
     Draft::open(file, mode).map_err(|error| unwritten(file, error))
 }
@@ -113,8 +148,12 @@ pub fn write(
             tell_place(options, &file, talk);
         }
         Fate::Becomes(text, _) => {
-            let draft = draft(&options.site, EVERYBODY)?;
-            draft.write(text).map_err(|error| unwritten(&options.site, error))?;
+            let place = place(&options.site)?;
+            let draft = draft(&place, EVERYBODY)?;
+            draft
+                .keep_mode()
+                .and_then(|draft| draft.write(text))
+                .map_err(|error| unwritten(&options.site, error))?;
             proof.files.push(WrittenFile { path: options.site.clone(), sha256: Some(sum(text)) });
         }
     }

@@ -17,6 +17,7 @@ mod known;
 mod pick;
 mod private;
 mod record;
+mod remarks;
 mod run;
 mod site;
 mod ssh;

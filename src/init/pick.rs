@@ -14,6 +14,8 @@ pub struct Picked {
     pub isos: Option<String>,
     /// The bridge.
     pub bridge: Option<String>,
+    /// VMIDs that are free: a range to propose.
+    pub free_vmids: Option<String>,
     /// What else there would have been, in words.
     pub notes: Vec<String>,
 }
@@ -33,7 +35,7 @@ impl Picked {
 /// # Errors
 /// When what is named is not there, or does not fit.
 pub fn pick(options: &Options, land: &Land) -> Result<Picked, InitError> {
-    let mut picked = Picked::default();
+    let mut picked = Picked { free_vmids: land.free_vmids(), ..Picked::default() };
     let known: Vec<&str> = land.nodes.iter().map(|node| node.name.as_str()).collect();
     picked.nodes = match options.nodes.as_slice() {
         [] => vec![land.node.clone()],

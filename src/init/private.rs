@@ -31,6 +31,19 @@ impl Draft {
         Ok(Self { file, draft, path: path.to_owned() })
     }
 
+    /// Gives it the mode of the file whose place it takes, when there is one.
+    ///
+    /// # Errors
+    /// When it can't be changed.
+    pub fn keep_mode(self) -> io::Result<Self> {
+        match std::fs::metadata(&self.path) {
+            Ok(there) => self.file.set_permissions(there.permissions())?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+        Ok(self)
+    }
+
     /// Writes it and puts it into its place.
     ///
     /// # Errors

@@ -6,6 +6,7 @@
 use std::path::{Path, PathBuf};
 
 use super::InitError;
+use super::remarks::Remarks;
 use crate::config::site::{self, TargetKind, TlsConfig};
 
 /// The table that is wanted.
@@ -33,6 +34,10 @@ pub struct Table {
     pub vmids: Option<String>,
     /// The pool.
     pub pool: Option<String>,
+    /// The role, when it is not forge's own.
+    pub role: Option<String>,
+    /// A range of VMIDs that nobody has taken yet, to be proposed when none is given.
+    pub free_vmids: Option<String>,
 }
 
 /// Where the secret is.
@@ -58,6 +63,9 @@ pub enum Fate {
     /// It becomes this, for this reason.
     Becomes(String, &'static str),
 }
+
+/// What is said of VMIDs that nobody has asked for.
+const PROPOSED: &str = "# the ids that builds take, instead of the lowest that is free";
 
 fn quoted(text: &str) -> String {
     toml::Value::String(text.to_owned()).to_string()
@@ -95,12 +103,21 @@ impl Table {
         if !storage.is_empty() {
             line("storage", format!("{{ {} }}", storage.join(", ")));
         }
-        for (key, value) in [("bridge", &self.bridge), ("vmids", &self.vmids), ("pool", &self.pool)] {
+        let named =
+            [("bridge", &self.bridge), ("vmids", &self.vmids), ("pool", &self.pool), ("role", &self.role)];
+        for (key, value) in named {
             if let Some(value) = value {
                 line(key, quoted(value));
             }
         }
+        text.extend(self.proposal().map(|proposal| format!("{proposal}\n")));
         text
+    }
+
+    /// The ids that nobody has asked for: a remark that only needs its mark taken off.
+    fn proposal(&self) -> Option<String> {
+        let free = self.free_vmids.as_ref().filter(|_| self.vmids.is_none())?;
+        Some(format!("# vmids = {}   {PROPOSED}", quoted(free)))
     }
 
     /// What becomes of a site file so that it has this table.
@@ -128,7 +145,7 @@ impl Table {
             return Ok(Fate::Stays(others));
         }
         if force {
-            let text = replaced(existing, &self.name, &self.text()).ok_or_else(|| {
+            let text = replaced(existing, self).ok_or_else(|| {
                 InitError::refused(format!(
                     "{shown}: the table of `{}` can't be told from the rest",
                     self.name
@@ -186,6 +203,7 @@ impl Table {
         compare("storage.isos", &there.iso_storage, &self.isos);
         compare("bridge", &there.bridge, &self.bridge);
         compare("pool", &there.pool, &self.pool);
+        compare("role", &there.role, &self.role);
         let range = there.vmids.map(|(first, last)| format!("{first}-{last}"));
         compare("vmids", &range, &self.vmids);
         if there.nodes != self.nodes {
@@ -195,29 +213,40 @@ impl Table {
     }
 }
 
-/// A site file with another table of that name; `None` when its header is not found.
-fn replaced(existing: &str, name: &str, table: &str) -> Option<String> {
+/// A site file with this table in the place of the one of its name; `None` when its header is not found. What people have
+/// remarked there stays.
+fn replaced(existing: &str, table: &Table) -> Option<String> {
+    let name = &table.name;
     let headers = [format!("[targets.{name}]"), format!("[targets.\"{name}\"]")];
     let below = [format!("[targets.{name}."), format!("[targets.\"{name}\".")];
-    let mut before = String::new();
-    let mut after = String::new();
-    let mut inside = false;
-    let mut seen = false;
+    let (mut before, mut old, mut after) = (String::new(), Vec::<&str>::new(), String::new());
+    let (mut inside, mut seen) = (false, false);
     for line in existing.split_inclusive('\n') {
         let bare = line.trim();
         if bare.starts_with('[') {
             let is_header = headers.iter().any(|header| bare.starts_with(header.as_str()));
+            let was_inside = inside;
             inside = is_header || inside && below.iter().any(|start| bare.starts_with(start.as_str()));
             seen |= is_header;
+            if was_inside && !inside {
+                // Remarks that stand right above the next table, apart from this one, are that one's.
+                let remarks = old.iter().rev().take_while(|line| line.trim().starts_with('#')).count();
+                let from = old.len() - remarks;
+                if from > 0 && old[from - 1].trim().is_empty() {
+                    after.extend(old.drain(from..));
+                }
+            }
         }
         match (inside, seen) {
-            (true, _) => {}
+            (true, _) => old.push(line),
             (false, false) => before.push_str(line),
             (false, true) => after.push_str(line),
         }
     }
+    let is_ours = |remark: &str| remark.starts_with("# vmids = ") && remark.ends_with(PROPOSED);
+    let new = Remarks::read(old, is_ours).into_table(&table.text());
     let gap = if after.is_empty() { "" } else { "\n" };
-    seen.then(|| format!("{before}{table}{gap}{after}"))
+    seen.then(|| format!("{before}{new}{gap}{after}"))
 }
 
 #[cfg(test)]
@@ -281,8 +310,30 @@ mod tests {
         let Fate::Becomes(text, _) = fate(Some(&theirs), true).expect("forced") else { panic!("it changes") };
         assert!(text.contains("forge@pve!build") && !text.contains("ci@pve!old"), "{text}");
         assert!(text.contains("[targets.local]") && !text.contains("[targets.pve.seed]"), "{text}");
+        assert!(text.contains("\n\n# kept\n[targets.local]\n"), "{text}");
         let dotted = "targets.pve = { type = \"qemu\" }\n";
         assert!(fate(Some(dotted), true).is_err(), "what can't be told apart is left to people");
+    }
+
+    #[test]
+    fn what_people_remarked_in_a_table_that_is_replaced_stays_at_its_keys() {
+        let theirs =
+            table().text().replace("bridge = \"vmbr0\"", "# rack 3\nbridge = \"vmbr7\"   # the quick one");
+        let wanted = Table { free_vmids: Some("9001-9099".into()), role: Some("Builders".into()), ..table() };
+        let Fate::Becomes(text, _) =
+            wanted.fate(Path::new("forge.toml"), Some(&theirs), true).expect("forced")
+        else {
+            panic!("it changes")
+        };
+        let expected = "# rack 3\nbridge = \"vmbr0\"   # the quick one\nrole = \"Builders\"\n# vmids = \"9001-9099\"   # ";
+        assert!(text.contains(expected), "{text}");
+        let again = Table { bridge: Some("vmbr1".into()), ..wanted };
+        let Fate::Becomes(text, _) = again.fate(Path::new("forge.toml"), Some(&text), true).expect("forced")
+        else {
+            panic!("it changes")
+        };
+        assert_eq!(text.matches("# vmids").count(), 1, "{text}");
+        assert_eq!(text.matches("# rack 3\nbridge = \"vmbr1\"   # the quick one").count(), 1, "{text}");
     }
 
     #[test]

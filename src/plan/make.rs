@@ -326,7 +326,7 @@ fn machine(
 ) -> MachineSpec {
     let vm = &profile.vm;
     let proxmox = match &input.target.kind {
-        TargetKind::Proxmox(proxmox) => Some(proxmox),
+        TargetKind::Proxmox(proxmox) => Some(proxmox.as_ref()),
         TargetKind::Qemu(_) => None,
     };
     let node = vm

@@ -59,6 +59,7 @@ pub(super) const PROXMOX: Keys = &[
     ("bridge", Form::Text, "the bridge for network adapters"),
     ("vmids", RANGE, "the ids that build VMs and templates may have, such as \"9001-9099\""),
     ("pool", Form::Text, "the resource pool that build VMs go into"),
+    ("role", Form::Text, "the token's role, for the commands that grant what lacks; without it, ForgeBuild"),
     ("seed", SEED, "how guests reach the seed server"),
 ];
 

@@ -1,114 +1,20 @@
 //! `forge init proxmox` by the real program, against a lab that has nobody but root.
 
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
-use std::process::Stdio;
-use std::time::Duration;
 
-use forge_lab::{ImportVm, LEAST_PRIVILEGES_PVE9, Lab, LabConfig, PveVersion, Shell, ShellConfig, images};
-use tempfile::TempDir;
-use tokio::process::Command;
+use forge_lab::{ImportVm, LEAST_PRIVILEGES_PVE9, LabConfig, PveVersion, ShellConfig};
 
-use crate::support::lab_site::{BOOT_VM, Done, LIMIT, PROFILE};
+use russh::keys::ssh_key::LineEnding;
+use russh::keys::{Algorithm, PrivateKey};
 
-const PASSWORD: &str = "ein langes Wort";
-
-/// A lab with root alone, its shell, and an empty folder.
-struct Fresh {
-    lab: Lab,
-    shell: Shell,
-    folder: TempDir,
-}
-
-impl Fresh {
-    async fn with(config: LabConfig, shell: ShellConfig, boot_vm: ImportVm) -> anyhow::Result<Self> {
-        let lab = Lab::start(LabConfig { auth_delay: Duration::ZERO, ..config }).await?;
-        lab.set_password("root@pam", PASSWORD);
-        lab.import_vm(ImportVm { vmid: BOOT_VM, name: "boot-vm".into(), ..boot_vm }).await?;
-        let shell = lab.serve_shell(shell).await?;
-        let folder = tempfile::Builder::new().prefix("forge-init-").tempdir()?;
-        Ok(Self { lab, shell, folder })
-    }
-
-    async fn new(version: PveVersion) -> anyhow::Result<Self> {
-        let config = LabConfig { version, run_guests: false, ..LabConfig::default() };
-        Self::with(config, root(), ImportVm::default()).await
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
-    fn read(&self, name: &str) -> String {
-        std::fs::read_to_string(self.path(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
-    }
-
-    /// Runs forge with a clean environment but for these variables.
-    async fn forge(&self, arguments: &[&str], variables: &[(&str, &str)]) -> Done {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_forge"));
-        command
-            .args(["--state-dir", "state"])
-            .args(arguments)
-            .current_dir(self.folder.path())
-            .env_clear()
-            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
-            .env("HOME", self.folder.path())
-            .envs(variables.iter().copied())
-            .stdin(Stdio::null())
-            .kill_on_drop(true);
-        let output = tokio::time::timeout(LIMIT, command.output()).await;
-        let output = output.expect("forge ends").expect("forge can be run");
-        Done {
-            code: output.status.code(),
-            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-        }
-    }
-
-    /// `forge init` over SSH with the password of root.
-    async fn init(&self, more: &[&str]) -> Done {
-        let (host, url) = (format!("root@{}", self.shell.address()), self.lab.url());
-        let arguments = ["init", "proxmox", &host, "--url", &url, "--host-key", self.shell.host_key()];
-        self.forge(&[&arguments, more].concat(), &[("FORGE_SSH_PASSWORD", PASSWORD)]).await
-    }
-
-    /// Every file that forge wrote but those for the secret, by name and text.
-    fn written(&self) -> Vec<(PathBuf, String)> {
-        let mut found = Vec::new();
-        let mut folders = vec![self.folder.path().to_owned()];
-        while let Some(folder) = folders.pop() {
-            for entry in std::fs::read_dir(folder).expect("it is there").flatten() {
-                let path = entry.path();
-                if path.is_symlink() {
-                    continue;
-                }
-                if path.is_dir() {
-                    folders.push(path);
-                } else {
-                    found.push((
-                        path.clone(),
-                        String::from_utf8_lossy(&std::fs::read(&path).expect("there")).into(),
-                    ));
-                }
-            }
-        }
-        found
-    }
-}
-
-fn root() -> ShellConfig {
-    ShellConfig { password: Some(PASSWORD.into()), ..ShellConfig::default() }
-}
+use crate::support::fresh::{Fresh, PASSWORD, mode, root};
+use crate::support::lab_site::{Done, PROFILE};
 
 fn refused(done: &Done, words: &[&str]) {
     assert_eq!(done.code, Some(3), "{}{}", done.stdout, done.stderr);
     for word in words {
         assert!(done.stderr.contains(word), "`{word}` is not in:\n{}", done.stderr);
     }
-}
-
-fn mode(path: &Path) -> u32 {
-    std::fs::metadata(path).expect("there").permissions().mode() & 0o777
 }
 
 #[test]
@@ -202,22 +108,12 @@ async fn a_node_with_root_alone_becomes_a_target_that_plans_and_stays_as_it_is_o
 }
 
 /// A real build with what init has made, in a pool where one is named.
-#[expect(clippy::print_stderr, reason = "a test that is skipped says why")]
 async fn builds(version: PveVersion, more: &[&str]) -> anyhow::Result<()> {
-    if std::env::var_os("FORGE_LAB").is_none() && std::env::var_os("FORGE_LAB_CACHE").is_none() {
-        eprintln!("skipped: it needs a real guest; `cargo lab test` runs it");
-        return Ok(());
-    }
-    let cache = images::default_cache_root();
-    let tiny = tokio::task::spawn_blocking(move || images::tiny(&cache)).await??;
-    let boot_vm = ImportVm { disk: Some(tiny.disk), memory: 1024, ..ImportVm::default() };
-    let fresh = Fresh::with(LabConfig { version, ..LabConfig::default() }, root(), boot_vm).await?;
+    let Some(fresh) = Fresh::with_tiny_guest(version).await? else { return Ok(()) };
     let done = fresh.init(more).await;
     assert_eq!(done.code, Some(0), "{}{}", done.stdout, done.stderr);
     assert_eq!(mode(&fresh.path(".pve.token")), 0o600);
-    // What guests reach forge by is the lab's own affair.
-    let site = fresh.read("forge.toml") + "seed = { bind = \"127.0.0.1\", address = \"10.0.2.2\" }\n";
-    std::fs::write(fresh.path("forge.toml"), site)?;
+    fresh.tell_how_guests_reach_forge();
     std::fs::write(fresh.path("tiny.toml"), PROFILE)?;
     let built = fresh.forge(&["build", "tiny.toml"], &[]).await;
     assert_eq!(built.code, Some(0), "{}{}", built.stdout, built.stderr);
@@ -334,6 +230,86 @@ async fn another_s_site_file_is_kept_and_another_s_target_is_only_replaced_by_fo
     let forced = fresh.init(&["--force"]).await;
     assert_eq!(forced.code, Some(0), "{}", forced.stderr);
     assert_eq!(fresh.read("forge.toml"), both);
+    fresh.lab.stop().await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_commands_that_doctor_names_carry_the_role_that_init_made() -> anyhow::Result<()> {
+    let fresh = Fresh::new(PveVersion::V9).await?;
+    let done = fresh.init(&["--role", "Builders"]).await;
+    assert_eq!(done.code, Some(0), "{}", done.stderr);
+    assert!(fresh.read("forge.toml").contains("role = \"Builders\"\n"), "{}", fresh.read("forge.toml"));
+    fresh.lab.set_token_access("forge@pve!build", &[("/", &["VM.Audit"])]);
+    let done = fresh.forge(&["doctor"], &[]).await;
+    assert_eq!(done.code, Some(3), "{}{}", done.stdout, done.stderr);
+    let helps: Vec<&str> = done.stdout.lines().filter(|line| line.contains("pveum acl modify")).collect();
+    assert!(helps.len() > 10, "{}", done.stdout);
+    assert!(helps.iter().all(|help| help.contains("--roles Builders ")), "{}", done.stdout);
+    fresh.lab.stop().await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_site_file_keeps_its_remarks_its_mode_and_the_file_that_a_link_leads_to() -> anyhow::Result<()> {
+    let fresh = Fresh::new(PveVersion::V9).await?;
+    let done = fresh.init(&[]).await;
+    assert_eq!(done.code, Some(0), "{}", done.stderr);
+    let made = fresh.read("forge.toml");
+    assert!(made.contains("\n# vmids = \"9001-9099\"   # "), "{made}");
+    let theirs = made.replace("bridge = ", "# rack 3\nbridge = ").replace("forge@pve!build", "ci@pve!other");
+    std::fs::create_dir(fresh.path("shared"))?;
+    std::fs::write(fresh.path("shared/site.toml"), theirs)?;
+    std::fs::set_permissions(fresh.path("shared/site.toml"), std::fs::Permissions::from_mode(0o664))?;
+    std::fs::remove_file(fresh.path("forge.toml"))?;
+    std::os::unix::fs::symlink("shared/site.toml", fresh.path("forge.toml"))?;
+    let done = fresh.init(&["--force", "--vmids", "9101-9199"]).await;
+    assert_eq!(done.code, Some(0), "{}", done.stderr);
+    assert!(
+        done.stderr.contains("forge.toml is a link to ") && done.stderr.contains("shared/site.toml"),
+        "{}",
+        done.stderr
+    );
+    assert!(fresh.path("forge.toml").is_symlink(), "the link is left");
+    assert_eq!(mode(&fresh.path("shared/site.toml")), 0o664);
+    let site = fresh.read("shared/site.toml");
+    assert!(site.contains("# rack 3\nbridge = ") && site.contains("vmids = \"9101-9199\"\n"), "{site}");
+    assert!(site.contains("forge@pve!build") && !site.contains("# vmids"), "{site}");
+
+    // A link that leads nowhere, and one in a secret's place, are told before anything is changed.
+    let before = fresh.lab.access_state();
+    std::fs::remove_file(fresh.path("shared/site.toml"))?;
+    refused(&fresh.init(&[]).await, &["forge.toml is a link to shared/site.toml, and there is no such file"]);
+    std::fs::remove_file(fresh.path("forge.toml"))?;
+    std::fs::write(fresh.path("other"), "theirs")?;
+    std::os::unix::fs::symlink("other", fresh.path(".env"))?;
+    let done = fresh.init(&["--env-file", ".env", "--force", "--rotate-token"]).await;
+    refused(&done, &[".env is a link to other, and a secret is written through none", "--env-file"]);
+    assert_eq!((fresh.read("other").as_str(), fresh.lab.access_state()), ("theirs", before));
+    fresh.lab.stop().await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ones_own_key_lets_in_where_the_agent_is_gone_or_has_none_that_fits() -> anyhow::Result<()> {
+    let key = PrivateKey::random(&mut rand::rng(), Algorithm::Ed25519)?;
+    let shell =
+        ShellConfig { authorized_keys: vec![key.public_key().to_openssh()?], ..ShellConfig::default() };
+    let config = LabConfig { run_guests: false, ..LabConfig::default() };
+    let fresh = Fresh::with(config, shell, ImportVm::default()).await?;
+    std::fs::create_dir(fresh.path(".ssh"))?;
+    std::fs::write(fresh.path(".ssh/id_ed25519"), key.to_openssh(LineEnding::LF)?.as_bytes())?;
+    let socket = fresh.path("agent").display().to_string();
+    let (host, url) = (format!("root@{}", fresh.shell.address()), fresh.lab.url());
+    let arguments = ["init", "proxmox", &host, "--url", &url, "--host-key", fresh.shell.host_key()];
+    let agent = [("SSH_AUTH_SOCK", socket.as_str())];
+    let done = fresh.forge(&arguments, &agent).await;
+    assert_eq!(done.code, Some(0), "{}", done.stderr);
+    // Without it, what was tried is told.
+    std::fs::remove_file(fresh.path(".ssh/id_ed25519"))?;
+    refused(&fresh.forge(&arguments, &agent).await, &["refuses the login of `root`", "ssh-agent: "]);
+    let password = [agent[0], ("FORGE_SSH_PASSWORD", "another word")];
+    refused(&fresh.forge(&arguments, &password).await, &["ssh-agent: ", "password refused"]);
     fresh.lab.stop().await;
     Ok(())
 }

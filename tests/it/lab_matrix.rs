@@ -63,6 +63,7 @@ pub fn config_of(url: &str, fingerprint: &str, secret: &str) -> ProxmoxConfig {
         more_urls: Vec::new(),
         proxy: forge_proxmox::ProxyChoice::None,
         token_id: TOKEN.into(),
+        role: None,
         token_secret: secret.into(),
         tls: TlsChoice::Fingerprint(fingerprint.into()),
         nodes: vec!["pve".into()],

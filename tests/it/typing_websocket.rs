@@ -33,6 +33,7 @@ async fn grub(cuts: &[u64]) -> anyhow::Result<Option<(LabSite, Console, tempfile
         more_urls: Vec::new(),
         proxy: forge_proxmox::ProxyChoice::None,
         token_id: TOKEN.into(),
+        role: None,
         token_secret: Secret::new(site.secret.clone()),
         tls: TlsChoice::Fingerprint(site.lab.fingerprint().to_owned()),
         nodes: Vec::new(),

@@ -311,6 +311,7 @@ mod tests {
             more_urls: Vec::new(),
             proxy: crate::config::ProxyChoice::None,
             token_id: "forge@pve!build".into(),
+            role: None,
             token_secret: "x".into(),
             tls: TlsChoice::System,
             nodes: Vec::new(),

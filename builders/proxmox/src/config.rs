@@ -45,6 +45,8 @@ pub struct ProxmoxConfig {
     pub proxy: ProxyChoice,
     /// `user@realm!token`, or `user@realm` for a login by password.
     pub token_id: String,
+    /// The role that it has there; `None` is forge's own ([`crate::permissions::ROLE`]).
+    pub role: Option<String>,
     /// The token's UUID, or the password.
     pub token_secret: Secret,
     /// Which server certificates are accepted.
@@ -71,6 +73,7 @@ mod tests {
             more_urls: Vec::new(),
             proxy: ProxyChoice::default(),
             token_id: "forge@pve!build".into(),
+            role: None,
             token_secret: "11111111-2222-3333-4444-555555555555".into(),
             tls: TlsChoice::System,
             nodes: Vec::new(),

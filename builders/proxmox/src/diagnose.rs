@@ -41,23 +41,33 @@ pub(crate) async fn diagnose(client: &Client, config: &ProxmoxConfig, checkup: &
     match client.get::<PermissionMap>("/access/permissions", &Params::new()).await {
         Ok(map) => {
             let token_id = client.login_id().to_owned();
-            let grants = Grants { token_id, major: version.major(), map, pool: checkup.pool.clone() };
+            let grants = Grants {
+                token_id,
+                role: client.role().to_owned(),
+                major: version.major(),
+                map,
+                pool: checkup.pool.clone(),
+            };
             found.extend(grants.examine(checkup, &nodes));
         }
         Err(error) => found.push(refused("privileges", &error)),
     }
+    // What one node lacks weighs less when another has it, so all are asked first.
+    let (mut all_storages, mut all_bridges) = (Vec::new(), Vec::new());
     for node in &nodes {
         match storages(client, node).await {
-            Ok(known) => found.extend(on_storages(checkup, node, &known)),
+            Ok(known) => all_storages.push((node.as_str(), known)),
             Err(error) => found.push(refused(&format!("storages of {node}"), &error)),
         }
         if let Some(bridge) = &checkup.bridge {
-            found.push(match bridges(client, node).await {
-                Ok(known) => on_bridge(bridge, node, known.as_deref()),
-                Err(error) => refused(&format!("bridge {bridge} of {node}"), &error),
-            });
+            match bridges(client, node).await {
+                Ok(known) => all_bridges.push((node.as_str(), known)),
+                Err(error) => found.push(refused(&format!("bridge {bridge} of {node}"), &error)),
+            }
         }
     }
+    found.extend(on_storages(checkup, &all_storages));
+    found.extend(checkup.bridge.iter().flat_map(|bridge| on_bridges(bridge, &all_bridges)));
     found.push(ids(client, checkup).await);
     found
 }
@@ -220,17 +230,43 @@ async fn nodes(
     Ok(on)
 }
 
-fn on_storages(checkup: &Checkup, node: &str, known: &[StorageFacts]) -> Vec<Diagnosis> {
+fn on_storages(checkup: &Checkup, nodes: &[(&str, Vec<StorageFacts>)]) -> Vec<Diagnosis> {
     let disks: BTreeSet<&String> = checkup.disk_storages.iter().collect();
     let mut wanted: Vec<(&String, &str)> = disks.into_iter().map(|name| (name, "images")).collect();
     wanted.extend(checkup.iso_storage.iter().map(|name| (name, "iso")));
-    wanted.into_iter().map(|(name, content)| on_storage(name, content, node, known)).collect()
+    let mut found = Vec::new();
+    for (node, known) in nodes {
+        for (name, content) in &wanted {
+            let having = |(other, known): &&(&str, Vec<StorageFacts>)| {
+                other != node && known.iter().any(|each| each.name == **name)
+            };
+            let elsewhere: Vec<&str> = nodes.iter().filter(having).map(|(other, _)| *other).collect();
+            found.push(on_storage(name, content, node, known, &elsewhere));
+        }
+    }
+    found
 }
 
-fn on_storage(name: &str, content: &str, node: &str, known: &[StorageFacts]) -> Diagnosis {
+/// `elsewhere` are the other nodes of the target that have it.
+fn on_storage(
+    name: &str,
+    content: &str,
+    node: &str,
+    known: &[StorageFacts],
+    elsewhere: &[&str],
+) -> Diagnosis {
     let what = if content == "iso" { "media" } else { "disks" };
     let check = format!("storage {name} of {node} for {what}");
     let Some(storage) = known.iter().find(|each| each.name == name) else {
+        if !elsewhere.is_empty() {
+            let words =
+                format!("{node} has no storage `{name}` that the token sees; {} does", elsewhere.join(", "));
+            let help = format!(
+                "builds go to a node that has it; to have it on {node} too, as root: pvesm set {name} --nodes {node},{}",
+                elsewhere.join(",")
+            );
+            return Diagnosis::warn(check, words, help);
+        }
         let names: Vec<&str> = known.iter().map(|each| each.name.as_str()).collect();
         let words = format!("there is no storage `{name}` that the token sees");
         return Diagnosis::fail(check, words, did_you_mean(name, &names, "storages"));
@@ -262,7 +298,18 @@ fn on_storage(name: &str, content: &str, node: &str, known: &[StorageFacts]) -> 
     }
 }
 
-fn on_bridge(bridge: &str, node: &str, known: Option<&[String]>) -> Diagnosis {
+fn on_bridges(bridge: &str, nodes: &[(&str, Option<Vec<String>>)]) -> Vec<Diagnosis> {
+    let has = |known: &Option<Vec<String>>| known.iter().flatten().any(|each| each == bridge);
+    let on = |(node, known): &(&str, Option<Vec<String>>)| {
+        let others = nodes.iter().filter(|(other, known)| other != node && has(known));
+        let elsewhere: Vec<&str> = others.map(|(other, _)| *other).collect();
+        on_bridge(bridge, node, known.as_deref(), &elsewhere)
+    };
+    nodes.iter().map(on).collect()
+}
+
+/// `elsewhere` are the other nodes of the target that have it.
+fn on_bridge(bridge: &str, node: &str, known: Option<&[String]>, elsewhere: &[&str]) -> Diagnosis {
     let check = format!("bridge {bridge} of {node}");
     match known {
         None => Diagnosis::warn(
@@ -271,6 +318,14 @@ fn on_bridge(bridge: &str, node: &str, known: Option<&[String]>) -> Diagnosis {
             "SDN.Use on it shows it; or look at `ip link` on the node",
         ),
         Some(known) if known.iter().any(|each| each == bridge) => Diagnosis::pass(check, "it is there"),
+        Some(_) if !elsewhere.is_empty() => {
+            let words = format!("{node} has no bridge `{bridge}`; {} does", elsewhere.join(", "));
+            let help = format!(
+                "a build that goes to {node} is refused: make the bridge there, or leave the node out: nodes = [{}]",
+                elsewhere.iter().map(|node| format!("\"{node}\"")).collect::<Vec<_>>().join(", ")
+            );
+            Diagnosis::warn(check, words, help)
+        }
         Some(known) => {
             let names: Vec<&str> = known.iter().map(String::as_str).collect();
             let words = format!("there is no bridge `{bridge}`");
@@ -355,19 +410,49 @@ mod tests {
             ("backup", "iso", Health::Warn, "does not take media"),
             ("lmv", "images", Health::Fail, "no storage `lmv`"),
         ] {
-            let found = on_storage(name, content, "pve", &known);
+            let found = on_storage(name, content, "pve", &known, &[]);
             assert!(found.health == health && found.found.contains(words), "{found:?}");
             assert_eq!(found.help.is_empty(), health == Health::Pass, "{found:?}");
         }
-        let found = on_storage("backup", "images", "pve", &known);
+        let found = on_storage("backup", "images", "pve", &known, &[]);
         assert!(found.help.contains("pvesm set backup --content backup,images"), "{found:?}");
     }
 
     #[test]
-    fn a_bridge_that_is_not_there_is_told_and_one_that_is_hidden_is_a_warning() {
-        let known = ["vmbr0".to_owned()];
-        assert_eq!(on_bridge("vmbr0", "pve", Some(&known)).health, Health::Pass);
-        assert_eq!(on_bridge("vmbr9", "pve", Some(&known)).health, Health::Fail);
-        assert_eq!(on_bridge("vmbr0", "pve", None).health, Health::Warn);
+    fn a_storage_that_another_node_has_is_a_warning_and_one_that_none_has_fails() {
+        let storage = |name: &str| StorageFacts {
+            name: name.into(),
+            content: vec!["images".into()],
+            available: 100 << 30,
+            active: true,
+        };
+        let checkup = Checkup { disk_storages: vec!["lvm".into()], ..Checkup::default() };
+        let nodes = [("pve1", vec![storage("lvm")]), ("pve2", vec![storage("zfs")])];
+        let found = on_storages(&checkup, &nodes);
+        assert_eq!([found[0].health, found[1].health], [Health::Pass, Health::Warn], "{found:?}");
+        assert!(
+            found[1].found.contains("pve2 has no storage `lvm`") && found[1].found.contains("pve1 does"),
+            "{found:?}"
+        );
+        assert!(found[1].help.ends_with("pvesm set lvm --nodes pve2,pve1"), "{found:?}");
+        let nodes = [("pve1", vec![storage("zfs")]), ("pve2", vec![storage("zfs")])];
+        let found = on_storages(&checkup, &nodes);
+        assert!(found.len() == 2 && found.iter().all(|each| each.health == Health::Fail), "{found:?}");
+    }
+
+    #[test]
+    fn a_bridge_that_is_not_there_is_told_and_one_that_is_hidden_or_elsewhere_is_a_warning() {
+        let known =
+            |names: &[&str]| Some(names.iter().map(|name| (*name).to_owned()).collect::<Vec<String>>());
+        let nodes = [("a", known(&["vmbr0"])), ("b", known(&["vmbr1"])), ("c", None)];
+        let healths =
+            |bridge: &str| on_bridges(bridge, &nodes).iter().map(|each| each.health).collect::<Vec<_>>();
+        assert_eq!(healths("vmbr0"), [Health::Pass, Health::Warn, Health::Warn]);
+        assert_eq!(healths("vmbr9"), [Health::Fail, Health::Fail, Health::Warn]);
+        let found = on_bridges("vmbr0", &nodes);
+        assert!(
+            found[1].found == "b has no bridge `vmbr0`; a does" && found[1].help.contains("nodes = [\"a\"]"),
+            "{found:?}"
+        );
     }
 }

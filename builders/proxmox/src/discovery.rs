@@ -86,6 +86,7 @@ pub async fn discover(
     };
     let grants = Grants {
         token_id: client.login_id().to_owned(),
+        role: client.role().to_owned(),
         major: version.major(),
         map: permissions,
         pool: query.pool.clone(),

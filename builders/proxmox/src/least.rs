@@ -148,7 +148,7 @@ impl Grants {
             return Diagnosis::pass(check, "the node may download media itself");
         }
         // Not even a warning: it is a way of saving time.
-        let help = grant_command(&self.token_id, privilege, &path);
+        let help = grant_command(&self.role, &self.token_id, privilege, &path);
         Diagnosis::pass(
             check,
             format!("media go by way of this machine (without {privilege}; to grant it: {help})"),
@@ -157,7 +157,7 @@ impl Grants {
 
     fn lacks(&self, check: &str, privilege: &str, path: &str, purpose: &str) -> Diagnosis {
         let found = format!("{} lacks {privilege} on {path} (needed to {purpose})", who(&self.token_id));
-        let command = grant_command(&self.token_id, privilege, path);
+        let command = grant_command(&self.role, &self.token_id, privilege, path);
         Diagnosis::fail(check, found, format!("as root on a node: {command}"))
     }
 }
@@ -180,6 +180,7 @@ mod tests {
             privileges.iter().map(|privilege| ((*privilege).to_owned(), 1.into())).collect();
         Grants {
             token_id: "forge@pve!build".into(),
+            role: "Builders".into(),
             major,
             map: serde_json::from_value(serde_json::json!({ path: held })).expect("valid"),
             pool: pool.map(str::to_owned),
@@ -220,6 +221,7 @@ mod tests {
                 let named = found.iter().find(|each| each.found.contains(&format!("lacks {lacking} on ")));
                 let named = named.unwrap_or_else(|| panic!("{lacking} on {major}: {found:?}"));
                 assert!(named.help.contains("pveum acl modify /"), "{named:?}");
+                assert!(named.help.contains("--roles Builders "), "{named:?}");
                 let stands_in = *lacking == "Datastore.Audit";
                 assert_eq!(named.health, if stands_in { Health::Warn } else { Health::Fail }, "{named:?}");
             }

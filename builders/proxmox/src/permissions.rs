@@ -54,16 +54,19 @@ pub fn least_privileges(major: u32) -> Vec<&'static str> {
     all
 }
 
-/// The commands that give a token, and the user whose rights bound it, a privilege on a path.
+/// The commands that give a token, and the user whose rights bound it, a privilege on a path: by the role that it has
+/// on this site. A role that came with Proxmox VE can't be changed, so forge's own stands in for it.
 #[must_use]
-pub fn grant_command(token_id: &str, privilege: &str, path: &str) -> String {
+pub fn grant_command(role: &str, token_id: &str, privilege: &str, path: &str) -> String {
+    let built_in = role.starts_with("PVE") || matches!(role, "Administrator" | "NoAccess" | "");
+    let role = if built_in { ROLE } else { role };
     let (user, tokens) = match token_id.split_once('!') {
         Some((user, _)) => (user, format!(" --tokens '{token_id}'")),
         None => (token_id, String::new()),
     };
     format!(
-        "pveum role add {ROLE} --privs {privilege} || pveum role modify {ROLE} --append 1 --privs {privilege}; \
-         pveum acl modify {path} --roles {ROLE} --users '{user}'{tokens}"
+        "pveum role add {role} --privs {privilege} || pveum role modify {role} --append 1 --privs {privilege}; \
+         pveum acl modify {path} --roles {role} --users '{user}'{tokens}"
     )
 }
 
@@ -78,7 +81,7 @@ pub(crate) fn who(id: &str) -> String {
 ///
 /// Alternatives are joined by `|` (pve-access-control `RPCEnvironment.pm`); the command grants the first of them.
 #[must_use]
-pub fn explain_denial(token_id: &str, text: &str) -> Option<String> {
+pub fn explain_denial(role: &str, token_id: &str, text: &str) -> Option<String> {
     let (_, inner) = text.split_once("Permission check failed (")?;
     let (inner, _) = inner.split_once(')')?;
     let (path, privileges) = inner.split_once(", ")?;
@@ -95,7 +98,7 @@ pub fn explain_denial(token_id: &str, text: &str) -> Option<String> {
     if !path.starts_with('/') || !sound(path, "/-_.") || !names.iter().all(|name| sound(name, ".")) {
         return None;
     }
-    let command = grant_command(token_id, names.first()?, path);
+    let command = grant_command(role, token_id, names.first()?, path);
     let (who, names) = (who(token_id), names.join(" or "));
     Some(format!("{who} lacks {names} on {path}{purpose}; as root on a node: {command}"))
 }
@@ -105,6 +108,8 @@ pub fn explain_denial(token_id: &str, text: &str) -> Option<String> {
 pub struct Grants {
     /// `user@realm!token`.
     pub token_id: String,
+    /// The role that it has on this site, for the commands that findings propose.
+    pub role: String,
     /// The major release of Proxmox VE: 9 has other agent privileges than 8, 7 has no SDN check.
     pub major: u32,
     /// What the token may do.
@@ -175,7 +180,8 @@ impl Grants {
 
     fn missing(&self, privilege: &str, path: &str, purpose: &str, fatal: bool) -> Finding {
         let message = format!("{} lacks {privilege} on {path} (needed to {purpose})", who(&self.token_id));
-        let help = format!("as root on a node: {}", grant_command(&self.token_id, privilege, path));
+        let help =
+            format!("as root on a node: {}", grant_command(&self.role, &self.token_id, privilege, path));
         Finding { setting: "target.token".to_owned(), message, help, fatal }
     }
 
@@ -366,6 +372,7 @@ mod tests {
     fn grants(major: u32, json: &str) -> Grants {
         Grants {
             token_id: "forge@pve!build".into(),
+            role: ROLE.into(),
             major,
             map: serde_json::from_str(json).expect("valid"),
             pool: None,
@@ -478,8 +485,25 @@ mod tests {
     }
 
     #[test]
+    fn the_command_is_for_the_role_that_the_token_has_unless_that_came_with_proxmox_ve() {
+        let of = |role: &str| grant_command(role, "ci@pve!build", "VM.Clone", "/vms");
+        assert_eq!(
+            of("Builders"),
+            "pveum role add Builders --privs VM.Clone || pveum role modify Builders --append 1 --privs VM.Clone; \
+             pveum acl modify /vms --roles Builders --users 'ci@pve' --tokens 'ci@pve!build'"
+        );
+        for built_in in ["PVEVMAdmin", "Administrator", ""] {
+            assert_eq!(of(built_in), of(ROLE), "{built_in}");
+        }
+        let mut of_site = grants(9, r"{}");
+        of_site.role = "Builders".into();
+        let found = of_site.for_build(Some("9000"), &[], &[], false);
+        assert!(found.iter().all(|each| each.help.contains("--roles Builders ")), "{found:?}");
+    }
+
+    #[test]
     fn a_denial_names_privilege_path_and_the_granting_command() {
-        let told = explain_denial("forge@pve!build", "Permission check failed (/vms/9000, VM.Console)");
+        let told = explain_denial(ROLE, "forge@pve!build", "Permission check failed (/vms/9000, VM.Console)");
         assert_eq!(
             told.as_deref(),
             Some(
@@ -489,11 +513,11 @@ mod tests {
             )
         );
         let either = "Permission check failed (/vms/9000, VM.GuestAgent.Audit|VM.GuestAgent.Unrestricted)";
-        let told = explain_denial("forge@pve!build", either).expect("explained");
+        let told = explain_denial(ROLE, "forge@pve!build", either).expect("explained");
         assert!(told.contains("VM.GuestAgent.Audit or VM.GuestAgent.Unrestricted on /vms/9000"), "{told}");
         assert!(told.contains("--privs VM.GuestAgent.Audit ||"), "{told}");
         let of_tag = "Permission check failed (/, Sys.Modify for modifying tag 'golden')";
-        let told = explain_denial("forge@pve!build", of_tag).expect("explained");
+        let told = explain_denial(ROLE, "forge@pve!build", of_tag).expect("explained");
         assert!(
             told.contains("lacks Sys.Modify on / (for the tag 'golden', by the cluster's policy)"),
             "{told}"
@@ -510,7 +534,7 @@ mod tests {
             "Permission check failed (/vms/1, )",
             "Permission check failed (/vms/1, VM.Audit",
         ] {
-            assert_eq!(explain_denial("forge@pve!build", text), None, "{text}");
+            assert_eq!(explain_denial(ROLE, "forge@pve!build", text), None, "{text}");
         }
     }
 }

@@ -64,13 +64,14 @@ impl TagPolicy {
     }
 
     /// Why a tag can't be set, and what to do about it; `None` when it can, or when nobody can tell.
-    fn refusal(&self, tag: &str, borne: bool, who: &str) -> Option<(String, String)> {
+    fn refusal(&self, tag: &str, borne: bool, grants: &Grants) -> Option<(String, String)> {
         let allowed = self.allowed.as_ref()?;
         if allowed.contains(tag) {
             return None;
         }
+        let who = &grants.token_id;
         let as_root = |command: &str| format!("as root on a node: {command}; or leave the tag out");
-        let privilege = grant_command(who, "Sys.Modify", "/");
+        let privilege = grant_command(&grants.role, who, "Sys.Modify", "/");
         if self.registered.contains(tag) {
             let why =
                 format!("the tag `{tag}` is registered in the cluster's options, which keeps it from {who}");
@@ -117,7 +118,7 @@ impl TagPolicy {
         }
         let inherited = source.iter().filter(|tag| !tags.contains(tag) && !forges.contains(tag));
         let found = tags.iter().chain(&forges).chain(inherited).filter_map(|tag| {
-            let (message, help) = self.refusal(tag, borne.contains(tag), &grants.token_id)?;
+            let (message, help) = self.refusal(tag, borne.contains(tag), grants)?;
             Some(match () {
                 () if forges.contains(tag) => Finding::fatal("target.token", message, help),
                 () if tags.contains(tag) => Finding::fatal("template.tags", message, help),
@@ -150,6 +151,7 @@ mod tests {
     fn grants(map: &str) -> Grants {
         Grants {
             token_id: "forge@pve!build".into(),
+            role: crate::permissions::ROLE.into(),
             major: 9,
             map: serde_json::from_str(map).expect("valid"),
             pool: None,

@@ -195,7 +195,7 @@ fn a_site_file_names_a_user_or_a_token_and_not_both() {
     forge.toml:6:12: a user is named too (`targets.pve.token-id`)
         help: log in by a token, or by `user` and `password`
     forge.toml:7:1: unknown key `targets.pve.token-secret`
-        help: there is: type, url, proxy, user, token-id, password, tls, nodes, storage, bridge, vmids, pool, seed
+        help: there is: type, url, proxy, user, token-id, password, tls, nodes, storage, bridge, vmids, pool, role, seed
     "#);
 }
 

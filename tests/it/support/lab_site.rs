@@ -128,19 +128,13 @@ impl LabSite {
         Self::with_boot_vm(config, ImportVm { cloudinit_drive, ..ImportVm::default() }, disk).await
     }
 
-    #[expect(clippy::print_stderr, reason = "a test that is skipped says why")]
     async fn with_boot_vm(
         config: LabConfig,
         boot_vm: ImportVm,
         disk: fn(&Path) -> anyhow::Result<PathBuf>,
     ) -> anyhow::Result<Option<Self>> {
-        if std::env::var_os("FORGE_LAB").is_none() && std::env::var_os("FORGE_LAB_CACHE").is_none() {
-            eprintln!("skipped: it needs a real guest; `cargo lab test` runs it");
-            return Ok(None);
-        }
-        let cache = images::default_cache_root();
-        let disk = tokio::task::spawn_blocking(move || disk(&cache)).await??;
-        Ok(Some(Self::with(config, ImportVm { disk: Some(disk), memory: 1024, ..boot_vm }).await?))
+        let Some(boot_vm) = guest(boot_vm, disk).await? else { return Ok(None) };
+        Ok(Some(Self::with(config, boot_vm).await?))
     }
 
     /// With a boot VM that starts from this disk.
@@ -372,6 +366,21 @@ impl Running {
             panic!("it never said `{words}`:\n{}", self.said());
         }
     }
+}
+
+/// A boot VM with a real guest on its disk; `None`, with the reason printed, where it can't be had.
+#[expect(clippy::print_stderr, reason = "a test that is skipped says why")]
+pub async fn guest(
+    boot_vm: ImportVm,
+    disk: fn(&Path) -> anyhow::Result<PathBuf>,
+) -> anyhow::Result<Option<ImportVm>> {
+    if std::env::var_os("FORGE_LAB").is_none() && std::env::var_os("FORGE_LAB_CACHE").is_none() {
+        eprintln!("skipped: it needs a real guest; `cargo lab test` runs it");
+        return Ok(None);
+    }
+    let cache = images::default_cache_root();
+    let disk = tokio::task::spawn_blocking(move || disk(&cache)).await??;
+    Ok(Some(ImportVm { disk: Some(disk), memory: 1024, ..boot_vm }))
 }
 
 /// Waits at a gate until a build has come to it.

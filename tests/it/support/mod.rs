@@ -1,6 +1,7 @@
 //! What the tests share.
 
 pub mod fake_build;
+pub mod fresh;
 pub mod lab_site;
 pub mod local_site;
 pub mod matrix;

@@ -25,6 +25,7 @@ use crate::api::proxy::{Proxies, Tunnel};
 use crate::api::task::STALL;
 use crate::api::tls::{self, TlsError, TrustError};
 use crate::config::ProxmoxConfig;
+use crate::permissions::ROLE;
 use crate::secret::Secret;
 
 /// pveproxy drops idle connections after 5 s.
@@ -82,6 +83,7 @@ pub struct Client {
     endpoints: Arc<Endpoints>,
     target: String,
     login: Arc<Login>,
+    role: Arc<str>,
     tls: Arc<rustls::ClientConfig>,
     stall: Duration,
     /// By how much the server's clock was before ours at its last answer.
@@ -122,7 +124,9 @@ impl Client {
         }
         let http = http.build().map_err(SetupError::Http)?;
         let (endpoints, target) = (Arc::new(endpoints), format!("target `{}`", config.target));
-        Ok(Self { http, endpoints, target, login, tls: Arc::new(tls), stall: STALL, ahead: Arc::default() })
+        let role = config.role.as_deref().unwrap_or(ROLE).into();
+        let (tls, ahead) = (Arc::new(tls), Arc::default());
+        Ok(Self { http, endpoints, target, login, role, tls, stall: STALL, ahead })
     }
 
     /// The target by name and address, for messages.
@@ -140,6 +144,12 @@ impl Client {
     /// The endpoint of a number.
     pub(crate) fn endpoint_of(&self, number: usize) -> Option<&Endpoint> {
         self.endpoints.all().get(number)
+    }
+
+    /// The role of who logs in, for the commands that grant it something.
+    #[must_use]
+    pub fn role(&self) -> &str {
+        &self.role
     }
 
     /// Who logs in: `user@realm!token`, or `user@realm` with a password.
@@ -369,7 +379,7 @@ impl Client {
             let body = body.unwrap_or_default();
             let refusal = Refusal::read(reason.as_deref(), &body);
             let error = ApiError::from_refusal(&at.1.peer, request, intent, status.as_u16(), &refusal)
-                .explained(self.login.id());
+                .explained(&self.role, self.login.id());
             // Of a node that can't be reached behind it another endpoint knows no more.
             let elsewhere = !request.contains(" /nodes/") || matches!(status.as_u16(), 502 | 504);
             return Err(Failed { error, closed: false, elsewhere });

@@ -177,10 +177,10 @@ impl ApiError {
 
     /// Adds to a denial who lacks what, and the commands that grant it; any other error stays as it is.
     #[must_use]
-    pub fn explained(self, token_id: &str) -> Self {
+    pub fn explained(self, role: &str, token_id: &str) -> Self {
         match self {
             Self::Denied { request, detail } => {
-                let detail = match explain_denial(token_id, &detail) {
+                let detail = match explain_denial(role, token_id, &detail) {
                     Some(help) => format!("{detail}: {help}"),
                     None => detail,
                 };

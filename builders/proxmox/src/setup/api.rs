@@ -96,7 +96,8 @@ pub async fn lacking(
         source: None,
     })?;
     let map: PermissionMap = client.get("/access/permissions", &Params::new()).await?;
-    let grants = Grants { token_id: config.token_id.clone(), major, map, pool: None };
+    let grants =
+        Grants { token_id: config.token_id.clone(), role: client.role().to_owned(), major, map, pool: None };
     let mut lacking = Vec::new();
     for path in paths {
         for privilege in privileges.iter().filter(|name| belongs(name, path)) {

@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use super::standing::asked;
 use super::{Ask, Door, DoorError};
-use crate::api::types::{boolean, number, yes};
+use crate::api::types::{ResourceEntry, boolean, number, yes};
 
 /// A node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -56,6 +56,8 @@ pub struct Land {
     pub storages: Vec<Storage>,
     /// The bridges that are up, by name.
     pub bridges: Vec<Bridge>,
+    /// The ids of the cluster's VMs and containers.
+    pub taken: BTreeSet<u64>,
 }
 
 #[derive(Deserialize)]
@@ -150,7 +152,10 @@ pub async fn discover(door: &dyn Door, node: Option<&str>) -> Result<Land, DoorE
         })
         .collect();
     bridges.sort_by(|one, other| one.name.cmp(&other.name));
-    Ok(Land { nodes, node, storages, bridges })
+    let guests: Vec<ResourceEntry> =
+        asked(door, &Ask::new(&["cluster", "resources"]).with("type", "vm")).await?;
+    let taken = guests.iter().map(|guest| guest.vmid).collect();
+    Ok(Land { nodes, node, storages, bridges, taken })
 }
 
 impl Land {
@@ -174,6 +179,13 @@ impl Land {
     pub fn for_isos(&self) -> Option<&Storage> {
         let local = self.that_take("iso").find(|each| each.name == "local");
         local.or_else(|| self.that_take("iso").next())
+    }
+
+    /// A range of ids for builds that nobody has taken any of: 9001 to 9099, else the next hundred, and so on.
+    #[must_use]
+    pub fn free_vmids(&self) -> Option<String> {
+        let is_free = |first: &u64| self.taken.range(first + 1..first + 100).next().is_none();
+        (9_000..99_900).step_by(100).find(is_free).map(|first| format!("{}-{}", first + 1, first + 99))
     }
 
     /// The bridge: the first that leads to a gateway, else `vmbr0`, else the first.

@@ -80,6 +80,7 @@ impl Server {
             more_urls: Vec::new(),
             proxy: forge_proxmox::ProxyChoice::None,
             token_id: "forge@pve!build".into(),
+            role: None,
             token_secret: "s3cr3t".into(),
             tls: TlsChoice::Fingerprint(self.fingerprint.clone()),
             nodes: Vec::new(),

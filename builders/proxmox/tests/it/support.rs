@@ -35,6 +35,7 @@ pub async fn bench_with(config: LabConfig) -> Bench {
         more_urls: Vec::new(),
         proxy: forge_proxmox::ProxyChoice::None,
         token_id: TOKEN.into(),
+        role: None,
         token_secret: Secret::new(secret),
         tls: TlsChoice::Fingerprint(lab.fingerprint().to_owned()),
         nodes: Vec::new(),

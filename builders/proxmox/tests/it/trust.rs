@@ -81,6 +81,7 @@ fn settings_that_can_t_work_are_refused_without_a_connection() {
         more_urls: Vec::new(),
         proxy: forge_proxmox::ProxyChoice::None,
         token_id: "forge@pve!build".into(),
+        role: None,
         token_secret: "x".into(),
         tls: TlsChoice::Insecure,
         nodes: Vec::new(),
