@@ -3,7 +3,7 @@
 //! Builds write what a template is into its notes, one `* name: value` a line: people read them on Proxmox's page,
 //! and `forge list` and `forge latest` read them here.
 
-use forge_machine::{TAG_DEPRECATED, TAG_FAILED, TAG_LATEST, TemplateFacts, VmRef};
+use forge_machine::{TAG_DEPRECATED, TAG_FAILED, TAG_LATEST, TAG_UNTESTED, TemplateFacts, VmRef};
 use jiff::Timestamp;
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
@@ -123,14 +123,16 @@ impl Wanted {
     }
 }
 
+/// The tags of what nobody takes unless he names them: what failed its trial, waits for it, or is to go.
+pub const UNFIT: [&str; 3] = [TAG_FAILED, TAG_UNTESTED, TAG_DEPRECATED];
+
 /// The one to take of templates that are sorted newest first: the newest that is published as `latest`, or else the
-/// newest of those that failed no trial and are not to go.
+/// newest of those that failed no trial, wait for none, and are not to go.
 #[must_use]
 pub fn latest(entries: Vec<Entry>) -> Option<Entry> {
     let published = entries.iter().position(|entry| entry.tags.iter().any(|tag| tag == TAG_LATEST));
-    let at = published.or_else(|| {
-        entries.iter().position(|entry| !entry.bears(TAG_FAILED) && !entry.bears(TAG_DEPRECATED))
-    })?;
+    let fit = |entry: &Entry| !UNFIT.iter().any(|tag| entry.bears(tag));
+    let at = published.or_else(|| entries.iter().position(fit))?;
     entries.into_iter().nth(at)
 }
 
@@ -203,6 +205,8 @@ mod tests {
         assert_eq!(latest(choose(&site, &Wanted::default())).map(|entry| entry.name), Some("tpl-c".into()));
         site[2].tags.push(TAG_FAILED.into());
         assert_eq!(latest(choose(&site, &Wanted::default())).map(|entry| entry.name), Some("tpl-b".into()));
+        site[1].tags.push(TAG_UNTESTED.into());
+        assert_eq!(latest(choose(&site, &Wanted::default())).map(|entry| entry.name), Some("tpl-a".into()));
         for index in [0, 1, 3] {
             site[index].tags.push("latest".into());
         }

@@ -7,10 +7,10 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use forge_machine::{TAG_DEPRECATED, TAG_FAILED, TAG_LATEST};
+use forge_machine::TAG_LATEST;
 use jiff::Timestamp;
 
-use crate::catalogue::Entry;
+use crate::catalogue::{Entry, UNFIT};
 
 /// What stays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,8 +31,8 @@ pub fn judge(entries: Vec<Entry>, policy: Policy, now: Timestamp) -> Vec<(Entry,
     let judged = entries.into_iter().map(|entry| {
         let place = seen.entry(entry.profile.clone()).or_default();
         let reason = reason(&entry, *place, policy, now);
-        // What failed its test, or is to go, takes no good one's place: a rollback needs those.
-        if !entry.bears(TAG_FAILED) && !entry.bears(TAG_DEPRECATED) {
+        // What failed its test, waits for it, or is to go, takes no good one's place: a rollback needs those.
+        if !UNFIT.iter().any(|tag| entry.bears(tag)) {
             *place += 1;
         }
         (entry, reason)

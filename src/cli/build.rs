@@ -15,6 +15,7 @@ use super::gate::{Gate, Passed};
 use super::options::{Global, Selection};
 use super::prepare::{Prepared, Refusal, prepare};
 use super::signals::cancel_on_signals;
+use super::test::UNTRIED;
 use super::{REFUSED, USAGE};
 use crate::engine::error::chain;
 use crate::engine::on_error::OnError;
@@ -187,14 +188,15 @@ fn tally(passed: &[Result<Passed, u8>]) -> String {
     format!("{} builds: {done} done{}", passed.len(), rest.collect::<String>())
 }
 
-/// Of several builds the worst counts: 4, then 130, 1, 3, 5, 0.
+/// Of several builds the worst counts: 4, then 130, 1, 3, 5, 6, 0.
 pub(super) fn worst(codes: impl Iterator<Item = u8>) -> u8 {
     let rank = |code: u8| match code {
-        4 => 6,
-        130 => 5,
-        1 => 4,
-        REFUSED => 3,
-        5 => 2,
+        4 => 7,
+        130 => 6,
+        1 => 5,
+        REFUSED => 4,
+        5 => 3,
+        UNTRIED => 2,
         0 => 0,
         _ => 1,
     };

@@ -1,7 +1,7 @@
 //! The gate of `forge build --test`: a template is tried before it is published as `latest`.
 //!
-//! The build leaves a template without that tag. Its trial is that of `forge test`; then it is tagged, and gets `latest`
-//! only if it is right. Whatever dies on the way leaves a whole template that nobody takes for the latest.
+//! The build leaves a template without that tag, with `untested` in its place. Its trial is that of `forge test`; then it
+//! is tagged by what that found, and gets `latest` only if it is right. Whatever dies on the way leaves a whole template that nobody takes for the latest.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -13,8 +13,8 @@ use super::build::{one, worst};
 use super::list::chosen;
 use super::options::Global;
 use super::prepare::{self, Prepared};
-use super::promote::moved;
-use super::test::{Trial, mark, plan, results, verdict};
+use super::promote::{Rivals, moved};
+use super::test::{Trial, UNTRIED, mark, plan, results, verdict};
 use crate::catalogue::{Entry, Wanted};
 use crate::config::site::Target;
 use crate::engine::error::chain;
@@ -73,6 +73,10 @@ impl Gate<'_> {
             ui::say(&redactor.text(&self::unpublished(vm, words)));
             NOT_PUBLISHED
         };
+        let untried = |words: &str| {
+            unpublished(words);
+            UNTRIED
+        };
         let Ok(vmid) = vm.id.parse() else { return unpublished("it has no VMID") };
         let what = Trial {
             template: SourceSelector::Clone(CloneSelector::Vmid(vmid)),
@@ -85,14 +89,14 @@ impl Gate<'_> {
             Ok(prepared) => prepared,
             Err(findings) => {
                 prepare::tell(&findings, redactor);
-                return unpublished("the template can't be tried");
+                return untried("the template can't be tried");
             }
         };
         let name = prepared.plan.artefact_name().to_owned();
         let ending = one(prepared, self.global, self.output, self.bus, self.cancel, OnError::default()).await;
         let ending = match ending {
             Ok(ending) => ending,
-            Err(_) => return unpublished("the template could not be tried"),
+            Err(_) => return untried("the template could not be tried"),
         };
         if let Ending::Tested { checks, .. } = &ending
             && !self.global.json
@@ -100,13 +104,15 @@ impl Gate<'_> {
             ui::say(redactor.text(&results(checks)).trim_end());
         }
         // That the trial left something behind, or was interrupted, is told by its exit code, and no fault of the template;
-        // that it found the template wrong is what 5 says here.
+        // that it found the template wrong is what 5 says here, and that it could not find out is what 6 says.
         let of_trial = match ending.exit_code() {
             1 => 0,
             code => code,
         };
         let code = match verdict(&ending) {
-            None => unpublished("the template could not be tried"),
+            None => untried(
+                "the template could not be tried: that says nothing of it, and it is not tagged for it",
+            ),
             Some(right) => match mark(hypervisor.machine(vm).as_ref(), right).await {
                 Err(error) => unpublished(&format!("the template is not tagged: {}", chain(&error))),
                 Ok(()) if right => self.publish(hypervisor.as_ref(), vm).await,
@@ -136,7 +142,7 @@ impl Gate<'_> {
             );
             return 0;
         };
-        match moved(self.global, hypervisor, to, step, redactor).await {
+        match moved(self.global, hypervisor, to, step, Rivals::Settle, redactor).await {
             Ok(()) => {
                 ui::say(
                     &redactor.text(&format!("{} (VM {}) is the latest of {}", to.name, to.vmid, to.profile)),

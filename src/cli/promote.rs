@@ -3,18 +3,18 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use forge_machine::{Hypervisor, TAG_DEPRECATED, TAG_FAILED, TAG_LATEST, VmRef};
+use forge_machine::{Hypervisor, PortError, TAG_LATEST, VmRef};
 use serde::Serialize;
 
 use super::build::REPLAY_LIMIT;
 use super::list::{Which, chosen, open, tell_error};
 use super::options::Global;
 use super::{INCOMPLETE, REFUSED, prepare};
-use crate::catalogue::{Entry, Wanted};
+use crate::catalogue::{Entry, UNFIT, Wanted};
 use crate::config::Finding;
 use crate::engine::error::chain;
 use crate::engine::journal::{Journal, JournalError, Record};
-use crate::engine::publish::{Move, move_latest};
+use crate::engine::publish::{Move, move_latest, retire};
 use crate::event::Redactor;
 use crate::ui;
 
@@ -99,10 +99,19 @@ async fn run(
         made_by: to.chain_id.clone(),
         from: from.iter().map(|entry| entry.vm()).collect::<Vec<VmRef>>(),
     };
-    match moved(global, hypervisor, &to, step, redactor).await {
+    match moved(global, hypervisor, &to, step, Rivals::Stay, redactor).await {
         Ok(()) => tell(global, &to, &from),
         Err(code) => code,
     }
+}
+
+/// Who keeps the tag when others got it at the same time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Rivals {
+    /// Somebody has named this one: it loses nothing to them, nor they to it.
+    Stay,
+    /// The newest of all that bear it by then.
+    Settle,
 }
 
 /// Moves the tag, with the journal knowing of it.
@@ -111,13 +120,23 @@ pub(super) async fn moved(
     hypervisor: &dyn Hypervisor,
     to: &Entry,
     step: Move,
+    rivals: Rivals,
     redactor: &Redactor,
 ) -> Result<(), u8> {
     let journal = opened(global, hypervisor, to, &step).map_err(|error| {
         ui::say(&format!("error: {}", chain(&error)));
         REFUSED
     })?;
-    match move_latest(hypervisor, &step).await {
+    let outcome = async {
+        let mut retired = move_latest(hypervisor, &step).await?;
+        // Two that came to this point together knew nothing of each other: only now both bear the tag.
+        if rivals == Rivals::Settle {
+            retired.denied.extend(retire(hypervisor, &to.profile).await?.denied);
+            retired.denied.dedup_by(|one, other| one.0 == other.0);
+        }
+        Ok::<_, PortError>(retired)
+    };
+    match outcome.await {
         Ok(retired) => {
             for (vm, error) in &retired.denied {
                 ui::say(
@@ -205,12 +224,9 @@ fn before(all: &[Entry], tags: &[String]) -> Result<Entry, Finding> {
             .help("`forge list` shows those that are there, `forge promote` makes one of them the latest")
     })?;
     let now = all.get(at).map(|entry| format!("{} (VM {})", entry.name, entry.vmid)).unwrap_or_default();
-    // What failed its test, or is to go, is gone back to only by its tag.
-    let unfit = |entry: &Entry| {
-        [TAG_FAILED, TAG_DEPRECATED]
-            .iter()
-            .any(|tag| entry.bears(tag) && !tags.iter().any(|asked| asked == tag))
-    };
+    // What failed its test, waits for it, or is to go, is gone back to only by its tag.
+    let unfit =
+        |entry: &Entry| UNFIT.iter().any(|tag| entry.bears(tag) && !tags.iter().any(|asked| asked == tag));
     let older =
         all.iter().skip(at + 1).find(|entry| tags.iter().all(|tag| entry.bears(tag)) && !unfit(entry));
     older.cloned().ok_or_else(|| {

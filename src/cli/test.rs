@@ -6,6 +6,7 @@ use std::sync::Arc;
 use clap::Args;
 use forge_machine::{
     CloneSelector, Facts, Hypervisor, Machine, PortError, SourceSelector, SourceSpec, TAG_FAILED,
+    TAG_UNTESTED,
 };
 
 use super::REFUSED;
@@ -59,6 +60,25 @@ pub struct TestArgs {
     output: PathBuf,
 }
 
+/// The exit code of a trial that came to no verdict for a reason that is not the template's: the target was at fault.
+pub(super) const UNTRIED: u8 = 6;
+
+/// What to say of a template that could not be tried, and what to do.
+pub(super) fn untried(name: &str) -> String {
+    format!(
+        "error: {name} could not be tried\n    help: that says nothing of the template, and it is not tagged for it; \
+         once what is told above is mended, `forge test` tries it again"
+    )
+}
+
+/// The exit code of a trial.
+pub(super) fn code(ending: &Ending) -> u8 {
+    match (verdict(ending), ending.exit_code()) {
+        (None, 1) => UNTRIED,
+        (_, code) => code,
+    }
+}
+
 /// Tries a template; gives the exit code.
 pub async fn test(global: &Global, args: &TestArgs) -> u8 {
     let redactor = Redactor::default();
@@ -90,7 +110,7 @@ pub async fn test(global: &Global, args: &TestArgs) -> u8 {
         && let Err(error) = mark(template.as_ref(), right).await
     {
         ui::say(&redactor.text(&format!("error: the template is not tagged: {}", chain(&error))));
-        return ending.exit_code().max(1);
+        return code(&ending).max(1);
     }
     if let Ending::Tested { checks, .. } = &ending {
         if !global.json {
@@ -103,7 +123,7 @@ pub async fn test(global: &Global, args: &TestArgs) -> u8 {
                 Ok(()) => ui::say(&format!("wrote {}", baseline.file.display())),
                 Err(words) => {
                     ui::say(&redactor.text(&format!("error: {words}")));
-                    return ending.exit_code().max(1);
+                    return code(&ending).max(1);
                 }
             }
         }
@@ -111,11 +131,15 @@ pub async fn test(global: &Global, args: &TestArgs) -> u8 {
             let xml = redactor.text(&trial::junit::junit(&name, checks));
             if let Err(error) = std::fs::write(path, xml) {
                 ui::say(&format!("error: {} can't be written: {error}", path.display()));
-                return ending.exit_code().max(1);
+                return code(&ending).max(1);
             }
         }
     }
-    ending.exit_code()
+    let code = code(&ending);
+    if code == UNTRIED {
+        ui::say(&redactor.text(&untried(&name)));
+    }
+    code
 }
 
 /// Makes the inventory that a trial left the baseline.
@@ -216,7 +240,8 @@ pub(super) fn verdict(ending: &Ending) -> Option<bool> {
         Ending::Tested { checks, .. } => Some(checks.iter().all(|check| check.verdict != Verdict::Failed)),
         // A clone that does not come up, or lets nobody in.
         Ending::Failed { failure, .. } if !failure.interrupted => {
-            matches!(failure.stage, Some(Stage::Boot | Stage::Connect)).then_some(false)
+            let at_guest = matches!(failure.stage, Some(Stage::Boot | Stage::Connect));
+            (at_guest && !failure.of_target).then_some(false)
         }
         _ => None,
     }
@@ -227,12 +252,13 @@ pub(super) fn verdict(ending: &Ending) -> Option<bool> {
 /// # Errors
 /// When the target refuses.
 pub(super) async fn mark(template: &dyn Machine, right: bool) -> Result<(), PortError> {
-    let (gets, loses) = if right { (TAG_VALIDATED, TAG_FAILED) } else { (TAG_FAILED, TAG_VALIDATED) };
+    let (gets, other) = if right { (TAG_VALIDATED, TAG_FAILED) } else { (TAG_FAILED, TAG_VALIDATED) };
     match template.tag(gets).await {
         Err(error) if error.is_outcome_unknown() => template.tag(gets).await,
         other => other,
     }?;
-    template.untag(loses).await
+    template.untag(other).await?;
+    template.untag(TAG_UNTESTED).await
 }
 
 /// The results as a table.
@@ -286,5 +312,39 @@ fn selector(text: &str) -> CloneSelector {
         (Ok(vmid), _) => CloneSelector::Vmid(vmid),
         (_, Some(tag)) => CloneSelector::Tags(tag.split(',').map(str::to_owned).collect()),
         _ => CloneSelector::Name(text.to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::Failure;
+
+    #[test]
+    fn what_the_target_did_is_no_verdict_on_the_template_and_has_a_code_of_its_own() {
+        let failed = |stage, of_target, interrupted| Ending::Failed {
+            failure: Failure {
+                stage: Some(stage),
+                heading: "it failed".into(),
+                causes: Vec::new(),
+                last_seen: Vec::new(),
+                hints: Vec::new(),
+                interrupted,
+                of_target,
+            },
+            left_behind: Vec::new(),
+        };
+        for (ending, expected) in [
+            (failed(Stage::Connect, false, false), (Some(false), 1)),
+            (failed(Stage::Boot, false, false), (Some(false), 1)),
+            // It refused to start the clone, or does not answer any more.
+            (failed(Stage::Boot, true, false), (None, UNTRIED)),
+            (failed(Stage::Connect, true, false), (None, UNTRIED)),
+            (failed(Stage::Create, true, false), (None, UNTRIED)),
+            (failed(Stage::Connect, false, true), (None, 130)),
+            (Ending::Tested { checks: Vec::new(), left_behind: vec!["VM 9002".into()] }, (Some(true), 4)),
+        ] {
+            assert_eq!((verdict(&ending), code(&ending)), expected, "{ending:?}");
+        }
     }
 }

@@ -21,6 +21,7 @@ pub struct StageError {
     hints: Vec<String>,
     interrupted: bool,
     outcome_unknown: bool,
+    of_target: bool,
 }
 
 impl StageError {
@@ -33,6 +34,7 @@ impl StageError {
             hints: Vec::new(),
             interrupted: false,
             outcome_unknown: false,
+            of_target: false,
         }
     }
 
@@ -40,6 +42,7 @@ impl StageError {
     pub fn port(what: impl Into<String>, source: PortError) -> Self {
         let mut error = Self::new(what);
         error.outcome_unknown = source.is_outcome_unknown();
+        error.of_target = true;
         error.hints.extend(hint(&source));
         error.source = Some(Box::new(source));
         error
@@ -67,6 +70,13 @@ impl StageError {
     #[must_use]
     pub fn hint(mut self, what: impl Into<String>) -> Self {
         self.hints.push(what.into());
+        self
+    }
+
+    /// Says that the target is at fault, whatever the guest would have done.
+    #[must_use]
+    pub fn of_target(mut self) -> Self {
+        self.of_target = true;
         self
     }
 
@@ -108,6 +118,7 @@ impl StageError {
             last_seen: self.last_seen.clone(),
             hints: self.hints.clone(),
             interrupted: self.interrupted,
+            of_target: self.of_target,
         }
     }
 }

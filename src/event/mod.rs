@@ -108,6 +108,9 @@ pub struct Failure {
     pub hints: Vec<String>,
     /// Whether the user interrupted it.
     pub interrupted: bool,
+    /// Whether the target is at fault: it refused something or does not answer. Of the guest that tells nothing.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub of_target: bool,
 }
 
 /// How a build ended.

@@ -22,7 +22,7 @@ use base64::Engine as _;
 use forge_console::frame::Rect;
 use forge_console::needle::{Needle, NeedleError};
 use forge_http_seed::answers::{Answers, Kind};
-use forge_machine::{ChainId, Finish, MachineSpec, Nonce, SourceSpec, TAG_LATEST};
+use forge_machine::{ChainId, Finish, MachineSpec, Nonce, SourceSpec, TAG_LATEST, TAG_UNTESTED};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
@@ -439,11 +439,9 @@ impl Plan {
     pub fn set_gate(&mut self, gate: bool) {
         let Finish::Template { tags, .. } = &mut self.finish else { return };
         self.gate = gate;
-        tags.retain(|tag| tag != TAG_LATEST);
-        if !gate {
-            tags.push(TAG_LATEST.into());
-            tags.sort();
-        }
+        tags.retain(|tag| tag != TAG_LATEST && tag != TAG_UNTESTED);
+        tags.push(if gate { TAG_UNTESTED } else { TAG_LATEST }.into());
+        tags.sort();
     }
 
     /// The password of the user whom the answers of an unattended Windows make, which follows from the build's key where the

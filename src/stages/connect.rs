@@ -8,6 +8,7 @@ use forge_machine::{Guest, Machine, Power, StopLadder};
 
 use super::install::{Again, eject};
 use super::{Connected, Running, Seeded, Watch, disk};
+use crate::engine::error::chain;
 use crate::engine::journal::KeptBuild;
 use crate::engine::{Cx, Effect, StageError};
 use crate::event::Stage;
@@ -124,6 +125,12 @@ pub async fn connect(cx: &mut Cx, mut running: Running, seeded: &Seeded) -> Resu
                 return Err(error);
             }
             let mut error = running.watch.last_lines().into_iter().fold(error, StageError::seen);
+            // Of a guest whose target does not answer any more nobody knows anything.
+            let machine = running.machine.as_ref();
+            let asked = cx.cancellable(async { Ok::<_, StageError>(machine.state().await) }).await?;
+            if let Err(silent) = asked {
+                error = error.of_target().seen(format!("the target, asked for the VM: {}", chain(&silent)));
+            }
             let fetched = seeded.fetched_in_words();
             if !fetched.is_empty() {
                 error = error.seen(fetched.clone());

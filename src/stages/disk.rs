@@ -13,6 +13,7 @@ const EVERY: Duration = Duration::from_secs(5);
 pub(super) fn failed(state: &MachineState) -> Option<StageError> {
     state.detail.contains("io-error").then(|| {
         StageError::new("the VM was paused: one of its disks can't be read or written (io-error)")
+            .of_target()
             .hint("the storage of its disks is most likely full")
     })
 }

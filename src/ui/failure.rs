@@ -40,6 +40,7 @@ pub fn render_error(error: &dyn std::error::Error, hints: &[String]) -> String {
         last_seen: Vec::new(),
         hints: hints.to_vec(),
         interrupted: false,
+        of_target: false,
     })
 }
 

@@ -5,6 +5,7 @@
 mod bad_input;
 mod fault_matrix;
 mod first_contact;
+mod gate;
 mod hardware;
 mod init;
 mod installer_debian;

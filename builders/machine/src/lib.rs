@@ -46,5 +46,5 @@ pub use source::{
 };
 pub use spec::{
     CloneSelector, CloudInitDrive, DiskSpec, FileFormat, Finish, MANIFEST_ENDING, MachineSpec, NetworkSpec,
-    SUMS_ENDING, TAG_DEPRECATED, TAG_FAILED, TAG_LATEST, VARIABLES_ENDING,
+    SUMS_ENDING, TAG_DEPRECATED, TAG_FAILED, TAG_LATEST, TAG_UNTESTED, VARIABLES_ENDING,
 };

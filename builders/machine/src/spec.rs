@@ -249,6 +249,9 @@ pub const TAG_LATEST: &str = "latest";
 /// The tag of a template that a trial found wrong.
 pub const TAG_FAILED: &str = "test-failed";
 
+/// The tag of a template that was built to be tried before anybody takes it, until that was done.
+pub const TAG_UNTESTED: &str = "untested";
+
 /// The tag of a template that is to go: a later `forge prune` removes it.
 pub const TAG_DEPRECATED: &str = "deprecated";
 

@@ -6,7 +6,7 @@
 use forge_machine::facts::SourceDisk;
 use forge_machine::{
     CloneSelector, Facts, FactsQuery, Finding, Location, Ownership, SourceFacts, SourceSelector,
-    StorageFacts, TAG_DEPRECATED, TAG_FAILED, VmRef,
+    StorageFacts, TAG_DEPRECATED, TAG_FAILED, TAG_UNTESTED, VmRef,
 };
 
 use crate::api::client::Client;
@@ -379,6 +379,13 @@ async fn find_source(
                 [TAG_FAILED, TAG_DEPRECATED].contains(&tag) && !asked.iter().any(|each| each == tag)
             })
         };
+        // What waits for its trial may fail it, so it is no choice even where there is no other.
+        let untested = |config: &VmConfig| {
+            config.tags().any(|tag| tag == TAG_UNTESTED)
+                && !is_published(config)
+                && !asked.iter().any(|each| each == TAG_UNTESTED)
+        };
+        matches.retain(|(_, config)| !untested(config));
         if matches.iter().any(|(_, config)| !unfit(config)) {
             matches.retain(|(_, config)| !unfit(config));
         }
