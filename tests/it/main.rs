@@ -41,4 +41,5 @@ mod seed_bad_input;
 mod seed_disc;
 mod support;
 mod typing_websocket;
+mod walkthrough;
 mod winrm;
