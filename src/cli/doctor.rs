@@ -7,7 +7,11 @@ use clap::Args;
 use forge_machine::{Diagnosis, Health, Hypervisor};
 use serde::Serialize;
 
+use super::build::REPLAY_LIMIT;
 use super::options::Global;
+use super::prepare::Prepared;
+use super::signals::cancel_on_signals;
+use super::throwaway::try_guest;
 use super::{REFUSED, prepare};
 use crate::config::site::{Target, TargetKind};
 use crate::config::{Finding, Profile, load_given, load_profile};
@@ -15,6 +19,7 @@ use crate::event::Redactor;
 use crate::event::phrase::Tone;
 use crate::media::settle;
 use crate::plan::explain::source_in_words;
+use crate::stages::connect::SshConnector;
 use crate::ui;
 
 /// Options of `forge doctor`.
@@ -32,6 +37,10 @@ pub struct DoctorArgs {
     /// A TOML file of values for variables; may be repeated, later ones win
     #[arg(long = "var-file", value_name = "FILE")]
     var_files: Vec<PathBuf>,
+    /// Makes a throw-away VM from the boot VM of each of the profiles: does a guest get an address, fetch its seed and let
+    /// forge in? It is removed in any case
+    #[arg(long, requires = "profiles")]
+    guest: bool,
     /// The folder under which builds would keep evidence
     #[arg(long, value_name = "DIR", default_value = "output")]
     output: PathBuf,
@@ -46,7 +55,7 @@ struct Report<'a> {
     checks: &'a [Diagnosis],
 }
 
-/// Looks at everything; gives the exit code: 0 when nothing fails.
+/// Looks at everything; gives the exit code: 0 when nothing fails, else 3, or the worse one of a throw-away VM.
 pub async fn doctor(global: &Global, args: &DoctorArgs) -> u8 {
     let redactor = Redactor::default();
     let (site, findings) = prepare::site(global);
@@ -61,7 +70,8 @@ pub async fn doctor(global: &Global, args: &DoctorArgs) -> u8 {
         }
     };
     let mut found = vec![Diagnosis::pass("site file", format!("{}, target {}", site.origin, target.name))];
-    found.extend(on_target(global, args, target, &redactor).await);
+    let mut codes = Vec::new();
+    found.extend(on_target(global, args, target, &redactor, &mut codes).await);
     found.push(crate::doctor::folder("evidence", &args.output));
     found.push(crate::doctor::folder("journals", &global.state()));
     let worst = found.iter().map(|each| each.health).max().unwrap_or(Health::Pass);
@@ -72,7 +82,8 @@ pub async fn doctor(global: &Global, args: &DoctorArgs) -> u8 {
     } else {
         ui::data(&redactor.text(&shown(&found)));
     }
-    if worst == Health::Fail { REFUSED } else { 0 }
+    codes.push(if worst == Health::Fail { REFUSED } else { 0 });
+    super::build::worst(codes.into_iter())
 }
 
 async fn on_target(
@@ -80,6 +91,7 @@ async fn on_target(
     args: &DoctorArgs,
     target: &Target,
     redactor: &Redactor,
+    codes: &mut Vec<u8>,
 ) -> Vec<Diagnosis> {
     let mut found = Vec::new();
     if let TargetKind::Proxmox(proxmox) = &target.kind {
@@ -102,9 +114,25 @@ async fn on_target(
                 each.health == Health::Fail
                     && ["name", "connection", "certificate", "login"].contains(&each.check.as_str())
             });
+            let mut plans = Vec::new();
             if reached {
                 for profile in &mut profiles {
-                    found.extend(on_profile(global, args, target, &hypervisor, profile, redactor).await);
+                    let (more, plan) = on_profile(global, args, target, &hypervisor, profile, redactor).await;
+                    found.extend(more);
+                    plans.extend(plan);
+                }
+            }
+            if args.guest && !plans.is_empty() {
+                let journals = global.journals();
+                super::gc::replay_quietly(&journals, &hypervisor, REPLAY_LIMIT).await;
+                let cancel = cancel_on_signals(journals.path().to_owned());
+                for prepared in plans {
+                    let shown = try_guest(global, &args.output, prepared, &cancel, redactor).await;
+                    found.push(shown.found);
+                    codes.push(shown.code);
+                    if cancel.is_cancelled() {
+                        break;
+                    }
                 }
             }
         }
@@ -115,7 +143,7 @@ async fn on_target(
     found
 }
 
-/// What planning a profile finds.
+/// What planning a profile finds, and the plan where nothing speaks against it.
 async fn on_profile(
     global: &Global,
     args: &DoctorArgs,
@@ -123,16 +151,17 @@ async fn on_profile(
     hypervisor: &Arc<dyn Hypervisor>,
     profile: &mut Profile,
     redactor: &Redactor,
-) -> Vec<Diagnosis> {
+) -> (Vec<Diagnosis>, Option<Prepared>) {
     let check = format!("profile {}", profile.name);
     let store = global.media();
     prepare::hide_passwords(profile, redactor);
     let mut findings = settle::sums(profile, &store, &prepare::Aloud(redactor)).await;
-    let source = match prepare::plan_one(profile, target, hypervisor, &store, &args.output, Vec::new()).await
-    {
-        Ok((plan, _, _, more)) => {
+    let planned = prepare::plan_one(profile, target, hypervisor, &store, &args.output, Vec::new()).await;
+    let prepared = match planned {
+        Ok((plan, takes, moment, more)) => {
             findings.extend(more);
-            plan.map(|plan| source_in_words(&plan))
+            let (hypervisor, connector) = (hypervisor.clone(), Arc::new(SshConnector::default()));
+            plan.map(|plan| Prepared { plan, takes, hypervisor, connector, moment })
         }
         Err(more) => {
             findings.extend(more);
@@ -140,10 +169,11 @@ async fn on_profile(
         }
     };
     let mut found: Vec<Diagnosis> = findings.iter().map(|finding| told(&check, finding)).collect();
-    if let Some(source) = source {
+    if let Some(prepared) = &prepared {
+        let source = source_in_words(&prepared.plan);
         found.push(Diagnosis::pass(check, format!("it can be built: {source}")));
     }
-    found
+    (found, prepared)
 }
 
 fn told(check: &str, finding: &Finding) -> Diagnosis {

@@ -1,7 +1,7 @@
 //! The command line: parses, calls, and turns what happened into an exit code.
 //!
 //! Exit codes: 0 done, 1 the build failed, 2 usage, 3 refused before any effect, 4 clean-up incomplete, 5 the artefact
-//! exists but a later step failed, 130 interrupted.
+//! exists but a later step failed, 6 a template could not be tried, 130 interrupted.
 
 pub mod asking;
 pub mod build;
@@ -27,6 +27,7 @@ pub mod screen;
 pub mod show;
 pub mod signals;
 pub mod test;
+mod throwaway;
 pub mod validate;
 
 use std::process::ExitCode;
@@ -68,6 +69,7 @@ Exit codes:
   3    refused before anything was changed
   4    something was left behind: `forge gc`
   5    the artefact exists, and a later step failed
+  6    a template could not be tried: the target was at fault
   130  interrupted"
 )]
 struct Cli {

@@ -49,6 +49,30 @@ pub fn query(template: SourceSelector, target: &Target) -> FactsQuery {
     }
 }
 
+/// The plan of a throw-away VM: that of a profile's build up to the login, and its removal. Its seed has no scripts of the
+/// profile's, and nothing is provisioned or sealed.
+///
+/// # Errors
+/// Why such a VM would show nothing, in words: what a build installs itself is not there before.
+pub fn throwaway(plan: Plan, moment: &Moment) -> Result<Plan, &'static str> {
+    let cloned = matches!(plan.machine.source, SourceSpec::Clone { .. });
+    if !cloned || plan.after_install.is_some() || plan.seed.answers.is_some() {
+        return Err("its system is installed by the build, so no VM can be tried before");
+    }
+    let profile = format!("doctor-{}", plan.profile);
+    Ok(Plan {
+        purpose: Purpose::Test,
+        chain_id: moment.chain_id(&profile),
+        profile,
+        seed: SeedPlan { user_data: None, ..plan.seed },
+        provision: Vec::new(),
+        seal: Vec::new(),
+        gate: false,
+        baseline: None,
+        ..plan
+    })
+}
+
 /// The plan of a trial.
 ///
 /// # Errors

@@ -1,9 +1,9 @@
 //! `forge doctor` before the first build: what is wrong with a site is named, each with what to do.
 
-use forge_lab::{ImportVm, LEAST_PRIVILEGES_PVE9, LabConfig, PveVersion};
+use forge_lab::{Fault, Gate, ImportVm, LEAST_PRIVILEGES_PVE9, LabConfig, PveVersion};
 use serde_json::Value;
 
-use crate::support::lab_site::{Done, FIRST_ID, LabSite, TOKEN};
+use crate::support::lab_site::{Done, FIRST_ID, LabSite, PROFILE, TOKEN, reached};
 
 /// The checks of a run with `--json`: name, health, what was found, what to do.
 fn checks(done: &Done) -> Vec<[String; 4]> {
@@ -107,7 +107,7 @@ async fn doctor_names_what_else_is_wrong_with_a_site() -> anyhow::Result<()> {
     assert!(!done.stdout.contains("00000000-0000"), "the secret is told: {}", done.stdout);
 
     // A profile whose boot VM is not there, and a clock that is wrong.
-    site.write("tiny.toml", &crate::support::lab_site::PROFILE.replace("boot-vm", "bootvm"));
+    site.write("tiny.toml", &PROFILE.replace("boot-vm", "bootvm"));
     site.lab.set_clock_skew(-600);
     let done = site.run(&["doctor", "tiny.toml"]).await;
     assert_eq!(done.code, Some(3), "{}", done.stdout);
@@ -117,6 +117,66 @@ async fn doctor_names_what_else_is_wrong_with_a_site() -> anyhow::Result<()> {
     assert_eq!(site.lab.vm(FIRST_ID), None, "a look changes nothing");
     let changed = site.lab.requests().iter().filter(|request| request.method != "GET").count();
     assert_eq!(changed, 0, "a look changes nothing");
+    site.close().await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn doctor_shows_by_a_throw_away_tiny_guest_that_guests_come_up_and_leaves_nothing() -> anyhow::Result<()>
+{
+    let Some(site) = LabSite::with_tiny_guest(false).await? else { return Ok(()) };
+    // Its own user-data would run this, and its provisioner would fail.
+    let profile = PROFILE.replace("echo hello from $(hostname)", "false")
+        + "\n[seed.user-data]\nruncmd = [\"poweroff -f\"]\n";
+    site.write("tiny.toml", &profile);
+    let done = site.run(&["doctor", "--guest", "tiny.toml", "--json"]).await;
+    assert_eq!(done.code, Some(0), "{}{}", done.stdout, done.stderr);
+    let found = checks(&done);
+    let guest = found.iter().find(|check| check[0] == "guest of tiny").expect("it is told");
+    assert_eq!(guest[1], "pass", "{guest:?}");
+    for words in
+        ["VM 9001 on pve fetched its seed (", "user-data", "let forge in as forge@127.77.", "it is removed"]
+    {
+        assert!(guest[2].contains(words), "`{words}` is not in {guest:?}");
+    }
+    site.assert_nothing_left();
+    let evidence =
+        std::fs::read_dir(site.path().join("output/doctor-tiny"))?.flatten().next().expect("it is kept");
+    let seed = std::fs::read_to_string(evidence.path().join("seed/user-data"))?;
+    assert!(seed.contains("ssh") && !seed.contains("runcmd"), "{seed}");
+
+    // A seed server that guests do not reach is told with what was seen, and the VM goes all the same.
+    site.write("forge.toml", &site.forge_toml().replace("10.0.2.2", "10.0.2.99"));
+    site.write("tiny.toml", &PROFILE.replace("15m", "40s"));
+    let done = site.run(&["doctor", "--guest", "tiny.toml", "--json"]).await;
+    assert_eq!(done.code, Some(3), "{}{}", done.stdout, done.stderr);
+    let failed = of(&checks(&done), "fail");
+    assert!(matches!(failed.as_slice(), [one] if one[0] == "guest of tiny"), "{failed:?}");
+    assert!(failed[0][2].starts_with("connect: ") && failed[0][2].contains("no seed file"), "{failed:?}");
+    assert!(failed[0][3].contains("can it reach 10.0.2.99"), "{failed:?}");
+    site.assert_nothing_left();
+    site.close().await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_throw_away_vm_of_a_doctor_that_is_killed_is_removed_by_gc() -> anyhow::Result<()> {
+    let site = LabSite::in_name_only().await?;
+    let gate = Gate::new();
+    let start = format!("/nodes/pve/qemu/{FIRST_ID}/status/start");
+    site.lab.faults().on("POST", &start).then(Fault::Hold(gate.clone()));
+    let mut doctor = site.start(&["doctor", "--guest", "tiny.toml"]);
+    reached(&gate, &mut doctor).await;
+    doctor.kill().await;
+    site.lab.faults().clear();
+    gate.release();
+    assert_eq!(site.others().len(), 1, "it is left");
+    let done = site.run(&["gc"]).await;
+    assert_eq!(done.code, Some(0), "{}{}", done.stdout, done.stderr);
+    assert!(done.stdout.contains("VM 9001"), "{}", done.stdout);
+    site.assert_nothing_left();
+    let done = site.run(&["doctor", "--guest"]).await;
+    assert_eq!(done.code, Some(2), "of which profile? {}", done.stderr);
     site.close().await;
     Ok(())
 }
