@@ -36,6 +36,7 @@ mod qemu_full;
 mod qemu_images;
 mod qemu_installs;
 mod qemu_menus;
+mod report_page;
 mod schema;
 mod seed_bad_input;
 mod seed_disc;

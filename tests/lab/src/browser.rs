@@ -19,6 +19,7 @@ pub const LIMIT: Duration = Duration::from_secs(120);
 
 /// A browser with one page. [`Browser::close`] ends all of its processes and removes its folder; dropping it, when a
 /// test fails, kills the first of them, and the others may still write into the folder.
+#[derive(Debug)]
 pub struct Browser {
     socket: WebSocketStream<TcpStream>,
     session: Option<String>,
@@ -38,6 +39,21 @@ impl Browser {
             .arg("--version")
             .output()
             .is_ok_and(|output| output.status.success())
+    }
+
+    /// Whether there is a browser; where there is none, the reason is printed.
+    ///
+    /// # Errors
+    /// When there is none where `cargo lab test` has set everything up.
+    #[expect(clippy::print_stdout, reason = "a test that is skipped says why")]
+    pub fn can_be_had() -> anyhow::Result<bool> {
+        if !Self::is_there() {
+            let text = "there is no chromium: cargo lab test installs it";
+            ensure!(std::env::var_os("FORGE_LAB").is_none(), "{text}");
+            println!("skipped: {text}");
+            return Ok(false);
+        }
+        Ok(true)
     }
 
     /// Starts the browser with an empty page. It takes any certificate: the lab's authority is a new one each time.
@@ -153,6 +169,22 @@ impl Browser {
     pub async fn picture(&mut self) -> anyhow::Result<Vec<u8>> {
         let answer = self.call("Page.captureScreenshot", json!({"format": "png"})).await?;
         Ok(STANDARD.decode(answer["data"].as_str().unwrap_or_default())?)
+    }
+
+    /// Keeps a picture for a person to look at, when `FORGE_LAB_PICTURES` names a folder.
+    pub async fn keep(&mut self, name: &str) -> anyhow::Result<()> {
+        let picture = self.picture().await?;
+        ensure!(picture.starts_with(b"\x89PNG"), "no picture");
+        if let Some(folder) = std::env::var_os("FORGE_LAB_PICTURES") {
+            std::fs::write(Path::new(&folder).join(format!("{name}.png")), picture)?;
+        }
+        Ok(())
+    }
+
+    /// A width of the window, in CSS pixels; a narrow one is a phone's.
+    pub async fn width(&mut self, width: u32) -> anyhow::Result<()> {
+        let size = json!({"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600});
+        self.call("Emulation.setDeviceMetricsOverride", size).await.map(drop)
     }
 
     /// Ends the browser as its own menu does, and removes what it wrote.

@@ -30,6 +30,7 @@
 
 mod api;
 mod auth;
+pub mod browser;
 pub mod cli;
 mod clock;
 mod cluster;

@@ -3,7 +3,6 @@
 mod access;
 mod answers;
 mod bridge;
-mod browser;
 mod client;
 mod config;
 mod faults;

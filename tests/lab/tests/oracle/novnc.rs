@@ -4,9 +4,9 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{bail, ensure};
+use forge_lab::browser::{Browser, LIMIT};
 use forge_lab::{ImportVm, LabConfig, setup};
 
-use super::browser::{Browser, LIMIT};
 use super::lab_with;
 
 /// A boot sector that writes `>` and then each key it gets to the screen and to the first serial port.

@@ -3,35 +3,16 @@
 use std::time::{Duration, Instant};
 
 use anyhow::ensure;
+use forge_lab::browser::{Browser, LIMIT};
 use forge_lab::{Fault, Gate, ImportVm, LabConfig};
 use serde_json::json;
 
-use super::browser::{Browser, LIMIT};
 use super::lab_with;
 use super::novnc::echo_disk;
 
-/// Keeps a picture for a person to look at, when `FORGE_LAB_PICTURES` names a folder.
-async fn keep(browser: &mut Browser, name: &str) -> anyhow::Result<()> {
-    let picture = browser.picture().await?;
-    ensure!(picture.starts_with(b"\x89PNG"), "no picture");
-    if let Some(folder) = std::env::var_os("FORGE_LAB_PICTURES") {
-        std::fs::write(std::path::Path::new(&folder).join(format!("{name}.png")), picture)?;
-    }
-    Ok(())
-}
-
-/// A width of the window, in CSS pixels.
-async fn width(browser: &mut Browser, width: u32) -> anyhow::Result<()> {
-    let size = json!({"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600});
-    browser.call("Emulation.setDeviceMetricsOverride", size).await.map(drop)
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn the_page_shows_a_guest_s_screen_tasks_and_calls_and_follows_them() -> anyhow::Result<()> {
-    if !Browser::is_there() {
-        let text = "there is no chromium: cargo lab test installs it";
-        ensure!(std::env::var_os("FORGE_LAB").is_none(), "{text}");
-        println!("skipped: {text}");
+    if !Browser::can_be_had()? {
         return Ok(());
     }
     let folder = tempfile::tempdir()?;
@@ -59,7 +40,7 @@ async fn the_page_shows_a_guest_s_screen_tasks_and_calls_and_follows_them() -> a
     let calls = lab.requests().len();
 
     let mut browser = Browser::start().await?;
-    width(&mut browser, 1280).await?;
+    browser.width(1280).await?;
     browser.open(&lab.url()).await?;
     let text = "document.body?.innerText";
     browser.until("document.getElementById('live')?.textContent === 'live'", text).await?;
@@ -103,7 +84,7 @@ async fn the_page_shows_a_guest_s_screen_tasks_and_calls_and_follows_them() -> a
     let state = "document.querySelector('#tasks tbody tr [data-is=state]').textContent";
     let task = "document.querySelector('#tasks tbody tr [data-is=task]').textContent === 'qmstop 9300'";
     browser.until(&format!("{task} && {state} === 'running'"), text).await?;
-    keep(&mut browser, "light").await?;
+    browser.keep("light").await?;
     let light = browser.value("getComputedStyle(document.body).backgroundColor").await?;
     let dark = json!({"features": [{"name": "prefers-color-scheme", "value": "dark"}]});
     browser.call("Emulation.setEmulatedMedia", dark).await?;
@@ -111,14 +92,14 @@ async fn the_page_shows_a_guest_s_screen_tasks_and_calls_and_follows_them() -> a
         "getComputedStyle(document.body).backgroundColor !== {light} && getComputedStyle(document.body).color !== 'rgb(27, 32, 39)'"
     );
     browser.until(&is_dark, "getComputedStyle(document.body).backgroundColor").await?;
-    keep(&mut browser, "dark").await?;
-    width(&mut browser, 390).await?;
+    browser.keep("dark").await?;
+    browser.width(390).await?;
     let overflow = "document.documentElement.scrollWidth";
     browser.until(&format!("innerWidth === 390 && {overflow} <= 390"), overflow).await?;
-    keep(&mut browser, "phone").await?;
+    browser.keep("phone").await?;
     browser.value("document.getElementById('calls').scrollIntoView()").await?;
-    keep(&mut browser, "phone-calls").await?;
-    width(&mut browser, 1280).await?;
+    browser.keep("phone-calls").await?;
+    browser.width(1280).await?;
 
     gate.release();
     assert_eq!(client.task(&stop).await?.0, "OK");
