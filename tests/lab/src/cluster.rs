@@ -1,6 +1,6 @@
 //! Everything the handlers share.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -77,6 +77,8 @@ pub struct Cluster {
     pub clock: Arc<LabClock>,
     /// Nodes that are down.
     pub offline: Mutex<BTreeSet<String>>,
+    /// Free memory of nodes, in bytes, where it is not that of a machine that does little.
+    pub free_memory: Mutex<BTreeMap<String, u64>>,
     /// What `PUT /cluster/options` has set.
     pub options: Mutex<serde_json::Map<String, serde_json::Value>>,
 }
@@ -100,6 +102,13 @@ impl Cluster {
     /// Whether a node is up.
     pub fn is_online(&self, node: &str) -> bool {
         !self.offline.lock().unwrap_or_else(PoisonError::into_inner).contains(node)
+    }
+
+    /// The memory that a node has, and how much of it is free, in bytes.
+    pub fn memory(&self, node: &str) -> (u64, u64) {
+        let total = 16 << 30;
+        let set = self.free_memory.lock().unwrap_or_else(PoisonError::into_inner).get(node).copied();
+        (total, set.unwrap_or(14 << 30).min(total))
     }
 
     /// A copy of a VM.

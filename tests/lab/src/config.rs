@@ -51,6 +51,8 @@ pub struct LabConfig {
     pub state_dir: Option<PathBuf>,
     /// How late a 401 comes.
     pub auth_delay: Duration,
+    /// How long a ticket is good for, in lab time.
+    pub ticket_life: Duration,
     /// How long the guest agent is pinged.
     pub agent_ping: Duration,
     /// How long a busy configuration lock is waited for.
@@ -85,6 +87,7 @@ impl Default for LabConfig {
             ssh: SshForward::Auto,
             state_dir: None,
             auth_delay: Duration::from_secs(3),
+            ticket_life: Duration::from_secs(2 * 60 * 60),
             agent_ping: Duration::from_secs(3),
             lock_timeout: Duration::from_secs(10),
             proxy_timeout: Duration::from_secs(30),

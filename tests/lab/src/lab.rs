@@ -97,7 +97,7 @@ impl Lab {
             state: Mutex::new(State::default()),
             tasks: Tasks::new(Arc::clone(&clock), (!config.run_guests).then_some(config.task_time)),
             faults: Faults::default(),
-            auth: Mutex::new(Auth::new(config.version)),
+            auth: Mutex::new(Auth::new(config.version).with_ticket_life(config.ticket_life)),
             requests: Mutex::default(),
             identity: Identity::generate(&config.nodes)?,
             storages,
@@ -107,6 +107,7 @@ impl Lab {
             consoles: Consoles::default(),
             clock,
             offline: Mutex::default(),
+            free_memory: Mutex::default(),
             options: Mutex::default(),
             config,
         });
@@ -182,6 +183,12 @@ impl Lab {
         } else {
             offline.insert(node.to_owned());
         }
+    }
+
+    /// Sets how much memory of a node is free, in bytes.
+    pub fn set_free_memory(&self, node: &str, bytes: u64) {
+        let mut free = self.cluster.free_memory.lock().unwrap_or_else(PoisonError::into_inner);
+        free.insert(node.to_owned(), bytes);
     }
 
     /// Replaces what a token may do.

@@ -60,6 +60,7 @@ pub fn status(call: &Call) -> ApiResult<Answer> {
         PveVersion::V9 => "pve-manager/9.2.11/14a22df3",
         PveVersion::V8 => "pve-manager/8.4.14/b502d23c55afcba1",
     };
+    let (total, free) = call.cluster.memory(call.params.text("node"));
     Ok(json!({
         "uptime": call.cluster.clock.elapsed().as_secs(),
         "pveversion": version,
@@ -68,7 +69,7 @@ pub fn status(call: &Call) -> ApiResult<Answer> {
         "boot-info": {"mode": "legacy-bios"},
         "cpu": 0.0, "wait": 0.0, "idle": 0.0,
         "cpuinfo": {"cpus": 4, "cores": 4, "sockets": 1, "model": "lab", "mhz": "2000", "hvm": "0", "flags": "", "user_hz": 100},
-        "memory": {"total": 16u64 << 30, "used": 2u64 << 30, "free": 14u64 << 30, "available": 14u64 << 30},
+        "memory": {"total": total, "used": total - free, "free": free, "available": free},
         "swap": {"total": 0, "used": 0, "free": 0},
         "rootfs": {"total": 64u64 << 30, "used": 8u64 << 30, "avail": 56u64 << 30, "free": 56u64 << 30},
         "ksm": {"shared": 0},

@@ -136,6 +136,8 @@ impl Caller {
 pub struct Auth {
     version: PveVersion,
     secret: [u8; 32],
+    /// Seconds a ticket is good for.
+    ticket_life: i64,
     /// Users by `name@realm`.
     pub users: BTreeMap<String, User>,
     /// Groups.
@@ -160,12 +162,19 @@ impl Auth {
         Auth {
             version,
             secret: crate::ids::bytes(),
+            ticket_life: ticket::TICKET_LIFE,
             users: BTreeMap::from([(ROOT.to_owned(), User::default())]),
             groups: BTreeMap::new(),
             roles: privileges::special_roles(version),
             acl: BTreeMap::new(),
             pools: BTreeMap::new(),
         }
+    }
+
+    /// The same with tickets that are good for another time.
+    #[must_use]
+    pub fn with_ticket_life(self, life: std::time::Duration) -> Self {
+        Auth { ticket_life: i64::try_from(life.as_secs()).unwrap_or(i64::MAX), ..self }
     }
 
     /// Every privilege there is.

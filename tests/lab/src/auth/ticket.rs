@@ -45,14 +45,14 @@ impl Auth {
         let mut parts = plain.strip_prefix("PVE:")?.rsplitn(2, ':');
         let time = i64::from_str_radix(parts.next()?, 16).ok()?;
         let user = parts.next()?;
-        let fresh = (-SKEW..=TICKET_LIFE).contains(&(now - time));
+        let fresh = (-SKEW..=self.ticket_life).contains(&(now - time));
         (fresh && signature == self.sign(plain)).then(|| user.to_owned())
     }
 
     fn verify_csrf(&self, token: &str, user: &str, now: i64) -> bool {
         let Some((time, signature)) = token.split_once(':') else { return false };
         let Ok(time) = i64::from_str_radix(time, 16) else { return false };
-        let fresh = (-SKEW..=TICKET_LIFE).contains(&(now - time));
+        let fresh = (-SKEW..=self.ticket_life).contains(&(now - time));
         fresh && signature == self.sign(&format!("CSRF:{time:08X}:{user}"))
     }
 

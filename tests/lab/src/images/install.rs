@@ -2,7 +2,7 @@
 //!
 //! It boots by BIOS and by UEFI, shows GRUB's menu for a minute on the text screen, and installs the tiny guest onto the
 //! first disk: `answers=URL` on the kernel's line names a file with `hostname=`, `key=` (an SSH key of root) and
-//! `after=reboot|poweroff`; without, a disc labelled `OEMDRV` or `cidata` may hold the file `answers`; without that, it
+//! `after=reboot|poweroff|again`, the last for a disk that starts the installer anew; without, a disc labelled `OEMDRV` or `cidata` may hold the file `answers`; without that, it
 //! asks on the screen. What it says goes to the screen and to the serial port, each line after `installer: `.
 //!
 //! Everything comes out of the tiny guest's disk, so nothing is downloaded for it.
