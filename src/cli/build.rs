@@ -260,6 +260,7 @@ pub(super) async fn one(
             started: moment.now,
             heartbeat: moment.now,
             state: BuildState::Building,
+            memory_mib: plan.machine.memory_mib,
         },
         events: bus.events(plan.chain_id.clone()),
         plan,

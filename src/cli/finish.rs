@@ -107,6 +107,7 @@ async fn prepare_finish(
             started: story.started,
             heartbeat: Timestamp::now(),
             state: BuildState::Kept,
+            memory_mib: None,
         },
         events: bus.events(plan.chain_id.clone()),
         plan,

@@ -166,6 +166,7 @@ async fn replay_kept(
                 started: story.started,
                 heartbeat: Timestamp::now(),
                 state: BuildState::Kept,
+                memory_mib: None,
             };
             let machine = hypervisor.machine(vm);
             let result = set_aside(machine.as_ref(), &mark).await;

@@ -50,6 +50,7 @@ async fn build(config: ProxmoxConfig, state: std::path::PathBuf, number: u8, las
             started: Timestamp::now(),
             heartbeat: Timestamp::now(),
             state: BuildState::Building,
+            memory_mib: None,
         },
         cancel: CancellationToken::new(),
         on_error: forge::engine::on_error::OnError::default(),

@@ -118,6 +118,7 @@ fn mark() -> Ownership {
         started: Timestamp::now(),
         heartbeat: Timestamp::now(),
         state: BuildState::Building,
+        memory_mib: None,
     }
 }
 

@@ -36,6 +36,9 @@ pub struct Ownership {
     pub heartbeat: Timestamp,
     /// Whether a build is at work or the VM was kept.
     pub state: BuildState,
+    /// The memory that the build gives the VM, in MiB, which may still have its source's; `None` leaves it that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_mib: Option<u32>,
 }
 
 const OPEN: &str = "<!-- forge ";
@@ -100,6 +103,7 @@ mod tests {
             started: "2026-11-21T04:05:06Z".parse().expect("valid"),
             heartbeat: "2026-11-21T04:06:06Z".parse().expect("valid"),
             state: BuildState::Building,
+            memory_mib: None,
         }
     }
 

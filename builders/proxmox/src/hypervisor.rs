@@ -488,6 +488,7 @@ mod tests {
             started: "2026-11-21T04:05:06Z".parse().expect("valid"),
             heartbeat: "2026-11-21T04:05:06Z".parse().expect("valid"),
             state,
+            memory_mib: None,
         }
     }
 

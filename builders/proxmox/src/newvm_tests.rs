@@ -14,6 +14,7 @@ fn mark() -> Ownership {
         started: "2026-11-21T04:05:06Z".parse().expect("valid"),
         heartbeat: "2026-11-21T04:05:06Z".parse().expect("valid"),
         state: BuildState::Building,
+        memory_mib: None,
     }
 }
 

@@ -24,6 +24,7 @@ fn the_mark(state: BuildState) -> Ownership {
         started: "2026-11-21T04:05:06Z".parse().expect("valid"),
         heartbeat: "2026-11-21T04:05:06Z".parse().expect("valid"),
         state,
+        memory_mib: None,
     }
 }
 

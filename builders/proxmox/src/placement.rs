@@ -2,11 +2,11 @@
 //!
 //! What counts: the memory that is free, less that of forge's build VMs which do not run yet, the builds that are under
 //! way, and the space on the storages. The cluster's list of VMs may be 10 s old, so it only tells where to look: each VM
-//! counts by its own configuration. A token without `Sys.Audit` on a node can't see its memory; it is then left out.
+//! counts by its own configuration, and by what its mark says where it still has its source's memory. A token without `Sys.Audit` on a node can't see its memory; it is then left out.
 
 use std::time::Duration;
 
-use forge_machine::{FactsQuery, Location, Ownership, SourceFacts, SourceSelector, VmRef};
+use forge_machine::{BuildState, FactsQuery, Location, Ownership, SourceFacts, SourceSelector, VmRef};
 use futures_util::future::join_all;
 use jiff::Timestamp;
 
@@ -16,6 +16,7 @@ use crate::api::error::ApiError;
 use crate::api::types::{NodeStatus, ResourceEntry, StatusCurrent, StorageEntry};
 use crate::discovery::vm_config;
 use crate::params::TAG_BUILD;
+use crate::vmconfig::VmConfig;
 
 /// A build VM whose mark is older than this belongs to a dead build (living ones renew theirs every 10 min).
 const ALIVE: Duration = Duration::from_secs(25 * 60);
@@ -61,14 +62,21 @@ pub async fn under_way(client: &Client, node: Option<&str>) -> Result<Vec<UnderW
             }
             Err(error) => return Err(error),
         };
-        let alive = Ownership::from_description(config.description())
-            .is_some_and(|mark| Timestamp::now().duration_since(mark.heartbeat).unsigned_abs() < ALIVE);
-        if alive && !config.is_template() && config.tags().any(|tag| tag == TAG_BUILD) {
-            let memory = u64::from(config.memory_mib()) * MIB;
-            found.push(UnderWay { vm, memory, runs: status.status == "running" });
-        }
+        let Some(memory) = memory_of(&config, Timestamp::now()) else { continue };
+        found.push(UnderWay { vm, memory, runs: status.status == "running" });
     }
     Ok(found)
+}
+
+/// The memory of a build VM whose build is alive; `None` for any other VM.
+///
+/// A clone shows the mark as soon as it is made, under the build's own name; its tag and its hardware come later.
+fn memory_of(config: &VmConfig, now: Timestamp) -> Option<u64> {
+    let mark = Ownership::from_description(config.description())?;
+    let alive = now.duration_since(mark.heartbeat).unsigned_abs() < ALIVE;
+    let named = config.tags().any(|tag| tag == TAG_BUILD) || config.name() == mark.nonce.vm_name();
+    let building = mark.state == BuildState::Building && named && !config.is_template();
+    (alive && building).then(|| u64::from(mark.memory_mib.unwrap_or_else(|| config.memory_mib())) * MIB)
 }
 
 /// The memory that is free on a node; `None` when the token may not see it.
@@ -263,6 +271,40 @@ mod tests {
 
     fn load(node: &str, memory: Option<u64>, builds: usize, space: u64) -> Load {
         Load { node: node.into(), memory, builds, space, is_source: node == "n2" }
+    }
+
+    #[test]
+    fn a_build_vm_counts_from_its_first_moment_with_the_memory_that_its_build_will_give_it() {
+        let mark = Ownership {
+            nonce: forge_machine::Nonce::from_bytes([7; 8]),
+            chain_id: forge_machine::ChainId::new("CHAIN-20261121T040506Z-debian-12"),
+            owner: "ops@ci".into(),
+            started: Timestamp::UNIX_EPOCH,
+            heartbeat: Timestamp::UNIX_EPOCH,
+            state: BuildState::Building,
+            memory_mib: Some(4096),
+        };
+        let counts = |mark: &Ownership, name: &str, tags: &str, template: &str| {
+            let config = VmConfig::from_iter([
+                ("name", name.to_owned()),
+                ("tags", tags.to_owned()),
+                ("memory", "512".to_owned()),
+                ("template", template.to_owned()),
+                ("description", mark.to_description()),
+            ]);
+            memory_of(&config, Timestamp::UNIX_EPOCH).map(|bytes| bytes / MIB)
+        };
+        let own = mark.nonce.vm_name();
+        assert_eq!(counts(&mark, &own, "boot", "0"), Some(4096), "a clone with its source's tags and memory");
+        assert_eq!(counts(&mark, &own, TAG_BUILD, "0"), Some(4096));
+        let inherits = Ownership { memory_mib: None, ..mark.clone() };
+        assert_eq!(counts(&inherits, &own, "", "0"), Some(512), "the source's stays");
+        assert_eq!(counts(&mark, "somebodys-clone", "boot", "0"), None, "its notes came along");
+        assert_eq!(counts(&mark, &own, TAG_BUILD, "1"), None, "a template");
+        let kept = Ownership { state: BuildState::Kept, ..mark.clone() };
+        assert_eq!(counts(&kept, &own, "forge-kept", "0"), None);
+        let dead = Ownership { heartbeat: Timestamp::UNIX_EPOCH - ALIVE - ALIVE, ..mark };
+        assert_eq!(counts(&dead, &own, TAG_BUILD, "0"), None, "nobody renews its mark");
     }
 
     #[test]

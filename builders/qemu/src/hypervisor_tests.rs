@@ -104,6 +104,7 @@ pub(crate) async fn rig() -> Option<Rig> {
         started: Timestamp::now(),
         heartbeat: Timestamp::now(),
         state: BuildState::Building,
+        memory_mib: None,
     };
     Some(Rig { directory, hypervisor: QemuHypervisor::new(target), spec, mark })
 }

@@ -73,6 +73,7 @@ impl Workbench {
                 started: Timestamp::UNIX_EPOCH,
                 heartbeat: Timestamp::UNIX_EPOCH,
                 state: BuildState::Building,
+                memory_mib: plan.machine.memory_mib,
             },
             cancel: cancel.clone(),
             on_error: self.on_error.clone(),

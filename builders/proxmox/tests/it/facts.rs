@@ -277,6 +277,53 @@ async fn a_build_is_placed_by_what_is_planned_and_under_way_unless_its_disks_are
 }
 
 #[tokio::test]
+async fn of_unequal_nodes_a_build_goes_to_the_one_with_the_memory_and_the_space_that_it_needs() {
+    const MIB: u64 = 1 << 20;
+    // The source's disk has 1 GiB.
+    let fast = StorageConfig::of("fast", &["images", "iso"]).with_size(1040 * MIB);
+    let far = StorageConfig { nodes: Some(vec!["pve".into()]), ..StorageConfig::of("far", &["images"]) };
+    let config = LabConfig {
+        run_guests: false,
+        nodes: ["pve", "pve2", "pve3"].map(str::to_owned).to_vec(),
+        storages: vec![StorageConfig::everything("local").shared(), fast, far],
+        ..LabConfig::default()
+    };
+    let bench = bench_with(config).await;
+    let privileges = [LEAST_PRIVILEGES_PVE9, &["Sys.Audit", "Datastore.AllocateTemplate"]].concat();
+    bench.lab.set_token_access(TOKEN, &[("/", &privileges)]);
+    for (node, gib) in [("pve", 2), ("pve2", 6), ("pve3", 4)] {
+        bench.lab.set_free_memory(node, gib << 30);
+    }
+    let mut query = FactsQuery { storages: vec!["fast".into()], memory_mib: Some(1024), ..query() };
+    let placed = async |query: &FactsQuery| {
+        let (facts, findings) = bench.pve.facts(query).await.expect("asked");
+        assert_eq!(findings, []);
+        (facts.placed.expect("it had a choice"), facts.notes.join(" "))
+    };
+    let (node, why) = placed(&query).await;
+    assert!(node == "pve2" && why.contains("node pve2 of 3: 0 builds, 6144 MiB free"), "{node}: {why}");
+    // What is planned there takes its memory: fewer builds come before more memory.
+    query.placed.push(("pve2".into(), 3000));
+    assert_eq!(placed(&query).await.0, "pve3");
+    query.placed.push(("pve3".into(), 3000));
+    assert_eq!(placed(&query).await.0, "pve", "1024 MiB fit there, and nothing is under way");
+    query.memory_mib = Some(3072);
+    assert_eq!(placed(&query).await.0, "pve2", "the only one that has so much left");
+    // Where the disks don't fit is no place, however much memory there is.
+    query.placed.clear();
+    let filling = vec![1; 30 << 20];
+    bench.pve.client().upload_bytes("pve2", "fast", "filling.iso", &filling).await.expect("sent");
+    while !bench.lab.running_tasks().is_empty() {
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    assert_eq!(placed(&query).await.0, "pve3");
+    // A storage that one node alone has decides it.
+    query.storages = vec!["far".into()];
+    assert_eq!(placed(&query).await.0, "pve");
+    bench.lab.stop().await;
+}
+
+#[tokio::test]
 async fn a_tag_that_the_clusters_policy_keeps_from_the_token_is_a_finding_and_is_refused_with_words() {
     let bench = bench().await;
     let admin = bench.lab.add_token("root@pam!admin", &[("/", &["Sys.Modify", "Sys.Audit"])]);
