@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use forge::plan::{AfterInstall, Plan};
 use forge_lab::{Fault, Gate};
-use forge_machine::{BuildState, Checksum, DiskSpec, Location, Medium, Ownership, SourceSpec, VmRef};
+use forge_machine::{
+    BuildState, Checksum, DiskSpec, Location, Medium, Ownership, PortError, SourceSpec, VmRef,
+};
 use forge_proxmox::api::task::STALL;
 use forge_proxmox::{ProxmoxConfig, ProxmoxHypervisor, TlsChoice};
 
@@ -28,14 +30,9 @@ impl OnLab {
 
     /// An installer that is given its media and rids the VM of them.
     pub async fn installing() -> Self {
-        let mut plan = plan_for(FIRST_ID + 98);
         let medium = Location::Volume("local:iso/installer.iso".into());
-        plan.machine.source = SourceSpec::New;
-        plan.machine.isos = vec![Medium { location: medium, checksum: Checksum::None }];
-        plan.machine.disks =
-            vec![DiskSpec { slot: "scsi0".into(), size: Some(1 << 30), ..DiskSpec::default() }];
-        plan.after_install = Some(AfterInstall::Reboot);
-        let scene = Self::with(plan, STALL).await;
+        let medium = Medium { location: medium, checksum: Checksum::None };
+        let scene = Self::with(install_of(medium), STALL).await;
         let file = scene.site.path().join("installer.iso");
         std::fs::write(&file, "an installer".repeat(100)).expect("the folder is ours");
         scene.site.lab.import_iso("local", "installer.iso", &file).expect("put there");
@@ -45,11 +42,22 @@ impl OnLab {
     /// A build that gives tasks up after that time without a word from them.
     pub async fn with(plan: Plan, stall: Duration) -> Self {
         let site = LabSite::in_name_only().await.expect("a lab");
+        Self::on(site, plan, move |config| {
+            ProxmoxHypervisor::connect(config).map(|target| target.stalling_after(stall))
+        })
+        .await
+    }
+
+    /// A build on a lab of any kind, by a client of any kind.
+    pub async fn on(
+        site: LabSite,
+        plan: Plan,
+        connect: impl Fn(ProxmoxConfig) -> Result<ProxmoxHypervisor, PortError> + Send + Sync + 'static,
+    ) -> Self {
         let site = site.with_old_template("fake").await.expect("a template");
         let config = config_of(&site.lab.url(), site.lab.fingerprint(), &site.secret);
         let open = move || -> Arc<dyn forge_machine::Hypervisor> {
-            let target = ProxmoxHypervisor::connect(config.clone()).expect("its settings are sound");
-            Arc::new(target.stalling_after(stall))
+            Arc::new(connect(config.clone()).expect("its settings are sound"))
         };
         Self { site, bench: Workbench::new(plan, Box::new(open)) }
     }
@@ -87,6 +95,16 @@ pub fn plan_for(last: u32) -> Plan {
     };
     plan.deadlines.boot = Duration::from_secs(600);
     plan.deadlines.connect = Duration::from_secs(600);
+    plan
+}
+
+/// A plan for a new VM that is installed from a medium.
+pub fn install_of(medium: Medium) -> Plan {
+    let mut plan = plan_for(FIRST_ID + 98);
+    plan.machine.source = SourceSpec::New;
+    plan.machine.isos = vec![medium];
+    plan.machine.disks = vec![DiskSpec { slot: "scsi0".into(), size: Some(1 << 30), ..DiskSpec::default() }];
+    plan.after_install = Some(AfterInstall::Reboot);
     plan
 }
 

@@ -21,10 +21,7 @@ fn allow(site: &LabSite, download: bool) {
 
 /// What the lab's storage holds of a medium.
 fn stored(site: &LabSite, name: &str) -> Vec<u8> {
-    let disk = site.lab.image_files().into_iter().next().expect("the boot VM has a disk");
-    let storage = disk.ancestors().nth(3).expect("STORAGE/images/VMID/DISK");
-    let media = std::fs::read_dir(storage.join("template/iso")).expect("there are media").flatten();
-    let found = media.map(|entry| entry.path()).find(|path| path.to_string_lossy().ends_with(name));
+    let found = site.media_files().into_iter().find(|path| path.to_string_lossy().ends_with(name));
     std::fs::read(found.expect("the storage has it")).expect("read")
 }
 

@@ -17,6 +17,7 @@ mod lab_identity;
 mod lab_images;
 mod lab_kills;
 mod lab_matrix;
+mod lab_media_faults;
 mod lab_outages;
 mod lab_parallel;
 mod lab_prestage;

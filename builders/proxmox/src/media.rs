@@ -191,6 +191,15 @@ impl<'a> Courier<'a> {
             match self.download(storage, content, &name, url, digest).await {
                 Ok(()) => return Ok(volume),
                 Err(error) if is_mismatch(&error) => return Err(error.at(&format!("download {url}"))),
+                // Only its answer may have been lost: what the node has begun by then goes on.
+                Err(ApiError::Unanswered { .. }) => {
+                    self.is_underway(&name).await;
+                    if let Some(there) = self.find(storage, content, &volume).await? {
+                        self.confirm(storage, content, &name, digest, &there).await?;
+                        return Ok(volume);
+                    }
+                    self.fetch.tell(&format!("{} did not answer; by way of this machine", self.node));
+                }
                 // The node may not, or has no way to the web: then it comes by way of this machine.
                 Err(error) => {
                     tracing::debug!(%error, "the node does not download");
@@ -309,7 +318,12 @@ impl<'a> Courier<'a> {
         name: &str,
         digest: (&str, &str),
     ) -> Result<(), ApiError> {
-        self.download(storage, content, name, NOWHERE, digest).await
+        let ask = || self.download(storage, content, name, NOWHERE, digest);
+        match ask().await {
+            // Comparing changes nothing: what was not answered is asked for again.
+            Err(ApiError::Unanswered { .. }) => ask().await,
+            other => other,
+        }
     }
 
     async fn download(

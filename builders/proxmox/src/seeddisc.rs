@@ -134,10 +134,13 @@ impl ProxmoxMachine {
         let content = path(&["nodes", &self.at.node, "storage", storage, "content", volume]);
         let none = Params::new();
         let call = || client.delete(&content, &none);
-        match self.run_to_end(call).await {
+        let mut removed = self.run_to_end(call).await;
+        // Removing what is not there is a success, so it may be asked for again.
+        if let Err(ApiError::Unanswered { .. }) = removed {
+            removed = self.run_to_end(call).await;
+        }
+        match removed {
             Err(ApiError::Denied { .. }) => self.send_seed(storage, &NOTHING).await,
-            // Removing what is not there is a success, so it may be asked for again.
-            Err(ApiError::Unanswered { .. }) => self.run_to_end(call).await,
             other => other,
         }
     }

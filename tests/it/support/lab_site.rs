@@ -263,6 +263,17 @@ seed = {{ bind = "127.0.0.1", address = "10.0.2.2" }}
         assert!(disk, "{case}: its disk is gone");
     }
 
+    /// The files that storages hold as ISOs and as disk images to import.
+    pub fn media_files(&self) -> Vec<PathBuf> {
+        let disk = self.lab.image_files().into_iter().next().expect("the boot VM has a disk");
+        let storage = disk.ancestors().nth(3).expect("STORAGE/images/VMID/DISK");
+        let folders = ["template/iso", "import"].map(|folder| std::fs::read_dir(storage.join(folder)));
+        let entries = folders.into_iter().flatten().flatten().flatten();
+        let mut files: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
+        files.sort();
+        files
+    }
+
     /// Asserts that a build left nothing: no VM, no disk, no guest that runs, no task, no journal.
     pub fn assert_nothing_left(&self) {
         assert_eq!(self.others(), [], "no VM is left");
