@@ -23,6 +23,7 @@ mod lab_parallel;
 mod lab_prestage;
 mod lab_race;
 mod lab_seal;
+mod lab_silence;
 mod lab_sources;
 mod lab_versions;
 mod lab_words;

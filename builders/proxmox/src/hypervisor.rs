@@ -17,6 +17,7 @@ use serde_json::Value;
 use crate::api::client::{Client, decode};
 use crate::api::encode::{Params, path};
 use crate::api::error::ApiError;
+use crate::api::limits::Limits;
 use crate::api::task::{Pace, Upid, is_success};
 use crate::api::tls::TrustError;
 use crate::api::types::{NodeEntry, ResourceEntry};
@@ -125,7 +126,15 @@ impl ProxmoxHypervisor {
     /// # Errors
     /// When URL, token or TLS choice can't be used.
     pub fn connect(config: ProxmoxConfig) -> Result<Self, PortError> {
-        let client = Client::new(&config).map_err(|source| {
+        Self::connect_within(config, Limits::default())
+    }
+
+    /// The same, waiting for answers for as long as these limits say.
+    ///
+    /// # Errors
+    /// As [`ProxmoxHypervisor::connect`].
+    pub fn connect_within(config: ProxmoxConfig, limits: Limits) -> Result<Self, PortError> {
+        let client = Client::within(&config, limits).map_err(|source| {
             PortError::broken(format!("target `{}` can't be used", config.target), source)
         })?;
         Ok(Self::over(client, config, media::Turns::default()))
@@ -144,6 +153,13 @@ impl ProxmoxHypervisor {
     pub fn stalling_after(self, stall: std::time::Duration) -> Self {
         let Shared { client, config, .. } = self.shared.as_ref();
         Self::over(client.clone().stalling_after(stall), config.clone(), media::Turns::default())
+    }
+
+    /// The same target, by tickets that are renewed after this time.
+    #[must_use]
+    pub fn renewing_tickets_after(self, time: std::time::Duration) -> Self {
+        let Shared { client, config, .. } = self.shared.as_ref();
+        Self::over(client.clone().renewing_tickets_after(time), config.clone(), media::Turns::default())
     }
 
     fn over(client: Client, config: ProxmoxConfig, turns: media::Turns) -> Self {

@@ -40,10 +40,14 @@ impl ProxmoxMachine {
         if !limit.is_zero() {
             let seconds = limit.as_secs().max(1);
             let body = Params::new().with("timeout", seconds);
+            let mut lost = String::new();
             let task = match self.submit(&["status", "shutdown"], &body).await {
                 Ok(task) => Upid::parse(&task.id),
                 // The request may have arrived: what counts is whether the VM stops.
-                Err(ApiError::Unanswered { .. }) => None,
+                Err(error @ ApiError::Unanswered { .. }) => {
+                    lost = format!("; {error}");
+                    None
+                }
                 Err(error) => return Err(error.at(&action)),
             };
             match self
@@ -57,7 +61,7 @@ impl ProxmoxMachine {
                 }
                 Ended::Refused(detail) => last_seen = detail,
                 Ended::TimedOut(seen) => {
-                    last_seen = seen;
+                    last_seen = seen + &lost;
                     if let Some(task) = &task {
                         self.client().stop_task(task).await.map_err(|error| error.at(&action))?;
                     }

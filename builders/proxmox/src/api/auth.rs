@@ -1,6 +1,6 @@
 //! Who asks: an API token, as the header that every request carries, or a user's ticket, renewed at half its life.
 //!
-//! A token needs neither a ticket nor a CSRF header. A refused one is answered after 3 s with an empty 401
+//! A ticket that is refused all the same is thrown away, and the password asked once. A token needs neither a ticket nor a CSRF header. A refused one is answered after 3 s with an empty 401
 //! (observed on PVE 9.2); it is never tried twice.
 
 use std::time::{Duration, Instant};
@@ -165,6 +165,14 @@ impl Login {
         match self {
             Self::Token(token) => token.id(),
             Self::Password(login) => &login.user,
+        }
+    }
+
+    /// Throws the ticket away, so that the next request logs in by the password; whether there was one.
+    pub async fn forget_ticket(&self) -> bool {
+        match self {
+            Self::Token(_) => false,
+            Self::Password(login) => login.ticket.lock().await.take().is_some(),
         }
     }
 

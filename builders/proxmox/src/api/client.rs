@@ -2,7 +2,7 @@
 //!
 //! Rules it keeps (pve-http-server `AnyEvent.pm`, observed on PVE 9.2): no body on GET and DELETE, a Content-Length on
 //! everything else, no chunked bodies, idle connections given up before the server's 5 s, redirects not followed. A GET
-//! that finds its connection closed is repeated once. Where a target has several endpoints, what one of them surely did
+//! that finds its connection closed is repeated once, and so is what a refused ticket was shown with. Where a target has several endpoints, what one of them surely did
 //! not carry out is asked of the next; nothing else is ever repeated here.
 
 use std::net::SocketAddr;
@@ -21,6 +21,7 @@ use crate::api::encode::Params;
 use crate::api::endpoint::{Endpoint, Endpoints};
 use crate::api::envelope::{Envelope, Refusal};
 use crate::api::error::{ApiError, Intent, trust_error};
+use crate::api::limits::Limits;
 use crate::api::proxy::{Proxies, Tunnel};
 use crate::api::task::STALL;
 use crate::api::tls::{self, TlsError, TrustError};
@@ -30,10 +31,6 @@ use crate::secret::Secret;
 
 /// pveproxy drops idle connections after 5 s.
 const POOL_IDLE: Duration = Duration::from_secs(4);
-/// A whole exchange. pveproxy itself gives up on pvedaemon after 30 s, so its own answer arrives within this.
-const EXCHANGE_LIMIT: Duration = Duration::from_secs(40);
-/// Name, TCP and TLS together.
-const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 
 /// A setting that no connection can be made with.
 #[derive(Debug, Error)]
@@ -85,6 +82,7 @@ pub struct Client {
     login: Arc<Login>,
     role: Arc<str>,
     tls: Arc<rustls::ClientConfig>,
+    limits: Limits,
     stall: Duration,
     /// By how much the server's clock was before ours at its last answer.
     ahead: Arc<Mutex<Option<SignedDuration>>>,
@@ -105,6 +103,14 @@ impl Client {
     /// # Errors
     /// When URL, token or TLS choice can't be used.
     pub fn new(config: &ProxmoxConfig) -> Result<Self, SetupError> {
+        Self::within(config, Limits::default())
+    }
+
+    /// Makes a client that waits for as long as these limits say. Nothing is sent.
+    ///
+    /// # Errors
+    /// As [`Client::new`].
+    pub fn within(config: &ProxmoxConfig, limits: Limits) -> Result<Self, SetupError> {
         let endpoints = Endpoints::new(config, &Proxies::new(&config.proxy))?;
         let login = Arc::new(Login::new(&config.token_id, &config.token_secret)?);
         let tls = tls::client_config(&config.tls)?;
@@ -115,8 +121,8 @@ impl Client {
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
             .pool_idle_timeout(POOL_IDLE)
-            .connect_timeout(CONNECT_LIMIT)
-            .timeout(EXCHANGE_LIMIT)
+            .connect_timeout(limits.connect)
+            .timeout(limits.exchange)
             .tcp_nodelay(true)
             .user_agent(concat!("forge/", env!("CARGO_PKG_VERSION")));
         if let Some(proxy) = proxy(&endpoints) {
@@ -126,7 +132,7 @@ impl Client {
         let (endpoints, target) = (Arc::new(endpoints), format!("target `{}`", config.target));
         let role = config.role.as_deref().unwrap_or(ROLE).into();
         let (tls, ahead) = (Arc::new(tls), Arc::default());
-        Ok(Self { http, endpoints, target, login, role, tls, stall: STALL, ahead })
+        Ok(Self { http, endpoints, target, login, role, tls, limits, stall: STALL, ahead })
     }
 
     /// The target by name and address, for messages.
@@ -185,6 +191,11 @@ impl Client {
             let ahead = told.timestamp().duration_since(Timestamp::now());
             *self.ahead.lock().unwrap_or_else(PoisonError::into_inner) = Some(ahead);
         }
+    }
+
+    /// How long it waits.
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.limits
     }
 
     /// How long a task may say nothing new.
@@ -286,6 +297,13 @@ impl Client {
                 tracing::debug!(path, "the connection was closed; asking once more");
                 outcome = once().await;
             }
+            // A ticket may end before its time, when a clock is set or this machine sleeps. Nothing was carried out.
+            if let Err(Failed { error: ApiError::Unauthorized { .. }, .. }) = &outcome
+                && self.login.forget_ticket().await
+            {
+                tracing::debug!(path, "the ticket was refused; logging in again");
+                outcome = once().await;
+            }
             let failed = match outcome {
                 Ok(reply) => return Ok(reply),
                 Err(failed) => failed,
@@ -364,7 +382,7 @@ impl Client {
     ) -> Result<Reply, Failed> {
         let transport = |error: reqwest::Error| {
             let closed = !error.is_connect() && !error.is_timeout() && !error.is_builder();
-            let error = ApiError::from_transport(&at.1.peer, request, intent, error);
+            let error = ApiError::from_transport(&at.1.peer, request, intent, &self.limits, error);
             Failed { error, closed, elsewhere: true }
         };
         let response = builder.send().await.map_err(transport)?;

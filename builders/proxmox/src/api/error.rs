@@ -10,6 +10,7 @@ use forge_machine::error::Cause;
 use thiserror::Error;
 
 use crate::api::envelope::Refusal;
+use crate::api::limits::{Limits, in_words};
 use crate::api::tls::{Fingerprint, TrustError};
 use crate::permissions::explain_denial;
 
@@ -127,21 +128,35 @@ impl ApiError {
     ///
     /// Before the connection stands nothing was carried out. Afterwards a change may have been made.
     #[must_use]
-    pub fn from_transport(peer: &str, request: &str, intent: Intent, error: reqwest::Error) -> Self {
+    pub fn from_transport(
+        peer: &str,
+        request: &str,
+        intent: Intent,
+        limits: &Limits,
+        error: reqwest::Error,
+    ) -> Self {
         let error = error.without_url();
         if let Some(trust) = find_cause::<TrustError>(&error) {
             let (peer, detail) = (peer.to_owned(), trust.to_string());
             return Self::Untrusted { peer, detail, seen: trust.seen() };
         }
-        let detail = innermost(&error);
+        // Of a time that is over its length and what was asked for say more than the library does.
+        let late = match (error.is_timeout(), error.is_connect()) {
+            (true, true) => Some(format!("no connection within {}, for {request}", in_words(limits.connect))),
+            (true, false) => Some(format!("{request} was not answered within {}", in_words(limits.exchange))),
+            (false, _) => None,
+        };
+        let is_late = late.is_some();
+        let detail = late.unwrap_or_else(|| innermost(&error));
         let never_sent = error.is_connect()
             || error.is_builder()
             || find_cause::<hyper::Error>(&error).is_some_and(hyper::Error::is_canceled);
         if never_sent || intent == Intent::Read {
-            let detail = if error.is_timeout() { "it did not answer in time".to_owned() } else { detail };
-            return Self::Unreachable { peer: peer.to_owned(), detail, source: Some(Box::new(error)) };
+            let source = (!is_late).then(|| Cause::from(error));
+            return Self::Unreachable { peer: peer.to_owned(), detail, source };
         }
-        Self::Unanswered { request: request.to_owned(), detail, source: Some(Box::new(error)) }
+        let source = (!is_late).then(|| Cause::from(error));
+        Self::Unanswered { request: request.to_owned(), detail, source }
     }
 
     /// Sorts an answer with a status of 400 or more.

@@ -19,6 +19,7 @@ use tokio::sync::mpsc;
 use crate::api::client::{Client, Reply};
 use crate::api::encode::{Params, path};
 use crate::api::error::{ApiError, Intent};
+use crate::api::limits::in_words;
 use crate::api::task::Upid;
 use crate::api::types::number;
 
@@ -26,8 +27,6 @@ use crate::api::types::number;
 const PIECE: usize = 1 << 20;
 /// How many pieces may wait between disk and network.
 const PIECES: usize = 4;
-/// How long a transfer may stand still.
-const STALL: Duration = Duration::from_secs(60);
 /// How often that is looked at.
 const LOOK: Duration = Duration::from_millis(500);
 const BOUNDARY: &str = "forge-7c1e9a4b2f8d4c6e9b0a5d3f1e2c4b6a";
@@ -216,13 +215,14 @@ impl Client {
             .timeout(Duration::from_secs(7 * 24 * 3600))
             .body(reqwest::Body::wrap_stream(body));
         let answer = self.answer_to(builder, &request, Intent::Write);
+        let limit = self.limits().still;
         let outcome = tokio::select! {
             answer = answer => answer,
-            () = stands_still(&sent, size, progress) => Err(ApiError::Unanswered {
+            () = stands_still(&sent, size, limit, progress) => Err(ApiError::Unanswered {
                 request: request.clone(),
                 detail: format!(
-                    "nothing moved for {} s after {} of {size} bytes",
-                    STALL.as_secs(),
+                    "nothing moved for {} after {} of {size} bytes",
+                    in_words(limit),
                     sent.load(Ordering::Relaxed)
                 ),
                 source: None,
@@ -243,7 +243,12 @@ impl Client {
 }
 
 /// Returns when a transfer has not moved for too long.
-async fn stands_still(sent: &AtomicU64, size: u64, progress: &(dyn Fn(u64, u64) + Send + Sync)) {
+async fn stands_still(
+    sent: &AtomicU64,
+    size: u64,
+    limit: Duration,
+    progress: &(dyn Fn(u64, u64) + Send + Sync),
+) {
     let mut last = 0;
     let mut still = Duration::ZERO;
     loop {
@@ -255,7 +260,7 @@ async fn stands_still(sent: &AtomicU64, size: u64, progress: &(dyn Fn(u64, u64) 
             progress(now, size);
             (last, still) = (now, Duration::ZERO);
         }
-        if still >= STALL {
+        if still >= limit {
             return;
         }
     }

@@ -8,7 +8,6 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use futures_util::{Sink, Stream};
@@ -26,10 +25,10 @@ use crate::api::client::{Client, decode};
 use crate::api::encode::{Params, path};
 use crate::api::envelope::Refusal;
 use crate::api::error::{ApiError, Intent, trust_error};
+use crate::api::limits::in_words;
 use crate::api::types::VncProxy;
 
 const LARGEST_FRAME: usize = 64 * 1024;
-const OPEN_LIMIT: Duration = Duration::from_secs(10);
 /// VNC authentication uses 8 characters.
 const VNC_PASSWORD: usize = 8;
 
@@ -74,12 +73,12 @@ impl Client {
             format!("/api2/json{}?{}", path(&["nodes", node, "qemu", vmid, "vncwebsocket"]), query.encode());
         let request = format!("GET /nodes/{node}/qemu/{vmid}/vncwebsocket");
         let opening = self.open_websocket(&target, &request, peer, endpoint);
-        let socket =
-            tokio::time::timeout(OPEN_LIMIT, opening).await.map_err(|_| ApiError::Unreachable {
-                peer: self.peer().to_owned(),
-                detail: format!("{request} was not answered within {OPEN_LIMIT:?}"),
-                source: None,
-            })??;
+        let limit = self.limits().connect;
+        let socket = tokio::time::timeout(limit, opening).await.map_err(|_| ApiError::Unreachable {
+            peer: self.peer().to_owned(),
+            detail: format!("{request} was not answered within {}", in_words(limit)),
+            source: None,
+        })??;
         Ok(RfbStream::new(socket))
     }
 

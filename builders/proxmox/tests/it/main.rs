@@ -16,5 +16,6 @@ mod raw;
 mod readme;
 mod screen;
 mod seed_disc;
+mod silence;
 mod support;
 mod trust;
