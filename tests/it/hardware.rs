@@ -63,6 +63,44 @@ async fn a_guest_finds_a_medium_in_its_drive_and_the_template_does_not_keep_it()
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_tiny_guest_finds_several_media_and_the_template_keeps_of_them_what_the_profile_says()
+-> anyhow::Result<()> {
+    const ASK: &str = "\n[[provision]]\nname = \"ask\"\nbecome = true\nshell = [\"for m in ata_piix sr_mod; do modprobe $m; done; for n in 1 2 3 4 5 6 7 8 9; do [ -e /dev/sr1 ] || sleep 1; done; echo found $(head -c 14 /dev/sr0) and $(head -c 14 /dev/sr1)\"]\n";
+    let kept = |config: &std::collections::BTreeMap<String, String>| -> Vec<String> {
+        let drive =
+            |slot: &str| config.get(slot).map(|value| value.split(',').next().unwrap_or("").to_owned());
+        ["ide2", "ide3"].into_iter().filter_map(drive).collect()
+    };
+    for (drives, expected) in
+        [("keep", vec!["local:iso/one.iso", "local:iso/two.iso"]), ("empty", vec!["none", "none"])]
+    {
+        let Some(site) = LabSite::with_tiny_guest(false).await? else { return Ok(()) };
+        for name in ["one", "two"] {
+            let medium = site.path().join(format!("{name}.iso"));
+            std::fs::write(&medium, format!("{:<4096}", format!("the medium {name}")))?;
+            site.lab.import_iso("local", &format!("{name}.iso"), &medium)?;
+        }
+        let source = format!(
+            "clone = \"boot-vm\"\niso = \"local:iso/one.iso\"\nadditional-isos = [\"local:iso/two.iso\"]\n\
+             iso-drives = \"{drives}\""
+        );
+        site.write("tiny.toml", &format!("{}{ASK}", PROFILE.replace("clone = \"boot-vm\"", &source)));
+        let done = site.run(&["build", "tiny.toml"]).await;
+        assert_eq!(done.code, Some(0), "{drives}: {}", done.stderr);
+        let found = ["found the medium one and the medium two", "found the medium two and the medium one"];
+        assert!(found.iter().any(|words| done.stderr.contains(words)), "{drives}: {}", done.stderr);
+        site.assert_template_only(FIRST_ID);
+        let template = site.lab.vm(FIRST_ID).expect("it is there");
+        assert_eq!(kept(&template.config), expected, "{drives}: {:?}", template.config);
+        if drives == "keep" {
+            site.assert_boots_as_a_clone(FIRST_ID).await;
+        }
+        site.close().await;
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_linked_clone_of_a_tiny_guest_becomes_a_template_that_boots_as_a_clone() -> anyhow::Result<()> {
     let Some(site) = LabSite::with_tiny_template().await? else { return Ok(()) };
     let source = "clone = \"boot-vm\"\nfull = false";

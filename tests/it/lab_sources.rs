@@ -1,8 +1,10 @@
 //! Builds of the tiny guest on the lab that install it from a medium, under BIOS and UEFI.
 
+use std::time::{Duration, Instant};
+
 use forge_lab::images;
 
-use crate::support::lab_site::{Done, FIRST_ID, LabSite};
+use crate::support::lab_site::{Done, FIRST_ID, LIMIT, LabSite};
 
 /// A profile that installs the tiny guest: `SOURCE` and `VM` are filled in.
 const INSTALL: &str = r#"schema = 1
@@ -127,6 +129,31 @@ async fn a_tiny_guest_whose_installer_starts_again_is_given_up_and_removed() -> 
     assert_eq!(done.code, Some(1), "{}", done.stderr);
     assert!(done.stderr.contains("the installer has started a second time"), "{}", done.stderr);
     assert!(done.stderr.contains("its first screen is shown again"), "{}", done.stderr);
+    site.assert_nothing_left();
+    site.close().await;
+    Ok(())
+}
+
+/// No menu is shown the second time: only its answers tell that the installer is at work again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tiny_guest_whose_installer_fetches_its_answers_again_is_given_up_and_removed() -> anyhow::Result<()>
+{
+    let Some(site) = with_medium(false).await? else { return Ok(()) };
+    profile(&site, "iso = \"local:iso/install.iso\"", "", "again");
+    let mut build = site.start(&["build", "tiny.toml"]);
+    let second = async {
+        while site.lab.serial_log(FIRST_ID).matches("installer: fetching the answers").count() < 2 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        Instant::now()
+    };
+    let second = tokio::time::timeout(LIMIT, second).await?;
+    build.says("the installer has started a second time").await;
+    assert!(second.elapsed() < Duration::from_secs(60), "it took {:?} from its fetch on", second.elapsed());
+    let done = build.ended().await;
+    assert_eq!(done.code, Some(1), "{}", done.stderr);
+    assert!(done.stderr.contains("answers was fetched again"), "{}", done.stderr);
+    assert!(done.stderr.contains("was a boot loader for this firmware"), "{}", done.stderr);
     site.assert_nothing_left();
     site.close().await;
     Ok(())
