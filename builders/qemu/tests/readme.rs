@@ -1,5 +1,7 @@
 //! The page of this crate names every option of Packer's builder, and tests that are there.
 
+#![expect(clippy::expect_used, reason = "a test fails by panicking, its helpers too")]
+
 use std::path::Path;
 
 /// Packer's options of its `qemu` builder, of plugin 1.1.
