@@ -88,7 +88,7 @@ pub async fn decide(
     for note in &picked.notes {
         talk.say(&format!("note       {note}"));
     }
-    let wanted = wanted(options, &picked, standing.major);
+    let wanted = wanted(options, &picked, &land, standing.major);
     let steps = steps(&wanted, &standing)
         .map_err(|conflict| InitError::refused(conflict.to_string()).help(conflict.hint()))?;
     let (fingerprint, reachable) = settle_certificate(options, &land, shown, talk).await?;
@@ -110,14 +110,14 @@ pub async fn decide(
     Ok(decided)
 }
 
-fn wanted(options: &Options, picked: &Picked, major: u32) -> Wanted {
+fn wanted(options: &Options, picked: &Picked, land: &Land, major: u32) -> Wanted {
     let of_nodes = options.privileges.iter().any(|name| name.starts_with("Sys."));
     let everywhere = paths(
         major,
         options.pool.as_deref(),
         &options.boot_vms,
         &picked.storages(),
-        picked.bridge.as_deref(),
+        picked.bridge.as_ref().map(|bridge| land.sdn_path(bridge)).as_deref(),
         of_nodes,
     );
     Wanted {

@@ -251,6 +251,46 @@ async fn the_commands_that_doctor_names_carry_the_role_that_init_made() -> anyho
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn rights_on_a_virtual_network_are_given_and_named_in_its_own_zone() -> anyhow::Result<()> {
+    let config = LabConfig {
+        run_guests: false,
+        vnets: vec![("lan1".to_owned(), "lab".to_owned())],
+        ..LabConfig::default()
+    };
+    let boot_vm = ImportVm {
+        extra: [("net0".to_owned(), "virtio=BC:24:11:00:00:01,bridge=lan1".to_owned())].into(),
+        ..ImportVm::default()
+    };
+    let fresh = Fresh::with(config, root(), boot_vm).await?;
+    let done = fresh.init(&["--bridge", "lan1"]).await;
+    assert_eq!(done.code, Some(0), "{}", done.stderr);
+    assert!(done.stderr.contains("pveum acl modify /sdn/zones/lab/lan1 "), "{}", done.stderr);
+    assert!(done.stderr.contains("the token was tried: it may do all of it"), "{}", done.stderr);
+    std::fs::write(fresh.path("tiny.toml"), PROFILE)?;
+    let done = fresh.forge(&["doctor", "tiny.toml"], &[]).await;
+    assert_eq!(done.code, Some(0), "{}{}", done.stdout, done.stderr);
+    for words in ["pass  bridge lan1 of pve", "pass  privileges on /sdn/zones/lab/lan1"] {
+        assert!(done.stdout.contains(words), "{}", done.stdout);
+    }
+
+    // Who may see the network and not use it is told where it is.
+    let rest: Vec<&str> = LEAST_PRIVILEGES_PVE9.iter().copied().filter(|each| *each != "SDN.Use").collect();
+    fresh.lab.set_token_access("forge@pve!build", &[("/", &[&rest[..], &["SDN.Audit"]].concat())]);
+    for command in ["doctor", "plan"] {
+        let done = fresh.forge(&[command, "tiny.toml"], &[]).await;
+        assert_eq!(done.code, Some(3), "{}{}", done.stdout, done.stderr);
+        let said = done.stdout + &done.stderr;
+        assert!(said.contains("lacks SDN.Use on /sdn/zones/lab/lan1 "), "{said}");
+        assert!(
+            said.contains("pveum acl modify /sdn/zones/lab/lan1 ") && !said.contains("localnetwork"),
+            "{said}"
+        );
+    }
+    fresh.lab.stop().await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_site_file_keeps_its_remarks_its_mode_and_the_file_that_a_link_leads_to() -> anyhow::Result<()> {
     let fresh = Fresh::new(PveVersion::V9).await?;
     let done = fresh.init(&[]).await;

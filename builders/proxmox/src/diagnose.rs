@@ -12,6 +12,7 @@ use crate::api::types::{NodeEntry, PermissionMap, ResourceEntry, TokenEntry, Ver
 use crate::config::{ProxmoxConfig, TlsChoice};
 use crate::discovery::{bridges, did_you_mean, storages};
 use crate::permissions::Grants;
+use crate::sdn::zones;
 
 /// A clock that is wrong by more than this makes certificates and tickets look too new or too old.
 const CLOCK_TOLERANCE: SignedDuration = SignedDuration::from_secs(60);
@@ -47,6 +48,7 @@ pub(crate) async fn diagnose(client: &Client, config: &ProxmoxConfig, checkup: &
                 major: version.major(),
                 map,
                 pool: checkup.pool.clone(),
+                zones: zones(client).await,
             };
             found.extend(grants.examine(checkup, &nodes));
         }

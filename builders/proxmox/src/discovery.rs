@@ -20,6 +20,7 @@ use crate::media;
 use crate::params::TAG_LATEST;
 use crate::permissions::Grants;
 use crate::placement;
+use crate::sdn::{Zones, zones};
 use crate::sweep::Sweep;
 use crate::tags::{self, TagPolicy};
 use crate::vmconfig::VmConfig;
@@ -84,14 +85,19 @@ pub async fn discover(
         Some(node) => tokio::try_join!(storages(client, node), bridges(client, node), cpus(client, node))?,
         None => (Vec::new(), None, Vec::new()),
     };
-    let grants = Grants {
+    let mut grants = Grants {
         token_id: client.login_id().to_owned(),
         role: client.role().to_owned(),
         major: version.major(),
         map: permissions,
         pool: query.pool.clone(),
+        zones: Zones::new(),
     };
     let wanted = Wanted::new(config, query, source.as_ref());
+    // Where nothing lacks, nobody has to be told a path.
+    if grants.major >= 8 && wanted.bridges.iter().any(|bridge| !grants.may_use_bridge(bridge)) {
+        grants.zones = zones(client).await;
+    }
     let place = node.as_deref().unwrap_or("the target");
     for storage in query.storages.iter().filter(|name| !storages.iter().any(|known| known.name == **name)) {
         let may_see = grants.on(&format!("/storage/{storage}"), "Datastore.AllocateSpace")

@@ -132,7 +132,7 @@ impl Grants {
         if self.major < 8 {
             return None;
         }
-        let path = format!("/sdn/zones/localnetwork/{bridge}");
+        let path = self.bridge_path(bridge);
         let check = format!("privileges on {path}");
         Some(match self.may_use_bridge(bridge) {
             true => Diagnosis::pass(check, "VMs may be connected to it"),
@@ -184,6 +184,7 @@ mod tests {
             major,
             map: serde_json::from_value(serde_json::json!({ path: held })).expect("valid"),
             pool: pool.map(str::to_owned),
+            zones: Default::default(),
         }
     }
 

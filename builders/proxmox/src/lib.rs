@@ -33,6 +33,7 @@ pub mod permissions;
 mod placement;
 mod power;
 pub mod schema;
+pub mod sdn;
 pub mod secret;
 mod seeddisc;
 pub mod setup;

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use forge_machine::{Finding, Location, MachineSpec, Medium};
 
 use crate::api::types::PermissionMap;
+use crate::sdn::{Zones, sdn_path};
 
 /// The role name in the commands that findings propose, and that `forge init` makes.
 pub const ROLE: &str = "ForgeBuild";
@@ -116,6 +117,8 @@ pub struct Grants {
     pub map: PermissionMap,
     /// The pool the build VM goes into: its privileges count for the VM.
     pub pool: Option<String>,
+    /// The zones of virtual networks, as far as the token is told them.
+    pub zones: Zones,
 }
 
 /// How far a privilege reaches.
@@ -228,7 +231,7 @@ impl Grants {
         }
         if self.major >= 8 {
             for bridge in bridges.iter().filter(|bridge| !self.may_use_bridge(bridge)) {
-                let path = format!("/sdn/zones/localnetwork/{bridge}");
+                let path = self.bridge_path(bridge);
                 findings.push(self.missing("SDN.Use", &path, "connect the build VM to it", true));
             }
         }
@@ -254,14 +257,25 @@ impl Grants {
         findings
     }
 
+    /// The path that rights on a bridge or a virtual network are given on: by the zone that is known, or in which something
+    /// was granted on it.
+    pub(crate) fn bridge_path(&self, bridge: &str) -> String {
+        let suffix = format!("/{bridge}");
+        let granted = |path: &&String| path.starts_with("/sdn/zones/") && path.ends_with(&suffix);
+        match self.map.0.keys().find(granted) {
+            Some(path) if !self.zones.contains_key(bridge) => path.clone(),
+            _ => sdn_path(&self.zones, bridge),
+        }
+    }
+
     /// A plain bridge lies in the zone `localnetwork`, a virtual network in a zone of its own.
     pub(crate) fn may_use_bridge(&self, bridge: &str) -> bool {
-        let local = format!("/sdn/zones/localnetwork/{bridge}");
+        let path = self.bridge_path(bridge);
         let suffix = format!("/{bridge}");
         let by_name = |(path, has): (&String, &BTreeMap<String, bool>)| {
             path.starts_with("/sdn/zones/") && path.ends_with(&suffix) && has.contains_key("SDN.Use")
         };
-        self.on(&local, "SDN.Use") || self.map.0.iter().any(by_name)
+        self.on(&path, "SDN.Use") || self.map.0.iter().any(by_name)
     }
 
     /// What bringing media to a storage needs. `None` is whichever storage takes them: then one that may is enough.
@@ -376,6 +390,7 @@ mod tests {
             major,
             map: serde_json::from_str(json).expect("valid"),
             pool: None,
+            zones: Zones::new(),
         }
     }
 
@@ -457,6 +472,27 @@ mod tests {
             "{found:?}"
         );
         assert_eq!(for_build(&grants(7, &ENOUGH.replace("SDN.Use", "Other")), false), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_virtual_network_lies_in_its_own_zone_and_a_bridge_in_the_local_one() {
+        let mut grants = grants(9, &ENOUGH.replace("/sdn/zones/localnetwork", "/sdn/zones/lab"));
+        let of = |grants: &Grants, bridge: &str| {
+            let found = grants.for_build(Some("9000"), &["local".into()], &[bridge.into()], false);
+            found.into_iter().map(|finding| finding.message).collect::<Vec<_>>()
+        };
+        assert!(of(&grants, "lan1")[0].contains("SDN.Use on /sdn/zones/localnetwork/lan1"));
+        let one = ENOUGH.replace("/sdn/zones/localnetwork", "/sdn/zones/lab/lan1");
+        let one = self::grants(9, &one.replace("SDN.Use", "SDN.Audit"));
+        assert!(
+            of(&one, "lan1")[0].contains("SDN.Use on /sdn/zones/lab/lan1"),
+            "something was granted there"
+        );
+        grants.zones.insert("lan1".into(), "lab".into());
+        assert_eq!(of(&grants, "lan1"), [""; 0]);
+        grants.zones.insert("lan1".into(), "other".into());
+        assert!(of(&grants, "lan1")[0].contains("SDN.Use on /sdn/zones/other/lan1"));
+        assert!(of(&grants, "vmbr0")[0].contains("SDN.Use on /sdn/zones/localnetwork/vmbr0"));
     }
 
     #[test]

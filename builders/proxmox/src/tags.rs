@@ -155,6 +155,7 @@ mod tests {
             major: 9,
             map: serde_json::from_str(map).expect("valid"),
             pool: None,
+            zones: Default::default(),
         }
     }
 

@@ -17,9 +17,9 @@ FAMILIES = (
     "/access", "/nodes", "/nodes/{node}", "/nodes/{node}/qemu", "/nodes/{node}/storage", "/nodes/{node}/tasks",
     "/nodes/{node}/status", "/nodes/{node}/network", "/nodes/{node}/version",
     "/nodes/{node}/query-url-metadata", "/nodes/{node}/capabilities", "/nodes/{node}/time", "/pools", "/storage",
-    "/cluster/options", "/access/domains",
+    "/cluster/options", "/access/domains", "/cluster/sdn/vnets",
 )
-EXACT = {"/cluster", "/nodes", "/nodes/{node}", "/access/domains"}
+EXACT = {"/cluster", "/nodes", "/nodes/{node}", "/access/domains", "/cluster/sdn/vnets"}
 LEFT_OUT = ("firewall", "rrd", "openid", "tfa", "mtunnel", "remote_migrate", "oci-registry")
 
 

@@ -223,6 +223,7 @@ pub async fn dispatch(method: &str, template: &str, call: Call) -> Option<ApiRes
         ("GET", "/cluster/options") => cluster::options(&call),
         ("PUT", "/cluster/options") => cluster::set_options(&call),
         ("GET", "/cluster/resources") => cluster::resources(&call),
+        ("GET", "/cluster/sdn/vnets") => cluster::vnets(&call),
         ("GET", "/cluster/status") => cluster::status(&call),
         ("GET", "/cluster/tasks") => tasks::cluster_list(&call),
         ("GET", "/pools") => pools::list(&call),

@@ -31,6 +31,8 @@ pub struct LabConfig {
     pub storages: Vec<StorageConfig>,
     /// Bridges of every node.
     pub bridges: Vec<String>,
+    /// Virtual networks of every node (name and zone), beside its bridges; guests on them run in name only.
+    pub vnets: Vec<(String, String)>,
     /// Bridges without DHCP, where guests are on real ones ([`SshForward::Bridge`]).
     pub silent_bridges: Vec<String>,
     /// Whether a started VM is a QEMU process. Without, it runs in name only, its disks are empty files, and
@@ -70,6 +72,15 @@ pub struct LabConfig {
     pub strict_answers: bool,
 }
 
+impl LabConfig {
+    /// The path that rights on a bridge or a virtual network are given on.
+    pub(crate) fn sdn_path(&self, bridge: &str) -> String {
+        let zone =
+            self.vnets.iter().find(|(name, _)| name == bridge).map_or("localnetwork", |(_, zone)| zone);
+        format!("/sdn/zones/{zone}/{bridge}")
+    }
+}
+
 impl Default for LabConfig {
     fn default() -> Self {
         LabConfig {
@@ -78,6 +89,7 @@ impl Default for LabConfig {
             nodes: vec!["pve".to_owned()],
             storages: vec![StorageConfig::everything("local")],
             bridges: vec!["vmbr0".to_owned()],
+            vnets: Vec::new(),
             silent_bridges: Vec::new(),
             run_guests: true,
             kvm: true,

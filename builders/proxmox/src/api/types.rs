@@ -128,6 +128,16 @@ pub struct NetworkEntry {
     pub iface: String,
 }
 
+/// An entry of `GET /cluster/sdn/vnets`.
+#[derive(Clone, Debug, Deserialize)]
+pub struct VnetEntry {
+    /// The virtual network's name.
+    pub vnet: String,
+    /// Its zone.
+    #[serde(default)]
+    pub zone: String,
+}
+
 /// `GET /nodes/{node}/qemu/{vmid}/status/current`.
 #[derive(Clone, Debug, Default, Deserialize)]
 pub struct StatusCurrent {

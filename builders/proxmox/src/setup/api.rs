@@ -10,6 +10,7 @@ use crate::api::error::ApiError;
 use crate::api::types::PermissionMap;
 use crate::config::ProxmoxConfig;
 use crate::permissions::Grants;
+use crate::sdn::Zones;
 
 /// Asks and changes by the API.
 #[derive(Debug)]
@@ -96,8 +97,14 @@ pub async fn lacking(
         source: None,
     })?;
     let map: PermissionMap = client.get("/access/permissions", &Params::new()).await?;
-    let grants =
-        Grants { token_id: config.token_id.clone(), role: client.role().to_owned(), major, map, pool: None };
+    let grants = Grants {
+        token_id: config.token_id.clone(),
+        role: client.role().to_owned(),
+        major,
+        map,
+        pool: None,
+        zones: Zones::new(),
+    };
     let mut lacking = Vec::new();
     for path in paths {
         for privilege in privileges.iter().filter(|name| belongs(name, path)) {

@@ -6,7 +6,8 @@ use serde::Deserialize;
 
 use super::standing::asked;
 use super::{Ask, Door, DoorError};
-use crate::api::types::{ResourceEntry, boolean, number, yes};
+use crate::api::types::{ResourceEntry, VnetEntry, boolean, number, yes};
+use crate::sdn::{Zones, sdn_path};
 
 /// A node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -56,6 +57,8 @@ pub struct Land {
     pub storages: Vec<Storage>,
     /// The bridges that are up, by name.
     pub bridges: Vec<Bridge>,
+    /// The zones of the cluster's virtual networks.
+    pub zones: Zones,
     /// The ids of the cluster's VMs and containers.
     pub taken: BTreeSet<u64>,
 }
@@ -155,7 +158,13 @@ pub async fn discover(door: &dyn Door, node: Option<&str>) -> Result<Land, DoorE
     let guests: Vec<ResourceEntry> =
         asked(door, &Ask::new(&["cluster", "resources"]).with("type", "vm")).await?;
     let taken = guests.iter().map(|guest| guest.vmid).collect();
-    Ok(Land { nodes, node, storages, bridges, taken })
+    let zones = match asked::<Vec<VnetEntry>>(door, &Ask::new(&["cluster", "sdn", "vnets"])).await {
+        Ok(vnets) => vnets.into_iter().map(|entry| (entry.vnet, entry.zone)).collect(),
+        // A release or a cluster without SDN has no such call.
+        Err(DoorError::Refused { .. }) => Zones::new(),
+        Err(error) => return Err(error),
+    };
+    Ok(Land { nodes, node, storages, bridges, zones, taken })
 }
 
 impl Land {
@@ -179,6 +188,12 @@ impl Land {
     pub fn for_isos(&self) -> Option<&Storage> {
         let local = self.that_take("iso").find(|each| each.name == "local");
         local.or_else(|| self.that_take("iso").next())
+    }
+
+    /// The path that rights on a bridge or a virtual network are given on.
+    #[must_use]
+    pub fn sdn_path(&self, bridge: &str) -> String {
+        sdn_path(&self.zones, bridge)
     }
 
     /// A range of ids for builds that nobody has taken any of: 9001 to 9099, else the next hundred, and so on.

@@ -50,14 +50,14 @@ impl Wanted {
 }
 
 /// Where the role is given, when nobody says otherwise: the build VMs (all of them, or those of a pool and the VMs that are
-/// cloned), the storages, the bridge, and the nodes when privileges are asked for that belong to them.
+/// cloned), the storages, the bridge (by its path), and the nodes when privileges are asked for that belong to them.
 #[must_use]
 pub fn paths(
     major: u32,
     pool: Option<&str>,
     boot_vms: &[u32],
     storages: &[String],
-    bridge: Option<&str>,
+    of_bridge: Option<&str>,
     of_nodes: bool,
 ) -> Vec<String> {
     let mut paths = Vec::new();
@@ -75,9 +75,7 @@ pub fn paths(
         }
     }
     // PVE 7 checks no rights on bridges.
-    if let Some(bridge) = bridge.filter(|_| major >= 8) {
-        paths.push(format!("/sdn/zones/localnetwork/{bridge}"));
-    }
+    paths.extend(of_bridge.filter(|_| major >= 8).map(str::to_owned));
     if of_nodes {
         paths.push("/nodes".to_owned());
     }

@@ -9,7 +9,14 @@ fn wanted() -> Wanted {
         role: "ForgeBuild".into(),
         more: Vec::new(),
         pool: None,
-        paths: paths(9, None, &[], &["local".into(), "local".into()], Some("vmbr0"), false),
+        paths: paths(
+            9,
+            None,
+            &[],
+            &["local".into(), "local".into()],
+            Some("/sdn/zones/localnetwork/vmbr0"),
+            false,
+        ),
         rotate: false,
         force: false,
     }
@@ -136,7 +143,7 @@ fn releases_differ_in_privileges_and_a_pool_narrows_the_paths() {
     assert!(of(9).contains("SDN.Use") && of(9).contains("Datastore.AllocateTemplate"));
     let pool = paths(9, Some("forge"), &[9000], &["local".into()], None, true);
     assert_eq!(pool, ["/pool/forge", "/vms/9000", "/storage/local", "/nodes"]);
-    assert_eq!(paths(7, None, &[], &[], Some("vmbr0"), false), ["/vms"]);
+    assert_eq!(paths(7, None, &[], &[], Some("/sdn/zones/localnetwork/vmbr0"), false), ["/vms"]);
 }
 
 #[test]

@@ -67,6 +67,15 @@ pub fn set_options(call: &Call) -> ApiResult<Answer> {
     Ok(Value::Null.into())
 }
 
+/// `GET /cluster/sdn/vnets`: those that the caller may audit or change, whatever he may use.
+pub fn vnets(call: &Call) -> ApiResult<Answer> {
+    let config = &call.cluster.config;
+    let visible =
+        |(name, _): &&(String, String)| call.may(&config.sdn_path(name), &["SDN.Audit", "SDN.Allocate"]);
+    let entry = |(name, zone): &(String, String)| json!({"vnet": name, "zone": zone, "type": "vnet"});
+    Ok(config.vnets.iter().filter(visible).map(entry).collect::<Value>().into())
+}
+
 /// `GET /cluster/resources`: only what the caller may audit. Unlike a real server's, it is never stale.
 pub fn resources(call: &Call) -> ApiResult<Answer> {
     let wanted = call.params.get("type");

@@ -93,11 +93,17 @@ fn bridge(name: &str) -> Value {
 /// `GET /nodes/{node}/network`: bridges one may use or audit.
 pub fn networks(call: &Call) -> ApiResult<Answer> {
     let wanted = call.params.get("type");
-    let visible = |name: &&String| {
-        wanted.is_none_or(|kind| matches!(kind, "bridge" | "any_bridge" | "any_local_bridge" | "include_sdn"))
-            && call.may(&format!("/sdn/zones/localnetwork/{name}"), &["SDN.Audit", "SDN.Use"])
-    };
-    Ok(call.cluster.config.bridges.iter().filter(visible).map(|name| bridge(name)).collect::<Value>().into())
+    let config = &call.cluster.config;
+    let visible = |name: &&String| call.may(&config.sdn_path(name), &["SDN.Audit", "SDN.Use"]);
+    let bridges = wanted
+        .is_none_or(|kind| matches!(kind, "bridge" | "any_bridge" | "any_local_bridge" | "include_sdn"))
+        .then(|| config.bridges.iter().filter(visible).map(|name| bridge(name)));
+    // As PVE::API2::Network lists them: no more than what a guest can be put on.
+    let vnets = wanted.is_some_and(|kind| matches!(kind, "any_bridge" | "include_sdn")).then(|| {
+        let names = config.vnets.iter().map(|(name, _)| name).filter(visible);
+        names.map(|name| json!({"iface": name, "type": "vnet", "active": 1}))
+    });
+    Ok(bridges.into_iter().flatten().chain(vnets.into_iter().flatten()).collect::<Value>().into())
 }
 
 /// `GET /nodes/{node}/network/{iface}`.

@@ -159,7 +159,7 @@ pub fn check_bridges(call: &Call, set: &Config) -> ApiResult<()> {
         let (_, _, options) = parse_net(value);
         let Some(bridge) = options.get("bridge") else { continue };
         let tag = options.get("tag").map(|tag| format!("/{tag}")).unwrap_or_default();
-        call.require(&format!("/sdn/zones/localnetwork/{bridge}{tag}"), &["SDN.Use"])?;
+        call.require(&format!("{}{tag}", call.cluster.config.sdn_path(bridge)), &["SDN.Use"])?;
     }
     Ok(())
 }
