@@ -1,6 +1,6 @@
 //! `forge doctor` before the first build: what is wrong with a site is named, each with what to do.
 
-use forge_lab::{Fault, Gate, ImportVm, LEAST_PRIVILEGES_PVE9, LabConfig, PveVersion};
+use forge_lab::{Fault, Gate, ImportVm, LEAST_PRIVILEGES_PVE9, LabConfig, PveVersion, StorageConfig};
 use serde_json::Value;
 
 use crate::support::lab_site::{Done, FIRST_ID, LabSite, PROFILE, TOKEN, reached};
@@ -117,6 +117,31 @@ async fn doctor_names_what_else_is_wrong_with_a_site() -> anyhow::Result<()> {
     assert_eq!(site.lab.vm(FIRST_ID), None, "a look changes nothing");
     let changed = site.lab.requests().iter().filter(|request| request.method != "GET").count();
     assert_eq!(changed, 0, "a look changes nothing");
+    site.close().await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn doctor_warns_of_a_storage_that_one_of_the_nodes_lacks_and_fails_where_all_do() -> anyhow::Result<()>
+{
+    let of_first = StorageConfig { nodes: Some(vec!["pve".into()]), ..StorageConfig::everything("fast") };
+    let config = LabConfig {
+        nodes: vec!["pve".into(), "pve2".into()],
+        storages: vec![StorageConfig::everything("local"), of_first],
+        run_guests: false,
+        ..LabConfig::default()
+    };
+    let site = LabSite::with(config, ImportVm::default()).await?;
+    let text = site.forge_toml().replace(r#"disks = "local""#, r#"disks = "fast""#);
+    site.write("forge.toml", &text.replace(r#"nodes = ["pve"]"#, r#"nodes = ["pve", "pve2"]"#));
+    let done = site.run(&["doctor", "--json"]).await;
+    assert_eq!(done.code, Some(0), "{}{}", done.stdout, done.stderr);
+    let warned = of(&checks(&done), "warn");
+    let named = warned.iter().find(|check| check[0] == "storage fast of pve2 for disks").expect("it is told");
+    assert!(named[2].contains("pve2 has no storage `fast` that the token sees; pve does"), "{named:?}");
+    site.write("forge.toml", &text.replace(r#"nodes = ["pve"]"#, r#"nodes = ["pve2"]"#));
+    let done = site.run(&["doctor", "--json"]).await;
+    assert_eq!(done.code, Some(3), "no node of the target has it: {}{}", done.stdout, done.stderr);
     site.close().await;
     Ok(())
 }
