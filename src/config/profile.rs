@@ -136,6 +136,9 @@ pub struct Source {
     pub copy: bool,
     /// Media for the CD-ROM drives, the one to install from first.
     pub isos: Vec<Medium>,
+    /// The slots of those drives, by the medium's place in `isos`, where they are named.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub iso_slots: BTreeMap<usize, String>,
     /// What becomes of those drives.
     pub iso_drives: IsoDrives,
     /// What the installer does when it is done; `None` where it is not said.
@@ -155,6 +158,7 @@ impl Default for Source {
             image: None,
             copy: false,
             isos: Vec::new(),
+            iso_slots: BTreeMap::new(),
             iso_drives: IsoDrives::Drop,
             after_install: None,
             kernel: None,

@@ -24,8 +24,9 @@ pub fn explain(plan: &Plan) -> String {
         row("", note.lines().map(str::trim).collect::<Vec<_>>().join(" "));
     }
     row("source", source_in_words(plan));
-    for iso in &plan.machine.isos {
-        row("", format!("disc {}", medium(iso)));
+    for (number, iso) in plan.machine.isos.iter().enumerate() {
+        let slot = plan.machine.iso_slots.get(&number).map(|slot| format!(", on {slot}"));
+        row("", format!("disc {}{}", medium(iso), slot.unwrap_or_default()));
     }
     if plan.after_install == Some(AfterInstall::Poweroff) {
         row("", "the installer switches the VM off; it is started again without its media".into());

@@ -370,6 +370,7 @@ fn machine(
     }
     MachineSpec {
         isos: profile.source.isos.clone(),
+        iso_slots: profile.source.iso_slots.clone(),
         iso_drives: profile.source.iso_drives,
         kernel: profile.source.kernel.as_ref().map(|kernel| kernel.files.clone()),
         hardware: if proxmox.is_some() { Hardware::default() } else { hardware(vm) },

@@ -61,6 +61,13 @@ const MEDIUM_KEYS: Keys = &[
     ("file", Form::Text, "a file of this machine, or a volume of the target (local:iso/name.iso)"),
     ("checksum", Form::Text, "sha256:…, or file:https://…/SHA256SUMS"),
 ];
+const ISO_KEYS: Keys = &[
+    ("url", Form::Text, TEMPLATED),
+    ("urls", Form::Texts, "mirrors, asked in their order"),
+    ("file", Form::Text, "a file of this machine, or a volume of the target (local:iso/name.iso)"),
+    ("checksum", Form::Text, "sha256:…, or file:https://…/SHA256SUMS"),
+    ("slot", Form::Text, "the drive on Proxmox VE: ide0-3, sata0-5, scsi0-30; else the first that is free"),
+];
 const IMAGE_KEYS: Keys = &[
     ("url", Form::Text, TEMPLATED),
     ("urls", Form::Texts, "mirrors, asked in their order"),
@@ -69,6 +76,7 @@ const IMAGE_KEYS: Keys = &[
     ("copy", Form::Flag, "whether the image is copied first"),
 ];
 const MEDIUM: Form = Form::Either(&[Form::Text, Form::Table(MEDIUM_KEYS)]);
+const ISO: Form = Form::Either(&[Form::Text, Form::Table(ISO_KEYS)]);
 const INSIDE: Form =
     Form::Table(&[("iso", Form::Text, "the path of the file inside the medium to install from")]);
 
@@ -90,8 +98,8 @@ const SOURCE: Form = Form::Table(&[
         "whether its disks are copied; a linked template needs its base as long as it exists",
     ),
     ("image", Form::Either(&[Form::Text, Form::Table(IMAGE_KEYS)]), "a disk image"),
-    ("iso", MEDIUM, "the medium to install from"),
-    ("additional-isos", Form::List(&MEDIUM), "further media for the drives"),
+    ("iso", ISO, "the medium to install from"),
+    ("additional-isos", Form::List(&ISO), "further media for the drives"),
     ("iso-drives", Form::Word(&IsoDrives::NAMES), "what the template keeps of the drives"),
     ("after-install", Form::Word(&AfterInstall::NAMES), "what the installer does at its end"),
     (

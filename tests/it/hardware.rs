@@ -69,7 +69,7 @@ async fn a_tiny_guest_finds_several_media_and_the_template_keeps_of_them_what_th
     let kept = |config: &std::collections::BTreeMap<String, String>| -> Vec<String> {
         let drive =
             |slot: &str| config.get(slot).map(|value| value.split(',').next().unwrap_or("").to_owned());
-        ["ide2", "ide3"].into_iter().filter_map(drive).collect()
+        ["ide2", "ide0"].into_iter().filter_map(drive).collect()
     };
     for (drives, expected) in
         [("keep", vec!["local:iso/one.iso", "local:iso/two.iso"]), ("empty", vec!["none", "none"])]
@@ -81,7 +81,7 @@ async fn a_tiny_guest_finds_several_media_and_the_template_keeps_of_them_what_th
             site.lab.import_iso("local", &format!("{name}.iso"), &medium)?;
         }
         let source = format!(
-            "clone = \"boot-vm\"\niso = \"local:iso/one.iso\"\nadditional-isos = [\"local:iso/two.iso\"]\n\
+            "clone = \"boot-vm\"\niso = \"local:iso/one.iso\"\nadditional-isos = [{{ file = \"local:iso/two.iso\", slot = \"ide0\" }}]\n\
              iso-drives = \"{drives}\""
         );
         site.write("tiny.toml", &format!("{}{ASK}", PROFILE.replace("clone = \"boot-vm\"", &source)));

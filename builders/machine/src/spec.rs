@@ -88,6 +88,9 @@ pub struct MachineSpec {
     pub source: SourceSpec,
     /// The media in its CD-ROM drives; the first is the one to install from.
     pub isos: Vec<Medium>,
+    /// The slots of the drives, by the medium's place in `isos`, where they are named.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub iso_slots: BTreeMap<usize, String>,
     /// What becomes of those drives.
     #[serde(default)]
     pub iso_drives: IsoDrives,
@@ -134,6 +137,7 @@ impl MachineSpec {
         Self {
             source,
             isos: Vec::new(),
+            iso_slots: BTreeMap::new(),
             iso_drives: IsoDrives::Drop,
             kernel: None,
             hardware: Hardware::default(),

@@ -138,6 +138,7 @@ fn source(spec: &MachineSpec, facts: &Facts, findings: &mut Vec<Finding>) {
         let message = "Proxmox VE starts no kernel without a boot loader";
         findings.push(Finding::fatal("source.kernel", message, "drive the boot menu with `[boot]`"));
     }
+    media_slots(spec, facts, findings);
     match &spec.source {
         SourceSpec::Image { .. } | SourceSpec::New => new_vm(spec, findings),
         SourceSpec::Clone { full, name, .. } => {
@@ -177,6 +178,31 @@ fn new_vm(spec: &MachineSpec, findings: &mut Vec<Finding>) {
     if slots.len() < spec.isos.len() {
         let message = format!("there are drives for {} of {} media only", slots.len(), spec.isos.len());
         findings.push(Finding::fatal("source.additional-isos", message, "leave some out"));
+    }
+}
+
+/// Media whose slot is another's.
+fn media_slots(spec: &MachineSpec, facts: &Facts, findings: &mut Vec<Finding>) {
+    let of_source = facts.source.as_ref().map(|source| source.disks.as_slice()).unwrap_or_default();
+    for (number, slot) in &spec.iso_slots {
+        let is_disk = spec.disks.iter().any(|disk| disk.slot == *slot)
+            || of_source.iter().any(|disk| disk.slot == *slot);
+        let is_drive = spec.cloud_init.as_ref().is_some_and(|drive| drive.slot == *slot);
+        let what = match (is_disk, is_drive) {
+            (true, _) => "a disk",
+            (false, true) => "the cloud-init drive",
+            (false, false) => continue,
+        };
+        let message = format!("{slot} is the slot of {what}, and cannot be that of a medium too");
+        findings.push(Finding::fatal(setting_of(*number), message, "name another `slot`, or none"));
+    }
+}
+
+/// The setting of a medium, by its number.
+fn setting_of(number: usize) -> String {
+    match number {
+        0 => "source.iso".to_owned(),
+        more => format!("source.additional-isos[{}]", more - 1),
     }
 }
 

@@ -171,6 +171,9 @@ impl ProxmoxMachine {
         self.put_config(&params::after_disks(spec, &present)).await.map_err(fault)?;
         if !spec.isos.is_empty() {
             let source = self.source_of(spec).await.map_err(fault)?;
+            if let Some(detail) = newvm::occupied(spec, source.as_ref()) {
+                return Err(PortError::failed(action, detail));
+            }
             self.put_config(&newvm::isos(spec, &present, source.as_ref())).await.map_err(fault)?;
         }
         // A drive that only the template needs is added when the guest has shut down: an empty one would be a second

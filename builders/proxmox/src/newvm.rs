@@ -99,7 +99,8 @@ pub fn create(
     Ok(Some(params))
 }
 
-/// The slots of the build's media, in order: free in the source, and neither a disk's nor the cloud-init drive's.
+/// The slots of the build's media, in order: those that are named, else free in the source, and neither a disk's nor the
+/// cloud-init drive's.
 ///
 /// A pure function of spec and source, so that what was attached is found again when it is taken off.
 #[must_use]
@@ -110,9 +111,21 @@ pub fn slots(spec: &MachineSpec, source: Option<&VmConfig>) -> Vec<String> {
         source.is_some_and(|source| source.get(slot).is_some())
             || spec.disks.iter().any(|disk| disk.slot == slot)
             || spec.cloud_init.as_ref().is_some_and(|drive| drive.slot == slot)
+            || spec.iso_slots.values().any(|named| named == slot)
     };
-    let free = SLOTS.iter().filter(|slot| !taken(slot));
-    free.take(spec.isos.len()).map(|slot| (*slot).to_owned()).collect()
+    let mut free = SLOTS.iter().filter(|slot| !taken(slot));
+    let slot = |number| match spec.iso_slots.get(&number) {
+        Some(named) => Some(named.clone()),
+        None => free.next().map(|slot| (*slot).to_owned()),
+    };
+    (0..spec.isos.len()).map_while(slot).collect()
+}
+
+/// Why a medium can't be where the profile wants it: the source has something there already.
+#[must_use]
+pub fn occupied(spec: &MachineSpec, source: Option<&VmConfig>) -> Option<String> {
+    let (slot, value) = spec.iso_slots.values().find_map(|slot| Some((slot, source?.get(slot.as_str())?)))?;
+    Some(format!("{slot} is named for a medium, and the source has {value} there: name another `slot`"))
 }
 
 /// Drives with the build's media, as far as they are not there.

@@ -77,6 +77,33 @@ fn a_new_vm_starts_from_its_disk_and_while_that_is_empty_from_the_first_medium()
 }
 
 #[test]
+fn a_medium_stands_on_the_slot_that_is_named_and_the_others_on_those_that_are_left() {
+    let third = volume("local:iso/tools.iso");
+    let spec = MachineSpec {
+        isos: [install().isos, vec![third]].concat(),
+        iso_slots: [(0, "sata1".to_owned()), (2, "ide2".to_owned())].into(),
+        ..install()
+    };
+    let sent = created(&spec);
+    for (key, value) in [
+        ("sata1", "local:iso/rocky.iso,media=cdrom"),
+        ("ide3", "local:iso/drivers.iso,media=cdrom"),
+        ("ide2", "local:iso/tools.iso,media=cdrom"),
+        ("boot", "order=scsi0;sata1"),
+    ] {
+        assert_eq!(sent.get(key).map(String::as_str), Some(value), "{key}");
+    }
+    let drives = ["sata1", "ide3", "ide2"].map(|slot| (slot, sent[slot].as_str()));
+    let gone = gone(&spec, &present(&drives), None);
+    assert_eq!(gone.iter().collect::<Vec<_>>(), [("delete", "sata1,ide3,ide2")]);
+    // What a clone's source has there is not overwritten.
+    let source = present(&[("sata1", "fast:vm-1-disk-1,size=8G")]);
+    let told = occupied(&spec, Some(&source)).unwrap_or_default();
+    assert!(told.contains("sata1") && told.contains("fast:vm-1-disk-1"), "{told}");
+    assert_eq!(occupied(&spec, Some(&present(&[("sata2", "x")]))), None);
+}
+
+#[test]
 fn an_image_becomes_the_first_disk_that_is_none_of_the_firmwares() {
     let image = volume("local:import/forge-ab-noble.qcow2");
     let spec =

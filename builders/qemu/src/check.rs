@@ -85,6 +85,13 @@ pub(crate) fn findings(spec: &MachineSpec, facts: &Facts, host: &Host) -> Vec<Fi
             "remove it; the seed reaches the guest by the SMBIOS serial",
         ));
     }
+    if !spec.iso_slots.is_empty() {
+        found.push(Finding::warning(
+            "source.iso",
+            "the `slot` of a medium counts on Proxmox VE only: a local QEMU has drives of its own",
+            "leave `slot` out where it does not matter",
+        ));
+    }
     if spec.memory_mib.is_some_and(|memory| memory < 32) {
         found.push(Finding::fatal("vm.memory", "less than 32 MiB boots nothing", "give it more memory"));
     }

@@ -2,6 +2,7 @@
 
 use forge_machine::{BootFile, Checksum, CloneSelector, IsoDrives, KernelSpec, Location, Medium};
 
+use super::vm::is_cd_slot;
 use super::{Load, beside};
 use crate::config::place::{Node, Place};
 use crate::config::profile::{AfterInstall, Kernel, Source};
@@ -9,6 +10,15 @@ use crate::config::reader::Reader;
 use crate::config::template::{Scope, Template};
 
 const SUMS: &str = "checksum = \"sha256:…\", or \"file:https://…/SHA256SUMS\": the publisher's own sums";
+
+/// What a table of a medium may say besides.
+enum Also<'a> {
+    Nothing,
+    /// Whether it is copied.
+    Copy(&'a mut bool),
+    /// The slot of its drive.
+    Slot(&'a mut Option<String>),
+}
 
 impl Load<'_> {
     pub(super) fn source(&mut self, root: &mut Reader<'_>) -> Source {
@@ -26,15 +36,25 @@ impl Load<'_> {
             None => None,
         };
         source.full = reader.flag("full", &mut self.findings).unwrap_or(true);
-        source.image = self.medium(&mut reader, "image", Some(&mut source.copy));
-        source.isos.extend(self.medium(&mut reader, "iso", None));
-        let further = self.media(&mut reader, "additional-isos");
+        source.image = self.medium(&mut reader, "image", Also::Copy(&mut source.copy));
+        let mut slots = vec![None];
+        source.isos.extend(self.medium(&mut reader, "iso", Also::Slot(&mut slots[0])));
+        slots.truncate(source.isos.len());
+        let further = self.media(&mut reader, "additional-isos", Some(&mut slots));
         if source.isos.is_empty() && !further.is_empty() && source.clone.is_none() && source.image.is_none() {
             let finding =
                 reader.finding("additional-isos", "there is no `source.iso` that they are added to");
             self.findings.push(finding.help("the medium to install from is `iso`"));
         }
         source.isos.extend(further);
+        for (number, slot) in slots.into_iter().enumerate() {
+            let Some(slot) = slot else { continue };
+            if source.iso_slots.values().any(|other| *other == slot) {
+                let finding = reader.finding("additional-isos", format!("the slot `{slot}` is named twice"));
+                self.findings.push(finding.help("one drive holds one medium"));
+            }
+            source.iso_slots.insert(number, slot);
+        }
         let words = IsoDrives::NAMES;
         let after = reader.word("iso-drives", &words, &mut self.findings);
         source.iso_drives = after.as_deref().and_then(IsoDrives::from_name).unwrap_or_default();
@@ -85,7 +105,7 @@ impl Load<'_> {
         let mut initrds = Vec::new();
         match reader.any("initrd").map(|spot| &spot.node) {
             Some(Node::List(_)) => {
-                initrds.extend(self.media(reader, "initrd").into_iter().map(BootFile::Medium));
+                initrds.extend(self.media(reader, "initrd", None).into_iter().map(BootFile::Medium));
             }
             _ => initrds.extend(self.boot_file(reader, "initrd", iso)),
         }
@@ -116,7 +136,7 @@ impl Load<'_> {
             _ => false,
         };
         if !inside {
-            return self.medium(reader, key, None).map(BootFile::Medium);
+            return self.medium(reader, key, Also::Nothing).map(BootFile::Medium);
         }
         if !iso {
             let finding =
@@ -130,8 +150,13 @@ impl Load<'_> {
         path.map(BootFile::InIso)
     }
 
-    /// An array of media.
-    fn media(&mut self, reader: &mut Reader<'_>, key: &'static str) -> Vec<Medium> {
+    /// An array of media; the slots of their drives, where they may have some, go to `slots`.
+    fn media(
+        &mut self,
+        reader: &mut Reader<'_>,
+        key: &'static str,
+        mut slots: Option<&mut Vec<Option<String>>>,
+    ) -> Vec<Medium> {
         let Some(spot) = reader.any(key) else { return Vec::new() };
         let Node::List(items) = &spot.node else {
             let message = format!("expected an array of media, found {}", spot.node.kind());
@@ -142,6 +167,7 @@ impl Load<'_> {
         let mut media = Vec::new();
         for (index, item) in items.iter().enumerate() {
             let setting = format!("{}[{index}]", reader.name(key));
+            let (before, mut slot) = (media.len(), None);
             match &item.node {
                 Node::Text(text) => {
                     let before = self.findings.len();
@@ -154,7 +180,8 @@ impl Load<'_> {
                 }
                 Node::Table(table) => {
                     let mut inner = Reader::new(table, setting, item.place.clone());
-                    media.extend(self.medium_of(&mut inner, None));
+                    let also = if slots.is_some() { Also::Slot(&mut slot) } else { Also::Nothing };
+                    media.extend(self.medium_of(&mut inner, also));
                     inner.done(&mut self.findings);
                 }
                 node => {
@@ -162,17 +189,15 @@ impl Load<'_> {
                     self.findings.push(crate::config::Finding::at(&item.place, setting, message));
                 }
             }
+            if let Some(slots) = slots.as_mut().filter(|_| media.len() > before) {
+                slots.push(slot);
+            }
         }
         media
     }
 
     /// A medium: a file's name, or a table.
-    fn medium(
-        &mut self,
-        reader: &mut Reader<'_>,
-        key: &'static str,
-        copy: Option<&mut bool>,
-    ) -> Option<Medium> {
+    fn medium(&mut self, reader: &mut Reader<'_>, key: &'static str, also: Also<'_>) -> Option<Medium> {
         if !matches!(reader.any(key)?.node, Node::Table(_)) {
             let place = reader.place_of(key).clone();
             let text = self.filled(reader, key)?;
@@ -184,7 +209,7 @@ impl Load<'_> {
             return Some(Medium { location, checksum: Checksum::None });
         }
         let mut inner = reader.table(key, &mut self.findings)?;
-        let medium = self.medium_of(&mut inner, copy);
+        let medium = self.medium_of(&mut inner, also);
         inner.done(&mut self.findings);
         medium
     }
@@ -217,15 +242,23 @@ impl Load<'_> {
     }
 
     /// Where a medium is from, `url` or `file`, and its checksum, which a download must have.
-    fn medium_of(&mut self, reader: &mut Reader<'_>, copy: Option<&mut bool>) -> Option<Medium> {
+    fn medium_of(&mut self, reader: &mut Reader<'_>, also: Also<'_>) -> Option<Medium> {
         let mut urls = self.urls(reader);
         let url = if urls.is_empty() { self.filled(reader, "url") } else { Some(urls.remove(0)) };
         let file_place = reader.place_of("file").clone();
         let file = self.filled(reader, "file");
         let sum_place = reader.place_of("checksum").clone();
         let given = self.filled(reader, "checksum");
-        if let Some(copy) = copy {
-            *copy = reader.flag("copy", &mut self.findings).unwrap_or(false);
+        match also {
+            Also::Nothing => {}
+            Also::Copy(copy) => *copy = reader.flag("copy", &mut self.findings).unwrap_or(false),
+            Also::Slot(slot) => {
+                *slot = reader.text("slot", &mut self.findings);
+                if let Some(slot) = slot.as_ref().filter(|slot| !is_cd_slot(slot)) {
+                    let finding = reader.finding("slot", format!("`{slot}` is no slot for a CD-ROM drive"));
+                    self.findings.push(finding.help("ide0-3, sata0-5 or scsi0-30"));
+                }
+            }
         }
         let table = reader.path().to_owned();
         if url.is_some() == file.is_some() {

@@ -120,7 +120,16 @@ fn cloud_init(reader: &mut Reader<'_>, findings: &mut Vec<Finding>) -> CloudInit
 }
 
 fn is_slot(slot: &str) -> bool {
-    [("scsi", 30), ("virtio", 15), ("sata", 5), ("ide", 3), ("nvme", 7)].iter().any(|(bus, last)| {
+    is_cd_slot(slot) || is_on(slot, &[("virtio", 15), ("nvme", 7)])
+}
+
+/// Whether a CD-ROM drive may be there.
+pub(super) fn is_cd_slot(slot: &str) -> bool {
+    is_on(slot, &[("scsi", 30), ("sata", 5), ("ide", 3)])
+}
+
+fn is_on(slot: &str, buses: &[(&str, u32)]) -> bool {
+    buses.iter().any(|(bus, last)| {
         let number = slot.strip_prefix(bus).filter(|digits| !digits.starts_with('+'));
         number.and_then(|digits| digits.parse::<u32>().ok()).is_some_and(|number| number <= *last)
     })

@@ -474,7 +474,7 @@ schema = 1
 name = "x"
 [source]
 iso = { url = "https://x/y.iso", checksum = "file:SHA256SUMS" }
-additional-isos = ["drivers.iso", { file = "local:iso/tools.iso" }]
+additional-isos = ["drivers.iso", { file = "local:iso/tools.iso", slot = "sata1" }]
 kernel = { iso = "/boot/vmlinuz" }
 initrd = { urls = ["https://x/initrd", "http://y/initrd"], checksum = "none" }
 cmdline = "answers={{ seed.url }}answers quiet"
@@ -489,6 +489,7 @@ cmdline = "answers={{ seed.url }}answers quiet"
         assert!(iso.starts_with(begin) && iso.ends_with(end), "{iso}");
     }
     assert_eq!(isos.len(), 3);
+    assert_eq!(source.iso_slots, [(2, "sata1".to_owned())].into());
     let kernel = source.kernel.expect("there is one");
     assert_eq!(kernel.files.kernel.to_string(), "/boot/vmlinuz of the medium");
     assert_eq!(
@@ -506,7 +507,7 @@ schema = 1
 name = "x"
 [source]
 image = "https://x/disk.qcow2"
-iso = { url = "https://x/a", urls = ["https://x/b", "ftp://x/c", 7], checksum = "none" }
+iso = { url = "https://x/a", urls = ["https://x/b", "ftp://x/c", 7], checksum = "none", slot = "virtio0" }
 additional-isos = "one.iso"
 initrd = "initrd"
 "#;
@@ -516,11 +517,16 @@ initrd = "initrd"
         "`url` is named too (`source.iso.urls`)",
         "`ftp://x/c` is no address of the web (`source.iso.urls`)",
         "expected a string, found an integer (`source.iso.urls`)",
+        "`virtio0` is no slot for a CD-ROM drive (`source.iso.slot`)",
         "expected an array of media, found a string (`source.additional-isos`)",
         "`source.initrd` is for a `source.kernel`",
     ] {
         assert!(told.contains(message), "{message}: {told}");
     }
+    let text = "schema = 1\nname = \"x\"\n[source]\niso = { file = \"a.iso\", slot = \"ide3\" }\n\
+                additional-isos = [\"b.iso\", { file = \"c.iso\", slot = \"ide3\" }]\n";
+    let (_, told) = load(&[("p/x.toml", text)]);
+    assert!(told.contains("the slot `ide3` is named twice"), "{told}");
     let text = "schema = 1\nname = \"x\"\n[source]\nkernel = { iso = \"/vmlinuz\" }\n";
     let (_, told) = load(&[("p/x.toml", text)]);
     assert!(told.contains("is inside a medium, and there is none"), "{told}");

@@ -371,6 +371,51 @@ async fn a_boot_vm_finds_the_media_in_drives_of_their_own_and_the_template_has_n
     bench.lab.stop().await;
 }
 
+#[tokio::test]
+async fn a_medium_is_in_the_drive_that_the_profile_names_and_takes_no_disks_place() {
+    let bench = bench().await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("there.iso");
+    std::fs::write(&file, "a medium").expect("ours");
+    for name in ["one.iso", "two.iso"] {
+        bench.lab.import_iso("local", name, &file).expect("put there");
+    }
+    let volume = |name: &str| Medium {
+        location: Location::Volume(format!("local:iso/{name}")),
+        checksum: Checksum::None,
+    };
+    let named = |slot: &str| MachineSpec {
+        isos: vec![volume("one.iso"), volume("two.iso")],
+        iso_slots: [(1, slot.to_owned())].into(),
+        ..spec()
+    };
+    let (facts, _) = bench.pve.facts(&query()).await.expect("asked");
+    let told = bench.pve.check(&named("scsi0"), &facts);
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(told[0].fatal && told[0].setting == "source.additional-isos[0]", "{told:?}");
+    assert!(told[0].message.contains("scsi0 is the slot of a disk"), "{told:?}");
+    assert_eq!(bench.pve.check(&named("sata3"), &facts), []);
+
+    let mark = mark(6);
+    let at = bench.clone_vm(&mark).await;
+    let machine = bench.pve.machine(&at);
+    // The source's disk stays, whoever asks for it.
+    let error =
+        machine.configure(&named("scsi0"), &mark, &Attachments::default()).await.expect_err("refused");
+    assert!(error.to_string().contains("name another `slot`"), "{error}");
+    assert!(bench.config_of(&at, "scsi0").is_some_and(|disk| !disk.contains("cdrom")));
+    for _ in 0..2 {
+        machine.configure(&named("sata3"), &mark, &Attachments::default()).await.expect("configured");
+        for (slot, volume) in [("ide2", "local:iso/one.iso"), ("sata3", "local:iso/two.iso")] {
+            let drive = bench.config_of(&at, slot).unwrap_or_default();
+            assert!(drive.starts_with(volume) && drive.contains("media=cdrom"), "{slot}: {drive}");
+        }
+    }
+    machine.detach(&named("sata3")).await.expect("detached");
+    assert_eq!((bench.config_of(&at, "ide2"), bench.config_of(&at, "sata3")), (None, None));
+    bench.lab.stop().await;
+}
+
 /// All media of these tests are here.
 struct Nobody;
 
