@@ -80,6 +80,10 @@ pub async fn seed_server(seed: &SeedConfig) -> Diagnosis {
         let help = "seed = { bind = \"0.0.0.0\" } in the target";
         return Diagnosis::fail(check, format!("`{}` is no address of this machine", seed.bind), help);
     };
+    let of_interface = match seed.interface.as_deref().map(crate::stages::seed::address_of).transpose() {
+        Ok(address) => address,
+        Err(why) => return Diagnosis::fail(check, why, "seed = { interface = \"…\" } in the target"),
+    };
     let mut last = String::new();
     for port in seed.ports.0..=seed.ports.1 {
         match TcpListener::bind(SocketAddr::new(address, port)).await {
@@ -88,10 +92,13 @@ pub async fn seed_server(seed: &SeedConfig) -> Diagnosis {
                     (0, 0) => "any port: a firewall would have to let all of them through".to_owned(),
                     (low, high) => format!("ports {low} to {high}, which have to be open for the guests"),
                 };
-                let as_whom = seed.address.as_deref().map_or_else(
-                    || "the address that leads to the target".to_owned(),
-                    |address| format!("{address}, as the target says"),
-                );
+                let as_whom = match (&seed.address, of_interface) {
+                    (Some(address), _) => format!("{address}, as the target says"),
+                    (None, Some(address)) => {
+                        format!("{address}, of {}", seed.interface.as_deref().unwrap_or_default())
+                    }
+                    (None, None) => "the address that leads to the target".to_owned(),
+                };
                 return Diagnosis::pass(check, format!("listens on {ports}; guests are told {as_whom}"));
             }
             Err(error) => last = error.to_string(),
@@ -177,6 +184,12 @@ mod tests {
         assert!(found.health == Health::Fail && found.help.contains("ports"), "{found:?}");
         let free = SeedConfig { ports: (0, 0), ..seed.clone() };
         assert_eq!(seed_server(&free).await.health, Health::Pass);
+        let named = SeedConfig { interface: Some("lo".into()), ..free.clone() };
+        let found = seed_server(&named).await;
+        assert!(found.found.contains("guests are told 127.0.0.1, of lo"), "{found:?}");
+        let unknown = SeedConfig { interface: Some("nope0".into()), ..free };
+        let found = seed_server(&unknown).await;
+        assert!(found.health == Health::Fail && found.found.contains("`nope0`"), "{found:?}");
         let nowhere = SeedConfig { bind: "everywhere".into(), ..seed };
         assert_eq!(seed_server(&nowhere).await.health, Health::Fail);
     }

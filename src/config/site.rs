@@ -43,6 +43,8 @@ pub struct SeedConfig {
     pub bind: String,
     /// The address that guests are given; `None` finds the one that routes to the target.
     pub address: Option<String>,
+    /// The network interface of this machine whose address they are given instead.
+    pub interface: Option<String>,
     /// The ports it may use, inclusive; `(0, 0)` for any.
     pub ports: (u16, u16),
     /// The only networks that are answered; empty for all.
@@ -51,7 +53,13 @@ pub struct SeedConfig {
 
 impl Default for SeedConfig {
     fn default() -> Self {
-        Self { bind: "0.0.0.0".into(), address: None, ports: (0, 0), allowed_networks: Vec::new() }
+        Self {
+            bind: "0.0.0.0".into(),
+            address: None,
+            interface: None,
+            ports: (0, 0),
+            allowed_networks: Vec::new(),
+        }
     }
 }
 
@@ -428,6 +436,11 @@ fn seed(mut reader: Reader<'_>, findings: &mut Vec<Finding>) -> SeedConfig {
         Some(_) => address(&mut reader, "address", findings),
         None => None,
     };
+    let interface = reader.text("interface", findings);
+    if given.is_some() && interface.is_some() {
+        let finding = reader.finding("interface", "`address` says already what guests are given");
+        findings.push(finding.help("leave one of them out"));
+    }
     let ports = range(&mut reader, "ports", 0, 65_535, findings)
         .map(|(low, high)| (u16::try_from(low).unwrap_or(0), u16::try_from(high).unwrap_or(0)))
         .unwrap_or(default.ports);
@@ -438,7 +451,7 @@ fn seed(mut reader: Reader<'_>, findings: &mut Vec<Finding>) -> SeedConfig {
         }
     }
     reader.done(findings);
-    SeedConfig { bind, address: given, ports, allowed_networks }
+    SeedConfig { bind, address: given, interface, ports, allowed_networks }
 }
 
 fn address(reader: &mut Reader<'_>, key: &'static str, findings: &mut Vec<Finding>) -> Option<String> {

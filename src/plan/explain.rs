@@ -43,7 +43,8 @@ pub fn explain(plan: &Plan) -> String {
     row("build VM", hardware(plan));
     row("seed", format!("{}: {}", plan.seed.delivery.name(), plan.seed.why));
     if matches!(plan.seed.delivery, Delivery::Smbios | Delivery::Kernel | Delivery::Typed) {
-        let address = plan.seed.address.clone().unwrap_or_else(|| "<seed.address>".into());
+        let of = plan.seed.interface.as_ref().map(|name| format!("<address of {name}>"));
+        let address = plan.seed.address.clone().or(of).unwrap_or_else(|| "<seed.address>".into());
         let to = match plan.seed.allowed_networks.join(", ") {
             none if none.is_empty() => none,
             networks => format!(", to {networks} alone"),

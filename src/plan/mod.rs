@@ -84,6 +84,9 @@ pub struct SeedPlan {
     pub allowed_networks: Vec<String>,
     /// The address the guest is given; `None` finds the one that routes to the target.
     pub address: Option<String>,
+    /// The network interface of this machine whose address the guest is given instead.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interface: Option<String>,
     /// The target's `host:port`, towards which the address is found.
     pub endpoint: Option<String>,
     /// The host name that the guest gets for the build; `None` leaves the source's.

@@ -41,7 +41,7 @@ pub(super) fn seed(
         );
     }
     let host = input.capabilities.host_address;
-    let bind = match (&config.address, host) {
+    let bind = match (config.address.as_ref().or(config.interface.as_ref()), host) {
         // Only guests of this machine ask.
         (None, Some(host)) => host.bind.to_string(),
         _ => config.bind.clone(),
@@ -52,7 +52,11 @@ pub(super) fn seed(
         bind,
         ports: config.ports,
         allowed_networks: config.allowed_networks.clone(),
-        address: config.address.clone().or_else(|| host.map(|host| host.seen.to_string())),
+        address: config
+            .address
+            .clone()
+            .or_else(|| host.filter(|_| config.interface.is_none()).map(|host| host.seen.to_string())),
+        interface: config.interface.clone(),
         endpoint: input.facts.endpoint.clone(),
         hostname: profile.seed.hostname.clone(),
         user_data: profile.seed.user_data.clone(),

@@ -36,6 +36,7 @@ const RANGE: Form = Form::Either(&[Form::Text, Form::Integer(0, 999_999_999)]);
 const SEED: Form = Form::Table(&[
     ("bind", Form::Text, "the address that the seed server listens on"),
     ("address", Form::Text, "the address that guests are given; `auto` is the one that leads to the target"),
+    ("interface", Form::Text, "the network interface of this machine whose address guests are given"),
     ("ports", RANGE, "the ports that it may use, such as \"8800-8809\""),
     ("allowed-networks", Form::Texts, "the only networks that it answers"),
 ]);

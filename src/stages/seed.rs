@@ -122,7 +122,7 @@ pub async fn seed(cx: &mut Cx, key: Arc<BuildKey>) -> Result<Seeded, StageError>
         .await?;
     // Whoever knows the path can read the seed, so no output shows it.
     cx.evidence.redactor().add_shown(server.token().expose());
-    let guest_address = guest_address(&plan.seed.address, plan.seed.endpoint.as_deref())?;
+    let guest_address = guest_address(&plan.seed)?;
     let port = server.local_addr().port();
     let url = server.url(guest_address);
     cx.bindings.bind(LateName::SeedAddress, guest_address.to_string());
@@ -283,20 +283,52 @@ async fn listen(bind: &str, ports: (u16, u16)) -> Result<TcpListener, StageError
 }
 
 /// The address that the guest is given.
-fn guest_address(given: &Option<String>, endpoint: Option<&str>) -> Result<IpAddr, StageError> {
-    if let Some(given) = given {
+fn guest_address(seed: &SeedPlan) -> Result<IpAddr, StageError> {
+    if let Some(name) = &seed.interface {
+        return address_of(name).map_err(|why| {
+            StageError::new(why).hint("name one of them in `seed.interface` of the target in forge.toml")
+        });
+    }
+    if let Some(given) = &seed.address {
         return given.parse().map_err(|error| {
             StageError::caused(format!("`seed.address` is `{given}`, which is no IP address"), error)
         });
     }
     let advice =
         "set `seed.address` of the target in forge.toml to the address at which guests reach this machine";
-    let endpoint: SocketAddr = endpoint.and_then(|text| text.parse().ok()).ok_or_else(|| {
-        StageError::new("the address at which guests reach this machine is not known").hint(advice)
-    })?;
+    let endpoint: SocketAddr =
+        seed.endpoint.as_deref().and_then(|text| text.parse().ok()).ok_or_else(|| {
+            StageError::new("the address at which guests reach this machine is not known").hint(advice)
+        })?;
     address::local_address_towards(endpoint).map_err(|error| {
         StageError::caused(format!("no address of this machine routes to {endpoint}"), error).hint(advice)
     })
+}
+
+/// The address of a network interface of this machine: its IPv4 address, else an IPv6 one that leads further than the link.
+///
+/// # Errors
+/// In words: there is no such interface, or it has no address; with those that have one.
+pub fn address_of(interface: &str) -> Result<IpAddr, String> {
+    let all = nix::ifaddrs::getifaddrs();
+    let all = all.map_err(|error| format!("the network interfaces can't be listed: {error}"))?;
+    let mut known: Vec<(String, IpAddr)> = Vec::new();
+    for each in all {
+        let Some(address) = each.address else { continue };
+        let address = match (address.as_sockaddr_in(), address.as_sockaddr_in6()) {
+            (Some(v4), _) => IpAddr::V4(v4.ip()),
+            (_, Some(v6)) if !v6.ip().is_unicast_link_local() => IpAddr::V6(v6.ip()),
+            _ => continue,
+        };
+        known.push((each.interface_name, address));
+    }
+    // IPv4 first, each kind in the system's order.
+    known.sort_by_key(|(_, address)| address.is_ipv6());
+    if let Some((_, address)) = known.iter().find(|(name, _)| name == interface) {
+        return Ok(*address);
+    }
+    let known: Vec<String> = known.into_iter().map(|(name, address)| format!("{name} ({address})")).collect();
+    Err(format!("no network interface `{interface}` has an address; there are {}", known.join(", ")))
 }
 
 impl Seeded {
@@ -376,6 +408,13 @@ impl Seeded {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_address_of_an_interface_is_found_and_without_one_those_that_have_one_are_named() {
+        assert_eq!(address_of("lo"), Ok(IpAddr::from([127, 0, 0, 1])));
+        let why = address_of("nope0").expect_err("it is not there");
+        assert!(why.contains("`nope0`") && why.contains("lo (127.0.0.1)"), "{why}");
+    }
 
     #[test]
     fn an_installer_that_reads_its_answers_long_after_the_first_time_has_started_again() {

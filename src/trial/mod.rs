@@ -145,11 +145,11 @@ pub fn plan(
             bind: target.seed.bind.clone(),
             ports: target.seed.ports,
             allowed_networks: target.seed.allowed_networks.clone(),
-            address: target
-                .seed
-                .address
-                .clone()
-                .or_else(|| capabilities.host_address.map(|host| host.seen.to_string())),
+            address: target.seed.address.clone().or_else(|| {
+                let host = capabilities.host_address.filter(|_| target.seed.interface.is_none());
+                host.map(|host| host.seen.to_string())
+            }),
+            interface: target.seed.interface.clone(),
             endpoint: facts.endpoint.clone(),
             hostname: Some(format!("forge-{}", moment.nonce)),
             user_data: None,

@@ -358,3 +358,24 @@ fn a_cluster_may_have_several_endpoints_certificates_and_a_proxy_and_no_login_st
     let said = told(&site("[]", "socks5://proxy:1080").1, Path::new("-"));
     assert!(said.contains("no address is named") && said.contains("neither an http:// address"), "{said}");
 }
+
+#[test]
+fn guests_are_given_an_address_or_that_of_an_interface_and_not_both() {
+    let target = |seed: &str| {
+        let text = format!(
+            "[targets.pve]\ntype = \"proxmox\"\nurl = \"https://pve1:8006\"\ntoken-id = \"forge@pve!build\"\n\
+             token-secret = {{ env = \"SECRET\" }}\nseed = {{ {seed} }}\n"
+        );
+        read(Path::new("forge.toml"), &text)
+    };
+    let (site, findings) = target("interface = \"eth1\"");
+    assert_eq!(findings, []);
+    let seed = &only(&site).seed;
+    assert_eq!((seed.interface.as_deref(), seed.address.as_deref()), (Some("eth1"), None));
+    let (_, findings) = target("address = \"192.0.2.9\", interface = \"eth1\"");
+    let told = told(&findings, Path::new("-"));
+    assert!(
+        told.contains("`address` says already what guests are given (`targets.pve.seed.interface`)"),
+        "{told}"
+    );
+}

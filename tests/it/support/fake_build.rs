@@ -155,6 +155,7 @@ pub fn plan() -> Plan {
             ports: (0, 0),
             allowed_networks: Vec::new(),
             address: Some("127.0.0.1".into()),
+            interface: None,
             endpoint: None,
             hostname: None,
             user_data: None,
