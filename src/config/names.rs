@@ -3,7 +3,7 @@
 //! Only read to say what to write instead; none of these names is accepted.
 
 /// A name from elsewhere (kebab-case), and the dotted setting it is here.
-const ELSEWHERE: [(&str, &str); 107] = [
+const ELSEWHERE: [(&str, &str); 108] = [
     ("accelerator", "accel"),
     ("additional-iso-files", "source.additional-isos"),
     ("append", "source.cmdline"),
@@ -109,6 +109,7 @@ const ELSEWHERE: [(&str, &str); 107] = [
     ("vcpus", "vm.cores"),
     ("verify-tls", "tls"),
     ("vlan-tag", "vlan"),
+    ("vm-interface", "access.interface"),
     ("vm-name", "template.name"),
     ("vtpm", "vm.tpm"),
 ];

@@ -116,6 +116,9 @@ pub struct SshPlan {
     /// The guest's address, when it is not to be asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub host: Option<String>,
+    /// The guest's interface whose addresses count alone, by the guest's name for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub interface: Option<String>,
     /// The guest's port, when it is not 22.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub port: Option<u16>,

@@ -101,6 +101,24 @@ pub struct Known {
     pub source: Arc<dyn AddressSource>,
     /// What is known besides.
     pub hints: Hints,
+    /// The guest's interface whose addresses count alone, by the guest's name for it.
+    pub interface: Option<String>,
+}
+
+/// Of a report only what it says of one interface.
+fn on(report: AddressReport, interface: &str) -> AddressReport {
+    let port =
+        |ip: &IpAddr| report.candidates.iter().find(|(known, _)| known == ip).map_or(SSH_PORT, |at| at.1);
+    let its = report.interfaces.iter().filter(|(name, _)| name == interface);
+    let candidates: Vec<(IpAddr, u16)> = its.map(|(_, ip)| (*ip, port(ip))).collect();
+    let others: Vec<String> =
+        report.interfaces.iter().map(|(name, ip)| format!("{name} with {ip}")).collect();
+    let detail = match (candidates.is_empty(), others.is_empty()) {
+        (false, _) => format!("the guest's {interface}, {}", report.detail),
+        (true, false) => format!("{interface} has no address; the guest has {}", others.join(", ")),
+        (true, true) => format!("nobody tells the address of {interface}: {}", report.detail),
+    };
+    AddressReport { candidates, detail, ..report }
 }
 
 #[async_trait]
@@ -108,8 +126,11 @@ impl AddressSource for Known {
     async fn addresses(&self) -> AddressReport {
         let mut report = self.source.addresses().await;
         // A port of this machine leads to the guest: its own addresses are those of a network that only it is in.
-        if report.candidates.iter().any(|(ip, _)| ip.is_loopback()) {
-            return report;
+        let forwarded = report.candidates.iter().any(|(ip, _)| ip.is_loopback());
+        match &self.interface {
+            Some(interface) if !(forwarded && report.interfaces.is_empty()) => return on(report, interface),
+            _ if forwarded => return report,
+            _ => {}
         }
         let askers = if report.candidates.is_empty() { self.hints.askers() } else { Vec::new() };
         let given = self.hints.given.iter().map(|ip| (*ip, "is given to it by its seed"));
@@ -136,7 +157,7 @@ mod tests {
     impl AddressSource for Says {
         async fn addresses(&self) -> AddressReport {
             let detail = if self.0.is_empty() { "agent not running" } else { "told by the agent" };
-            AddressReport { candidates: self.0.clone(), detail: detail.into(), agent: false }
+            AddressReport { candidates: self.0.clone(), detail: detail.into(), ..AddressReport::default() }
         }
     }
 
@@ -167,7 +188,7 @@ mod tests {
         for peer in ["127.0.0.1", "::1", "0.0.0.0", "203.0.113.7", "::ffff:203.0.113.8", "203.0.113.7"] {
             hints.asked(ip(peer));
         }
-        let silent = Known { source: Arc::new(Says(Vec::new())), hints: hints.clone() };
+        let silent = Known { source: Arc::new(Says(Vec::new())), hints: hints.clone(), interface: None };
         let report = silent.addresses().await;
         assert_eq!(
             report.candidates,
@@ -178,23 +199,75 @@ mod tests {
             report.detail,
             "agent not running; 203.0.113.7 has fetched its seed; 203.0.113.8 has fetched its seed"
         );
-        let told = Known { source: Arc::new(Says(vec![(ip("203.0.113.9"), 22)])), hints };
+        let told = Known { source: Arc::new(Says(vec![(ip("203.0.113.9"), 22)])), hints, interface: None };
         assert_eq!(told.addresses().await.candidates, [(ip("203.0.113.9"), 22)]);
     }
 
     #[tokio::test]
     async fn an_address_that_the_seed_gives_is_asked_beside_those_of_the_agent_and_only_once() {
         let hints = Hints::given_by(Some("ip=203.0.113.5/24"), None);
-        let told = Known { source: Arc::new(Says(vec![(ip("203.0.113.9"), 22)])), hints: hints.clone() };
+        let told = Known {
+            source: Arc::new(Says(vec![(ip("203.0.113.9"), 22)])),
+            hints: hints.clone(),
+            interface: None,
+        };
         let report = told.addresses().await;
         assert_eq!(report.candidates, [(ip("203.0.113.9"), 22), (ip("203.0.113.5"), 22)]);
-        let same = Known { source: Arc::new(Says(vec![(ip("203.0.113.5"), 2222)])), hints };
+        let same = Known { source: Arc::new(Says(vec![(ip("203.0.113.5"), 2222)])), hints, interface: None };
         assert_eq!(same.addresses().await.candidates, [(ip("203.0.113.5"), 2222)]);
-        let forwarded = Known { source: Arc::new(Says(vec![(ip("127.0.0.1"), 4022)])), hints: same.hints };
+        let forwarded = Known {
+            source: Arc::new(Says(vec![(ip("127.0.0.1"), 4022)])),
+            hints: same.hints,
+            interface: None,
+        };
         assert_eq!(
             forwarded.addresses().await.candidates,
             [(ip("127.0.0.1"), 4022)],
             "as with QEMU's user network"
         );
+    }
+
+    #[tokio::test]
+    async fn of_a_guest_whose_interface_is_named_only_its_addresses_count() {
+        struct Tells(AddressReport);
+
+        #[async_trait]
+        impl AddressSource for Tells {
+            async fn addresses(&self) -> AddressReport {
+                self.0.clone()
+            }
+        }
+
+        let report = AddressReport {
+            candidates: vec![(ip("203.0.113.9"), 22)],
+            detail: "told by the guest agent".into(),
+            agent: true,
+            interfaces: vec![("eth0".into(), ip("203.0.113.9")), ("wg0".into(), ip("198.51.100.7"))],
+        };
+        let seen = async |report: &AddressReport, interface: &str| {
+            let hints = Hints::given_by(Some("ip=203.0.113.5/24"), None);
+            let source = Arc::new(Tells(report.clone()));
+            let report = Known { source, hints, interface: Some(interface.into()) }.addresses().await;
+            let found: Vec<String> =
+                report.candidates.iter().map(|(ip, port)| format!("{ip}:{port}")).collect();
+            (found.join(" "), report.detail)
+        };
+        assert_eq!(seen(&report, "eth0").await.0, "203.0.113.9:22");
+        // Also one that is none of the VM's own adapters.
+        assert_eq!(seen(&report, "wg0").await.0, "198.51.100.7:22");
+        let (none, detail) = seen(&report, "eth1").await;
+        assert_eq!(
+            (none.as_str(), detail.as_str()),
+            ("", "eth1 has no address; the guest has eth0 with 203.0.113.9, wg0 with 198.51.100.7")
+        );
+        let silent = AddressReport { detail: "agent not running".into(), ..AddressReport::default() };
+        let (none, detail) = seen(&silent, "eth0").await;
+        assert_eq!(
+            (none.as_str(), detail.as_str()),
+            ("", "nobody tells the address of eth0: agent not running")
+        );
+        // QEMU's user network leads a port to the guest, whatever its interface is called.
+        let forwarded = AddressReport { candidates: vec![(ip("127.0.0.1"), 4022)], ..silent };
+        assert_eq!(seen(&forwarded, "eth0").await.0, "127.0.0.1:4022");
     }
 }

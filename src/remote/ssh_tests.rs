@@ -198,7 +198,7 @@ impl AddressSource for Learning {
             2 => (vec![pair(self.dead)], "agent answers"),
             _ => (vec![pair(self.dead), pair(self.right)], "agent answers"),
         };
-        AddressReport { candidates, detail: detail.into(), agent: true }
+        AddressReport { candidates, detail: detail.into(), agent: true, ..AddressReport::default() }
     }
 }
 

@@ -56,7 +56,7 @@ impl AddressSource for MachineAddresses {
     async fn addresses(&self) -> AddressReport {
         match self.0.addresses().await {
             Ok(report) => report,
-            Err(error) => AddressReport { candidates: Vec::new(), detail: error.to_string(), agent: false },
+            Err(error) => AddressReport { detail: error.to_string(), ..AddressReport::default() },
         }
     }
 }
@@ -68,7 +68,7 @@ impl AddressSource for SocketAddr {
         AddressReport {
             candidates: vec![(self.ip(), self.port())],
             detail: "fixed address".into(),
-            agent: false,
+            ..AddressReport::default()
         }
     }
 }
@@ -90,11 +90,9 @@ impl AddressSource for Named {
             Ok(found) => AddressReport {
                 candidates: found.into_iter().map(|address| (address, self.port)).collect(),
                 detail,
-                agent: false,
+                ..AddressReport::default()
             },
-            Err(error) => {
-                AddressReport { candidates: Vec::new(), detail: format!("{detail}: {error}"), agent: false }
-            }
+            Err(error) => AddressReport { detail: format!("{detail}: {error}"), ..AddressReport::default() },
         }
     }
 }

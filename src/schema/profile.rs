@@ -316,6 +316,7 @@ const ACCESS: Form = Form::Table(&[
     ("create", Form::Flag, "whether the seed makes this user, and the seal removes it"),
     ("via", Form::Words(&Via::NAMES), "the ways to the guest, in their order"),
     ("host", Form::Text, "the guest's address, when it is known"),
+    ("interface", Form::Text, "the guest's network interface, by its own name, whose addresses count alone"),
     ("port", PORT, "SSH's port"),
     ("host-key", Form::Text, "the guest's fingerprint, SHA256:…"),
     ("old-algorithms", Form::Flag, "whether ciphers of old servers are allowed"),

@@ -27,6 +27,8 @@ pub struct Login {
     pub machine: Arc<dyn Machine>,
     /// What is known of them besides.
     pub hints: Hints,
+    /// The guest's interface whose addresses count alone.
+    pub interface: Option<String>,
     /// The user.
     pub user: String,
     /// The build's key.
@@ -43,7 +45,7 @@ impl Login {
     /// Where the guest may be, from all who may know.
     pub(super) fn addresses(&self) -> Arc<dyn AddressSource> {
         let source = Arc::new(MachineAddresses(self.machine.clone()));
-        Arc::new(Known { source, hints: self.hints.clone() })
+        Arc::new(Known { source, hints: self.hints.clone(), interface: self.interface.clone() })
     }
 }
 
@@ -74,6 +76,7 @@ pub async fn connect(cx: &mut Cx, mut running: Running, seeded: &Seeded) -> Resu
     let login = Login {
         machine: running.machine.clone(),
         hints: seeded.hints.clone(),
+        interface: cx.plan.access.ssh.interface.clone(),
         user: cx.plan.access.user.clone(),
         key: seeded.key.clone(),
         host_key: None,
@@ -314,6 +317,7 @@ pub async fn reconnect(
     let login = Login {
         machine: machine.clone(),
         hints: seeded.as_ref().map(|seeded| seeded.hints.clone()).unwrap_or_default(),
+        interface: cx.plan.access.ssh.interface.clone(),
         user: cx.plan.access.user.clone(),
         key: key.clone(),
         // Not held against the guest: without its seed cloud-init may take it for a new instance and make it new keys.

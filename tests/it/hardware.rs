@@ -101,6 +101,29 @@ async fn a_tiny_guest_finds_several_media_and_the_template_keeps_of_them_what_th
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_tiny_guest_is_looked_for_on_the_interface_that_the_profile_names() -> anyhow::Result<()> {
+    let Some(site) = LabSite::with_tiny_guest(false).await? else { return Ok(()) };
+    let named = |interface: &str| {
+        site.write("tiny.toml", &format!("{PROFILE}\n[access]\ninterface = \"{interface}\"\n"));
+    };
+    named("eth7");
+    let mut build = site.start(&["build", "tiny.toml"]);
+    build.says("nobody tells the address of eth7: ").await;
+    build.says("eth7 has no address; the guest has ").await;
+    assert!(build.said().contains("eth0 with "), "{}", build.said());
+    build.signal(nix::sys::signal::Signal::SIGINT);
+    assert_eq!(build.ended().await.code, Some(130));
+    site.assert_nothing_left();
+    named("eth0");
+    let done = site.run(&["build", "tiny.toml"]).await;
+    assert_eq!(done.code, Some(0), "{}", done.stderr);
+    assert!(done.stderr.contains("the guest's eth0, told by the guest agent"), "{}", done.stderr);
+    site.assert_template_only(FIRST_ID);
+    site.close().await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_linked_clone_of_a_tiny_guest_becomes_a_template_that_boots_as_a_clone() -> anyhow::Result<()> {
     let Some(site) = LabSite::with_tiny_template().await? else { return Ok(()) };
     let source = "clone = \"boot-vm\"\nfull = false";

@@ -51,7 +51,7 @@ pub fn report(interfaces: &[AgentInterface], macs: &[String]) -> AddressReport {
         "told by the guest agent".to_owned()
     };
     let candidates = found.into_iter().map(|address| (address, SSH_PORT)).collect();
-    AddressReport { candidates, detail, agent: true }
+    AddressReport { candidates, detail, agent: true, interfaces: named(interfaces) }
 }
 
 /// Picks the addresses to try, best first. `macs` are those of the VM's adapters, in order.
@@ -79,6 +79,12 @@ fn candidates(interfaces: &[AgentInterface], macs: &[String]) -> Vec<IpAddr> {
     // Stable: what the guest names first stays first among equals.
     found.sort_by_key(|(rank, is_v6, _)| (*is_v6, *rank));
     found.into_iter().map(|(_, _, address)| address).collect()
+}
+
+/// Every interface with each of its addresses that leads further than the link.
+fn named(interfaces: &[AgentInterface]) -> Vec<(String, IpAddr)> {
+    let all = interfaces.iter().flat_map(|each| usable(each).into_iter().map(|ip| (each.name.clone(), ip)));
+    all.collect()
 }
 
 /// The interfaces in words, for a wait message that has no address yet.

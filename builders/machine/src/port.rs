@@ -143,6 +143,8 @@ pub struct AddressReport {
     pub detail: String,
     /// Whether the guest agent answered.
     pub agent: bool,
+    /// The guest's interfaces by its own names, with each address that leads further than the link; empty where nobody tells.
+    pub interfaces: Vec<(String, IpAddr)>,
 }
 
 /// How long each way of stopping a VM may take, tried in this order; a zero skips it.

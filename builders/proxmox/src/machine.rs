@@ -327,11 +327,11 @@ impl Machine for ProxmoxMachine {
             Ok(answer) => answer.result,
             // All that is wrong with the agent itself is a 500: not configured, VM stopped, not running, its own errors.
             Err(ApiError::Refused { detail, .. }) => {
-                return Ok(AddressReport { candidates: Vec::new(), detail, agent: false });
+                return Ok(AddressReport { detail, ..AddressReport::default() });
             }
             Err(ApiError::Locked { lock, .. }) => {
                 let detail = format!("the VM is locked ({lock})");
-                return Ok(AddressReport { candidates: Vec::new(), detail, agent: false });
+                return Ok(AddressReport { detail, ..AddressReport::default() });
             }
             Err(error) => return Err(error.at(&action)),
         };

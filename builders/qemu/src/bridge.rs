@@ -62,7 +62,7 @@ pub(crate) fn report(answer: Value, macs: &[String]) -> AddressReport {
         Ok(interfaces) => interfaces,
         Err(error) => {
             let detail = format!("the guest agent's answer makes no sense: {error}");
-            return AddressReport { candidates: Vec::new(), detail, agent: true };
+            return AddressReport { detail, agent: true, ..AddressReport::default() };
         }
     };
     interfaces::report(&interfaces, macs)

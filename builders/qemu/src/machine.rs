@@ -92,7 +92,7 @@ impl Running {
 
     /// What the agent says of the addresses of a guest on a bridge, whose adapters are given by their MAC addresses.
     async fn told_addresses(&self, macs: &[String]) -> AddressReport {
-        let unknown = |detail| AddressReport { candidates: Vec::new(), detail, agent: false };
+        let unknown = |detail| AddressReport { detail, ..AddressReport::default() };
         let Some(agent) = &self.agent else { return unknown("the VM has no guest agent".to_owned()) };
         match agent.execute("guest-network-get-interfaces", Value::Null, ADDRESS_LIMIT).await {
             Ok(answer) => bridge::report(answer, macs),
@@ -402,7 +402,7 @@ impl Machine for QemuMachine {
         let port = running.ssh_port;
         let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
         let detail = format!("QEMU forwards {address}:{port} to the guest's port 22; {heard}");
-        Ok(AddressReport { candidates: vec![(address, port)], detail, agent })
+        Ok(AddressReport { candidates: vec![(address, port)], detail, agent, ..AddressReport::default() })
     }
 
     async fn stop(&self, ladder: &StopLadder) -> Result<StopRung, PortError> {

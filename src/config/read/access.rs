@@ -67,6 +67,7 @@ impl Load<'_> {
         access.ssh = SshPlan {
             credentials: self.credentials(&mut reader),
             host: self.filled(&mut reader, "host"),
+            interface: self.filled(&mut reader, "interface"),
             port: self.port(&mut reader),
             host_key: self.host_key(&mut reader),
             old_algorithms: reader.flag("old-algorithms", &mut self.findings).unwrap_or(false),
@@ -74,6 +75,10 @@ impl Load<'_> {
             bastions: self.bastions(&mut reader),
             proxy: self.proxy(&mut reader),
         };
+        if access.ssh.host.is_some() && access.ssh.interface.is_some() {
+            let finding = reader.finding("interface", "`host` says already where the guest is");
+            self.findings.push(finding.help("leave one of them out"));
+        }
         access.winrm = self.winrm(&mut reader, &access.via);
         reader.done(&mut self.findings);
         access

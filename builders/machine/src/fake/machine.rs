@@ -94,6 +94,7 @@ impl Machine for FakeMachine {
             candidates: running.then_some((IpAddr::V4(Ipv4Addr::LOCALHOST), 22)).into_iter().collect(),
             detail: if running { "the fake agent".into() } else { "the VM is stopped".into() },
             agent: running,
+            ..AddressReport::default()
         })
     }
 
