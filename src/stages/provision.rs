@@ -5,7 +5,9 @@ use std::fs::OpenOptions;
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::PathBuf;
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+use forge_machine::{Command, ExecOutcome};
 
 use super::{Connected, Provisioned, disk};
 use crate::engine::journal::{UndoAction, UndoKind};
@@ -14,6 +16,9 @@ use crate::engine::{Cx, Effect, StageError};
 use crate::event::{Event, Events, Stage};
 use crate::plan::late::LateName;
 use crate::provision::{Around, OutputObserver, Step, is_interactive, perform};
+
+/// How long the guest may take to write what is in its memory to its disk.
+const WRITE_LIMIT: Duration = Duration::from_secs(600);
 
 /// Tells output lines as events and keeps them in a file per step.
 pub(super) struct Tell {
@@ -83,7 +88,7 @@ pub async fn provision(cx: &mut Cx, connected: Connected) -> Result<Provisioned,
                 }
                 return Err(error);
             }
-            Ok(())
+            written(cx, &connected).await
         })
         .await;
     match result {
@@ -92,6 +97,35 @@ pub async fn provision(cx: &mut Cx, connected: Connected) -> Result<Provisioned,
             connected.watch.picture(cx, &format!("{} failed", Stage::Provision));
             Err(error)
         }
+    }
+}
+
+/// Has the guest bring to its disk what the provisioners did: a VM that dies from here on is kept, and gone on with. (QEMU
+/// hands a guest's flush on to this machine's page cache also with `cache=unsafe`, `bdrv_co_flush` of its `block/io.c`.)
+async fn written(cx: &Cx, connected: &Connected) -> Result<(), StageError> {
+    // No command of Windows does it for all its volumes.
+    if cx.plan.access.windows {
+        return Ok(());
+    }
+    let command = Command { timeout: Some(WRITE_LIMIT), ..Command::new("sync") };
+    let mut said = Vec::new();
+    let machine = connected.machine.as_ref();
+    let asked = connected.guest.exec(&command, &mut said);
+    let what = "the provisioners succeeded, but the guest did not write their work to its disk";
+    match disk::while_they_work(machine, cx.alive(machine, asked)).await? {
+        Ok(ExecOutcome::Exited(0)) => Ok(()),
+        Ok(ExecOutcome::Disconnected) => {
+            Err(StageError::new(format!("{what}: the connection was lost before `sync` had ended")))
+        }
+        Ok(other) => {
+            let said = String::from_utf8_lossy(&said);
+            cx.warn(
+                format!("`sync` in the guest ended with {other:?}: {}", said.trim()),
+                "a crash may lose work",
+            );
+            Ok(())
+        }
+        Err(error) => Err(StageError::caused(what, error)),
     }
 }
 

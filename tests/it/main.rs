@@ -37,6 +37,7 @@ mod qemu_bridge;
 mod qemu_full;
 mod qemu_images;
 mod qemu_installs;
+mod qemu_kept;
 mod qemu_menus;
 mod report_page;
 mod schema;

@@ -57,8 +57,8 @@ impl Disk {
             file: disk_file(index),
             slot: spec.slot.clone(),
             discard: spec.discard.unwrap_or(true),
-            // A crash of the host loses the build anyway, so the guest's flushes need not reach the disk; a crash of
-            // forge or QEMU loses nothing, because the page cache stays.
+            // The guest's flushes need not reach this machine's disk, whose crash loses the build. They reach its page
+            // cache, which a crash of forge or QEMU leaves: what the guest has flushed by then is there.
             cache: option("cache").unwrap_or_else(|| "unsafe".to_owned()),
             serial: option("serial"),
             ssd: option("ssd").is_some_and(|on| on == "1"),
