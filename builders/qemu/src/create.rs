@@ -7,6 +7,7 @@ use forge_machine::{FileFormat, MachineSpec, Ownership, PortError, SourceSpec, T
 use tokio::sync::watch;
 
 use crate::args::{DISK_FILE, file_of};
+use crate::base::Base;
 use crate::drives::{disk_file, disks_of};
 use crate::hypervisor::{Job, NODE, Shared};
 use crate::image::ImageInfo;
@@ -66,6 +67,8 @@ async fn overlay(shared: &Shared, spec: &MachineSpec, dir: &WorkDir, base: &Path
     let info = sound(shared, base).await?;
     let wanted = wanted_size(spec, base, info.virtual_size)?.filter(|size| *size > info.virtual_size);
     let target = dir.file(DISK_FILE);
+    let failed = |error| PortError::broken(format!("{} can't be built from", base.display()), error);
+    dir.write_base(&Base::of(base).map_err(failed)?)?;
     let made = shared.tool.create_overlay(&target, base, &info.format, wanted).await;
     made.map_err(|error| {
         PortError::broken(format!("an overlay of {} could not be made", base.display()), error)

@@ -22,6 +22,7 @@ use forge_machine::{
 use serde::{Deserialize, Serialize};
 
 use crate::args::{DISK_FILE, FIRMWARE_VARIABLES_FILE};
+use crate::base;
 use crate::digest::{self, Digested, Stop};
 use crate::drives::disk_file;
 use crate::image::ImageTool;
@@ -134,12 +135,29 @@ struct Ready {
     digested: Digested,
 }
 
-/// Writes the files. Dropping it before the renames leaves temporary files, which the work directory names.
+/// Files under temporary names, removed when they are not wanted any more: on a disk that is full they are what fills it.
+struct Asides(Vec<PathBuf>);
+
+impl Drop for Asides {
+    fn drop(&mut self) {
+        for path in &self.0 {
+            if let Err(error) = std::fs::remove_file(path)
+                && error.kind() != io::ErrorKind::NotFound
+            {
+                tracing::debug!(%error, path = %path.display(), "a file under a temporary name stays for now");
+            }
+        }
+    }
+}
+
+/// Writes the files. One that fails, or is dropped before the renames, leaves nothing of them; the work directory names
+/// those that a dead forge leaves.
 pub(crate) async fn write_files(
     tool: &ImageTool,
     dir: &WorkDir,
     wanted: &Wanted,
 ) -> Result<Artefact, PortError> {
+    base::unchanged(dir, "writing the image")?;
     let mark = dir.mark()?.ok_or_else(|| dir.missing())?;
     let nonce = mark.nonce.as_str();
     let variables = dir.file(FIRMWARE_VARIABLES_FILE);
@@ -153,6 +171,7 @@ pub(crate) async fn write_files(
     refuse_taken(wanted, &endings)?;
     let asides: Vec<PathBuf> = endings.iter().map(|ending| wanted.aside(ending, nonce)).collect();
     dir.write_outputs(&asides)?;
+    let mut asides = Asides(asides);
     std::fs::create_dir_all(&wanted.directory)
         .map_err(|error| PortError::broken(format!("{} can't be made", wanted.directory.display()), error))?;
 
@@ -167,6 +186,8 @@ pub(crate) async fn write_files(
             PortError::broken(format!("{} could not be written", wanted.path(ending).display()), error)
         })?;
     }
+    // From here on what has a name is not taken away, and what has none yet is the work directory's.
+    asides.0.clear();
     publish_all(wanted, &endings, nonce)?;
     Ok(artefact(wanted, manifest.files))
 }

@@ -12,9 +12,10 @@ use std::process::{ExitStatus, Output, Stdio};
 use forge_machine::FileFormat;
 use serde::Deserialize;
 use thiserror::Error;
-use tokio::process::Command;
 
 use crate::line::shorten;
+use crate::process::{dying_with_us, find_program};
+use crate::spawner;
 
 /// An error of `qemu-img`.
 #[derive(Debug, Error)]
@@ -243,13 +244,15 @@ impl ImageTool {
     async fn call(&self, arguments: &[OsString]) -> Result<(String, Output), ImageError> {
         let command = self.show(arguments);
         tracing::debug!(command, "running");
-        let output = Command::new(&self.binary)
-            .args(arguments)
-            .stdin(Stdio::null())
-            .kill_on_drop(true)
-            .output()
-            .await
-            .map_err(|source| ImageError::Spawn { command: command.clone(), source })?;
+        let failed = |source| ImageError::Spawn { command: command.clone(), source };
+        // It would go on writing, and hold its files, when forge is gone.
+        let binary = find_program(&self.binary).ok_or_else(|| failed(io::ErrorKind::NotFound.into()))?;
+        let mut child = dying_with_us(&binary);
+        child.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        // Ctrl-C in the terminal is forge's own affair.
+        child.process_group(0).kill_on_drop(true);
+        let child = spawner::spawn(child).await.map_err(failed)?;
+        let output = child.wait_with_output().await.map_err(failed)?;
         Ok((command, output))
     }
 

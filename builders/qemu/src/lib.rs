@@ -15,6 +15,7 @@ pub mod accel;
 pub mod agent;
 mod agent_channel;
 pub mod args;
+mod base;
 mod bridge;
 mod check;
 mod create;

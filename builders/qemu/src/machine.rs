@@ -20,6 +20,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::agent::GuestAgent;
 use crate::args::{AGENT_SOCKET, QMP_SOCKET, SEED_FILE, SERIAL_LOG, SERIAL_SOCKET, Settings, VNC_SOCKET};
+use crate::base;
 use crate::bridge;
 use crate::drives::disk_file;
 use crate::finalize::{self, Wanted};
@@ -275,6 +276,7 @@ impl Machine for QemuMachine {
             return Ok(TaskHandle::finished(NODE));
         }
         let dir = self.stopped_directory("starting the VM")?;
+        base::unchanged(&dir, "starting the VM")?;
         let settings =
             dir.settings()?.ok_or_else(|| PortError::failed("starting the VM", "it was not configured"))?;
         let accelerator = self.shared.verdict().await.accelerator;

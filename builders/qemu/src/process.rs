@@ -122,6 +122,22 @@ impl Launch {
     }
 }
 
+/// A program that the kernel kills when this process dies, whichever way, if it is started by [`spawner::spawn`]. Without
+/// `setpriv` on this machine it may outlive us, and a warning is traced.
+pub(crate) fn dying_with_us(binary: &Path) -> Command {
+    let guards = find_program(Path::new("setpriv")).zip(find_program(Path::new("sh")));
+    let Some((setpriv, shell)) = guards else {
+        let program = binary.display();
+        tracing::warn!("setpriv (util-linux) is not installed: {program} may outlive a killed forge");
+        return Command::new(binary);
+    };
+    // Each replaces itself by the next one, so the pid is the program's own.
+    let mut command = Command::new(setpriv);
+    command.args(["--pdeathsig", "KILL", "--"]).arg(shell).args(["-c", PARENT_CHECK, "sh"]);
+    command.arg(std::process::id().to_string()).arg(binary);
+    command
+}
+
 /// A running (or ended) QEMU process. Dropping it kills the process.
 #[derive(Debug)]
 pub struct QemuProcess {
@@ -152,23 +168,9 @@ impl QemuProcess {
             .map_err(log_error)?;
         let log_too = log.try_clone().map_err(log_error)?;
 
-        let guards = if launch.die_with_parent {
-            find_program(Path::new("setpriv")).zip(find_program(Path::new("sh")))
-        } else {
-            None
-        };
-        if launch.die_with_parent && guards.is_none() {
-            tracing::warn!("setpriv (util-linux) is not installed: {program} may outlive a killed forge");
-        }
-        // Each replaces itself by the next one, so the pid is the program's own.
-        let mut command = match guards {
-            Some((setpriv, shell)) => {
-                let mut command = Command::new(setpriv);
-                command.args(["--pdeathsig", "KILL", "--"]).arg(shell).args(["-c", PARENT_CHECK, "sh"]);
-                command.arg(std::process::id().to_string()).arg(&binary);
-                command
-            }
-            None => Command::new(&binary),
+        let mut command = match launch.die_with_parent {
+            true => dying_with_us(&binary),
+            false => Command::new(&binary),
         };
         command
             .args(&launch.arguments)

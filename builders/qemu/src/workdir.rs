@@ -25,10 +25,12 @@ use serde::de::DeserializeOwned;
 use tokio::time::{Instant, sleep};
 
 use crate::args::{PID_FILE, Settings};
+use crate::base::Base;
 
 const MARK_FILE: &str = "mark.json";
 const SETTINGS_FILE: &str = "machine.json";
 const OUTPUTS_FILE: &str = "outputs.json";
+const BASE_FILE: &str = "base.json";
 /// The longest file of ours that is read back.
 const FILE_LIMIT: u64 = 1 << 20;
 
@@ -105,6 +107,15 @@ impl WorkDir {
 
     pub(crate) fn write_settings(&self, settings: &Settings) -> Result<(), PortError> {
         self.write(SETTINGS_FILE, settings)
+    }
+
+    /// The image below the overlay, as it was when that was made; `None` where there is none.
+    pub(crate) fn base(&self) -> Result<Option<Base>, PortError> {
+        self.read(BASE_FILE)
+    }
+
+    pub(crate) fn write_base(&self, base: &Base) -> Result<(), PortError> {
+        self.write(BASE_FILE, base)
     }
 
     pub(crate) fn write_outputs(&self, outputs: &[PathBuf]) -> Result<(), PortError> {
