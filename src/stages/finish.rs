@@ -73,15 +73,28 @@ enum Commit {
 
 /// Turns the VM into the artefact.
 async fn commit(cx: &mut Cx, machine: &Arc<dyn Machine>, finish: &Finish) -> Result<Commit, StageError> {
-    let submitted = cx
-        .effect(Effect::Finalize, async {
-            let task = machine
-                .submit_finalize(finish)
-                .await
-                .map_err(|error| StageError::port("the artefact could not be made", error))?;
-            cx.wait(&task).await.map_err(|error| StageError::port("the artefact could not be made", error))
-        })
-        .await;
+    let mut begun = None;
+    let made = async {
+        let task = machine
+            .submit_finalize(finish)
+            .await
+            .map_err(|error| StageError::port("the artefact could not be made", error))?;
+        let task = begun.insert(task);
+        cx.wait(task).await.map_err(|error| StageError::port("the artefact could not be made", error))
+    };
+    let submitted = match finish {
+        // Files take minutes to write, and none of them has its name before all are whole.
+        Finish::Files { .. } => {
+            let written = cx.cancellable_effect(Effect::Finalize, made).await;
+            if let (Err(_), Some(task)) = (&written, &begun)
+                && let Err(error) = cx.hypervisor.stop_task(task).await
+            {
+                tracing::debug!(%error, "what writes the files could not be stopped");
+            }
+            written
+        }
+        Finish::Template { .. } => cx.effect(Effect::Finalize, made).await,
+    };
     match submitted {
         Ok(()) => {
             cx.enter(Region::Committed);
