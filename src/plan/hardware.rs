@@ -34,9 +34,7 @@ pub(super) fn hardware(vm: &Vm) -> Hardware {
         numa: flag("numa"),
         localtime: flag("localtime"),
         kvm: flag("kvm"),
-        args: key("args")
-            .map(|text| text.split_whitespace().map(str::to_owned).collect())
-            .unwrap_or_default(),
+        args: key("args").and_then(shlex::split).unwrap_or_default(),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use forge_machine::DiskSpec;
+use forge_machine::{Bios, DiskSpec};
 
 use crate::config::findings::Finding;
 use crate::config::place::{Node, Table};
@@ -49,11 +49,17 @@ pub(super) const CLOUD_INIT_KEYS: [&str; 8] =
 /// Reads them into `vm.proxmox` and `vm.state_disks`. What stands in `[vm.proxmox]` too is named twice.
 pub(super) fn read(reader: &mut Reader<'_>, vm: &mut Vm, findings: &mut Vec<Finding>) {
     for (name, key) in PLAIN {
-        if let Some(value) = value(reader, name, findings) {
+        let said = if name == "args" { arguments(reader, findings) } else { value(reader, name, findings) };
+        if let Some(value) = said {
             let value = match name {
                 // Proxmox counts in MiB, and 0 takes the device away.
                 "balloon" if value.parse::<u32>().is_err() => balloon(reader, findings),
                 "boot-order" if !value.contains('=') => Some(format!("order={value}")),
+                "bios" if Bios::from_name(&value).is_none() => {
+                    let finding = reader.finding("bios", format!("`{value}` is no firmware"));
+                    findings.push(finding.help("there are: seabios (BIOS), ovmf (UEFI)"));
+                    None
+                }
                 // Its own name for the older chipset.
                 "machine" if value == "i440fx" => Some("pc".into()),
                 "rng" if value == "0" => {
@@ -62,7 +68,6 @@ pub(super) fn read(reader: &mut Reader<'_>, vm: &mut Vm, findings: &mut Vec<Find
                     None
                 }
                 "rng" if value == "1" => Some("source=/dev/urandom".into()),
-                "args" => Some(value.replace(';', " ")),
                 _ => Some(value),
             };
             set(reader, vm, name, key, value, findings);
@@ -86,6 +91,32 @@ pub(super) fn read(reader: &mut Reader<'_>, vm: &mut Vm, findings: &mut Vec<Find
         &[("version", "version", Some("v2.0"))],
         findings,
     ));
+}
+
+/// Further arguments of QEMU as Proxmox takes them, a line in the words of a shell (`split_args` of pve-common's Tools). In a
+/// list each element is one argument, whatever is in it.
+fn arguments(reader: &mut Reader<'_>, findings: &mut Vec<Finding>) -> Option<String> {
+    if !matches!(reader.any("args").map(|spot| &spot.node), Some(Node::List(_))) {
+        let line = value(reader, "args", findings)?;
+        if shlex::split(&line).is_none() {
+            let finding = reader.finding("args", "a quote in it is not closed");
+            findings.push(finding.help("or name each argument by itself: args = [\"-device\", \"…\"]"));
+        }
+        return Some(line);
+    }
+    let words = reader.texts("args", findings)?;
+    let special = |c: char| c.is_whitespace() || "'\"\\".contains(c);
+    let quoted = words.iter().map(|word| match word.is_empty() || word.contains(special) {
+        true => shlex::try_quote(word).map(Into::into),
+        false => Ok(word.clone()),
+    });
+    match quoted.collect::<Result<Vec<String>, _>>() {
+        Ok(words) => Some(words.join(" ")),
+        Err(error) => {
+            findings.push(reader.finding("args", format!("no such argument can be given: {error}")));
+            None
+        }
+    }
 }
 
 /// Reads the user fields of the template's cloud-init drive.

@@ -255,6 +255,7 @@ impl Load<'_> {
         let default = (vec![FileFormat::Qcow2], false);
         let Some(mut reader) = root.table("output", &mut self.findings) else { return default };
         let known = FileFormat::ALL.map(FileFormat::name);
+        let named = reader.any("formats").is_some();
         let mut formats = Vec::new();
         for name in reader.texts("formats", &mut self.findings).unwrap_or_default() {
             match FileFormat::ALL.into_iter().find(|format| format.name() == name) {
@@ -269,6 +270,10 @@ impl Load<'_> {
             }
         }
         if formats.is_empty() {
+            if named {
+                let finding = reader.finding("formats", "no format is named, so nothing would be written");
+                self.findings.push(finding.help("there are: qcow2, raw, vmdk"));
+            }
             formats = default.0;
         }
         let compress = reader.flag("compress", &mut self.findings).unwrap_or(false);

@@ -104,3 +104,34 @@ proxmox = { machine = "pc" }
         assert!(told.contains(message), "{message}: {told}");
     }
 }
+
+#[test]
+fn arguments_of_qemu_are_a_line_for_a_shell_or_a_list_of_which_each_is_one() {
+    let args = |said: &str| {
+        let profile = sound(&[("p/a.toml", &least(&format!("[vm]\nargs = {said}\n")))]);
+        let line = profile.vm.proxmox.get("args").expect("there").clone();
+        (shlex::split(&line).expect("whole"), line)
+    };
+    let (words, line) = args(r#"["-fw_cfg", "name=opt/x,string=hello world; it's", "-s"]"#);
+    assert_eq!(words, ["-fw_cfg", "name=opt/x,string=hello world; it's", "-s"]);
+    assert!(line.starts_with("-fw_cfg "), "what needs no quotes has none: {line}");
+    let (words, line) = args(r#""-device 'a b' -s""#);
+    assert_eq!(
+        (words, line.as_str()),
+        (["-device", "a b", "-s"].map(str::to_owned).to_vec(), "-device 'a b' -s")
+    );
+}
+
+#[test]
+fn a_firmware_that_is_none_an_open_quote_and_no_format_at_all_are_told() {
+    let text = "[vm]\nbios = \"uefi\"\nargs = \"-device 'a\"\n[output]\nformats = []\n";
+    let (_, told) = load(&[("p/a.toml", &least(text))]);
+    for words in [
+        "`uefi` is no firmware (`vm.bios`)",
+        "there are: seabios (BIOS), ovmf (UEFI)",
+        "a quote in it is not closed (`vm.args`)",
+        "no format is named, so nothing would be written (`output.formats`)",
+    ] {
+        assert!(told.contains(words), "{words}: {told}");
+    }
+}
