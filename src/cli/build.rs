@@ -1,11 +1,12 @@
 //! `forge build`.
 
-use std::path::PathBuf;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use forge_machine::{BuildState, Finish, Ownership};
+use forge_machine::{BuildState, Diagnosis, Finish, Health, Ownership};
 use futures_util::StreamExt as _;
 use futures_util::stream;
 use tokio_util::sync::CancellationToken;
@@ -211,6 +212,19 @@ fn refuse_existing(prepared: &[Prepared], args: &BuildArgs) -> Option<u8> {
     if let Some((_, file)) = twice {
         let help = "give their templates different names";
         ui::say(&format!("error: two of these builds would make {}\n    help: {help}", file.display()));
+        return Some(REFUSED);
+    }
+    // It would be found when all the work is done.
+    let folders: BTreeSet<&Path> = files.iter().filter_map(|file| file.parent()).collect();
+    let unfit: Vec<Diagnosis> = folders
+        .into_iter()
+        .map(|folder| crate::doctor::folder("images", folder))
+        .filter(|found| found.health == Health::Fail)
+        .collect();
+    for found in &unfit {
+        ui::say(&format!("error: no image can be written: {}\n    help: {}", found.found, found.help));
+    }
+    if !unfit.is_empty() {
         return Some(REFUSED);
     }
     // A link to nowhere has the name too.

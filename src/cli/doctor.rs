@@ -72,6 +72,9 @@ pub async fn doctor(global: &Global, args: &DoctorArgs) -> u8 {
     let mut found = vec![Diagnosis::pass("site file", format!("{}, target {}", site.origin, target.name))];
     let mut codes = Vec::new();
     found.extend(on_target(global, args, target, &redactor, &mut codes).await);
+    if let TargetKind::Qemu(qemu) = &target.kind {
+        found.push(crate::doctor::folder("images", &qemu.images));
+    }
     found.push(crate::doctor::folder("evidence", &args.output));
     found.push(crate::doctor::folder("journals", &global.state()));
     let worst = found.iter().map(|each| each.health).max().unwrap_or(Health::Pass);
