@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::Args;
-use forge_machine::{Artefact, BuildState, Ownership};
+use forge_machine::{Artefact, BuildState, Finish, Ownership};
 use jiff::Timestamp;
 
 use super::options::Global;
@@ -30,6 +30,9 @@ pub struct FinishArgs {
     /// The target on which it was kept, where several kept builds have the same id
     #[arg(long, value_name = "NAME")]
     target: Option<String>,
+    /// Replaces image files that are there, as for the build
+    #[arg(long)]
+    force: bool,
     /// A value for a variable of the profile, as for the build; may be repeated
     #[arg(long = "var", value_name = "NAME=VALUE")]
     vars: Vec<String>,
@@ -74,8 +77,11 @@ async fn prepare_finish(
     let path = story.evidence.join("plan.json");
     let text = std::fs::read_to_string(&path)
         .map_err(|error| format!("the plan {} can't be read: {error}", path.display()))?;
-    let plan: Plan =
+    let mut plan: Plan =
         serde_json::from_str(&text).map_err(|error| format!("{} is no plan: {error}", path.display()))?;
+    if let Finish::Files { replace, .. } = &mut plan.finish {
+        *replace |= args.force;
+    }
     if !kept.sealed {
         secrets(args, &plan, redactor)?;
     }

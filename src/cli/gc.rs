@@ -15,7 +15,7 @@ use crate::engine::JournalDir;
 use crate::engine::error::chain;
 use crate::engine::journal::DeadJournal;
 use crate::event::Redactor;
-use crate::gc::{Found, IN_FLIGHT, in_flight, remove_left, remove_orphan, replay};
+use crate::gc::{Found, IN_FLIGHT, in_flight, remove_kept, remove_left, remove_orphan, replay};
 use crate::ui::{self, table::table};
 
 /// Options of `forge gc`.
@@ -30,6 +30,9 @@ pub struct GcArgs {
     /// Also removes VMs that `--on-error` left to be looked at
     #[arg(long)]
     left: bool,
+    /// Also gives up builds that were kept because their scripts had succeeded, and removes their VMs: all, or that of this id
+    #[arg(long, value_name = "VMID", num_args = 0..=1, default_missing_value = "")]
+    kept: Option<String>,
     /// Only orphans whose build gave no sign of life for so long
     #[arg(long, value_name = "TIME", default_value = "6h", value_parser = parse_age)]
     older_than: Duration,
@@ -101,7 +104,11 @@ async fn journals(
             Ok(hypervisor) => {
                 tell_of_waiting(&dead);
                 let hypervisor = hypervisor.as_ref();
-                found.extend(if args.left {
+                let kept = story.kept.as_ref().map(|kept| kept.vm.id.as_str());
+                let given_up = args.kept.as_deref().is_some_and(|id| id.is_empty() || Some(id) == kept);
+                found.extend(if given_up {
+                    remove_kept(dead, hypervisor, IN_FLIGHT).await
+                } else if args.left {
                     remove_left(dead, hypervisor, IN_FLIGHT).await
                 } else {
                     replay(dead, hypervisor, IN_FLIGHT).await

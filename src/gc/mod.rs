@@ -71,6 +71,26 @@ pub async fn remove_left(dead: DeadJournal, hypervisor: &dyn Hypervisor, in_flig
     }
 }
 
+/// Looks after a dead build like [`replay`], but gives a kept build up: its VM is removed, with all that its scripts did.
+pub async fn remove_kept(dead: DeadJournal, hypervisor: &dyn Hypervisor, in_flight: Duration) -> Vec<Found> {
+    let story = dead.story.clone();
+    let Some(kept) = story.kept.clone().filter(|_| story.moving.is_none()) else {
+        return replay(dead, hypervisor, in_flight).await;
+    };
+    let removal = reclaim(hypervisor, &kept.vm, &story.nonce, &[], Creation::Answered, true);
+    let result = match tokio::time::timeout(UNDO_LIMIT, removal).await {
+        Ok(reclaimed) => reclaimed.map(|reclaimed| reclaimed.to_string()).map_err(|error| chain(&error)),
+        Err(_elapsed) => Err(format!("not done within {} s", UNDO_LIMIT.as_secs())),
+    };
+    if result.is_err() {
+        return vec![told(&story, kept.vm.to_string(), result)];
+    }
+    let mut found = vec![told(&story, format!("remove {}, which was kept", kept.vm), result)];
+    // What is left of it is as when somebody else had removed it.
+    found.extend(replay_kept(dead, &story, &kept, hypervisor).await.into_iter().skip(1));
+    found
+}
+
 /// How much longer the creating request of a dead build may be on its way; `None` when it certainly is not.
 #[must_use]
 pub fn in_flight(story: &Story, now: Timestamp) -> Option<Duration> {
@@ -155,7 +175,10 @@ async fn replay_kept(
             found.push(told(
                 story,
                 vm.to_string(),
-                Ok(format!("kept: `forge finish {}` goes on with it", vm.id)),
+                Ok(format!(
+                    "kept: `forge finish {0}` goes on with it, `forge gc --kept {0}` gives it up",
+                    vm.id
+                )),
             ));
         }
         Standing::Ours { .. } => {
@@ -170,7 +193,10 @@ async fn replay_kept(
             };
             let machine = hypervisor.machine(vm);
             let result = set_aside(machine.as_ref(), &mark).await;
-            let words = format!("stopped and kept: `forge finish {}` goes on with it", vm.id);
+            let words = format!(
+                "stopped and kept: `forge finish {0}` goes on with it, `forge gc --kept {0}` gives it up",
+                vm.id
+            );
             found.push(told(story, vm.to_string(), result.map(|()| words).map_err(|error| chain(&error))));
         }
         gone @ (Standing::Committed | Standing::Gone | Standing::Foreign { .. }) => {

@@ -196,3 +196,19 @@ async fn a_kept_vm_that_is_another_s_by_now_is_not_touched_by_finish() {
     assert!(found.iter().all(|each| each.ok), "{found:?}");
     assert_eq!(site.bench.journal_files(), [""; 0]);
 }
+
+#[tokio::test]
+async fn a_kept_build_that_nobody_wants_any_more_is_given_up_on_request_only() {
+    let site = Site::new();
+    let point = Some((Effect::Seal, When::Before, Blow::Fail));
+    let ending = site.bench.build_with(point).await.expect("it lives");
+    assert!(matches!(ending, Ending::Kept { .. }), "{ending:?}");
+    let found = site.bench.gc_left().await;
+    assert!(found.iter().all(|each| each.ok && each.result.contains("forge gc --kept")), "{found:?}");
+    assert_eq!(others(&site).len(), 1, "its scripts had succeeded");
+    let found = site.bench.gc_kept().await;
+    assert!(found.iter().all(|each| each.ok), "{found:?}");
+    assert!(found.iter().any(|each| each.what.contains("which was kept")), "{found:?}");
+    assert_eq!(others(&site), []);
+    assert_eq!(site.bench.journal_files(), [""; 0]);
+}

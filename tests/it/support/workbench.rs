@@ -135,6 +135,12 @@ impl Workbench {
         forge::gc::remove_left(dead, (self.open)().as_ref(), Duration::from_millis(200)).await
     }
 
+    /// `forge gc --kept` in this state folder.
+    pub async fn gc_kept(&self) -> Vec<forge::gc::Found> {
+        let dead = self.journals().dead().expect("readable").remove(0).expect("sound");
+        forge::gc::remove_kept(dead, (self.open)().as_ref(), Duration::from_millis(200)).await
+    }
+
     /// `forge finish` of the one kept build.
     pub async fn finish(&self) -> Ending {
         let dead = self.journals().dead().expect("readable").remove(0).expect("sound");
