@@ -198,6 +198,15 @@ impl ProvisionError {
             Self::LocalFailed { .. } | Self::Guest { .. } => "",
         }
     }
+
+    /// Whether a guest that is gone may be why: whoever can ask the VM's target does so first.
+    #[must_use]
+    pub fn may_be_of_a_lost_guest(&self) -> bool {
+        !matches!(
+            self,
+            Self::Failed { .. } | Self::NoRoot { .. } | Self::BadVariable { .. } | Self::Local { .. }
+        )
+    }
 }
 
 /// Hands a step's output on.

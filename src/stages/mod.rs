@@ -14,6 +14,7 @@ pub mod connect;
 pub mod create;
 mod disk;
 pub mod finish;
+mod gone;
 pub mod install;
 pub mod media;
 pub mod provision;

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use forge_machine::{Command, ExecOutcome};
 
-use super::{Connected, Provisioned, disk};
+use super::{Connected, Provisioned, disk, gone};
 use crate::engine::journal::{UndoAction, UndoKind};
 use crate::engine::on_error::Choice;
 use crate::engine::{Cx, Effect, StageError};
@@ -147,12 +147,19 @@ async fn one(
     }
     let of_all = format!("provisioner {number} of {of} (`{}`)", step.name);
     let outcome = outcome.map_err(|error| error.seen(format!("{of_all} was at work")))?;
-    let outcome = outcome.map_err(|error| {
-        let hint = error.hint();
-        let failed = StageError::caused(format!("{of_all} failed"), error);
-        let failed = if hint.is_empty() { failed } else { failed.hint(hint) };
-        failed.hint(format!("its whole output is in {file} of the evidence"))
-    })?;
+    let outcome = match outcome {
+        Ok(outcome) => outcome,
+        Err(error) => {
+            let gone = if error.may_be_of_a_lost_guest() { gone::words(machine).await } else { None };
+            let (why, hint) = match gone {
+                Some(words) => (format!(": {words}"), gone::ADVICE),
+                None => (String::new(), error.hint()),
+            };
+            let failed = StageError::caused(format!("{of_all} failed{why}"), error);
+            let failed = if hint.is_empty() { failed } else { failed.hint(hint) };
+            return Err(failed.hint(format!("its whole output is in {file} of the evidence")));
+        }
+    };
     let took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
     cx.events.emit(Event::ProvisionerFinished { name: step.name.clone(), exit: outcome.exit, took_ms });
     Ok(())

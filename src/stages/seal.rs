@@ -1,6 +1,8 @@
 //! Removes from the guest what a template must not carry.
 
-use super::{Provisioned, Sealed, disk};
+use forge_machine::Machine;
+
+use super::{Provisioned, Sealed, disk, gone};
 use crate::engine::{Cx, Effect, StageError};
 use crate::event::{Event, Stage};
 use crate::seal;
@@ -52,15 +54,11 @@ pub async fn seal(cx: &mut Cx, provisioned: Provisioned) -> Result<Sealed, Stage
                     seal::run(guest, &plan.seal, &access.user, access.create, &leaks).await
                 }
             };
-            disk::while_they_work(connected.machine.as_ref(), work).await?.map_err(|error| {
-                let hint = match &error {
-                    seal::SealError::StillRuns { .. } => Some(STILL_RUNS),
-                    error if error.to_string().contains("leak-gate:") => Some(LEAKED),
-                    _ => None,
-                };
-                let failed = StageError::caused("the guest could not be sealed", error);
-                hint.into_iter().fold(failed, StageError::hint)
-            })
+            let machine = connected.machine.as_ref();
+            match disk::while_they_work(machine, work).await? {
+                Ok(results) => Ok(results),
+                Err(error) => Err(failed(machine, error).await),
+            }
         })
         .await;
     let results = match sealed {
@@ -84,4 +82,23 @@ pub async fn seal(cx: &mut Cx, provisioned: Provisioned) -> Result<Sealed, Stage
     connected.watch.picture(cx, "sealed");
     connected.guest.close().await;
     Ok(Sealed { machine: connected.machine })
+}
+
+/// Why sealing failed, in the target's words when the VM does not run any more.
+async fn failed(machine: &dyn Machine, error: seal::SealError) -> StageError {
+    const WHAT: &str = "the guest could not be sealed";
+    let gone = match &error {
+        seal::SealError::CutOff { .. } | seal::SealError::Guest { .. } => gone::words(machine).await,
+        _ => None,
+    };
+    if let Some(words) = gone {
+        return StageError::caused(format!("{WHAT}: {words}"), error).hint(gone::ADVICE);
+    }
+    let hint = match &error {
+        seal::SealError::StillRuns { .. } => Some(STILL_RUNS),
+        error if error.to_string().contains("leak-gate:") => Some(LEAKED),
+        _ => None,
+    };
+    let failed = StageError::caused(WHAT, error);
+    hint.into_iter().fold(failed, StageError::hint)
 }

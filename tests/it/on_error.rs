@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use forge::engine::effect::{Effect, When};
@@ -143,4 +144,32 @@ async fn an_interruption_cleans_up_whatever_on_error_says() {
     let ending = site.bench.build_with(Some((Effect::Login, When::Before, Blow::Interrupt))).await;
     assert_eq!(ending.expect("it lives").exit_code(), 130);
     assert_eq!(site.vms(), []);
+}
+
+#[tokio::test]
+async fn a_vm_that_ended_while_a_step_was_at_work_is_why_the_step_failed() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let world = FakeWorld::with_boot_vm();
+    let opened = world.clone();
+    let line = "touch begun; until test -e ended; do sleep 0.02; done; exit 3";
+    let plan = Plan { provision: vec![local("works on", line, dir.path())], ..plan() };
+    let bench = Workbench::new(plan, Box::new(move || Arc::new(FakeHypervisor::new(opened.clone()))));
+    let ends = async {
+        while !dir.path().join("begun").exists() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        for (at, vm) in world.vms().into_iter().filter(|(at, _)| at.id != "9000") {
+            world.put(at, FakeVm { power: Power::Stopped, ..vm });
+        }
+        std::fs::write(dir.path().join("ended"), "").expect("the folder is ours");
+    };
+    let (ending, ()) = tokio::join!(bench.build_with(None), ends);
+    let ending = ending.expect("it lives");
+    let failure = ending.failure().expect("failed");
+    assert_eq!(
+        failure.heading,
+        "provisioner 1 of 1 (`works on`) failed: the VM does not run any more (stopped)"
+    );
+    assert!(failure.causes[0].contains("status 3"), "{failure:?}");
+    assert!(failure.hints[0].contains("who ended it"), "{failure:?}");
 }

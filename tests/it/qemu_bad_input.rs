@@ -6,13 +6,14 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use forge_lab::images;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::support::local_site::{LocalSite, Said};
 
 /// How long anything may take: far beyond what it needs, so that only a hang is an error.
-const LIMIT: Duration = Duration::from_secs(240);
+const LIMIT: Duration = Duration::from_secs(900);
 
 const PROFILE: &str = r#"schema = 1
 name = "bare"
@@ -25,6 +26,28 @@ image = "blank.raw"
 
 [vm]
 memory = "64MiB"
+"#;
+
+/// With a guest that answers; its script goes on for longer than any test.
+const ANSWERS: &str = r#"schema = 1
+name = "bare"
+
+[os]
+family = "linux"
+
+[source]
+image = IMAGE
+
+[vm]
+memory = "256MiB"
+disks = [{ slot = "virtio0" }]
+
+[deadlines]
+connect = "15m"
+
+[[provision]]
+name = "long"
+shell = ["echo long work has begun", "sleep 900"]
 "#;
 
 /// A folder with a disk that boots nothing; `None`, with the reason printed, where there is no QEMU.
@@ -320,6 +343,56 @@ fn a_qemu_that_is_killed_in_mid_build_ends_it_and_says_how_it_ended() {
     let said = build.ended();
     let words = ["the VM stopped before the guest answered", "SIGKILL", "nothing is left"];
     assert_failed(&site, &said, 1, &words);
+}
+
+/// Builds with the tiny guest until these words are said, kills QEMU, and gives what the build says then; `None`, with the
+/// reason printed, where there can be no guest.
+#[expect(clippy::print_stderr, reason = "a test that is skipped says why")]
+fn killed_when_it_says(profile: &str, words: &str) -> anyhow::Result<Option<(LocalSite, Said)>> {
+    let Some(site) = site().filter(|_| std::env::var_os("FORGE_LAB").is_some()) else {
+        eprintln!("skipped: it needs a real guest; `cargo lab test` runs it");
+        return Ok(None);
+    };
+    let image = images::tiny(&images::default_cache_root())?.disk;
+    site.write("bare.toml", &profile.replace("IMAGE", &format!("{:?}", image.display().to_string())));
+    set_target(&site, "");
+    let mut build = Build::start(&site);
+    build.says(words);
+    kill(qemu_pid(&site), Signal::SIGKILL)?;
+    let said = build.ended();
+    Ok(Some((site, said)))
+}
+
+#[test]
+fn a_qemu_that_is_killed_while_a_script_runs_in_a_tiny_guest_is_what_the_build_says() -> anyhow::Result<()> {
+    let Some((site, said)) = killed_when_it_says(ANSWERS, "long work has begun")? else { return Ok(()) };
+    let words = [
+        "provisioner 1 of 1 (`long`) failed: the VM does not run any more",
+        "ended with signal: 9 (SIGKILL)",
+        "the connection to the guest was lost before the script had ended",
+        "nothing is left",
+    ];
+    assert_failed(&site, &said, 1, &words);
+    assert!(!said.text.contains("expect-disconnect"), "no advice that can't help: {}", said.text);
+    Ok(())
+}
+
+#[test]
+fn a_qemu_that_is_killed_while_a_tiny_guest_is_sealed_is_what_the_build_says() -> anyhow::Result<()> {
+    let (profile, _) = ANSWERS.split_once("[[provision]]").expect("it has one");
+    let Some((site, said)) = killed_when_it_says(profile, " operations")? else { return Ok(()) };
+    let words = [
+        "the guest could not be sealed: the VM does not run any more",
+        "ended with signal: 9 (SIGKILL)",
+        "the work is not lost",
+    ];
+    assert_eq!(said.code, Some(1), "{}", said.text);
+    for word in words {
+        assert!(said.text.contains(word), "{word}: {}", said.text);
+    }
+    assert_eq!(site.images(), Vec::<String>::new(), "no image");
+    assert_eq!(site.processes(), Vec::<String>::new(), "what is kept does not run");
+    Ok(())
 }
 
 #[test]
