@@ -131,6 +131,7 @@ pub async fn connect(cx: &mut Cx, mut running: Running, seeded: &Seeded) -> Resu
             // Of a guest whose target does not answer any more nobody knows anything.
             let machine = running.machine.as_ref();
             let asked = cx.cancellable(async { Ok::<_, StageError>(machine.state().await) }).await?;
+            let runs = matches!(&asked, Ok(state) if state.power == Power::Running);
             if let Err(silent) = asked {
                 error = error.of_target().seen(format!("the target, asked for the VM: {}", chain(&silent)));
             }
@@ -138,7 +139,8 @@ pub async fn connect(cx: &mut Cx, mut running: Running, seeded: &Seeded) -> Resu
             if !fetched.is_empty() {
                 error = error.seen(fetched.clone());
             }
-            if fetched.starts_with("no seed file") {
+            // A guest that ended or never began to boot could not ask for anything.
+            if runs && fetched.starts_with("no seed file") && running.watch.dead_end().is_none() {
                 error = error.hint(format!(
                     "the guest never asked for its seed: can it reach {}:{} from its network?",
                     cx.bindings.get(LateName::SeedAddress).unwrap_or("?"),

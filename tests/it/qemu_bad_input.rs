@@ -343,6 +343,16 @@ fn a_qemu_that_is_killed_in_mid_build_ends_it_and_says_how_it_ended() {
     let said = build.ended();
     let words = ["the VM stopped before the guest answered", "SIGKILL", "nothing is left"];
     assert_failed(&site, &said, 1, &words);
+    assert!(!said.text.contains("never asked for its seed"), "it could not ask: {}", said.text);
+}
+
+#[test]
+fn a_disk_that_boots_nothing_is_told_by_its_screen_and_not_by_its_network() {
+    let Some(site) = site() else { return };
+    let said = site.run(&["build", "bare.toml"]);
+    let words = ["the guest will not come up: the firmware found nothing to boot", "No bootable device"];
+    assert_failed(&site, &said, 1, &words);
+    assert!(!said.text.contains("never asked for its seed"), "it could not ask: {}", said.text);
 }
 
 /// Builds with the tiny guest until these words are said, kills QEMU, and gives what the build says then; `None`, with the
