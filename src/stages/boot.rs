@@ -298,6 +298,7 @@ impl Driver<'_> {
         let text = self.cx.bindings.resolve(keys)?;
         self.cx.doing(Stage::Boot, format!("pressing {text}"));
         self.watch.typing(&text);
+        self.watch.works_here();
         let actions = boot_command::parse(&text).map_err(|mistakes| {
             let first = StageError::new(format!("the keys of boot step {number} make no sense"));
             mistakes.iter().fold(first, |error, mistake| error.seen(mistake.to_string()))
@@ -306,6 +307,8 @@ impl Driver<'_> {
         play(self.console, sink.as_ref(), &actions, &PlayOptions::default()).await.map_err(|error| {
             StageError::caused(format!("boot step {number} could not be carried out"), error)
         })?;
+        // Packer's language waits for screens between its keys.
+        self.watch.works_here();
         Ok(())
     }
 
@@ -319,6 +322,7 @@ impl Driver<'_> {
         let text = self.cx.bindings.resolve(text)?;
         let length = text.chars().count();
         self.watch.typing(&text);
+        self.watch.works_here();
         let echo = match echo {
             EchoWish::Required => Echo::Required,
             EchoWish::IfSeen => Echo::IfSeen,

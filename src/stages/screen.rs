@@ -28,6 +28,8 @@ pub struct Watch {
     serial: Option<Wire>,
     /// What the screen showed when the first boot step saw what it waited for.
     first: OnceLock<Vec<String>>,
+    /// Whether a boot step worked at a prompt that is an end for anybody else.
+    at_prompt: AtomicBool,
 }
 
 impl Watch {
@@ -42,7 +44,8 @@ impl Watch {
         let curtain = Curtain::new(cx.evidence.redactor().clone());
         let tape = Tape::start(cx, console.clone(), curtain.clone());
         let serial = Some(Wire::start(cx, machine));
-        Ok(Self { console: Some(console), _tape: tape, curtain, serial, first: OnceLock::new() })
+        let (first, at_prompt) = (OnceLock::new(), AtomicBool::new(false));
+        Ok(Self { console: Some(console), _tape: tape, curtain, serial, first, at_prompt })
     }
 
     /// The serial port, when it can be followed.
@@ -69,6 +72,15 @@ impl Watch {
         if let Some(lines) = self.lines() {
             self.first.get_or_init(|| lines);
         }
+        self.works_here();
+    }
+
+    /// A boot step works at what the screen shows: a prompt there is the profile's business.
+    pub fn works_here(&self) {
+        let seen = self.console.as_ref().and_then(|console| known::recognise(&console.screen()));
+        if seen.is_some_and(|sighting| sighting.known.prompts) {
+            self.at_prompt.store(true, Ordering::Relaxed);
+        }
     }
 
     /// The first screen that a boot step waited for.
@@ -90,11 +102,13 @@ impl Watch {
         self.console.as_ref().filter(|console| console.failure().is_none()).map(Console::unchanged_for)
     }
 
-    /// The screen that says that this guest will not come up any more, when it shows one and stands still.
+    /// The screen that says that this guest will not come up any more, when it shows one and stands still: also a prompt at
+    /// which no boot step worked.
     #[must_use]
     pub fn dead_end(&self) -> Option<Sighting> {
         let console = self.console.as_ref().filter(|console| console.failure().is_none())?;
-        known::fatal_now(&console.screen(), console.unchanged_for())
+        let sighting = known::left_alone_now(&console.screen(), console.unchanged_for())?;
+        (sighting.known.fatal || !self.at_prompt.load(Ordering::Relaxed)).then_some(sighting)
     }
 
     /// Takes a picture for the evidence. A failure is told, and no more: no build ends for a picture.

@@ -103,3 +103,52 @@ fn a_tiny_guest_whose_disk_does_not_boot_ends_the_build_in_the_firmware_s_words(
     assert_named(&site, "No bootable device");
     Ok(())
 }
+
+/// A profile for a disk that has no loader for UEFI, with these boot steps.
+fn uefi(boot: &str) -> String {
+    let (head, _) = PROFILE.split_once("[seed]").expect("it has one");
+    format!("{}\n{boot}", head.replace("machine = \"i440fx\"", "bios = \"ovmf\""))
+}
+
+#[test]
+fn a_tiny_guest_whose_disk_does_not_boot_with_uefi_ends_the_build_in_the_firmware_s_words()
+-> anyhow::Result<()> {
+    let Some((site, disk)) = site("")? else { return Ok(()) };
+    disk.wipe_start();
+    site.write("menu.toml", &uefi(""));
+    let began = Instant::now();
+    let said = site.run(&["build", "menu.toml"]);
+    assert_eq!(said.code, Some(1), "{}", said.text);
+    for words in [
+        "the guest will not come up: the firmware started its own shell",
+        "no medium or disk booted with UEFI",
+        "nothing is left",
+    ] {
+        assert!(said.text.contains(words), "{words}: {}", said.text);
+    }
+    assert!(!said.text.contains("never asked for its seed"), "{}", said.text);
+    assert!(began.elapsed() < Duration::from_secs(600), "its deadline alone would have been 30 min");
+    site.assert_nothing_left();
+    Ok(())
+}
+
+#[test]
+fn the_shell_of_the_firmware_is_no_end_for_a_profile_that_types_there() -> anyhow::Result<()> {
+    let Some((site, disk)) = site("")? else { return Ok(()) };
+    disk.wipe_start();
+    let boot = r#"[boot]
+steps = [{ wait-for = "Shell>", within = "15m" }, { type = "echo still here" }, { keys = "<enter>" }]
+
+[deadlines]
+connect = "30s"
+"#;
+    site.write("menu.toml", &uefi(boot));
+    let said = site.run(&["build", "menu.toml"]);
+    assert_eq!(said.code, Some(1), "{}", said.text);
+    for words in ["error in stage connect", "the guest never asked for its seed: can it reach"] {
+        assert!(said.text.contains(words), "{words}: {}", said.text);
+    }
+    assert!(!said.text.contains("will not come up"), "{}", said.text);
+    site.assert_nothing_left();
+    Ok(())
+}

@@ -21,6 +21,8 @@ pub struct KnownScreen {
     pub advice: &'static str,
     /// Whether nothing comes after it: waiting on makes no sense.
     pub fatal: bool,
+    /// Whether nothing comes after it unless somebody types there.
+    pub prompts: bool,
     /// How long it has to stand still before it counts.
     pub still: Duration,
     /// The words, any of the lists, each list whole and in this order from top to bottom.
@@ -34,12 +36,15 @@ enum Mark {
     Has(&'static str),
     /// It is the last line that is not blank, and begins with these words.
     Prompt(&'static str),
+    /// As a prompt, with no word behind it.
+    Idle(&'static str),
 }
 
-use Mark::{Has, Prompt};
+use Mark::{Has, Idle, Prompt};
 
 const AT_ONCE: Duration = Duration::ZERO;
 const A_MOMENT: Duration = Duration::from_secs(3);
+const A_WHILE: Duration = Duration::from_secs(10);
 
 const fn fatal(
     id: &'static str,
@@ -48,7 +53,7 @@ const fn fatal(
     still: Duration,
     marks: &'static [&'static [Mark]],
 ) -> KnownScreen {
-    KnownScreen { id, name, advice, fatal: true, still, marks }
+    KnownScreen { id, name, advice, fatal: true, prompts: false, still, marks }
 }
 
 const fn notice(
@@ -58,7 +63,17 @@ const fn notice(
     still: Duration,
     marks: &'static [&'static [Mark]],
 ) -> KnownScreen {
-    KnownScreen { id, name, advice, fatal: false, still, marks }
+    KnownScreen { id, name, advice, fatal: false, prompts: false, still, marks }
+}
+
+const fn prompts(
+    id: &'static str,
+    name: &'static str,
+    advice: &'static str,
+    still: Duration,
+    marks: &'static [&'static [Mark]],
+) -> KnownScreen {
+    KnownScreen { id, name, advice, fatal: false, prompts: true, still, marks }
 }
 
 /// Every known screen, the more telling first.
@@ -130,12 +145,12 @@ pub static KNOWN: &[KnownScreen] = &[
             &[Has("Missing operating system")],
         ],
     ),
-    notice(
+    prompts(
         "uefi-shell",
         "the firmware started its own shell",
         "no medium or disk booted with UEFI: see the boot order and whether the medium has an EFI boot loader",
-        A_MOMENT,
-        &[&[Has("UEFI Interactive Shell"), Prompt("Shell>")]],
+        A_WHILE,
+        &[&[Has("UEFI Interactive Shell"), Idle("Shell>")]],
     ),
     fatal(
         "secure-boot-refused",
@@ -272,10 +287,13 @@ impl Mark {
     fn fits(&self, text: &ScreenText, row: usize) -> bool {
         let Some(line) = text.rows.get(row) else { return false };
         let plain = line.split_whitespace().collect::<Vec<_>>().join(" ");
+        let last = || text.rows.iter().skip(row + 1).all(|line| line.trim().is_empty());
         match self {
             Has(words) => plain.contains(words),
-            Prompt(words) => {
-                plain.starts_with(words) && text.rows.iter().skip(row + 1).all(|line| line.trim().is_empty())
+            Prompt(words) => plain.starts_with(words) && last(),
+            // The cursor may be read as a character.
+            Idle(words) => {
+                plain.strip_prefix(words).is_some_and(|rest| !rest.contains(char::is_alphanumeric)) && last()
             }
         }
     }
@@ -315,6 +333,14 @@ pub fn recognise(screen: &Arc<Screen>) -> Option<Sighting> {
 #[must_use]
 pub fn fatal_now(screen: &Arc<Screen>, unchanged_for: Duration) -> Option<Sighting> {
     recognise(screen).filter(|sighting| sighting.known.fatal && unchanged_for >= sighting.known.still)
+}
+
+/// As [`fatal_now`], for whoever types nothing any more: a prompt that nobody answers is an end too.
+#[must_use]
+pub fn left_alone_now(screen: &Arc<Screen>, unchanged_for: Duration) -> Option<Sighting> {
+    recognise(screen).filter(|sighting| {
+        (sighting.known.fatal || sighting.known.prompts) && unchanged_for >= sighting.known.still
+    })
 }
 
 #[cfg(test)]

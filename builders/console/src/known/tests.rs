@@ -67,6 +67,18 @@ fn a_fatal_screen_counts_when_it_has_stood_still() {
 }
 
 #[test]
+fn the_shell_of_the_firmware_is_an_end_when_nobody_types_there() {
+    let shell = screen(&["UEFI Interactive Shell v2.2", "Press ESC in 1 seconds", "Shell> _"]);
+    assert!(left_alone_now(&shell, Duration::from_secs(5)).is_none(), "it may go on by itself");
+    let sighting = left_alone_now(&shell, Duration::from_secs(11)).unwrap();
+    assert!(sighting.known.advice.contains("no medium or disk booted with UEFI"), "{sighting}");
+    let at_work = screen(&["UEFI Interactive Shell v2.2", "Shell> fs0:\\linux.efi console=ttyS0"]);
+    assert!(left_alone_now(&at_work, Duration::from_secs(60)).is_none(), "a loader that prints nothing");
+    let panic = screen(&["---[ end Kernel panic - not syncing: Attempted to kill init! ]---"]);
+    assert!(left_alone_now(&panic, Duration::ZERO).is_some());
+}
+
+#[test]
 fn names_are_unique_and_every_screen_has_advice() {
     for (index, known) in KNOWN.iter().enumerate() {
         assert!(KNOWN[..index].iter().all(|other| other.id != known.id), "{}", known.id);
