@@ -12,6 +12,7 @@ pub mod make;
 pub mod places;
 mod seeding;
 mod steps;
+mod ways;
 mod windows;
 
 use std::collections::BTreeMap;

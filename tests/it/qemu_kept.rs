@@ -36,7 +36,6 @@ fn profile(name: &str, image: &str, shell: &str) -> String {
 }
 
 #[test]
-#[expect(clippy::print_stderr, reason = "a test that is skipped says why")]
 fn a_tiny_guest_whose_forge_is_killed_while_it_is_sealed_keeps_what_its_scripts_did() -> anyhow::Result<()> {
     if std::env::var_os("FORGE_LAB").is_none() {
         eprintln!("skipped: it needs a real guest; `cargo lab test` runs it");

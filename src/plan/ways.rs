@@ -1,0 +1,68 @@
+//! The ways to the guest that a profile allows: what can't be done on them, found before anything is made. Pure.
+
+use super::make::located;
+use super::{Delivery, Plan};
+use crate::config::Finding;
+use crate::config::profile::Profile;
+use crate::provision::{Action, LocalStep, LocalWork, Step};
+use crate::remote::Via;
+
+/// What can't be done on the ways to the guest that the profile allows.
+pub(super) fn findings(profile: &Profile, plan: &Plan) -> Vec<Finding> {
+    let via = &plan.access.via;
+    let mut findings = Vec::new();
+    if via.contains(&Via::Agent) && profile.vm.agent == Some(false) {
+        let message = "the guest agent can't be the way to the guest when its device is switched off";
+        findings.push(located(profile, "access.via", message).help("leave `vm.agent` out, or `agent` here"));
+    }
+    if via.contains(&Via::Serial) && plan.access.ssh.credentials.password.is_none() {
+        let why = match (plan.access.create, plan.seed.delivery, &plan.seed.answers) {
+            (false, ..) => Some("the user is the source's"),
+            (true, Delivery::None, _) => Some("nothing carries a seed to the guest"),
+            (true, _, Some(_)) => Some("an installer makes the user"),
+            _ => None,
+        };
+        if let Some(why) = why {
+            let message = format!("the serial console asks for a password, and {why}: forge knows none");
+            let finding = located(profile, "access.via", message);
+            findings.push(finding.help("name it: access.password = { env = \"…\" }, or leave `serial` out"));
+        }
+    }
+    if via.contains(&Via::WinRm) {
+        if !plan.access.windows {
+            let message = "WinRM is Windows' own, and the profile's family is linux";
+            findings
+                .push(located(profile, "access.via", message).help("say `family = \"windows\"` in `[os]`"));
+        }
+        let named = plan.access.ssh.credentials.password.is_some();
+        let made = plan.access.create && super::windows::makes_user(plan);
+        if !made && !named {
+            let message = "WinRM asks for a password, and no answer file makes this user: forge knows none";
+            let finding = located(profile, "access.via", message);
+            findings.push(finding.help("name it: access.password = { env = \"…\" }"));
+        }
+        let winrm = &plan.access.winrm;
+        if made && winrm.use_ssl && !winrm.insecure {
+            let message = "the certificate is one that Windows makes itself, which nobody vouches for";
+            findings.push(located(profile, "access.winrm.use-ssl", message).help(
+                "say `insecure = true` in `[access.winrm]`, or leave `use-ssl` out: NTLM seals by itself",
+            ));
+        }
+        if !plan.access.ssh.bastions.is_empty() || plan.access.ssh.proxy.is_some() {
+            let message = "WinRM goes straight to the guest: bastions and proxies are for SSH";
+            findings.push(located(profile, "access.via", message).help("leave them out, or `winrm`"));
+        }
+    }
+    findings.extend(super::windows::findings(profile, plan));
+    if plan.access.windows && via.iter().any(|via| matches!(via, Via::Agent | Via::Serial)) {
+        let message = "on Windows neither the agent nor the serial console is a way to the guest yet";
+        findings.push(located(profile, "access.via", message).help("there are: ssh, winrm"));
+    }
+    let ansible =
+        |step: &&Step| matches!(&step.action, Action::Local(LocalStep { what: LocalWork::Ansible(_), .. }));
+    if let (false, Some(step)) = (via.contains(&Via::Ssh), plan.provision.iter().find(ansible)) {
+        let message = format!("`{}` needs SSH: Ansible logs in to the guest itself", step.name);
+        findings.push(located(profile, "access.via", message).help("name `ssh` among the ways to the guest"));
+    }
+    findings
+}
