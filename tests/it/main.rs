@@ -25,6 +25,7 @@ mod lab_race;
 mod lab_seal;
 mod lab_silence;
 mod lab_sources;
+mod lab_tiny_faults;
 mod lab_versions;
 mod lab_words;
 mod media;
