@@ -150,7 +150,9 @@ pub(super) async fn open(
         return Err(REFUSED);
     }
     let target = site.target(target).map_err(refused)?;
-    prepare::open(target, global, redactor).await.map_err(refused)
+    let hypervisor = prepare::open(target, global, redactor).await.map_err(refused)?;
+    prepare::has_templates(target, hypervisor.as_ref()).map_err(refused)?;
+    Ok(hypervisor)
 }
 
 /// The templates that are wanted, newest first. What is wrong is told.

@@ -76,6 +76,19 @@ pub fn site(global: &Global) -> (Site, Vec<Finding>) {
     })
 }
 
+/// Whether a target has templates, for commands that are about them.
+///
+/// # Errors
+/// The finding that it makes files.
+pub(super) fn has_templates(target: &Target, hypervisor: &dyn Hypervisor) -> Result<(), Finding> {
+    if hypervisor.capabilities().templates {
+        return Ok(());
+    }
+    let words =
+        format!("target `{}` is a local QEMU: it makes image files, and has no templates", target.name);
+    Err(Finding::general(words).help("name a Proxmox VE target with --target"))
+}
+
 /// Opens a target, resolving its secret.
 ///
 /// # Errors

@@ -177,6 +177,7 @@ async fn prepare_trial(
         return Err(findings);
     }
     let hypervisor = prepare::open(target, global, redactor).await.map_err(|finding| vec![finding])?;
+    prepare::has_templates(target, hypervisor.as_ref()).map_err(|finding| vec![finding])?;
     let what = Trial {
         template: SourceSelector::Clone(selector(&args.template)),
         checks,

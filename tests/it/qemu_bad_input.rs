@@ -423,3 +423,21 @@ fn what_a_killed_build_left_is_removed_by_gc_and_its_qemu_is_gone_already() {
     let said = site.run(&["gc"]);
     assert_failed(&site, &said, 0, &["vm-"]);
 }
+
+#[test]
+fn what_is_about_templates_says_that_a_local_qemu_has_none() {
+    let Some(site) = site() else { return };
+    let commands: [&[&str]; 6] = [
+        &["list"],
+        &["latest"],
+        &["promote", "tpl-x"],
+        &["rollback"],
+        &["prune", "--keep", "1"],
+        &["test", "tpl-x"],
+    ];
+    for command in commands {
+        let said = site.run(command);
+        let words = ["target `local` is a local QEMU", "has no templates", "--target"];
+        assert_failed(&site, &said, 3, &words);
+    }
+}
