@@ -220,7 +220,12 @@ impl Chain {
                     Some(at) => Finding::at(at, "extends", message),
                     None => Finding::general(message),
                 };
-                self.findings.push(finding.help(profiles_beside(file)));
+                let help = match error.kind() {
+                    std::io::ErrorKind::InvalidData => "a profile is a text, in UTF-8".to_owned(),
+                    std::io::ErrorKind::NotFound => profiles_beside(file),
+                    _ => "it has to be a file that this user may read".to_owned(),
+                };
+                self.findings.push(finding.help(help));
                 return None;
             }
         };
@@ -261,7 +266,7 @@ fn same(one: &Path, other: &Path) -> bool {
 /// What a mistyped profile may have meant.
 fn profiles_beside(file: &Path) -> String {
     let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let names: Vec<String> = std::fs::read_dir(folder)
+    let mut names: Vec<String> = std::fs::read_dir(folder)
         .map(|entries| {
             let paths = entries.filter_map(Result::ok).map(|entry| entry.path());
             paths
@@ -270,6 +275,7 @@ fn profiles_beside(file: &Path) -> String {
                 .collect()
         })
         .unwrap_or_default();
+    names.sort();
     let mut known: Vec<&str> = names.iter().map(String::as_str).collect();
     for name in embedded::names() {
         known.push(name);

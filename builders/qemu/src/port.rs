@@ -33,7 +33,10 @@ impl HeldPort {
             }
         }
         let seen = seen.map_or_else(|| "the range is empty".to_owned(), |error| error.to_string());
-        Err(PortError::failed(what, format!("none of the ports {first}-{last} is free: {seen}")))
+        Err(PortError::failed(
+            what,
+            format!("none of the ports {first}-{last} is free: {seen}; widen `ssh-ports` of the target"),
+        ))
     }
 
     fn bind(number: u16) -> io::Result<Self> {
