@@ -9,6 +9,9 @@ use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 use serde::Serialize;
 
+/// What stands in a template's notes above the lines that forge writes.
+pub const NOTES_HEAD: &str = "Template built by forge.";
+
 /// The tag that every template of forge bears.
 pub const TAG: &str = "forge";
 
@@ -47,8 +50,10 @@ impl Entry {
     /// Reads a template's notes and tags.
     #[must_use]
     pub fn new(template: &TemplateFacts) -> Self {
+        // Above it stands what people have written, which may look like forge's own.
+        let notes = template.notes.rsplit_once(NOTES_HEAD).map_or(template.notes.as_str(), |(_, own)| own);
         let note = |name: &str| {
-            let line = template.notes.lines().find_map(|line| line.strip_prefix(&format!("* {name}: ")));
+            let line = notes.lines().find_map(|line| line.strip_prefix(&format!("* {name}: ")));
             line.unwrap_or_default().trim().to_owned()
         };
         Self {

@@ -3,7 +3,7 @@
 //! Only read to say what to write instead; none of these names is accepted.
 
 /// A name from elsewhere (kebab-case), and the dotted setting it is here.
-const ELSEWHERE: [(&str, &str); 108] = [
+const ELSEWHERE: [(&str, &str); 109] = [
     ("accelerator", "accel"),
     ("additional-iso-files", "source.additional-isos"),
     ("append", "source.cmdline"),
@@ -99,6 +99,7 @@ const ELSEWHERE: [(&str, &str); 108] = [
     ("start-retry-timeout", "timeout"),
     ("storage-pool", "storage.disks"),
     ("sudo", "become"),
+    ("template-description", "template.description"),
     ("template-name", "template.name"),
     ("timezone", "seed.user-data"),
     ("token", "token-secret"),

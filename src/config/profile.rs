@@ -26,6 +26,8 @@ pub struct Profile {
     pub os: Os,
     /// The template's (or image's) name, a DNS name; `tpl-` and the profile's name when none is given.
     pub template_name: Template,
+    /// What stands in its notes, above what forge writes there.
+    pub description: Template,
     /// Its tags.
     pub tags: Vec<String>,
     /// Whether the template is tried before it is published as `latest`, on a target with templates.

@@ -12,6 +12,7 @@ use super::hardware::{hardware, without_effect};
 use super::seeding::{seed, starts_kernel};
 use super::steps::step;
 use super::{AccessPlan, AfterInstall, Deadlines, Moment, Plan, Purpose, VERSION};
+use crate::catalogue::NOTES_HEAD;
 use crate::config::profile::{self, CloudInit, Profile};
 use crate::config::site::ProxmoxTarget;
 use crate::config::template::PlanName;
@@ -190,7 +191,10 @@ pub fn make(profile: &Profile, input: &Input<'_>) -> (Option<Plan>, Vec<Finding>
         TargetKind::Proxmox(_) => Finish::Template {
             name,
             tags: tags(profile),
-            notes: notes(profile, input, source, &chain_id.to_string()),
+            notes: notes(
+                &profile.description.to_text(known).unwrap_or_default(),
+                &about(profile, input, source, chain_id.as_str()),
+            ),
         },
         TargetKind::Qemu(qemu) => Finish::Files {
             directory: qemu.images.clone(),
@@ -533,10 +537,9 @@ fn source_in_words(profile: &Profile, source: &SourceFacts) -> String {
     }
 }
 
-fn notes(profile: &Profile, input: &Input<'_>, source: &SourceFacts, chain_id: &str) -> String {
-    let rows: Vec<String> = about(profile, input, source, chain_id)
-        .iter()
-        .map(|(name, value)| format!("* {name}: {value}"))
-        .collect();
-    format!("Template built by forge.\n\n{}", rows.join("\n"))
+fn notes(description: &str, about: &[(&str, String)]) -> String {
+    let rows: Vec<String> = about.iter().map(|(name, value)| format!("* {name}: {value}")).collect();
+    let description = description.trim();
+    let gap = if description.is_empty() { "" } else { "\n\n" };
+    format!("{description}{gap}{NOTES_HEAD}\n\n{}", rows.join("\n"))
 }

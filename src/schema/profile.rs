@@ -46,6 +46,7 @@ const OS: Form = Form::Table(&[
 
 const TEMPLATE: Form = Form::Table(&[
     ("name", Form::Text, "its name; may use {{ date }}, {{ build_number }} and {{ chain_id }}"),
+    ("description", Form::Text, "text for its notes; may use what its name may"),
     ("tags", Form::Texts, "its tags, beside those that forge sets"),
     ("test", Form::Flag, "whether it is tried before it is published as `latest`"),
 ]);

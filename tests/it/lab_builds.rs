@@ -82,7 +82,10 @@ async fn a_tiny_guest_becomes_a_template_with_evidence_and_without_a_secret_anyw
     let before = site.lab.vm(BOOT_VM);
     // The guest says what it was given, so that the masking has something to mask.
     let tell = "\n[[provision]]\nname = \"tell\"\nbecome = true\nshell = [\"cat /sys/class/dmi/id/product_serial\", \"cat /run/cloud-init/source\", \"echo $FORGE_CHAIN_ID\"]\n";
-    site.write("tiny.toml", &format!("{PROFILE}{tell}"));
+    let about = "family = \"linux\"\ndistribution = \"alpha\"\nversion = \"3\"";
+    let template = "name = \"tpl-tiny\"\ntags = [\"base\", \"web\"]\ndescription = \"\"\"\nOurs, of TASK-{{ build_number }}.\nAsk ops.\"\"\"";
+    let profile = PROFILE.replace("family = \"linux\"", about).replace("name = \"tpl-tiny\"", template);
+    site.write("tiny.toml", &format!("{profile}{tell}"));
     let done = site.run(&["build", "tiny.toml", "--json"]).await;
     assert_eq!(done.code, Some(0), "{}{}", done.stdout, done.stderr);
     site.assert_template_only(FIRST_ID);
@@ -178,7 +181,19 @@ async fn a_tiny_guest_becomes_a_template_with_evidence_and_without_a_secret_anyw
 
     // The template carries the chain id, and nothing of the build.
     let template = site.lab.vm(FIRST_ID).expect("it is there");
-    for row in [chain_id.as_str(), "* profile: tiny", "* builder: forge", "* built: 20", "* source: "] {
+    let forge = format!("* forge: {}", env!("CARGO_PKG_VERSION"));
+    for row in [
+        "Ours, of TASK-001.\nAsk ops.\n\nTemplate built by forge.",
+        &format!("* chain id: {chain_id}"),
+        "* profile: tiny",
+        "* os: alpha 3",
+        "* type: base web",
+        "* builder: forge",
+        "* built: 20",
+        "* build number: 001",
+        "* source: boot-vm (9000)",
+        &forge,
+    ] {
         assert!(template.description.contains(row), "{row}: {}", template.description);
     }
     assert!(!template.config["smbios1"].contains("serial"), "{}", template.config["smbios1"]);

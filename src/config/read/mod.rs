@@ -78,7 +78,7 @@ pub fn profile(
     }
     let name = if base { "base".into() } else { load.name(&mut root) };
     let os = load.os(&mut root);
-    let (template_name, tags, test) = load.template(&mut root, &name);
+    let (template_name, description, tags, test) = load.template(&mut root, &name);
     let (formats, compress) = load.files(&mut root);
     let source = if base { Source::default() } else { load.source(&mut root) };
     let vm = load.vm(&mut root);
@@ -99,6 +99,7 @@ pub fn profile(
         name,
         os,
         template_name,
+        description,
         tags,
         test,
         formats,
@@ -218,11 +219,12 @@ impl Load<'_> {
         os
     }
 
-    fn template(&mut self, root: &mut Reader<'_>, profile: &str) -> (Template, Vec<String>, bool) {
+    fn template(&mut self, root: &mut Reader<'_>, profile: &str) -> (Template, Template, Vec<String>, bool) {
         let default = format!("tpl-{profile}");
         let Some(mut reader) = root.table("template", &mut self.findings) else {
             let place = root.place().clone();
-            return (self.templated(&default, Scope::Plan, "template.name", &place), Vec::new(), false);
+            let name = self.templated(&default, Scope::Plan, "template.name", &place);
+            return (name, Template::default(), Vec::new(), false);
         };
         let name = reader.raw_text("name", &mut self.findings).unwrap_or(default);
         let place = reader.place_of("name").clone();
@@ -234,6 +236,7 @@ impl Load<'_> {
             let finding = reader.finding("name", format!("`{name}` is no name for a VM"));
             self.findings.push(finding.help("letters, digits and `-`, at most 63 between dots; no `_`"));
         }
+        let description = self.description(&mut reader);
         let tags = reader.texts("tags", &mut self.findings).unwrap_or_default();
         for (index, tag) in tags.iter().enumerate().filter(|(_, tag)| !is_tag(tag)) {
             let place = match reader.any("tags").map(|spot| &spot.node) {
@@ -247,7 +250,25 @@ impl Load<'_> {
         }
         let test = reader.flag("test", &mut self.findings).unwrap_or(false);
         reader.done(&mut self.findings);
-        (template, tags, test)
+        (template, description, tags, test)
+    }
+
+    /// What people write into a template's notes.
+    fn description(&mut self, reader: &mut Reader<'_>) -> Template {
+        let Some(text) = reader.raw_text("description", &mut self.findings) else {
+            return Template::default();
+        };
+        // Proxmox takes 8 KiB of notes (qemu-server, `description`), and forge's own mark is such a comment.
+        if text.len() > 6000 {
+            let message = format!("{} bytes are more than a VM's notes have room for", text.len());
+            self.findings.push(reader.finding("description", message).help("6000 at most"));
+        }
+        if text.contains("<!--") {
+            let finding = reader.finding("description", "there can be no HTML comment in it");
+            self.findings.push(finding.help("forge marks its VMs by one: leave `<!--` out"));
+        }
+        let place = reader.place_of("description").clone();
+        self.templated(&text, Scope::Plan, "template.description", &place)
     }
 
     /// What becomes of the image on a target that makes files.
