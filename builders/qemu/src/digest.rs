@@ -52,12 +52,16 @@ pub(crate) fn read(path: PathBuf, token: Token) -> JoinHandle<io::Result<Digeste
     tokio::task::spawn_blocking(move || of_file(&path, &token))
 }
 
-/// The same, at once.
+/// The same, at once. The disk writes what is still in memory while it is hashed.
 pub(crate) fn of_file(path: &Path, token: &Token) -> io::Result<Digested> {
     let mut file = File::open(path)?;
+    let same = file.try_clone()?;
     let mut sink = Hashing::new(io::sink());
-    pump(&mut file, &mut sink, token)?;
-    file.sync_all()?;
+    std::thread::scope(|scope| {
+        let written = scope.spawn(move || same.sync_all());
+        pump(&mut file, &mut sink, token)?;
+        written.join().map_err(|_| io::Error::other("the disk could not be waited for"))?
+    })?;
     Ok(sink.finish().1)
 }
 
