@@ -7,8 +7,9 @@ use super::*;
 use crate::remote::{RemoteScript, ScriptEnd, ScriptOutput, run_script};
 
 /// An agent on this machine, which loses each n-th answer after its work was done.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Here {
+    scratch: tempfile::TempDir,
     loses_each: u64,
     calls: AtomicU64,
     programs: tokio::sync::Mutex<BTreeMap<i64, tokio::process::Child>>,
@@ -33,6 +34,8 @@ impl AgentChannel for Here {
     async fn start(&self, words: &[&str]) -> Result<i64, AgentError> {
         let child = tokio::process::Command::new(words[0])
             .args(&words[1..])
+            // A script whose shell is killed leaves its folder there.
+            .env("TMPDIR", self.scratch.path())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -65,7 +68,12 @@ fn me() -> String {
 }
 
 async fn guest(loses_each: u64) -> Arc<AgentGuest> {
-    let here = Here { loses_each, ..Here::default() };
+    let here = Here {
+        scratch: tempfile::tempdir().unwrap(),
+        loses_each,
+        calls: AtomicU64::default(),
+        programs: tokio::sync::Mutex::default(),
+    };
     AgentGuest::connect(Arc::new(here), &me(), Duration::from_secs(60), &|_| {}).await.unwrap()
 }
 
