@@ -107,7 +107,7 @@ pub fn report(builders: &[Builder], runs: &[Run]) -> String {
     out
 }
 
-/// The most memory of each builder and the largest image, in MiB.
+/// The most memory of each builder, and its smallest and largest image, in MiB.
 fn weights(out: &mut String, builders: &[Builder], runs: &[Run]) {
     let mib = |bytes: Option<u64>| {
         bytes.map_or_else(|| "-".to_owned(), |bytes| format!("{:.1}", bytes as f64 / f64::from(1 << 20)))
@@ -116,11 +116,14 @@ fn weights(out: &mut String, builders: &[Builder], runs: &[Run]) {
         .iter()
         .map(|builder| {
             let memory = most(runs, *builder, |run| run.memory);
-            vec![builder.name().to_owned(), mib(memory), mib(most(runs, *builder, |run| run.image))]
+            let images = runs.iter().filter(|run| run.builder == *builder).filter_map(|run| run.image);
+            let least = images.min();
+            let image = [least, most(runs, *builder, |run| run.image)].map(mib).join(" to ");
+            vec![builder.name().to_owned(), mib(memory), image]
         })
         .collect();
     out.push('\n');
-    out.push_str(&table(&["MOST, MIB", "MEMORY OF THE TOOL", "IMAGE"], &rows));
+    out.push_str(&table(&["MIB", "MEMORY OF THE TOOL, AT MOST", "IMAGE"], &rows));
 }
 
 fn most(runs: &[Run], builder: Builder, of: impl Fn(&Run) -> Option<u64>) -> Option<u64> {
