@@ -7,7 +7,7 @@ recipe=$2
 version=$(ls "$root/lib/modules")
 
 # What the disk's driver needs goes into the initrd; what else a tiny guest drives stays as a module.
-disk_drivers="virtio_pci virtio_scsi virtio_blk sd_mod"
+disk_drivers="virtio_pci virtio_mmio virtio_scsi virtio_blk sd_mod"
 other_drivers="virtio_net virtio_console button evdev ata_piix ahci sr_mod isofs vfat nls_ascii nls_cp437"
 
 # Everything that is not run or linked goes.
@@ -51,6 +51,8 @@ mkdir -p "$root/boot/grub"
 mv "$recipe/vmlinuz" "$root/boot/vmlinuz"
 (cd "$initrd" && find . | cpio --quiet -o -H newc -R 0:0) >"$root/boot/initrd"
 cp "$recipe/grub.cfg" "$root/boot/grub/grub.cfg"
+# For who starts it without a boot loader.
+cp "$root/boot/vmlinuz" "$root/boot/initrd" "$recipe/.."
 
 mkdir -p "$root/dev" "$root/proc" "$root/sys" "$root/run" "$root/tmp" "$root/root" "$root/home" "$root/mnt" \
 	"$root/etc/init.d" "$root/etc/ssh" "$root/etc/acpi/PWRF" "$root/etc/pam.d" "$root/etc/sudoers.d" \

@@ -32,7 +32,7 @@ pub fn image(cache_root: &Path, tiny: &TinyImage) -> anyhow::Result<TinyImage> {
         .with(&format!("{LOADERS:?} {START}"))
         .with(&version_line("mmdebstrap"));
     let folder = cache::get_or_make(cache_root, recipe, |folder| make(folder, &tiny.disk))?;
-    Ok(TinyImage { disk: folder.join("disk.qcow2") })
+    Ok(TinyImage::of(&folder))
 }
 
 fn make(folder: &Path, disk: &Path) -> anyhow::Result<()> {

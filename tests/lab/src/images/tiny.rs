@@ -38,6 +38,20 @@ pub struct TinyImage {
     pub disk: PathBuf,
 }
 
+impl TinyImage {
+    /// The disk in a folder of the cache.
+    pub(super) fn of(folder: &Path) -> Self {
+        Self { disk: folder.join("disk.qcow2") }
+    }
+
+    /// The kernel and the initrd of the tiny guest that starts by BIOS, for who starts it without a boot loader; it
+    /// also drives virtio devices that are on no PCI bus.
+    #[must_use]
+    pub fn kernel(&self) -> [PathBuf; 2] {
+        ["vmlinuz", "initrd"].map(|name| self.disk.with_file_name(name))
+    }
+}
+
 /// See [`super::tiny`].
 pub fn image(cache_root: &Path) -> anyhow::Result<TinyImage> {
     let mut recipe = Recipe::new("tiny").with(PACKAGES).with(&version_line("grub-mkimage"));
@@ -45,7 +59,7 @@ pub fn image(cache_root: &Path) -> anyhow::Result<TinyImage> {
         recipe = recipe.with(text);
     }
     let folder = cache::get_or_make(cache_root, recipe, make)?;
-    Ok(TinyImage { disk: folder.join("disk.qcow2") })
+    Ok(TinyImage::of(&folder))
 }
 
 fn make(folder: &Path) -> anyhow::Result<()> {
