@@ -1,6 +1,7 @@
 //! Disk images that are customised by the real program on the QEMU of this machine: under BIOS and UEFI, on different
 //! buses, to every format.
 
+use anyhow::Context as _;
 use forge_lab::images;
 
 use crate::support::local_site::{LocalSite, checked};
@@ -102,6 +103,37 @@ disks = [{ slot = "virtio0", size = "300MiB" }]
         "what was removed in the guest is not in the image: {before}, {taken}"
     );
     Ok(())
+}
+
+/// A board without legacy devices, and no boot loader; nothing of the guest's is on a PCI bus. Translated, it has no clock
+/// that its kernel could measure the processor's by, so it is told.
+#[test]
+fn a_tiny_guest_is_customised_on_a_microvm_whose_kernel_is_started_without_a_boot_loader()
+-> anyhow::Result<()> {
+    let hardware = "machine = \"microvm\"\ndisks = [{ slot = \"virtio0\" }]";
+    let look = "cat /proc/cmdline; cd /sys/bus/virtio/devices; echo $(ls | wc -l) devices, \
+        $(readlink * | grep -c pci || true) of them on PCI";
+    let Some(site) = site(Guest::Bios, hardware, &LOOK.replace("LOOK", look))? else { return Ok(()) };
+    let [kernel, initrd] = images::tiny(&images::default_cache_root())?.kernel();
+    let profile = std::fs::read_to_string(site.path().join("custom.toml"))?;
+    let source = format!(
+        "[source]\nkernel = {{ file = {kernel:?} }}\ninitrd = {{ file = {initrd:?} }}\ncmdline = \"rw quiet \
+         console=ttyS0 mitigations=off no_timer_check tsc_early_khz={} ds=nocloud;s={{{{ seed.url }}}}\"\n",
+        tsc_khz()?
+    );
+    site.write("custom.toml", &profile.replace("[source]\n", &source));
+    let said = site.succeeds(&["build", "custom.toml"]);
+    assert!(said.contains("ds=nocloud;s=http"), "{said}");
+    assert!(said.contains("4 devices, 0 of them on PCI"), "{said}");
+    assert_images(&site, &[("tpl-custom", 256 << 20)], &[]);
+    Ok(())
+}
+
+/// The frequency of the clock that a guest gets which is translated: this machine's own.
+fn tsc_khz() -> anyhow::Result<u64> {
+    let about = std::fs::read_to_string("/proc/cpuinfo")?;
+    let mhz = about.lines().find(|line| line.starts_with("cpu MHz")).and_then(|line| line.rsplit(' ').next());
+    Ok((mhz.context("no frequency in /proc/cpuinfo")?.parse::<f64>()? * 1000.0) as u64)
 }
 
 #[test]
