@@ -167,6 +167,20 @@ async fn compressed_images_are_smaller_and_hold_the_same() {
     assert!(sums.success());
 }
 
+/// Packer's `qemu` builder ends with `qemu-img convert -O qcow2 OVERLAY IMAGE` of the same disk.
+#[tokio::test]
+async fn an_image_takes_no_more_room_than_packers_of_the_same_disk() {
+    let Some((rig, at, machine)) = ready().await else { return };
+    let overlay = rig.hypervisor.work_directory(&at).join(DISK_FILE);
+    let theirs = rig.base().with_file_name("packer.qcow2");
+    let packer = Command::new("qemu-img").args(["convert", "-O", "qcow2"]).args([&overlay, &theirs]).status();
+    assert!(packer.expect("run").success());
+    finalize(&rig, &machine, &rig.files()).await.expect("finalized");
+    let files = [theirs, rig.output().join("image.qcow2")];
+    let [theirs, ours] = files.map(|image| image.metadata().expect("there").len());
+    assert!(ours <= theirs, "{ours} {theirs}");
+}
+
 #[tokio::test]
 async fn images_that_are_there_are_left_alone_unless_they_shall_be_replaced() {
     let Some((rig, at, machine)) = ready().await else { return };
