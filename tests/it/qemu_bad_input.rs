@@ -1,19 +1,13 @@
 //! What goes wrong with a local QEMU, by the real program: it is told in QEMU's own words, nothing is left running, and
 //! no file has a final name. No guest is needed for it: the disk boots nothing.
 
-use std::os::unix::fs::PermissionsExt as _;
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::Command;
 
 use forge_lab::images;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::support::local_site::{LocalSite, Said};
-
-/// How long anything may take: far beyond what it needs, so that only a hang is an error.
-const LIMIT: Duration = Duration::from_secs(900);
+use crate::support::local_site::{LocalSite, Said, UnderWay};
 
 const PROFILE: &str = r#"schema = 1
 name = "bare"
@@ -69,14 +63,6 @@ fn set_target(site: &LocalSite, more: &str) {
     site.write("forge.toml", &format!("[targets.local]\ntype = \"qemu\"\nimages = \"images\"\n{more}\n"));
 }
 
-/// A program of these lines for the shell.
-fn script(site: &LocalSite, name: &str, lines: &str) -> PathBuf {
-    let path = site.path().join(name);
-    std::fs::write(&path, format!("#!/bin/sh\n{lines}\n")).expect("written");
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).expect("set");
-    path
-}
-
 /// Asserts that a build was refused before it began.
 fn assert_refused(site: &LocalSite, words: &[&str]) {
     let said = site.run(&["build", "bare.toml"]);
@@ -91,55 +77,6 @@ fn assert_failed(site: &LocalSite, said: &Said, code: i32, words: &[&str]) {
     }
     assert_eq!(site.images(), Vec::<String>::new(), "no image");
     site.assert_nothing_left();
-}
-
-/// A build under way, with what it says in a file.
-struct Build {
-    child: Child,
-    log: PathBuf,
-}
-
-impl Build {
-    fn start(site: &LocalSite) -> Self {
-        let log = site.path().join("said");
-        let file = std::fs::File::create(&log).expect("made");
-        let child = site
-            .command(&["build", "bare.toml"])
-            .stdin(Stdio::null())
-            .stdout(file.try_clone().expect("another"))
-            .stderr(file)
-            .spawn()
-            .expect("forge can be run");
-        Self { child, log }
-    }
-
-    fn said(&self) -> String {
-        std::fs::read_to_string(&self.log).unwrap_or_default()
-    }
-
-    fn says(&mut self, words: &str) {
-        let began = Instant::now();
-        while !self.said().contains(words) {
-            let ended = self.child.try_wait().expect("ours");
-            assert!(ended.is_none() && began.elapsed() < LIMIT, "{ended:?} {}", self.said());
-            std::thread::sleep(Duration::from_millis(20));
-        }
-    }
-
-    fn ended(mut self) -> Said {
-        let began = Instant::now();
-        let status = loop {
-            match self.child.try_wait().expect("ours") {
-                Some(status) => break status,
-                None if began.elapsed() > LIMIT => {
-                    self.child.kill().expect("ours");
-                    panic!("it did not end: {}", self.said());
-                }
-                None => std::thread::sleep(Duration::from_millis(20)),
-            }
-        };
-        Said { code: status.code(), text: self.said() }
-    }
 }
 
 /// The pid of the only VM's QEMU.
@@ -166,6 +103,20 @@ fn what_a_local_qemu_lacks_is_told_before_anything_is_made() {
 
     site.write("bare.toml", &PROFILE.replace("image =", "iso = \"no-such.iso\" #"));
     assert_refused(&site, &["no-such.iso can't be opened", "the installer has no disk to write to"]);
+}
+
+#[test]
+fn a_folder_for_images_that_cant_be_written_to_is_told_before_a_build_begins_and_by_doctor() {
+    let Some(site) = site() else { return };
+    // A file is where the folder would be: root can write to any folder.
+    site.write("occupied", "");
+    site.write(
+        "forge.toml",
+        "[targets.local]\ntype = \"qemu\"\nimages = \"occupied/images\"\naccel = \"tcg\"\n",
+    );
+    assert_refused(&site, &["occupied can't be written to"]);
+    let said = site.run(&["doctor"]);
+    assert!(said.code != Some(0) && said.text.contains("occupied can't be written to"), "{said:?}");
 }
 
 #[test]
@@ -285,23 +236,10 @@ fn a_disk_that_is_full_is_told_in_the_words_of_qemu_img_and_the_vm_is_removed() 
     let Some(site) = site() else { return };
     // It may write no more than 32 KiB: the nearest to a full disk that needs no root. QEMU takes it for a limit of the
     // format, and these are its words.
-    std::fs::create_dir(site.path().join("bin")).expect("made");
-    let real = which("qemu-img");
-    let lines = format!("trap '' XFSZ; ulimit -f 64; exec {} \"$@\"", real.display());
-    script(&site, "bin/qemu-img", &lines);
-    let path = std::env::var("PATH").expect("there is one");
+    site.stand_in("qemu-img", "trap '' XFSZ; ulimit -f 64; exec $REAL \"$@\"");
     let mut command = site.command(&["build", "bare.toml"]);
-    command.env("PATH", format!("{}:{path}", site.path().join("bin").display()));
     let said = command.output().expect("forge can be run").into();
     assert_failed(&site, &said, 1, &["could not be made", "qemu-img: ", "too large", "nothing is left"]);
-}
-
-fn which(program: &str) -> PathBuf {
-    let path = std::env::var_os("PATH").expect("there is one");
-    std::env::split_paths(&path)
-        .map(|folder| folder.join(program))
-        .find(|path| path.is_file())
-        .expect("found")
 }
 
 #[test]
@@ -317,17 +255,13 @@ fn a_port_that_is_taken_is_told_and_the_vm_is_removed() {
 #[test]
 fn a_qemu_that_ends_at_once_is_told_in_its_own_words() {
     let Some(site) = site() else { return };
-    let lines = format!(
-        "case \"$*\" in *-name*) echo 'qemu: no luck today' >&2; exit 1;; esac\nexec {} \"$@\"",
-        which("qemu-system-x86_64").display()
-    );
-    let qemu = script(&site, "unlucky-qemu", &lines);
-    set_target(&site, &format!("accel = \"tcg\"\nbinary = \"{}\"", qemu.display()));
+    let lines = "case \"$*\" in *-name*) echo 'qemu: no luck today' >&2; exit 1;; esac\nexec $REAL \"$@\"";
+    site.stand_in("qemu-system-x86_64", lines);
     let said = site.run(&["build", "bare.toml"]);
     assert_failed(&site, &said, 1, &["could not be started", "qemu: no luck today", "nothing is left"]);
 
     // So is an argument of the profile's that QEMU does not know.
-    set_target(&site, "accel = \"tcg\"");
+    std::fs::remove_file(site.path().join("bin/qemu-system-x86_64")).expect("there");
     let wrong = "memory = \"64MiB\"\nargs = \"-no-such-option\"";
     site.write("bare.toml", &PROFILE.replace("memory = \"64MiB\"", wrong));
     let said = site.run(&["build", "bare.toml"]);
@@ -337,7 +271,7 @@ fn a_qemu_that_ends_at_once_is_told_in_its_own_words() {
 #[test]
 fn a_qemu_that_is_killed_in_mid_build_ends_it_and_says_how_it_ended() {
     let Some(site) = site() else { return };
-    let mut build = Build::start(&site);
+    let mut build = UnderWay::start(site.command(&["build", "bare.toml"]));
     build.says("waiting for SSH as");
     kill(qemu_pid(&site), Signal::SIGKILL).expect("it runs");
     let said = build.ended();
@@ -366,7 +300,7 @@ fn killed_when_it_says(profile: &str, words: &str) -> anyhow::Result<Option<(Loc
     let image = images::tiny(&images::default_cache_root())?.disk;
     site.write("bare.toml", &profile.replace("IMAGE", &format!("{:?}", image.display().to_string())));
     set_target(&site, "");
-    let mut build = Build::start(&site);
+    let mut build = UnderWay::start(site.command(&["build", "bare.toml"]));
     build.says(words);
     kill(qemu_pid(&site), Signal::SIGKILL)?;
     let said = build.ended();
@@ -408,16 +342,11 @@ fn a_qemu_that_is_killed_while_a_tiny_guest_is_sealed_is_what_the_build_says() -
 #[test]
 fn what_a_killed_build_left_is_removed_by_gc_and_its_qemu_is_gone_already() {
     let Some(site) = site() else { return };
-    let mut build = Build::start(&site);
+    let mut build = UnderWay::start(site.command(&["build", "bare.toml"]));
     build.says("waiting for SSH as");
-    let qemu = qemu_pid(&site);
-    build.child.kill().expect("it runs");
-    build.child.wait().expect("ours");
-    let began = Instant::now();
-    while site.processes().iter().any(|line| line.contains("qemu")) {
-        assert!(began.elapsed() < LIMIT, "QEMU {qemu} outlives forge: {:?}", site.processes());
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    build.signal(Signal::SIGKILL);
+    build.ended();
+    site.assert_nothing_runs();
     let left = std::fs::read_dir(site.path().join("state/qemu/local")).expect("there").count();
     assert_eq!(left, 1, "the VM's folder is left");
     let said = site.run(&["gc"]);

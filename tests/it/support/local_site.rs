@@ -1,9 +1,16 @@
 //! A folder that points the real `forge` at the QEMU of this machine.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use tempfile::TempDir;
+
+/// How long anything may take: far beyond what it needs, so that only a hang is an error.
+const LIMIT: Duration = Duration::from_secs(900);
 
 /// The folder that forge runs in: `forge.toml`, `state/`, `images/`, `output/`.
 #[derive(Debug)]
@@ -47,10 +54,30 @@ impl LocalSite {
         std::fs::write(self.path().join(name), text).expect("the folder is ours");
     }
 
+    /// Writes a program of these lines for the shell.
+    pub fn script(&self, name: &str, lines: &str) -> PathBuf {
+        let path = self.path().join(name);
+        std::fs::write(&path, format!("#!/bin/sh\n{lines}\n")).expect("the folder is ours");
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).expect("the file is ours");
+        path
+    }
+
+    /// Puts a program of these lines where forge finds it before the real one, which the lines call `$REAL`.
+    pub fn stand_in(&self, program: &str, lines: &str) {
+        let path = std::env::var_os("PATH").expect("there is one");
+        let real =
+            std::env::split_paths(&path).map(|folder| folder.join(program)).find(|path| path.is_file());
+        let real = real.expect("the real one is installed");
+        std::fs::create_dir_all(self.path().join("bin")).expect("the folder is ours");
+        self.script(&format!("bin/{program}"), &format!("REAL={}\n{lines}", real.display()));
+    }
+
     /// Forge with these arguments, ready to be run.
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_forge"));
         command.args(["--state-dir", "state"]).args(arguments).current_dir(self.path());
+        let path = std::env::var("PATH").expect("there is one");
+        command.env("PATH", format!("{}:{path}", self.path().join("bin").display()));
         command
     }
 
@@ -97,10 +124,14 @@ impl LocalSite {
         let unfinished: Vec<String> =
             self.images().into_iter().filter(|name| name.starts_with('.')).collect();
         assert_eq!(unfinished, Vec::<String>::new(), "no file is half written");
-        // What ends with forge or with QEMU may do so a moment later.
-        let began = std::time::Instant::now();
-        while !self.processes().is_empty() && began.elapsed() < std::time::Duration::from_secs(60) {
-            std::thread::sleep(std::time::Duration::from_millis(20));
+        self.assert_nothing_runs();
+    }
+
+    /// Asserts that no process of a run works in this folder; what ends with forge or with QEMU may do so a moment later.
+    pub fn assert_nothing_runs(&self) {
+        let began = Instant::now();
+        while !self.processes().is_empty() && began.elapsed() < Duration::from_secs(60) {
+            std::thread::sleep(Duration::from_millis(20));
         }
         assert_eq!(self.processes(), Vec::<String>::new(), "nothing runs");
     }
@@ -116,6 +147,65 @@ impl LocalSite {
             Some(String::from_utf8_lossy(&line).replace('\0', " "))
         };
         entries.filter(here).filter_map(line).filter(|line| !line.is_empty()).collect()
+    }
+}
+
+/// A run of forge that is under way, with what it says in a file.
+#[derive(Debug)]
+pub struct UnderWay {
+    child: Child,
+    log: tempfile::NamedTempFile,
+}
+
+impl UnderWay {
+    /// Begins one.
+    pub fn start(mut command: Command) -> Self {
+        let log = tempfile::NamedTempFile::new().expect("a file");
+        let [out, err] = [(); 2].map(|()| log.reopen().expect("ours"));
+        let child = command.stdin(Stdio::null()).stdout(out).stderr(err).spawn().expect("forge can be run");
+        Self { child, log }
+    }
+
+    /// What it has said by now.
+    pub fn said(&self) -> String {
+        std::fs::read_to_string(self.log.path()).unwrap_or_default()
+    }
+
+    /// Waits until it has said these words, and returns all that it has said.
+    pub fn says(&mut self, words: &str) -> String {
+        self.until(words, |said| said.contains(words));
+        self.said()
+    }
+
+    /// Waits until something is so, which is asked with what it has said.
+    pub fn until(&mut self, what: &str, so: impl Fn(&str) -> bool) {
+        let began = Instant::now();
+        while !so(&self.said()) {
+            let ended = self.child.try_wait().expect("ours");
+            assert!(ended.is_none() && began.elapsed() < LIMIT, "{what}: {ended:?} {}", self.said());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.child.id().cast_signed()), signal).expect("it is ours");
+    }
+
+    /// Waits for its end.
+    pub fn ended(mut self) -> Said {
+        let began = Instant::now();
+        let status = loop {
+            match self.child.try_wait().expect("ours") {
+                Some(status) => break status,
+                None if began.elapsed() > LIMIT => {
+                    self.child.kill().expect("ours");
+                    panic!("it did not end: {}", self.said());
+                }
+                None => std::thread::sleep(Duration::from_millis(20)),
+            }
+        };
+        Said { code: status.code(), text: self.said() }
     }
 }
 
