@@ -61,7 +61,10 @@ pub(super) async fn leave(
     let vm = machine.reference().clone();
     let path = progress.key_file(&cx);
     let key = progress.key.as_ref().map(|key| write_key(&mut cx, &path, key));
-    if cx.hypervisor.capabilities().templates {
+    if let Some(folder) = machine.folder() {
+        let hint = format!("QEMU ends with forge; the disks and serial.log stay in {}", folder.display());
+        failure.hints.push(hint);
+    } else {
         let address = cx.bindings.get(LateName::GuestAddress);
         // A guest that forge made no user in does not know the build's key.
         if let (Some(Ok(())), Some(address), true) = (key, address, cx.plan.access.create) {
@@ -70,8 +73,6 @@ pub(super) async fn leave(
             let user = &cx.plan.access.user;
             failure.hints.push(format!("to get in: ssh -i {}{port} {user}@{host}", path.display()));
         }
-    } else {
-        failure.hints.push("QEMU ends with forge; the VM's disk stays in its work folder".into());
     }
     // First the journal: without this record the next build of this machine removes the VM, whatever its mark says.
     if let Err(error) = cx.cleanup.leaving(vm.clone()) {

@@ -249,7 +249,10 @@ fn a_port_that_is_taken_is_told_and_the_vm_is_removed() {
     let port = listener.local_addr().expect("bound").port();
     set_target(&site, &format!("accel = \"tcg\"\nssh-ports = \"{port}-{port}\""));
     let said = site.run(&["build", "bare.toml"]);
-    assert_failed(&site, &said, 1, &[&format!("none of the ports {port}-{port} is free"), "nothing is left"]);
+    let words = format!("none of the ports {port}-{port} is free");
+    assert_failed(&site, &said, 1, &[&words, "nothing is left"]);
+    let said = site.run(&["doctor"]);
+    assert!(said.code != Some(0) && said.text.contains(&words), "{said:?}");
 }
 
 #[test]
@@ -337,6 +340,20 @@ fn a_qemu_that_is_killed_while_a_tiny_guest_is_sealed_is_what_the_build_says() -
     assert_eq!(site.images(), Vec::<String>::new(), "no image");
     assert_eq!(site.processes(), Vec::<String>::new(), "what is kept does not run");
     Ok(())
+}
+
+/// As with Packer's `-on-error=abort`: what the guest has written can be looked at.
+#[test]
+fn a_build_that_failed_leaves_its_disk_where_it_says_when_it_shall() {
+    let Some(site) = site() else { return };
+    let said = site.run(&["build", "--on-error", "keep", "bare.toml"]);
+    assert_eq!(said.code, Some(1), "{}", said.text);
+    let (_, folder) = said.text.split_once("the disks and serial.log stay in ").expect("it says so");
+    let folder = std::path::Path::new(folder.lines().next().expect("a line").trim());
+    assert!(folder.join("disk.qcow2").is_file() && folder.join("serial.log").is_file(), "{}", said.text);
+    site.assert_nothing_runs();
+    let said = site.run(&["gc", "--left"]);
+    assert_failed(&site, &said, 0, &["vm-"]);
 }
 
 #[test]

@@ -337,6 +337,12 @@ pub trait Machine: std::fmt::Debug + Send + Sync {
     /// Where it is.
     fn reference(&self) -> &VmRef;
 
+    /// The folder on this machine in which its disks lie, for people who want to look at one whose hypervisor ends with
+    /// forge; `None` where the VM goes on by itself.
+    fn folder(&self) -> Option<std::path::PathBuf> {
+        None
+    }
+
     /// Makes the created VM what the spec says: the mark, `onboot=0`, `protection=0`, hardware, disks grown,
     /// cloud-init drive, seed attachments. Effect, idempotent.
     ///

@@ -8,6 +8,7 @@ use crate::args::Chipset;
 use crate::bridge;
 use crate::check::Host;
 use crate::hypervisor::{Shared, version};
+use crate::port::HeldPort;
 use crate::process::find_program;
 
 /// Looks at this machine.
@@ -52,6 +53,17 @@ pub(crate) async fn diagnose(shared: &Shared) -> Vec<Diagnosis> {
                 "sandbox",
                 format!("this QEMU does not take it: {words}"),
                 "a QEMU that is built with seccomp, as distributions build it",
+            ),
+        });
+    }
+    if let Some((first, last)) = target.ssh_ports {
+        let check = "ports for SSH";
+        found.push(match HeldPort::take(target.ssh_ports) {
+            Ok(port) => Diagnosis::pass(check, format!("{} of {first} to {last} is free", port.number())),
+            Err(error) => Diagnosis::fail(
+                check,
+                error.to_string(),
+                "name a wider range, or leave it out: then any free port is taken",
             ),
         });
     }

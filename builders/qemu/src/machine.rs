@@ -223,6 +223,10 @@ impl Machine for QemuMachine {
         &self.at
     }
 
+    fn folder(&self) -> Option<PathBuf> {
+        self.directory().ok().map(|dir| dir.path().to_owned())
+    }
+
     async fn configure(
         &self,
         spec: &MachineSpec,
