@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use forge_console::keymap::{self, Layout};
 use forge_console::{
-    Console, Echo, KeySink, Pattern, PlayOptions, Region, Seen, SendKeys, TypeError, TypeOptions, WaitError,
-    boot_command, expect, play, type_text_with,
+    Console, Echo, KeySink, Pattern, PlayError, PlayOptions, Pressing, Region, Seen, SendKeys, TypeError,
+    TypeOptions, WaitError, at_rest, boot_command, expect, expect_unattended, fatal, play, press_until,
+    type_text_with,
 };
 use forge_machine::Machine;
 
@@ -160,13 +161,21 @@ impl Driver<'_> {
         Ok(pattern.within(Region { lines: part(sight.lines), columns: part(sight.columns) }))
     }
 
-    /// Waits for one of the patterns; a screen after which nothing comes ends the build with its name.
+    /// Waits for one of the patterns; a screen after which nothing comes ends the build with its name. So does a prompt at
+    /// which nobody types: no step did by now, and none will while this one waits. One that goes on without its pattern may
+    /// be followed by one that types there.
     async fn see(
         &self,
         patterns: &[Pattern],
         limit: Duration,
+        or_after: bool,
     ) -> Result<Result<usize, WaitError>, StageError> {
-        match expect(self.console, patterns, limit).await {
+        let seen = if or_after || self.watch.works_at_prompt() {
+            expect(self.console, patterns, limit).await
+        } else {
+            expect_unattended(self.console, patterns, limit).await
+        };
+        match seen {
             Ok(Seen::Pattern(number)) => Ok(Ok(number)),
             Ok(Seen::Fatal(sighting)) => Err(super::screen::wrong(&sighting)),
             Err(error) => Ok(Err(error)),
@@ -182,7 +191,7 @@ impl Driver<'_> {
     ) -> Result<bool, StageError> {
         let pattern = self.pattern(sight)?;
         self.cx.waiting(Stage::Boot, &format!("{pattern} on the screen"), "", limit);
-        match self.see(std::slice::from_ref(&pattern), limit).await? {
+        match self.see(std::slice::from_ref(&pattern), limit, or_after).await? {
             Ok(_) => Ok(true),
             Err(error @ WaitError::NoPattern { .. }) if or_after => {
                 let message = format!(
@@ -211,7 +220,11 @@ impl Driver<'_> {
         let Some(serial) = self.watch.serial() else {
             return Err(StageError::new("the serial port of this VM is not recorded"));
         };
-        match serial.wait_for(&wanted, limit).await {
+        let heard = tokio::select! {
+            heard = serial.wait_for(&wanted, limit) => heard,
+            sighting = fatal(self.console) => return Err(super::screen::wrong(&sighting)),
+        };
+        match heard {
             Ok(()) => Ok(()),
             Err(last) if or_after => {
                 let message =
@@ -227,10 +240,11 @@ impl Driver<'_> {
     async fn still(&self, quiet_ms: u64, within_ms: u64) -> Result<(), StageError> {
         let limit = Duration::from_millis(within_ms);
         self.cx.waiting(Stage::Boot, "a screen that stands still", "", limit);
-        self.console
-            .wait_still(Duration::from_millis(quiet_ms), limit)
-            .await
-            .map_err(|error| StageError::caused("the screen did not come to rest", error))
+        match at_rest(self.console, Duration::from_millis(quiet_ms), limit).await {
+            Ok(None) => Ok(()),
+            Ok(Some(sighting)) => Err(super::screen::wrong(&sighting)),
+            Err(error) => Err(StageError::caused("the screen did not come to rest", error)),
+        }
     }
 
     async fn expect(&self, outcomes: &[Outcome], within_ms: u64, number: &str) -> Result<(), StageError> {
@@ -243,7 +257,7 @@ impl Driver<'_> {
             self.cx.waiting(Stage::Boot, &format!("{what} on the screen"), "", limit);
             let left = deadline.saturating_duration_since(tokio::time::Instant::now());
             let found = self
-                .see(&patterns, left)
+                .see(&patterns, left, false)
                 .await?
                 .map_err(|error| StageError::caused("nothing that was expected came on the screen", error))?;
             let Some((outcome, pattern)) = outcomes.get(found).zip(patterns.get(found)) else {
@@ -274,23 +288,19 @@ impl Driver<'_> {
         number: &str,
     ) -> Result<(), StageError> {
         let pattern = self.pattern(sight)?;
-        let limit = Duration::from_millis(within_ms);
-        let deadline = tokio::time::Instant::now() + limit;
+        let (every, limit) = (Duration::from_millis(every_ms), Duration::from_millis(within_ms));
         self.cx.waiting(Stage::Boot, &format!("{pattern} on the screen, pressing {press}"), "", limit);
-        let mut pause = Duration::ZERO;
-        loop {
-            let left = deadline.saturating_duration_since(tokio::time::Instant::now());
-            match self.see(std::slice::from_ref(&pattern), pause.min(left)).await? {
-                Ok(_) => return Ok(()),
-                Err(WaitError::NoPattern { .. }) if left > pause => {}
-                Err(error) => {
-                    let what =
-                        format!("{pattern} did not come on the screen, however often {press} was pressed");
-                    return Err(StageError::caused(what, error));
-                }
+        let key = || -> Pressing<'_, Unpressed> {
+            Box::pin(async { self.keys(press, number).await.map_err(Unpressed::Key) })
+        };
+        match press_until(self.console, &pattern, every, limit, key).await {
+            Ok(Seen::Pattern(_)) => Ok(()),
+            Ok(Seen::Fatal(sighting)) => Err(super::screen::wrong(&sighting)),
+            Err(Unpressed::Key(error)) => Err(error),
+            Err(Unpressed::Wait(error)) => {
+                let what = format!("{pattern} did not come on the screen, however often {press} was pressed");
+                Err(StageError::caused(what, error))
             }
-            self.keys(press, number).await?;
-            pause = Duration::from_millis(every_ms);
         }
     }
 
@@ -304,8 +314,13 @@ impl Driver<'_> {
             mistakes.iter().fold(first, |error, mistake| error.seen(mistake.to_string()))
         })?;
         let sink = keys_of(self.console, self.machine);
-        play(self.console, sink.as_ref(), &actions, &PlayOptions::default()).await.map_err(|error| {
-            StageError::caused(format!("boot step {number} could not be carried out"), error)
+        let mut options = PlayOptions::default();
+        if self.console.failure().is_some() {
+            options.typing.echo = Echo::None;
+        }
+        play(self.console, sink.as_ref(), &actions, &options).await.map_err(|error| match error {
+            PlayError::Fatal { sighting, .. } => super::screen::wrong(&sighting),
+            error => StageError::caused(format!("boot step {number} could not be carried out"), error),
         })?;
         // Packer's language waits for screens between its keys.
         self.watch.works_here();
@@ -325,6 +340,7 @@ impl Driver<'_> {
         self.watch.works_here();
         let echo = match echo {
             EchoWish::Required => Echo::Required,
+            EchoWish::IfSeen if self.console.failure().is_some() => Echo::None,
             EchoWish::IfSeen => Echo::IfSeen,
             EchoWish::None => Echo::None,
         };
@@ -341,6 +357,7 @@ impl Driver<'_> {
         }
         if !report.verified {
             let why = match echo {
+                Echo::None if self.console.failure().is_some() => "the display is lost",
                 Echo::None => "as the profile says",
                 _ if report.prompt_hides => "the prompt asks for something that it does not show",
                 _ => "nothing of it can be read on the screen",
@@ -348,6 +365,18 @@ impl Driver<'_> {
             self.cx.warn(format!("boot step {number} was typed blind: {why}"), "");
         }
         Ok(())
+    }
+}
+
+/// Why a key was not pressed until something came.
+enum Unpressed {
+    Key(StageError),
+    Wait(WaitError),
+}
+
+impl From<WaitError> for Unpressed {
+    fn from(error: WaitError) -> Self {
+        Self::Wait(error)
     }
 }
 

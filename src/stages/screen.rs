@@ -83,6 +83,12 @@ impl Watch {
         }
     }
 
+    /// Whether a boot step worked at a prompt that is an end for anybody else.
+    #[must_use]
+    pub fn works_at_prompt(&self) -> bool {
+        self.at_prompt.load(Ordering::Relaxed)
+    }
+
     /// The first screen that a boot step waited for.
     #[must_use]
     pub fn first_screen(&self) -> Option<&[String]> {
@@ -108,7 +114,7 @@ impl Watch {
     pub fn dead_end(&self) -> Option<Sighting> {
         let console = self.console.as_ref().filter(|console| console.failure().is_none())?;
         let sighting = known::left_alone_now(&console.screen(), console.unchanged_for())?;
-        (sighting.known.fatal || !self.at_prompt.load(Ordering::Relaxed)).then_some(sighting)
+        (sighting.known.fatal || !self.works_at_prompt()).then_some(sighting)
     }
 
     /// Takes a picture for the evidence. A failure is told, and no more: no build ends for a picture.

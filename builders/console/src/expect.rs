@@ -6,6 +6,7 @@
 
 use std::fmt;
 use std::ops::RangeInclusive;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,6 +22,12 @@ use crate::screen::{Screen, ScreenText};
 const TICK: Duration = Duration::from_millis(250);
 /// A search for needles takes at most this share of the time.
 const SEARCH_SHARE: u32 = 3;
+/// How long a guest at rest may take for its first answer to a key.
+const FIRST_ANSWER: Duration = Duration::from_secs(5);
+/// A guest may take so many times as long for an answer as it took for its slowest one.
+const ANSWERS: u32 = 4;
+/// What has not changed for so long is drawn to its end.
+const DRAWN: Duration = Duration::from_millis(300);
 
 /// A part of a text screen, in lines and columns from 1, both ends included.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -151,6 +158,115 @@ pub enum Seen {
 /// # Errors
 /// After `limit`, quoting the screen; or when the display is lost.
 pub async fn expect(console: &Console, patterns: &[Pattern], limit: Duration) -> Result<Seen, WaitError> {
+    expect_or(console, patterns, limit, known::fatal_now).await
+}
+
+/// As [`expect`], for whoever will type nothing until a pattern is seen: a prompt at which nobody types is an end too.
+///
+/// # Errors
+/// As for [`expect`].
+pub async fn expect_unattended(
+    console: &Console,
+    patterns: &[Pattern],
+    limit: Duration,
+) -> Result<Seen, WaitError> {
+    expect_or(console, patterns, limit, known::left_alone_now).await
+}
+
+/// Waits until the content has not changed for `quiet`, at most `limit`; a fatal known screen is no screen at rest, and
+/// comes back by its name. May be dropped.
+///
+/// # Errors
+/// When it went on changing until `limit`; or when the display is lost.
+pub async fn at_rest(
+    console: &Console,
+    quiet: Duration,
+    limit: Duration,
+) -> Result<Option<Sighting>, WaitError> {
+    let deadline = Instant::now() + limit;
+    let mut quiet = quiet;
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        console.wait_still(quiet, left.max(quiet * 2)).await?;
+        let Some(fatal) = known::recognise(&console.screen()).filter(|seen| seen.known.fatal) else {
+            return Ok(None);
+        };
+        // Some screens have to stand for longer before they are an end.
+        if console.unchanged_for() >= fatal.known.still {
+            return Ok(Some(fatal));
+        }
+        quiet = fatal.known.still;
+    }
+}
+
+/// Waits for a fatal known screen, for ever; also when the display is lost. May be dropped.
+pub async fn fatal(console: &Console) -> Sighting {
+    loop {
+        let seen = known::fatal_now(&console.screen(), console.unchanged_for());
+        if let Some(sighting) = seen.filter(|_| console.failure().is_none()) {
+            return sighting;
+        }
+        tokio::time::sleep(TICK).await;
+    }
+}
+
+/// The pressing of a key.
+pub type Pressing<'p, E> = Pin<Box<dyn Future<Output = Result<(), E>> + Send + 'p>>;
+
+/// Presses a key by `press` until the screen shows the pattern, or a fatal known screen, at most `limit`: at once, and then
+/// each `every`, but never again before a slow guest has answered. May be dropped.
+///
+/// A guest answers by another screen. How long it takes is learnt from its answers; before the first one a text at rest,
+/// which waits for somebody, is given five seconds once.
+///
+/// # Errors
+/// After `limit`, quoting the screen; when the display is lost; or what `press` gives.
+pub async fn press_until<'p, E: From<WaitError>>(
+    console: &Console,
+    pattern: &Pattern,
+    every: Duration,
+    limit: Duration,
+    mut press: impl FnMut() -> Pressing<'p, E>,
+) -> Result<Seen, E> {
+    let deadline = Instant::now() + limit;
+    let mut slowest: Option<Duration> = None;
+    let mut first = every.max(FIRST_ANSWER);
+    let mut pause = Duration::ZERO;
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        match expect(console, std::slice::from_ref(pattern), pause.min(left)).await {
+            Err(WaitError::NoPattern { .. }) if left > pause => {}
+            other => return Ok(other?),
+        }
+        // What is still being drawn would be taken for an answer; what never rests is not waited for.
+        let text = console.screen().text().is_some();
+        let drawn = slowest.map_or(DRAWN, |slowest| DRAWN.max(slowest / 2));
+        let bound = if text { every.max(FIRST_ANSWER) } else { every };
+        let _ = console.wait_still(drawn, bound.min(left)).await;
+        let at_rest = text && console.unchanged_for() >= drawn;
+        let patience = match slowest {
+            Some(slowest) => every.max(ANSWERS * slowest),
+            None if at_rest => first,
+            None => every,
+        };
+        let (pressed, before) = (Instant::now(), console.changes());
+        press().await?;
+        let left = deadline.saturating_duration_since(Instant::now());
+        if tokio::time::timeout(patience.min(left), console.wait_other_than(before)).await.is_ok() {
+            slowest = slowest.max(Some(pressed.elapsed()));
+        } else if at_rest {
+            first = every;
+        }
+        pause = every.saturating_sub(pressed.elapsed());
+    }
+}
+
+async fn expect_or(
+    console: &Console,
+    patterns: &[Pattern],
+    limit: Duration,
+    end: impl Fn(&Arc<Screen>, Duration) -> Option<Sighting>,
+) -> Result<Seen, WaitError> {
     let deadline = Instant::now() + limit;
     let needles = patterns.iter().any(Pattern::is_needle);
     let mut searched = None;
@@ -175,7 +291,7 @@ pub async fn expect(console: &Console, patterns: &[Pattern], limit: Duration) ->
         if let Some(number) = found {
             return Ok(Seen::Pattern(number));
         }
-        if let Some(sighting) = known::fatal_now(&console.screen(), console.unchanged_for()) {
+        if let Some(sighting) = end(&console.screen(), console.unchanged_for()) {
             return Ok(Seen::Fatal(sighting));
         }
         if let (Err(screen), true) = (waited, Instant::now() >= deadline) {
@@ -204,6 +320,7 @@ fn squeeze(text: &str) -> String {
 mod tests {
     use super::*;
     use crate::frame::Rect;
+    use crate::keys::KeySink as _;
     use crate::screen::tests::draw;
     use crate::testing::{Guest, console};
 
@@ -238,6 +355,56 @@ mod tests {
         let Seen::Fatal(sighting) = seen else { panic!("{seen:?}") };
         assert!(sighting.to_string().contains("No bootable device"), "{sighting}");
         assert!(began.elapsed() < Duration::from_secs(60), "{:?}", began.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_prompt_at_which_nobody_types_is_an_end_for_whoever_types_nothing() {
+        let mut guest = Guest::with_prompt("Shell> ");
+        guest.lines[0] = "UEFI Interactive Shell v2.2".to_owned();
+        let (console, _guest) = console(guest).await;
+        let wanted = [Pattern::text("GRUB")];
+        let seen = expect(&console, &wanted, Duration::from_secs(60)).await;
+        assert!(matches!(seen, Err(WaitError::NoPattern { .. })), "{seen:?}");
+        let seen = expect_unattended(&console, &wanted, Duration::from_secs(60)).await.unwrap();
+        assert!(matches!(&seen, Seen::Fatal(sighting) if sighting.known.id == "uefi-shell"), "{seen:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_fatal_screen_is_no_screen_at_rest() {
+        let (fine, _guest) = console(Guest::with_prompt("boot: ")).await;
+        let quiet = Duration::from_secs(1);
+        assert!(at_rest(&fine, quiet, Duration::from_secs(60)).await.unwrap().is_none());
+        let (dead, _guest) = console(Guest::with_prompt("(initramfs) ")).await;
+        let sighting = at_rest(&dead, quiet, Duration::from_secs(60)).await.unwrap().unwrap();
+        assert_eq!(sighting.known.id, "initramfs-shell");
+        assert!(dead.unchanged_for() >= sighting.known.still, "it stood for as long as it has to");
+        assert_eq!(fatal(&dead).await.known.id, "initramfs-shell");
+    }
+
+    /// A menu of ten lines whose bar each key moves by one; a second too early would move it past the wanted line.
+    #[tokio::test(start_paused = true)]
+    async fn a_key_is_not_pressed_again_before_a_slow_guest_has_answered() {
+        for slowness in [0, 3] {
+            let mut guest = Guest::with_prompt("menu: ");
+            guest.slowness = Duration::from_secs(slowness);
+            let (console, guest) = console(guest).await;
+            tokio::time::sleep(Duration::from_secs(2)).await;
+            let every = Duration::from_secs(1);
+            let began = Instant::now();
+            let wanted = Pattern::text("menu: jjj");
+            let press = || -> Pressing<'_, WaitError> {
+                Box::pin(async {
+                    console.press(&[crate::keymap::us('j').unwrap()]).await.unwrap();
+                    Ok(())
+                })
+            };
+            let seen = press_until(&console, &wanted, every, Duration::from_secs(90), press);
+            assert!(matches!(seen.await.unwrap(), Seen::Pattern(0)));
+            let took = began.elapsed();
+            tokio::time::sleep(Duration::from_secs(20)).await;
+            assert_eq!(crate::console::lock(&guest).keys, "jjj", "{slowness} s a key");
+            assert!(took < Duration::from_secs(30), "{took:?}");
+        }
     }
 
     #[tokio::test]

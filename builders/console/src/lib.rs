@@ -44,7 +44,7 @@ pub mod typist;
 
 pub use boot_command::BootAction;
 pub use console::{Console, ConsoleError, FollowError, WaitError};
-pub use expect::{Pattern, Region, Seen, expect};
+pub use expect::{Pattern, Pressing, Region, Seen, at_rest, expect, expect_unattended, fatal, press_until};
 pub use keymap::KeyStroke;
 pub use keys::{KeyError, KeySink, SendKeys};
 pub use known::{KnownScreen, Sighting};

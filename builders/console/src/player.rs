@@ -11,7 +11,9 @@ use tokio::time::sleep;
 
 use crate::boot_command::BootAction;
 use crate::console::{Console, WaitError};
+use crate::expect::{Pattern, Seen, at_rest, expect};
 use crate::keys::{KeyError, KeySink};
+use crate::known::Sighting;
 use crate::typist::{Echo, TypeError, TypeOptions, type_text_with};
 
 /// How to play a boot command.
@@ -74,6 +76,14 @@ pub enum PlayError {
         #[source]
         source: WaitError,
     },
+    /// The screen showed what nothing comes after while something else was waited for.
+    #[error("boot command step {step} waited, and {sighting}")]
+    Fatal {
+        /// Number of the action, from 1.
+        step: usize,
+        /// What it showed.
+        sighting: Sighting,
+    },
     /// A key could not be pressed.
     #[error("boot command step {step} could not press its key")]
     Key {
@@ -135,7 +145,12 @@ pub async fn play(
                     let cursor = look.screen.text().and_then(|text| text.cursor);
                     look.changes != changes || (cursor.is_some() && cursor != before)
                 });
-                let _ = answered.await.map_err(|source| PlayError::Wait { step, source })?;
+                // Keys that go another way need no display.
+                if let Err(source) = answered.await
+                    && !matches!(source, WaitError::Lost { .. })
+                {
+                    return Err(PlayError::Wait { step, source });
+                }
             }
             BootAction::Hold(key) | BootAction::Release(key) => {
                 let down = matches!(action, BootAction::Hold(_));
@@ -143,14 +158,19 @@ pub async fn play(
                 keys.hold(*key, down).await.map_err(|source| PlayError::Key { step, source })?;
             }
             BootAction::Wait(time) => sleep(*time).await,
-            BootAction::WaitFor { text, limit } => console
-                .wait_for(text, limit.unwrap_or(options.wait_for_limit))
-                .await
-                .map_err(|source| PlayError::Wait { step, source })?,
-            BootAction::WaitStill(quiet) => console
-                .wait_still(*quiet, options.still_limit.max(*quiet * 2))
-                .await
-                .map_err(|source| PlayError::Wait { step, source })?,
+            BootAction::WaitFor { text, limit } => {
+                let limit = limit.unwrap_or(options.wait_for_limit);
+                let seen = expect(console, &[Pattern::text(text)], limit).await;
+                if let Seen::Fatal(sighting) = seen.map_err(|source| PlayError::Wait { step, source })? {
+                    return Err(PlayError::Fatal { step, sighting });
+                }
+            }
+            BootAction::WaitStill(quiet) => {
+                let seen = at_rest(console, *quiet, options.still_limit).await;
+                if let Some(sighting) = seen.map_err(|source| PlayError::Wait { step, source })? {
+                    return Err(PlayError::Fatal { step, sighting });
+                }
+            }
         }
     }
     Ok(report)
@@ -186,6 +206,56 @@ mod tests {
         let (report, guest) = played("<waitFor \"boot:\"><waitStill>linux quiet<enter><wait2>y").await;
         assert_eq!(report.unwrap(), PlayReport { keys: 13, verified: 11, blind: 1 });
         assert_eq!(guest.keys, "linux quiet\ny");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_boot_command_that_waits_ends_at_a_fatal_screen_with_its_name() {
+        for command in ["<waitFor \"login:\">", "<waitStill 1s>x"] {
+            let (console, guest) = console(Guest::with_prompt("(initramfs) ")).await;
+            let began = tokio::time::Instant::now();
+            let actions = parse(command).unwrap();
+            let error = play(&console, &console, &actions, &PlayOptions::default()).await.unwrap_err();
+            assert_eq!(
+                error.to_string(),
+                "boot command step 1 waited, and the boot was dropped to the initramfs shell: \"(initramfs)\""
+            );
+            assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
+            assert_eq!(lock(&guest).keys, "", "nothing was typed into it");
+        }
+    }
+
+    /// Takes keys without a display.
+    #[derive(Default)]
+    struct Elsewhere(std::sync::Mutex<Vec<&'static str>>);
+
+    #[async_trait::async_trait]
+    impl KeySink for Elsewhere {
+        async fn press(&self, strokes: &[crate::keymap::KeyStroke]) -> Result<(), KeyError> {
+            lock(&self.0).extend(strokes.iter().map(|stroke| stroke.qcode));
+            Ok(())
+        }
+
+        async fn hold(&self, _key: crate::keymap::KeyStroke, _down: bool) -> Result<(), KeyError> {
+            Ok(())
+        }
+
+        fn release_all(&self) {}
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn keys_that_go_another_way_are_pressed_though_the_display_is_lost() {
+        let (console, guest) = console(Guest::with_prompt("boot: ")).await;
+        lock(&guest).lines.clear();
+        console.wait_for("login:", Duration::from_secs(20)).await.unwrap_err();
+        assert!(console.failure().is_some());
+        let blind = TypeOptions { echo: Echo::None, ..TypeOptions::default() };
+        let options = PlayOptions { typing: blind, ..PlayOptions::default() };
+        let (keys, actions) = (Elsewhere::default(), parse("<tab>text<enter>").unwrap());
+        let report = play(&console, &keys, &actions, &options).await.unwrap();
+        assert_eq!(report, PlayReport { keys: 6, verified: 0, blind: 4 });
+        assert_eq!(*lock(&keys.0), ["tab", "t", "e", "x", "t", "ret"]);
+        let error = play(&console, &console, &actions, &options).await.unwrap_err();
+        assert!(matches!(error, PlayError::Key { step: 1, .. }), "{error}");
     }
 
     #[tokio::test(start_paused = true)]
