@@ -34,13 +34,15 @@ pub struct KnownScreen {
 enum Mark {
     /// It holds these words, runs of blanks counting as one.
     Has(&'static str),
-    /// It is the last line that is not blank, and begins with these words.
+    /// It is the last line that is not blank, and holds these words.
+    Last(&'static str),
+    /// As the last one, and begins with these words.
     Prompt(&'static str),
     /// As a prompt, with no word behind it.
     Idle(&'static str),
 }
 
-use Mark::{Has, Idle, Prompt};
+use Mark::{Has, Idle, Last, Prompt};
 
 const AT_ONCE: Duration = Duration::ZERO;
 const A_MOMENT: Duration = Duration::from_secs(3);
@@ -56,16 +58,6 @@ const fn fatal(
     KnownScreen { id, name, advice, fatal: true, prompts: false, still, marks }
 }
 
-const fn notice(
-    id: &'static str,
-    name: &'static str,
-    advice: &'static str,
-    still: Duration,
-    marks: &'static [&'static [Mark]],
-) -> KnownScreen {
-    KnownScreen { id, name, advice, fatal: false, prompts: false, still, marks }
-}
-
 const fn prompts(
     id: &'static str,
     name: &'static str,
@@ -78,6 +70,17 @@ const fn prompts(
 
 /// Every known screen, the more telling first.
 pub static KNOWN: &[KnownScreen] = &[
+    fatal(
+        "out-of-memory",
+        "the guest ran out of memory",
+        "give the VM more memory: installers need more than the installed system",
+        AT_ONCE,
+        &[
+            &[Has("Kernel panic - not syncing: Out of memory")],
+            &[Has("System is deadlocked on memory")],
+            &[Has("Out of memory: Killed process"), Has("Out of memory: Killed process")],
+        ],
+    ),
     fatal(
         "kernel-panic",
         "the kernel panicked",
@@ -124,12 +127,12 @@ pub static KNOWN: &[KnownScreen] = &[
         A_MOMENT,
         &[&[Prompt("grub rescue>")]],
     ),
-    notice(
+    prompts(
         "grub-shell",
         "GRUB shows its command line instead of a menu",
         "it found no configuration; if a boot step opened the command line on purpose, wait for `grub>` there",
-        A_MOMENT,
-        &[&[Has("Minimal BASH-like line editing"), Prompt("grub>")]],
+        A_WHILE,
+        &[&[Has("Minimal BASH-like line editing"), Idle("grub>")]],
     ),
     fatal(
         "no-bootable-device",
@@ -168,11 +171,12 @@ pub static KNOWN: &[KnownScreen] = &[
         "the network boot found nothing",
         "the VM tried the network because nothing before it booted: see the boot order",
         A_MOMENT,
+        // The firmware goes on to the next device, if there is one, and says so below.
         &[
-            &[Has("No more network devices")],
-            &[Has("PXE-E18")],
-            &[Has("PXE-E53")],
-            &[Has("Nothing to boot"), Has("ipxe.org")],
+            &[Last("No more network devices")],
+            &[Last("PXE-E18")],
+            &[Last("PXE-E53")],
+            &[Last("Nothing to boot")],
         ],
     ),
     fatal(
@@ -224,27 +228,13 @@ pub static KNOWN: &[KnownScreen] = &[
             &[Has("Malformed autoinstall")],
         ],
     ),
+    // What stands in text: Setup itself, and the blue screen, are pictures with letters of no fixed width.
     fatal(
-        "windows-setup-error",
-        "Windows Setup stopped with an error",
-        "the answer file has a setting that this image or disk does not take",
+        "windows-boot-error",
+        "the boot manager of Windows stopped with an error",
+        "the status says what it did not find or take: the disk's bus, its driver, or a damaged medium",
         A_MOMENT,
-        &[
-            &[Has("Windows could not parse or process the unattend answer file")],
-            &[Has("Windows installation cannot proceed")],
-            &[Has("Your PC ran into a problem")],
-        ],
-    ),
-    fatal(
-        "out-of-memory",
-        "the guest ran out of memory",
-        "give the VM more memory: installers need more than the installed system",
-        AT_ONCE,
-        &[
-            &[Has("Kernel panic"), Has("Out of memory")],
-            &[Has("System is deadlocked on memory")],
-            &[Has("Out of memory: Killed process"), Has("Out of memory: Killed process")],
-        ],
+        &[&[Has("Windows failed to start")], &[Has("Windows Boot Manager"), Has("Status: 0xc0")]],
     ),
     fatal(
         "no-space-left",
@@ -290,6 +280,7 @@ impl Mark {
         let last = || text.rows.iter().skip(row + 1).all(|line| line.trim().is_empty());
         match self {
             Has(words) => plain.contains(words),
+            Last(words) => plain.contains(words) && last(),
             Prompt(words) => plain.starts_with(words) && last(),
             // The cursor may be read as a character.
             Idle(words) => {
