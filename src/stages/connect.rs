@@ -116,6 +116,8 @@ pub async fn connect(cx: &mut Cx, mut running: Running, seeded: &Seeded) -> Resu
                 installing = false;
                 cx.doing(Stage::Connect, "the installer is done; starting what it installed");
                 eject(cx, &running.machine).await?;
+                // Its recording ends before another one goes on in the same folder.
+                running.watch = super::Watch::default();
                 running.watch = start_again(cx, &running.machine).await?;
             }
         }

@@ -110,8 +110,10 @@ impl Shot {
 pub struct Recorder {
     folder: PathBuf,
     index: File,
-    /// Added to all times: a recording that goes on begins where it ended.
-    base_ms: u64,
+    /// When the last shot was that was there before, in ms.
+    ended_ms: u64,
+    /// Added to all times, once the first shot has come: one whose clock began anew goes on where the recording ended.
+    base_ms: Option<u64>,
     next: usize,
     last: Option<u64>,
 }
@@ -130,10 +132,13 @@ impl Recorder {
         let path = folder.join(INDEX);
         let before = if path.exists() { Recording::open(folder)?.shots } else { Vec::new() };
         let index = File::options().create(true).append(true).open(&path).map_err(failed(&path))?;
+        let whole = whole_lines(&fs::read(&path).map_err(failed(&path))?).len();
+        index.set_len(whole as u64).map_err(failed(&path))?;
         Ok(Self {
             folder: folder.to_owned(),
             index,
-            base_ms: before.last().map_or(0, |shot| shot.t_ms),
+            ended_ms: before.last().map_or(0, |shot| shot.t_ms),
+            base_ms: None,
             next: before.len() + 1,
             last: None,
         })
@@ -178,7 +183,9 @@ impl Recorder {
             fs::write(&path, png).map_err(|source| RecordingError::Io { path, source })?;
             shot.file = Some(name);
         }
-        shot.t_ms = u64::try_from(at.as_millis()).unwrap_or(u64::MAX).saturating_add(self.base_ms);
+        let at_ms = u64::try_from(at.as_millis()).unwrap_or(u64::MAX);
+        let base = *self.base_ms.get_or_insert(if at_ms < self.ended_ms { self.ended_ms } else { 0 });
+        shot.t_ms = at_ms.saturating_add(base);
         let path = self.folder.join(INDEX);
         let failed = |source| RecordingError::Io { path: path.clone(), source };
         let mut line = serde_json::to_vec(&shot).map_err(|error| failed(error.into()))?;
@@ -188,6 +195,11 @@ impl Recorder {
         self.last = Some(state);
         Ok(true)
     }
+}
+
+/// Without a last line that a dying process or a full disk cut off.
+fn whole_lines(text: &[u8]) -> &[u8] {
+    text.iter().rposition(|byte| *byte == b'\n').map_or(&[], |end| &text[..=end])
 }
 
 /// A recording that was read.
@@ -205,13 +217,12 @@ impl Recording {
     /// When the index can't be read, or is none.
     pub fn open(folder: &Path) -> Result<Self, RecordingError> {
         let path = folder.join(INDEX);
-        let text =
-            fs::read_to_string(&path).map_err(|source| RecordingError::Io { path: path.clone(), source })?;
-        let shots = text
-            .lines()
+        let text = fs::read(&path).map_err(|source| RecordingError::Io { path: path.clone(), source })?;
+        let shots = whole_lines(&text)
+            .split_inclusive(|byte| *byte == b'\n')
             .enumerate()
             .map(|(number, line)| {
-                serde_json::from_str(line).map_err(|source| RecordingError::Line {
+                serde_json::from_slice(line).map_err(|source| RecordingError::Line {
                     path: path.clone(),
                     line: number + 1,
                     source,

@@ -28,11 +28,11 @@ fn only_what_changed_is_written_with_its_time_text_and_picture() {
     // Going on adds to what is there.
     let mut recorder = Recorder::open(folder.path()).unwrap();
     let (third, _) = shot(&["login:"]);
-    assert!(recorder.store(Duration::from_secs(5), third, None).unwrap());
+    assert!(recorder.store(Duration::from_secs(1), third, None).unwrap());
 
     let recording = Recording::open(folder.path()).unwrap();
     let times: Vec<u64> = recording.shots.iter().map(|shot| shot.t_ms).collect();
-    assert_eq!(times, [0, 2000, 7000]);
+    assert_eq!(times, [0, 2000, 3000]);
     assert_eq!(recording.shots[1].text.as_deref(), Some(&["boot: linux".to_owned()][..]));
     assert_eq!(recording.shots[1].file.as_deref(), Some("00002.png"));
     let picture = recording.picture(&recording.shots[1]).unwrap().unwrap();
@@ -40,12 +40,48 @@ fn only_what_changed_is_written_with_its_time_text_and_picture() {
     assert_eq!(recording.picture(&recording.shots[2]).unwrap(), None);
 }
 
+/// The VM is started anew in the middle of a build, whose clock goes on; a build that is gone on with has a new one.
+#[test]
+fn a_recording_that_goes_on_keeps_the_clock_of_its_build_and_a_later_one_begins_where_it_ended() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = |seconds: u64, line: &str| {
+        let (shot, frame) = shot(&[line]);
+        let mut recorder = Recorder::open(folder.path()).unwrap();
+        assert!(recorder.store(Duration::from_secs(seconds), shot, Some(&frame)).unwrap());
+    };
+    store(600, "installing");
+    store(660, "the installed system");
+    store(5, "gone on with");
+    let times: Vec<u64> =
+        Recording::open(folder.path()).unwrap().shots.iter().map(|shot| shot.t_ms / 1000).collect();
+    assert_eq!(times, [600, 660, 665]);
+}
+
+#[test]
+fn a_line_that_was_cut_off_costs_that_line_only() {
+    use std::io::Write as _;
+    let folder = tempfile::tempdir().unwrap();
+    let store = |line: &str| {
+        let (shot, frame) = shot(&[line]);
+        Recorder::open(folder.path()).unwrap().store(Duration::from_secs(1), shot, Some(&frame)).unwrap();
+    };
+    store("first");
+    let mut index = File::options().append(true).open(folder.path().join(INDEX)).unwrap();
+    index.write_all(b"{\"t-ms\":2,\"wid").unwrap();
+    assert_eq!(Recording::open(folder.path()).unwrap().shots.len(), 1);
+    store("second");
+    let shots = Recording::open(folder.path()).unwrap().shots;
+    assert_eq!(shots.len(), 2);
+    assert_eq!(shots[1].text.as_ref().unwrap()[0].trim_end(), "second");
+}
+
 #[test]
 fn a_recording_never_leads_out_of_its_folder_and_its_mistakes_are_named() {
     let folder = tempfile::tempdir().unwrap();
     let index = folder.path().join(INDEX);
     for name in ["../secret.png", "/etc/passwd", ".hidden"] {
-        std::fs::write(&index, format!(r#"{{"t-ms":0,"width":1,"height":1,"file":"{name}"}}"#)).unwrap();
+        std::fs::write(&index, format!(r#"{{"t-ms":0,"width":1,"height":1,"file":"{name}"}}"#) + "\n")
+            .unwrap();
         let recording = Recording::open(folder.path()).unwrap();
         let error = recording.picture(&recording.shots[0]).unwrap_err();
         assert!(matches!(error, RecordingError::Name { .. }), "{error}");
