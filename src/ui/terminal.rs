@@ -58,8 +58,9 @@ impl Terminal {
 }
 
 impl Terminal {
-    /// The lines under the builds' own that show a screen, as drawn by indicatif, so that neither overwrites the other.
-    fn screen_bar(&mut self, build: &ChainId) -> ProgressBar {
+    /// The lines under the builds' own that show a screen, as drawn by indicatif, so that neither overwrites the other. Of
+    /// several builds the first one's is shown until it ends; `None` for the others.
+    fn screen_bar(&mut self, build: &ChainId) -> Option<ProgressBar> {
         let lines = &self.lines;
         let showing = self.screen.get_or_insert_with(|| {
             let bar = lines.add(ProgressBar::new_spinner());
@@ -68,8 +69,7 @@ impl Terminal {
             }
             Showing { build: build.clone(), bar }
         });
-        showing.build = build.clone();
-        showing.bar.clone()
+        (showing.build == *build).then(|| showing.bar.clone())
     }
 
     fn hide_screen(&mut self) {
@@ -126,12 +126,13 @@ impl Sink for Terminal {
         if self.builds.get(build).is_none_or(ProgressBar::is_finished) {
             return;
         }
+        let Some(bar) = self.screen_bar(build) else { return };
         let term = console::Term::stderr();
         let (height, width) = term.size();
         let reserved = self.builds.len() + 2;
         let size = (usize::from(width).saturating_sub(1), usize::from(height).saturating_sub(reserved));
         let lines = screen::lines(&shot.shot, shot.picture.as_ref(), size, screen::Ink::of(&term));
-        self.screen_bar(build).set_message(lines.join("\n"));
+        bar.set_message(lines.join("\n"));
     }
 
     fn finish(&mut self) {

@@ -28,6 +28,7 @@ mod lab_sources;
 mod lab_tiny_faults;
 mod lab_versions;
 mod lab_words;
+mod live_view;
 mod media;
 mod on_error;
 mod pipelines;
