@@ -144,7 +144,8 @@ name = "identity"
 become = true
 shell = [
   "cloud-init status --wait >/dev/null",
-  "! getent passwd forge", "! grep -rs forge-build /root/.ssh /home/*/.ssh | grep -v NAME",
+  "if getent passwd forge; then exit 1; fi",
+  "test \"$(cat /home/*/.ssh/authorized_keys | wc -l)\" = 1",
   "test \"$(ls /var/lib/cloud/instances | wc -l)\" = 1",
   "test \"$(grep -c 'running .init. at' /var/log/cloud-init-output.log)\" = 1",
   "exec >/var/tmp/identity",
@@ -154,6 +155,7 @@ shell = [
 
 [[provision]]
 name = "tell"
+become = true
 download = "/var/tmp/identity"
 destination = "NAME-identity"
 "#;

@@ -78,13 +78,67 @@ fn a_tiny_guest_whose_menu_has_no_countdown_and_another_order_is_built() -> anyh
     Ok(())
 }
 
+/// A menu that asks first, a text that never comes, a screen at rest, a picture that is cut out of a font, and a part of the
+/// screen; GRUB alone answers, and the last step ends the build.
+#[test]
+fn boot_steps_that_expect_go_on_and_look_at_a_part_of_the_screen_are_carried_out_at_a_menu()
+-> anyhow::Result<()> {
+    let menu = format!("submenu \"Are you sure?\" --hotkey=y {{\n{TINY}{OTHER}}}\n");
+    let Some((site, _)) = site(&menu)? else { return Ok(()) };
+    let (head, _) = PROFILE.split_once("[seed]").expect("it has one");
+    let steps = r#"[boot]
+steps = [
+  { expect = [
+    { text = "Are you sure?", steps = [{ keys = "y" }], again = true },
+    { text = "a memory test", lines = "1-12" },
+    { text = "a memory test", fail = "it stands in the upper half" },
+  ], within = "10m" },
+  { wait-for = "a text that never comes", or-after = "2s" },
+  { wait-still = "1s" },
+  { expect = [
+    { text = "tiny", lines = "20-25", fail = "there is no such entry" },
+    { regex = 'a memory test', columns = "1-40", fail = "the steps came to their end" },
+  ] },
+]
+"#;
+    site.write("menu.toml", &format!("{head}{steps}"));
+    let said = site.run(&["build", "menu.toml"]);
+    assert_eq!(said.code, Some(1), "{}", said.text);
+    for words in [
+        "\"Are you sure?\" is on the screen",
+        "boot step 2: \"a text that never comes\" was not seen within 2 s; going on",
+        "the steps came to their end",
+        "at boot step 4 of 4",
+    ] {
+        assert!(said.text.contains(words), "{words}: {}", said.text);
+    }
+    site.assert_nothing_left();
+
+    // An outcome whose steps do not help is not tried for ever.
+    let steps = "[boot]\nsteps = [{ expect = [{ text = \"Are you sure?\", steps = [{ wait = \"1s\" }], again = true }, { text = \"never\" }], within = \"5s\" }]\n";
+    site.write("menu.toml", &format!("{head}{steps}"));
+    let said = site.run(&["build", "menu.toml"]);
+    assert!(said.code == Some(1) && said.text.contains("came again and again for 5 s"), "{}", said.text);
+    site.assert_nothing_left();
+    Ok(())
+}
+
 /// Builds, and asserts that it fails by the name of the screen long before the time of its step is over.
 fn assert_named(site: &LocalSite, name: &str) {
-    let began = Instant::now();
     let said = site.run(&["build", "menu.toml"]);
     assert_eq!(said.code, Some(1), "{}", said.text);
     assert!(said.text.contains(name), "{}", said.text);
-    assert!(began.elapsed() < Duration::from_secs(600), "the step alone would have waited for 15 min");
+    // By the build's own clock: from the last frame that was new to its failure.
+    let mut builds = std::fs::read_dir(site.path().join("output/menu")).expect("there").flatten();
+    let evidence = builds.next().expect("one build").path();
+    let times = |file: &str, key: &str| -> Vec<u64> {
+        let text = std::fs::read_to_string(evidence.join(file)).expect("there");
+        let lines = text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).expect("JSON"));
+        lines.filter_map(|line| line[key].as_u64()).collect()
+    };
+    let [shown, ended] = [("recording/frames.jsonl", "t-ms"), ("events.jsonl", "t-ms")]
+        .map(|(file, key)| times(file, key).into_iter().max().expect("one"));
+    assert!(ended < shown + 60_000, "{} ms after the last new frame", ended - shown);
     site.assert_nothing_left();
 }
 
@@ -129,6 +183,19 @@ fn a_tiny_guest_whose_disk_does_not_boot_with_uefi_ends_the_build_in_the_firmwar
     assert!(!said.text.contains("never asked for its seed"), "{}", said.text);
     assert!(began.elapsed() < Duration::from_secs(600), "its deadline alone would have been 30 min");
     site.assert_nothing_left();
+    Ok(())
+}
+
+/// Nobody types there while a boot step waits for something else.
+#[test]
+fn the_shell_of_the_firmware_ends_a_boot_step_that_waits_for_something_else() -> anyhow::Result<()> {
+    let Some((site, disk)) = site("")? else { return Ok(()) };
+    disk.wipe_start();
+    site.write(
+        "menu.toml",
+        &uefi("[boot]\nsteps = [{ wait-for = \"Press enter to boot\", within = \"15m\" }]\n"),
+    );
+    assert_named(&site, "the firmware started its own shell");
     Ok(())
 }
 

@@ -178,7 +178,7 @@ impl UnderWay {
     }
 
     /// Waits until something is so, which is asked with what it has said.
-    pub fn until(&mut self, what: &str, so: impl Fn(&str) -> bool) {
+    pub fn until(&mut self, what: &str, mut so: impl FnMut(&str) -> bool) {
         let began = Instant::now();
         while !so(&self.said()) {
             let ended = self.child.try_wait().expect("ours");
