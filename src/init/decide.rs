@@ -111,14 +111,12 @@ pub async fn decide(
 }
 
 fn wanted(options: &Options, picked: &Picked, land: &Land, major: u32) -> Wanted {
-    let of_nodes = options.privileges.iter().any(|name| name.starts_with("Sys."));
     let everywhere = paths(
         major,
         options.pool.as_deref(),
         &options.boot_vms,
         &picked.storages(),
         picked.bridge.as_ref().map(|bridge| land.sdn_path(bridge)).as_deref(),
-        of_nodes,
     );
     Wanted {
         user: options.user.clone(),

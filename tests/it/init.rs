@@ -18,7 +18,7 @@ fn refused(done: &Done, words: &[&str]) {
 }
 
 #[test]
-fn the_role_is_what_was_measured_and_what_sends_media() {
+fn the_role_is_what_was_measured_and_what_sends_media_and_sees_memory() {
     let mut ours = forge::backends::setup::Wanted {
         user: String::new(),
         token: String::new(),
@@ -31,7 +31,7 @@ fn the_role_is_what_was_measured_and_what_sends_media() {
     }
     .privileges(9);
     let mut measured: Vec<String> = LEAST_PRIVILEGES_PVE9.iter().map(|name| (*name).to_owned()).collect();
-    measured.push("Datastore.AllocateTemplate".into());
+    measured.extend(["Datastore.AllocateTemplate", "Sys.Audit"].map(str::to_owned));
     ours.sort();
     measured.sort();
     assert_eq!(ours, measured);
@@ -151,6 +151,7 @@ async fn a_dry_run_prints_commands_that_a_shell_takes_and_changes_nothing() -> a
         "pveum acl modify /pool/forge",
         "pveum acl modify /storage/local",
         "pveum acl modify /sdn/zones/localnetwork/vmbr0",
+        "pveum acl modify /nodes",
     ];
     assert_eq!(lines.collect::<Vec<_>>(), expected, "{}", done.stdout);
     for words in ["would write forge.toml", "bridge = \"vmbr0\"", "nothing was done"] {

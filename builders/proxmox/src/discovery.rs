@@ -93,6 +93,9 @@ pub async fn discover(
         pool: query.pool.clone(),
         zones: Zones::new(),
     };
+    if placed.is_some() {
+        findings.extend(grants.for_placement(&nodes));
+    }
     let wanted = Wanted::new(config, query, source.as_ref());
     // Where nothing lacks, nobody has to be told a path.
     if grants.major >= 8 && wanted.bridges.iter().any(|bridge| !grants.may_use_bridge(bridge)) {

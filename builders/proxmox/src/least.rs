@@ -5,7 +5,7 @@
 
 use forge_machine::{Checkup, Diagnosis};
 
-use crate::permissions::{Grants, Held, grant_command, who};
+use crate::permissions::{Grants, Held, MEMORY, grant_command, who};
 
 /// What builds do with the VM: on the pool's path when the site has one, else on `/vms`.
 const ON_VMS: [(&str, &str); 13] = [
@@ -47,6 +47,7 @@ impl Grants {
             found.extend(self.on_media_storage(storage));
         }
         found.extend(checkup.bridge.as_deref().and_then(|bridge| self.on_bridge(bridge)));
+        found.extend(nodes.iter().map(|node| self.on_memory(node)));
         if self.major >= 8 {
             found.extend(nodes.iter().map(|node| self.on_node(node)));
         }
@@ -140,6 +141,17 @@ impl Grants {
         })
     }
 
+    fn on_memory(&self, node: &str) -> Diagnosis {
+        let path = format!("/nodes/{node}");
+        let check = format!("memory of {node}");
+        if self.on(&path, MEMORY) {
+            return Diagnosis::pass(check, "builds are placed by what is free, and wait for it");
+        }
+        let lacks =
+            self.lacks(&check, MEMORY, &path, "place builds by free memory, and have them wait for it");
+        Diagnosis::warn(check, format!("{}; without it memory is not looked at", lacks.found), lacks.help)
+    }
+
     fn on_node(&self, node: &str) -> Diagnosis {
         let path = format!("/nodes/{node}");
         let check = format!("downloads of {node}");
@@ -172,7 +184,7 @@ mod tests {
     fn least(major: u32) -> Vec<&'static str> {
         let agent = if major >= 9 { "VM.GuestAgent.Audit" } else { "VM.Monitor" };
         let all = ON_VMS.iter().map(|(privilege, _)| *privilege);
-        all.chain([agent, "Datastore.AllocateSpace", "Datastore.Audit", "SDN.Use"]).collect()
+        all.chain([agent, "Datastore.AllocateSpace", "Datastore.Audit", "SDN.Use", MEMORY]).collect()
     }
 
     fn grants(major: u32, privileges: &[&str], path: &str, pool: Option<&str>) -> Grants {
@@ -223,8 +235,9 @@ mod tests {
                 let named = named.unwrap_or_else(|| panic!("{lacking} on {major}: {found:?}"));
                 assert!(named.help.contains("pveum acl modify /"), "{named:?}");
                 assert!(named.help.contains("--roles Builders "), "{named:?}");
-                let stands_in = *lacking == "Datastore.Audit";
-                assert_eq!(named.health, if stands_in { Health::Warn } else { Health::Fail }, "{named:?}");
+                // Builds go without: another right shows the storage, and memory is then not looked at.
+                let is_needed = !["Datastore.Audit", MEMORY].contains(lacking);
+                assert_eq!(named.health, if is_needed { Health::Fail } else { Health::Warn }, "{named:?}");
             }
         }
     }
@@ -243,6 +256,8 @@ mod tests {
     #[test]
     fn an_old_release_asks_for_no_network_privilege() {
         let found = grants(7, &[], "/", None).examine(&checkup(), &["pve".into()]);
-        assert!(!found.iter().any(|each| each.found.contains("SDN.Use") || each.found.contains("Sys.")));
+        assert!(
+            !found.iter().any(|each| each.found.contains("SDN.Use") || each.found.contains("Sys.AccessN"))
+        );
     }
 }

@@ -36,13 +36,17 @@ const CLONE: [&str; 15] = [
 /// What sending media to a storage takes, for installers and seed discs.
 pub const MEDIA: &str = "Datastore.AllocateTemplate";
 
+/// What seeing a node's free memory takes: builds are placed by it, and wait for it.
+pub const MEMORY: &str = "Sys.Audit";
+
 /// The guest agent's read privilege by release: `VM.Monitor` was replaced in PVE 9, and is unknown there.
 #[must_use]
 pub fn agent_privilege(major: u32) -> &'static str {
     if major >= 9 { "VM.GuestAgent.Audit" } else { "VM.Monitor" }
 }
 
-/// The privileges that forge needs on a major release for what it does: builds by clone, and media for those by installer.
+/// The privileges that forge needs on a major release for what it does: builds by clone, media for those by installer, and
+/// the choice of a node.
 #[must_use]
 pub fn least_privileges(major: u32) -> Vec<&'static str> {
     let mut all = CLONE.to_vec();
@@ -51,7 +55,7 @@ pub fn least_privileges(major: u32) -> Vec<&'static str> {
     if major >= 8 {
         all.push("SDN.Use");
     }
-    all.push(MEDIA);
+    all.extend([MEDIA, MEMORY]);
     all
 }
 
@@ -246,6 +250,19 @@ impl Grants {
             return Vec::new();
         }
         vec![self.missing(privilege, &self.path_for_new_vm(), "set the new VM's SCSI controller", true)]
+    }
+
+    /// What choosing among nodes by their free memory takes. Without it they are chosen by builds and space alone.
+    #[must_use]
+    pub fn for_placement(&self, nodes: &[String]) -> Option<Finding> {
+        let node = nodes.iter().find(|node| !self.on(&format!("/nodes/{node}"), MEMORY))?;
+        // Whoever lacks it on all of them is told of it once.
+        let path = match self.on("/nodes", MEMORY) {
+            true => format!("/nodes/{node}"),
+            false => "/nodes".to_owned(),
+        };
+        let purpose = "place builds by free memory; they are placed by builds under way and space";
+        Some(self.missing(MEMORY, &path, purpose, false))
     }
 
     /// What it takes to run commands in the guest by its agent.

@@ -250,7 +250,7 @@ pub async fn place(
     let Some(load) = best(loads, u64::from(memory) * MIB, size) else { return Ok(None) };
     let known = match load.memory {
         Some(free) => format!("{} MiB free", free / MIB),
-        None => "memory unknown (the token lacks Sys.Audit)".to_owned(),
+        None => "memory not looked at (the token lacks Sys.Audit there)".to_owned(),
     };
     let why = if bound {
         format!("node {}: the source's disks are on a storage of that node alone", load.node)

@@ -50,7 +50,7 @@ impl Wanted {
 }
 
 /// Where the role is given, when nobody says otherwise: the build VMs (all of them, or those of a pool and the VMs that are
-/// cloned), the storages, the bridge (by its path), and the nodes when privileges are asked for that belong to them.
+/// cloned), the storages, the bridge (by its path), and the nodes, whose memory decides where a build goes.
 #[must_use]
 pub fn paths(
     major: u32,
@@ -58,7 +58,6 @@ pub fn paths(
     boot_vms: &[u32],
     storages: &[String],
     of_bridge: Option<&str>,
-    of_nodes: bool,
 ) -> Vec<String> {
     let mut paths = Vec::new();
     match pool {
@@ -76,9 +75,7 @@ pub fn paths(
     }
     // PVE 7 checks no rights on bridges.
     paths.extend(of_bridge.filter(|_| major >= 8).map(str::to_owned));
-    if of_nodes {
-        paths.push("/nodes".to_owned());
-    }
+    paths.push("/nodes".to_owned());
     paths
 }
 

@@ -9,14 +9,7 @@ fn wanted() -> Wanted {
         role: "ForgeBuild".into(),
         more: Vec::new(),
         pool: None,
-        paths: paths(
-            9,
-            None,
-            &[],
-            &["local".into(), "local".into()],
-            Some("/sdn/zones/localnetwork/vmbr0"),
-            false,
-        ),
+        paths: paths(9, None, &[], &["local".into(), "local".into()], Some("/sdn/zones/localnetwork/vmbr0")),
         rotate: false,
         force: false,
     }
@@ -59,12 +52,14 @@ fn changes(steps: &[Step]) -> Vec<String> {
 fn from_nothing_everything_is_made_in_an_order_that_works_and_a_second_time_nothing() {
     let first = steps(&wanted(), &empty(9)).expect("possible");
     let words = changes(&first);
-    assert_eq!(words.len(), 6, "{words:#?}");
+    assert_eq!(words.len(), 7, "{words:#?}");
     assert!(words[0].starts_with("pveum role add ForgeBuild --privs VM.Allocate,"), "{}", words[0]);
     assert!(words[0].contains("VM.GuestAgent.Audit") && !words[0].contains("VM.Monitor"), "{}", words[0]);
     assert_eq!(words[1], "pveum user add forge@pve --comment forge: builds VM templates");
     assert!(words[2].starts_with("pveum user token add forge@pve build --privsep 1 "), "{}", words[2]);
-    for (line, path) in words[3..].iter().zip(["/vms", "/storage/local", "/sdn/zones/localnetwork/vmbr0"]) {
+    assert!(words[0].contains(",Sys.Audit"), "{}", words[0]);
+    let paths = ["/vms", "/storage/local", "/sdn/zones/localnetwork/vmbr0", "/nodes"];
+    for (line, path) in words[3..].iter().zip(paths) {
         let expected =
             format!("pveum acl modify {path} --roles ForgeBuild --users forge@pve --tokens forge@pve!build");
         assert_eq!(*line, expected);
@@ -100,7 +95,7 @@ fn a_token_is_made_anew_only_on_request_and_then_gets_its_rights_again() {
     assert_eq!(words[0], "pveum user token remove forge@pve build");
     assert!(words[1].starts_with("pveum user token add forge@pve build"), "{}", words[1]);
     assert_eq!(words[2], "pveum acl modify /vms --roles ForgeBuild --tokens forge@pve!build");
-    assert_eq!(words.len(), 5, "{words:#?}");
+    assert_eq!(words.len(), 6, "{words:#?}");
 }
 
 #[test]
@@ -124,9 +119,14 @@ fn what_others_have_is_changed_only_by_force() {
     assert!(steps(&Wanted { force: true, ..role }, &standing).is_ok());
 
     standing.users.insert("forge@pve".into(), true);
-    for (above, is_hidden) in
-        [("/", true), ("/storage", true), ("/vms", false), ("/vm", false), ("/pool", false)]
-    {
+    for (above, is_hidden) in [
+        ("/", true),
+        ("/storage", true),
+        ("/vms", false),
+        ("/nodes", false),
+        ("/vm", false),
+        ("/pool", false),
+    ] {
         let mut standing = standing.clone();
         standing.entries.insert((above.into(), "forge@pve".into(), "PVEAdmin".into()));
         let told = steps(&wanted(), &standing);
@@ -141,9 +141,9 @@ fn releases_differ_in_privileges_and_a_pool_narrows_the_paths() {
     assert!(of(8).contains("VM.Monitor") && !of(8).contains("VM.GuestAgent.Audit"));
     assert!(of(7).contains("VM.Monitor") && !of(7).contains("SDN.Use"));
     assert!(of(9).contains("SDN.Use") && of(9).contains("Datastore.AllocateTemplate"));
-    let pool = paths(9, Some("forge"), &[9000], &["local".into()], None, true);
+    let pool = paths(9, Some("forge"), &[9000], &["local".into()], None);
     assert_eq!(pool, ["/pool/forge", "/vms/9000", "/storage/local", "/nodes"]);
-    assert_eq!(paths(7, None, &[], &[], Some("/sdn/zones/localnetwork/vmbr0"), false), ["/vms"]);
+    assert_eq!(paths(7, None, &[], &[], Some("/sdn/zones/localnetwork/vmbr0")), ["/vms", "/nodes"]);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! What a token may not do is told before a build, and by each call of one: privilege, path, and the granting command.
 
-use forge_lab::{LEAST_PRIVILEGES_PVE9, LabConfig, PveVersion};
+use forge_lab::{LEAST_PRIVILEGES_PVE9, LabConfig, PveVersion, StorageConfig};
 use forge_machine::{Attachments, Finish, Hypervisor as _, PortError};
 
 use crate::support::{Bench, TOKEN, bench_with, ladder, mark, query, spec};
@@ -40,6 +40,43 @@ async fn on_both_releases_each_missing_privilege_is_a_finding_of_the_plan() {
             });
             assert!(named, "{version:?} {privilege}: {found:#?}");
         }
+        bench.lab.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn on_both_releases_builds_are_placed_without_the_right_to_see_memory_and_the_plan_says_so() {
+    for (version, agent) in RELEASES {
+        let rest = least(agent);
+        let config = LabConfig {
+            run_guests: false,
+            version,
+            nodes: ["pve", "pve2"].map(str::to_owned).to_vec(),
+            storages: vec![StorageConfig::everything("local").shared()],
+            ..LabConfig::default()
+        };
+        let bench = bench_with(config).await;
+        for (node, gib) in [("pve", 1), ("pve2", 6)] {
+            bench.lab.set_free_memory(node, gib << 30);
+        }
+        let placed = async || {
+            let (facts, found) = bench.pve.facts(&query()).await.expect("asked");
+            (facts.placed.expect("it had a choice"), facts.notes.join(" "), found)
+        };
+        bench.lab.set_token_access(TOKEN, &[("/", &[rest.as_slice(), &["Sys.Audit"]].concat())]);
+        let (node, why, found) = placed().await;
+        assert_eq!((node.as_str(), found), ("pve2", Vec::new()), "{version:?}: {why}");
+        assert!(why.contains("6144 MiB free"), "{why}");
+        bench.lab.set_token_access(TOKEN, &[("/", &rest)]);
+        let (node, why, found) = placed().await;
+        assert_eq!(node, "pve", "{version:?}: the source's: {why}");
+        assert!(why.contains("memory not looked at (the token lacks Sys.Audit there)"), "{why}");
+        let [told] = found.as_slice() else { panic!("{version:?}: {found:#?}") };
+        assert!(
+            !told.fatal && told.message.contains("lacks Sys.Audit on /nodes (needed to place"),
+            "{told:?}"
+        );
+        assert!(told.help.contains("--privs Sys.Audit; pveum acl modify /nodes --roles"), "{told:?}");
         bench.lab.stop().await;
     }
 }

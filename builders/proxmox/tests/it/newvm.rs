@@ -128,6 +128,7 @@ async fn a_new_vm_goes_to_a_node_that_has_the_media_which_the_profile_names() {
         ..LabConfig::default()
     })
     .await;
+    bench.lab.set_token_access(TOKEN, &[("/", &[LEAST_PRIVILEGES_PVE9, &["Sys.Audit"]].concat())]);
     let _isos = with_isos(&bench);
     let asked = asked(&install());
     let (facts, _) = bench.pve.facts(&asked).await.expect("asked");
