@@ -189,6 +189,8 @@ pub struct Vm {
     pub agent: Option<bool>,
     /// The node asked for.
     pub node: Option<String>,
+    /// The id of build VM and template on Proxmox; `None` takes one of the target's range.
+    pub vmid: Option<u32>,
     /// The cloud-init drive of the finished template.
     pub cloud_init: CloudInit,
     /// `[vm.proxmox]`: keys of Proxmox's VM configuration, passed through; truth values as 1 and 0.

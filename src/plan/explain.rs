@@ -148,6 +148,7 @@ fn hardware(plan: &Plan) -> String {
     let machine = &plan.machine;
     let mut parts = vec![format!("on node {}", machine.node)];
     match machine.ids {
+        Some((low, high)) if low == high => parts.push(format!("id {low}")),
         Some((low, high)) => parts.push(format!("id from {low}-{high}")),
         None => parts.push("next free id".into()),
     }

@@ -58,6 +58,7 @@ pub(super) fn without_effect(profile: &Profile) -> Vec<Finding> {
     }
     let places = [("vm.node", &vm.node), ("vm.pool", &vm.pool), ("vm.storage", &vm.storage)];
     idle.extend(places.iter().filter(|(_, value)| value.is_some()).map(|(name, _)| (*name).to_owned()));
+    idle.extend(vm.vmid.map(|_| "vm.vmid".to_owned()));
     let disks = vm.disks.iter().enumerate().filter(|(_, disk)| disk.storage.is_some());
     idle.extend(disks.map(|(index, _)| format!("vm.disks[{index}].storage")));
     for disk in &vm.state_disks {

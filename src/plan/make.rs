@@ -84,6 +84,7 @@ pub fn query(profile: &Profile, target: &Target) -> Result<FactsQuery, Finding> 
         storages,
         bridges,
         node,
+        vmid: profile.vm.vmid,
         memory_mib: profile.vm.memory_mib,
         placed: Vec::new(),
         pool,
@@ -304,6 +305,13 @@ fn machine(
     if proxmox.is_none() {
         findings.extend(without_effect(profile));
     }
+    if let (Some(vmid), Some((first, last))) = (vm.vmid, proxmox.and_then(|target| target.vmids))
+        && !(first..=last).contains(&vmid)
+    {
+        let message = format!("{vmid} is not in the range of the target's `vmids`, {first}-{last}");
+        let help = "the token may have no rights there, and other VMs may be made at that id";
+        findings.push(located(profile, "vm.vmid", message).help(help).warning());
+    }
     if !profile.source.full && !source.template && matches!(source_spec, SourceSpec::Clone { .. }) {
         let message = format!("{} is no template, so it can only be cloned in full", source.name);
         findings.push(
@@ -317,7 +325,7 @@ fn machine(
         kernel: profile.source.kernel.as_ref().map(|kernel| kernel.files.clone()),
         hardware: if proxmox.is_some() { Hardware::default() } else { hardware(vm) },
         node,
-        ids: proxmox.and_then(|target| target.vmids),
+        ids: proxmox.and_then(|target| vm.vmid.map(|id| (id, id)).or(target.vmids)),
         pool: proxmox.and_then(|target| vm.pool.clone().or_else(|| target.pool.clone())),
         cores: vm.cores,
         sockets: vm.sockets,

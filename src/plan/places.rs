@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::config::profile::Profile;
 
 /// Settings that have one key each.
-const KEYS: [(&str, &str); 12] = [
+const KEYS: [(&str, &str); 14] = [
     ("agent", "vm.agent"),
     ("ciuser", "vm.cloud-init"),
     ("cores", "vm.cores"),
@@ -13,11 +13,13 @@ const KEYS: [(&str, &str); 12] = [
     ("efidisk0", "vm.efi-disk"),
     ("memory", "vm.memory"),
     ("name", "template.name"),
+    ("newid", "vm.vmid"),
     ("pool", "vm.pool"),
     ("sockets", "vm.sockets"),
     ("storage", "vm.storage"),
     ("tags", "template.tags"),
     ("tpmstate0", "vm.tpm"),
+    ("vmid", "vm.vmid"),
 ];
 
 /// Each key of Proxmox's with the setting that became it and where that stands: `vm.memory (web.toml:12)`.

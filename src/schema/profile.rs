@@ -189,6 +189,11 @@ const VM: Form = Form::Table(&[
     ("networks", Form::Tables(NETWORK), "network adapters, net0 first"),
     ("agent", Form::Flag, "whether the guest agent's device is there"),
     ("node", Form::Text, "the node"),
+    (
+        "vmid",
+        Form::Integer(100, 999_999_999),
+        "the id that build VM and template have; else one of the target's `vmids`",
+    ),
     ("storage", Form::Text, "the storage for its disks; else the target's"),
     ("pool", Form::Text, "the resource pool; else the target's"),
     ("cloud-init", CLOUD_INIT, "the cloud-init drive that the template's clones are set up by"),

@@ -40,6 +40,7 @@ pub fn query(template: SourceSelector, target: &Target) -> FactsQuery {
         storages: Vec::new(),
         bridges: Vec::new(),
         node: None,
+        vmid: None,
         memory_mib: None,
         placed: Vec::new(),
         pool,

@@ -137,3 +137,30 @@ async fn a_linked_clone_of_a_tiny_guest_becomes_a_template_that_boots_as_a_clone
     site.close().await;
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tiny_guest_becomes_a_template_at_the_id_that_the_profile_names_and_nothing_replaces_it()
+-> anyhow::Result<()> {
+    const NAMED: u32 = 9042;
+    let Some(site) = LabSite::with_tiny_guest(false).await? else { return Ok(()) };
+    site.write("tiny.toml", &PROFILE.replace("[deadlines]", &format!("[vm]\nvmid = {NAMED}\n\n[deadlines]")));
+    let planned = site.run(&["plan", "tiny.toml"]).await;
+    assert!(planned.stdout.contains(&format!("on node pve, id {NAMED}")), "{}", planned.stdout);
+    let done = site.run(&["build", "tiny.toml"]).await;
+    assert_eq!(done.code, Some(0), "{}", done.stderr);
+    site.assert_template_only(NAMED);
+    let (template, calls) = (site.lab.vm(NAMED), site.lab.requests().len());
+    for arguments in [&["build", "tiny.toml"][..], &["build", "tiny.toml", "--force"]] {
+        let refused = site.run(arguments).await;
+        assert_eq!(refused.code, Some(3), "{arguments:?}: {}", refused.stderr);
+        let told = format!("VMID {NAMED} is taken: the template tpl-tiny on pve has it");
+        for words in [told.as_str(), "tiny.toml:14:8", "not with `--force` either"] {
+            assert!(refused.stderr.contains(words), "{arguments:?}: {words}: {}", refused.stderr);
+        }
+    }
+    let changes = site.lab.requests().into_iter().skip(calls).filter(|call| call.method != "GET");
+    assert_eq!(changes.count(), 0, "it is told before anything is done");
+    assert_eq!(site.lab.vm(NAMED), template, "the template is as it was");
+    site.close().await;
+    Ok(())
+}

@@ -18,6 +18,8 @@ pub struct FactsQuery {
     pub bridges: Vec<String>,
     /// The node asked for; `None` lets the backend choose.
     pub node: Option<String>,
+    /// The id that the VM has to have; `None` takes one of the target's range.
+    pub vmid: Option<u32>,
     /// The memory the VM needs, in MiB; `None` is the source's.
     pub memory_mib: Option<u32>,
     /// Builds that are planned and have not begun: node and memory in MiB.

@@ -16,6 +16,7 @@ use crate::api::types::{
     CpuEntry, NetworkEntry, NodeEntry, PermissionMap, ResourceEntry, StatusCurrent, StorageEntry, Version,
 };
 use crate::config::ProxmoxConfig;
+use crate::ids;
 use crate::media;
 use crate::params::TAG_LATEST;
 use crate::permissions::Grants;
@@ -59,6 +60,9 @@ pub async fn discover(
     )?;
     let mut findings = Vec::new();
     let nodes = usable_nodes(&all_nodes, config, query, &mut findings);
+    if let Some(vmid) = query.vmid {
+        findings.extend(ids::taken(client, vmid, &resources).await?);
+    }
     let mut source = match &query.source {
         SourceSelector::Clone(selector) => find_source(client, selector, &resources, &mut findings).await?,
         SourceSelector::Image(image) => Some(nothing(&image.to_string(), &image.file_name())),

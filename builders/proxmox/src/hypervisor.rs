@@ -67,15 +67,6 @@ pub(crate) enum Whereabouts {
 }
 
 impl Shared {
-    /// Whether a VMID is free in the whole cluster at this moment.
-    async fn is_free(&self, vmid: &str) -> Result<bool, ApiError> {
-        match self.client.get::<Value>("/cluster/nextid", &Params::new().with("vmid", vmid)).await {
-            Ok(_) => Ok(true),
-            Err(ApiError::IdTaken { .. }) => Ok(false),
-            Err(error) => Err(error),
-        }
-    }
-
     /// Finds what stands at an id: on the expected node first, then anywhere.
     pub(crate) async fn whereabouts(&self, at: &VmRef) -> Result<Whereabouts, ApiError> {
         let mut hidden = match vm_config(&self.client, at).await {
@@ -85,7 +76,7 @@ impl Shared {
             Err(error @ ApiError::Denied { .. }) => Some(error),
             Err(error) => return Err(error),
         };
-        if self.is_free(&at.id).await? {
+        if ids::is_free(&self.client, &at.id).await? {
             return Ok(Whereabouts::Free);
         }
         // It may have appeared meanwhile, or stand on another node.
@@ -216,7 +207,7 @@ impl ProxmoxHypervisor {
         while let Some(id) = choice.next() {
             // The list is old and shows only what the token may see; the cluster itself has the last word.
             let id = id.to_string();
-            if self.shared.is_free(&id).await? {
+            if ids::is_free(&self.shared.client, &id).await? {
                 return Ok(Some(id));
             }
         }
@@ -305,9 +296,12 @@ impl Hypervisor for ProxmoxHypervisor {
         match found {
             Some(id) => Ok(VmRef::new(id, spec.node.as_str())),
             None => {
-                let range =
-                    spec.ids.map_or_else(String::new, |(first, last)| format!(" from {first} to {last}"));
-                Err(PortError::failed("find a free VMID", format!("all{range} are taken")))
+                let why = match spec.ids {
+                    Some((only, last)) if only == last => format!("{only} is taken"),
+                    Some((first, last)) => format!("all from {first} to {last} are taken"),
+                    None => "all are taken".to_owned(),
+                };
+                Err(PortError::failed("find a free VMID", why))
             }
         }
     }

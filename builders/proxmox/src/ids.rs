@@ -1,4 +1,4 @@
-//! Which VMID is tried next. Pure but for the dice.
+//! Which VMID is tried next, and whether one is free.
 //!
 //! Nothing reserves a VMID, so builds that begin at once try the same. A build that is alone gets the lowest free one,
 //! which people expect; the more often a build was beaten, the wider it throws, so that many builds spread over the
@@ -6,10 +6,58 @@
 
 use std::collections::BTreeSet;
 
+use forge_machine::Finding;
 use rand::RngExt as _;
+use serde_json::Value;
+
+use crate::api::client::Client;
+use crate::api::encode::Params;
+use crate::api::error::ApiError;
+use crate::api::types::ResourceEntry;
 
 /// Proxmox's highest VMID (pve-common `JSONSchema.pm`, `pve-vmid`).
 pub const LAST: u32 = 999_999_999;
+
+/// Whether a VMID is free in the whole cluster at this moment. May be dropped.
+///
+/// # Errors
+/// When the target can't be asked.
+pub(crate) async fn is_free(client: &Client, vmid: &str) -> Result<bool, ApiError> {
+    match client.get::<Value>("/cluster/nextid", &Params::new().with("vmid", vmid)).await {
+        Ok(_) => Ok(true),
+        Err(ApiError::IdTaken { .. }) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// What keeps a build from the one id that its profile names: somebody has it. May be dropped.
+///
+/// # Errors
+/// When the target can't be asked.
+pub(crate) async fn taken(
+    client: &Client,
+    vmid: u32,
+    known: &[ResourceEntry],
+) -> Result<Option<Finding>, ApiError> {
+    // The list may be old, and shows only what the token may see.
+    if is_free(client, &vmid.to_string()).await? {
+        return Ok(None);
+    }
+    let by = match known.iter().find(|entry| entry.vmid == u64::from(vmid)) {
+        Some(entry) => {
+            let kind = match entry.kind.as_str() {
+                "lxc" => "the container",
+                _ if entry.template => "the template",
+                _ => "the VM",
+            };
+            format!("{kind} {} on {}", entry.name.as_deref().unwrap_or("without a name"), entry.node)
+        }
+        None => "something that the token may not see".to_owned(),
+    };
+    let help = "name another id, or leave `vmid` out for one of the target's `vmids`; a template that is there is replaced by \
+                none, not with `--force` either: `forge prune` removes old ones";
+    Ok(Some(Finding::fatal("vm.vmid", format!("VMID {vmid} is taken: {by} has it"), help)))
+}
 
 /// The ids of a range that may be free, in the order in which they are to be tried.
 #[derive(Debug)]

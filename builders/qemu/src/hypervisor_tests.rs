@@ -279,6 +279,7 @@ async fn facts_name_the_version_the_accelerator_and_the_image() {
         storages: Vec::new(),
         bridges: Vec::new(),
         node: None,
+        vmid: None,
         memory_mib: None,
         placed: Vec::new(),
         pool: None,

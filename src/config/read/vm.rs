@@ -25,6 +25,7 @@ impl Load<'_> {
             networks: networks(&mut reader, findings),
             agent: reader.flag("agent", findings),
             node: reader.text("node", findings),
+            vmid: reader.integer("vmid", 100, 999_999_999, findings),
             cloud_init: cloud_init(&mut reader, findings),
             proxmox: pass_through(reader.table("proxmox", findings), findings),
             qemu: pass_through(reader.table("qemu", findings), findings),

@@ -182,6 +182,37 @@ async fn ids_are_proposed_from_the_range_past_taken_and_refused_ones() {
 }
 
 #[tokio::test]
+async fn an_id_of_the_profile_s_own_that_is_taken_is_a_finding_that_says_who_has_it() {
+    let bench = bench().await;
+    let template = ImportVm { vmid: 9000, name: "tpl-x".into(), template: true, ..ImportVm::default() };
+    bench.lab.import_vm(template).await.expect("imported");
+    for (vmid, expected) in
+        [(9001, None), (9000, Some("the template tpl-x on pve")), (SOURCE, Some("the VM boot-vm on pve"))]
+    {
+        let found = findings(&bench, &FactsQuery { vmid: Some(vmid), ..query() }).await;
+        let Some(by) = expected else {
+            assert_eq!(found, []);
+            continue;
+        };
+        let [told] = found.as_slice() else { panic!("{vmid}: {found:#?}") };
+        assert!(told.fatal && told.setting == "vm.vmid", "{told:?}");
+        assert_eq!(told.message, format!("VMID {vmid} is taken: {by} has it"));
+        assert!(told.help.contains("not with `--force` either"), "{told:?}");
+    }
+    // The token does not see it, and the cluster says that it is there.
+    let others: Vec<&str> = LEAST_PRIVILEGES_PVE9.to_vec();
+    bench.lab.set_token_access(TOKEN, &[("/", &others), ("/vms/9000", &["VM.Clone"])]);
+    let found = findings(&bench, &FactsQuery { vmid: Some(9000), ..query() }).await;
+    assert!(found[0].message.contains("something that the token may not see"), "{found:#?}");
+
+    let mut only = spec();
+    only.ids = Some((9000, 9000));
+    let error = bench.pve.propose_id(&only, &[]).await.expect_err("it is taken");
+    assert!(error.to_string().contains("9000 is taken"), "{error}");
+    bench.lab.stop().await;
+}
+
+#[tokio::test]
 async fn what_builds_left_behind_is_found_by_its_mark() {
     let bench = bench().await;
     let ours = mark(1);

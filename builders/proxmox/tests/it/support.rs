@@ -91,6 +91,7 @@ pub fn query() -> FactsQuery {
         storages: vec!["local".into()],
         bridges: vec!["vmbr0".into()],
         node: None,
+        vmid: None,
         memory_mib: None,
         placed: Vec::new(),
         pool: None,
