@@ -16,7 +16,7 @@ use crate::engine::journal::DeadJournal;
 use crate::engine::on_error::OnError;
 use crate::engine::run::Resumption;
 use crate::engine::{Build, NoFaults, run};
-use crate::event::{Bus, Ending, Redactor};
+use crate::event::{Bus, Ending, MASK, Redactor};
 use crate::evidence::{EvidenceSink, Folder};
 use crate::plan::Plan;
 use crate::ui::{self, Style};
@@ -82,8 +82,9 @@ async fn prepare_finish(
     if let Finish::Files { replace, .. } = &mut plan.finish {
         *replace |= args.force;
     }
-    if !kept.sealed {
-        secrets(args, &plan, redactor)?;
+    let masked = |value: &String| value.contains(MASK);
+    if !kept.sealed || plan.machine.extra.values().any(masked) {
+        secrets(args, &mut plan, redactor)?;
     }
     let (site, findings) = prepare::site(global);
     if prepare::tell(&findings, redactor) {
@@ -130,8 +131,8 @@ async fn prepare_finish(
 }
 
 /// Learns the secrets of the build's profile again: the plan of its evidence has stars in their place, and a guest that
-/// is not sealed yet is still to be searched for them.
-fn secrets(args: &FinishArgs, plan: &Plan, redactor: &Redactor) -> Result<(), String> {
+/// is not sealed yet is still to be searched for them. What the template is given of them at its end is put back.
+fn secrets(args: &FinishArgs, plan: &mut Plan, redactor: &Redactor) -> Result<(), String> {
     let Some((file, _)) = plan.profile_files.first() else { return Ok(()) };
     let (given, mut findings) = load_given(&args.vars, &args.var_files, prepare::environment());
     let (profile, wrong) = load_profile(file, &given);
@@ -145,6 +146,14 @@ fn secrets(args: &FinishArgs, plan: &Plan, redactor: &Redactor) -> Result<(), St
         )
     })?;
     profile.secrets.iter().for_each(|secret| redactor.add(secret));
+    for (key, value) in plan.machine.extra.iter_mut().filter(|(_, value)| value.contains(MASK)) {
+        value.clone_from(profile.vm.proxmox.get(key).ok_or_else(|| {
+            format!(
+                "the profile {} does not say `{key}` any more, which is a secret of the build",
+                file.display()
+            )
+        })?);
+    }
     Ok(())
 }
 

@@ -5,7 +5,8 @@ use std::sync::{Arc, RwLock};
 use base64::Engine as _;
 use serde_json::Value;
 
-const MASK: &str = "***";
+/// What stands in a secret's place.
+pub const MASK: &str = "***";
 
 /// The length of a piece of a random secret that is masked on its own: long enough to mean nothing else.
 const PIECE: usize = 8;

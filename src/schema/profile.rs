@@ -122,6 +122,7 @@ const CLOUD_INIT: Form = Form::Either(&[
         ("slot", Form::Text, "ide2, scsi1, …"),
         ("storage", Form::Text, "the storage for it"),
         ("cicustom", Form::Any, "as Proxmox has it"),
+        ("cipassword", Form::Text, "the password of its user, by a secret variable: \"{{ var.password }}\""),
         ("citype", Form::Any, "as Proxmox has it"),
         ("ciupgrade", Form::Any, "as Proxmox has it"),
         ("ciuser", Form::Any, "as Proxmox has it"),

@@ -11,6 +11,7 @@ mod init;
 mod installer_debian;
 mod lab_agent;
 mod lab_builds;
+mod lab_cloud_init;
 mod lab_doctor;
 mod lab_faults;
 mod lab_identity;

@@ -43,8 +43,17 @@ const NETWORK_OPTIONS: [(&str, &str); 6] = [
 const CLOUD_INIT: [&str; 6] = ["cicustom", "citype", "ciupgrade", "ciuser", "nameserver", "searchdomain"];
 
 /// All keys of `vm.cloud-init` that are the finished template's.
-pub(super) const CLOUD_INIT_KEYS: [&str; 8] =
-    ["cicustom", "citype", "ciupgrade", "ciuser", "ipconfig", "nameserver", "searchdomain", "sshkeys"];
+pub(super) const CLOUD_INIT_KEYS: [&str; 9] = [
+    "cicustom",
+    "cipassword",
+    "citype",
+    "ciupgrade",
+    "ciuser",
+    "ipconfig",
+    "nameserver",
+    "searchdomain",
+    "sshkeys",
+];
 
 /// Reads them into `vm.proxmox` and `vm.state_disks`. What stands in `[vm.proxmox]` too is named twice.
 pub(super) fn read(reader: &mut Reader<'_>, vm: &mut Vm, findings: &mut Vec<Finding>) {
@@ -147,7 +156,7 @@ pub(super) fn cloud_init(reader: &mut Reader<'_>, vm: &mut Vm, findings: &mut Ve
     }
 }
 
-fn set(
+pub(super) fn set(
     reader: &Reader<'_>,
     vm: &mut Vm,
     name: &str,

@@ -94,7 +94,8 @@ pub fn profile(
 
     let mut places = BTreeMap::new();
     collect_places(table, "", &mut places);
-    let secrets = variables.secrets().clone();
+    let mut secrets = variables.secrets().clone();
+    secrets.add(vm.proxmox.get("cipassword").cloned().unwrap_or_default());
     let profile = Profile {
         name,
         os,

@@ -8,6 +8,7 @@ use crate::config::findings::Finding;
 use crate::config::place::Node;
 use crate::config::profile::{CloudInit, Vm};
 use crate::config::reader::Reader;
+use crate::config::template::Scope;
 
 /// The least memory that Proxmox takes, in MiB (qemu-server's QemuServer/Memory.pm).
 const LEAST_MEMORY_MIB: u32 = 16;
@@ -35,8 +36,24 @@ impl Load<'_> {
         };
         hardware::read(&mut reader, &mut vm, findings);
         hardware::cloud_init(&mut reader, &mut vm, findings);
-        reader.done(findings);
+        self.cloud_init_password(&mut reader, &mut vm);
+        reader.done(&mut self.findings);
         vm
+    }
+
+    /// The password of the template's users, which comes from a variable: it is kept out of everything that is shown.
+    fn cloud_init_password(&mut self, reader: &mut Reader<'_>, vm: &mut Vm) {
+        let Some(Node::Table(_)) = reader.any("cloud-init").map(|spot| &spot.node) else { return };
+        let Some(mut drive) = reader.table("cloud-init", &mut self.findings) else { return };
+        let Some(text) = drive.raw_text("cipassword", &mut self.findings) else { return };
+        let (before, place) = (self.findings.len(), drive.place_of("cipassword").clone());
+        let template = self.templated(&text, Scope::Load, &drive.name("cipassword"), &place);
+        let password = template.to_text(|_| String::new()).filter(|_| self.findings.len() == before);
+        if password.as_deref().is_some_and(str::is_empty) {
+            let finding = drive.finding("cipassword", "an empty password is none");
+            self.findings.push(finding.help("leave it out: what the source has stays then"));
+        }
+        hardware::set(&drive, vm, "cipassword", "cipassword", password, &mut self.findings);
     }
 }
 

@@ -84,6 +84,21 @@ proxmox = { watchdog = { model = "i6300esb", action = "reset" }, tablet = false 
 }
 
 #[test]
+fn the_password_of_the_templates_user_comes_from_a_variable_and_is_a_secret_either_way() {
+    for (variables, said) in
+        [("[variables.pw]\ndefault = \"open-sesame\"\n", "{{ var.pw }}"), ("", "open-sesame")]
+    {
+        let text = format!("{variables}[vm.cloud-init]\ncipassword = \"{said}\"\n");
+        let profile = sound(&[("p/a.toml", &least(&text))]);
+        assert_eq!(profile.vm.proxmox["cipassword"], "open-sesame");
+        assert_eq!(profile.secrets.iter().collect::<Vec<_>>(), ["open-sesame"]);
+        assert_eq!(profile.setting("vm.proxmox.cipassword"), "vm.cloud-init.cipassword");
+    }
+    let (_, told) = load(&[("p/a.toml", &least("[vm.cloud-init]\ncipassword = \"\"\n"))]);
+    assert!(told.contains("an empty password is none"), "{told}");
+}
+
+#[test]
 fn hardware_that_can_not_be_is_told() {
     let text = r#"
 [vm]
