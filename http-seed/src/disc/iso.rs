@@ -6,12 +6,13 @@
 
 use super::directory::{Extent, Kind, SECTOR, Tree, both_u16, both_u32, record, sectors};
 use super::rock_ridge::continuation_area;
-use super::{DiscError, checked_label, joliet};
+use super::{DiscError, LARGEST, checked_label, joliet};
 use crate::set::SeedSet;
 
-/// No seed is near this; what is larger was not meant to be one.
-const MOST: u64 = 64 << 20;
 const FIRST_FREE: u32 = 19;
+/// What follows the last file, as mkisofs does it: who looks for file systems asks at 64 KiB too, and busybox gives a shorter
+/// disc up; drives read ahead.
+const PADDING: u32 = 150;
 
 /// One of the two trees: where its tables and folders are.
 struct Layout {
@@ -26,8 +27,8 @@ pub(super) fn image(label: &str, files: &SeedSet) -> Result<Vec<u8>, DiscError> 
     let label = checked_label(label, 16, "disc")?;
     let bytes: u64 =
         files.files().map(|(_, file)| u64::try_from(file.bytes().len()).unwrap_or(u64::MAX)).sum();
-    if bytes > MOST {
-        return Err(DiscError::TooBig { bytes, medium: "disc", most: MOST });
+    if bytes > LARGEST {
+        return Err(DiscError::TooBig { bytes, medium: "disc", most: LARGEST });
     }
     let tree = Tree::of(files)?;
     let mut next = FIRST_FREE;
@@ -41,6 +42,7 @@ pub(super) fn image(label: &str, files: &SeedSet) -> Result<Vec<u8>, DiscError> 
         extents.push(Extent { sector: next, bytes });
         next += sectors(file.bytes().len());
     }
+    next += PADDING;
 
     let mut out = vec![0; 16 * SECTOR];
     for (kind, layout) in [(Kind::Primary, &primary), (Kind::Joliet, &second)] {

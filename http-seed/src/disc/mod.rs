@@ -49,6 +49,9 @@ pub enum DiscError {
     },
 }
 
+/// How many bytes of files a disc holds. No seed is near this; what is larger was not meant to be one.
+pub const LARGEST: u64 = 64 << 20;
+
 /// The label by which cloud-init knows a NoCloud disc (cloud-init docs, "NoCloud"; upper case is taken too).
 pub const CIDATA: &str = "cidata";
 /// The label by which Anaconda and YaST know a disc with answers (Anaconda boot options, "inst.ks"; AutoYaST guide).

@@ -54,6 +54,15 @@ fn assert_equal(folder: &Path, set: &SeedSet) {
     }
 }
 
+/// Readers look for other file systems first, at 64 KiB for one, and busybox gives up where there is nothing to read.
+#[test]
+fn a_small_disc_is_long_enough_to_be_probed() {
+    let disc = iso(CIDATA, &SeedSet::default().with("a", "b")).expect("made");
+    assert!(disc.len() > 300 * 1024, "{}", disc.len());
+    let told = u32::from_le_bytes(disc[16 * 2048 + 80..][..4].try_into().expect("four bytes"));
+    assert_eq!(told as usize * 2048, disc.len(), "the size that it tells is its own");
+}
+
 #[test]
 fn the_same_files_give_the_same_bytes() {
     assert_eq!(iso(CIDATA, &sample()), iso(CIDATA, &sample()));
