@@ -12,6 +12,7 @@ mod installer_debian;
 mod lab_agent;
 mod lab_builds;
 mod lab_cloud_init;
+mod lab_connection;
 mod lab_doctor;
 mod lab_faults;
 mod lab_identity;

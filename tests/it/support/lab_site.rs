@@ -189,8 +189,19 @@ seed = {{ bind = "127.0.0.1", address = "10.0.2.2" }}
         self.start_with_secret(arguments, Some(&self.secret))
     }
 
+    /// Starts forge with further variables in its environment.
+    pub fn start_with(&self, arguments: &[&str], environment: &[(&str, &str)]) -> Running {
+        let secret = [(SECRET_VARIABLE, self.secret.as_str())];
+        self.start_in(arguments, &[&secret, environment].concat())
+    }
+
     /// Starts forge with another secret, or none.
     pub fn start_with_secret(&self, arguments: &[&str], secret: Option<&str>) -> Running {
+        let secret: Vec<(&str, &str)> = secret.map(|secret| (SECRET_VARIABLE, secret)).into_iter().collect();
+        self.start_in(arguments, &secret)
+    }
+
+    fn start_in(&self, arguments: &[&str], environment: &[(&str, &str)]) -> Running {
         let number = std::fs::read_dir(self.path()).expect("the folder is ours").count();
         let stdout = self.path().join(format!("{number}.stdout"));
         let stderr = self.path().join(format!("{number}.stderr"));
@@ -203,13 +214,11 @@ seed = {{ bind = "127.0.0.1", address = "10.0.2.2" }}
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())
             .env("HOME", self.path())
             .env("USER", "tester")
+            .envs(environment.iter().copied())
             .stdin(Stdio::null())
             .stdout(std::fs::File::create(&stdout).expect("the folder is ours"))
             .stderr(std::fs::File::create(&stderr).expect("the folder is ours"))
             .kill_on_drop(true);
-        if let Some(secret) = secret {
-            command.env(SECRET_VARIABLE, secret);
-        }
         Running { child: command.spawn().expect("forge can be run"), stdout, stderr }
     }
 

@@ -1,60 +1,17 @@
 //! Several endpoints, and proxies on the way to them.
 
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
 
+use forge_lab::ConnectProxy;
 use forge_machine::{Hypervisor as _, PortError};
 use forge_proxmox::{ProxmoxHypervisor, ProxyChoice, TlsChoice};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 
 use crate::support::{Bench, bench, mark, query, spec};
 
 /// An address at which nobody listens.
 async fn nobody() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").await.expect("a port").local_addr().expect("an address")
-}
-
-/// An HTTP proxy that leads every `CONNECT` to one address, or refuses it.
-struct Proxy {
-    address: SocketAddr,
-    /// The heads of the requests.
-    seen: Arc<Mutex<Vec<String>>>,
-}
-
-impl Proxy {
-    async fn to(server: Option<SocketAddr>) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let address = listener.local_addr().expect("an address");
-        let seen = Arc::new(Mutex::new(Vec::new()));
-        let log = Arc::clone(&seen);
-        tokio::spawn(async move {
-            while let Ok((mut stream, _)) = listener.accept().await {
-                let log = Arc::clone(&log);
-                tokio::spawn(async move {
-                    let mut head = Vec::new();
-                    while !head.ends_with(b"\r\n\r\n") {
-                        let Ok(byte) = stream.read_u8().await else { return };
-                        head.push(byte);
-                    }
-                    log.lock().expect("whole").push(String::from_utf8_lossy(&head).into_owned());
-                    let Some(server) = server else {
-                        let no = "HTTP/1.1 403 Forbidden by rule 7\r\nContent-Length: 0\r\n\r\n";
-                        stream.write_all(no.as_bytes()).await.ok();
-                        return;
-                    };
-                    let Ok(mut there) = TcpStream::connect(server).await else { return };
-                    stream.write_all(b"HTTP/1.1 200 Connection established\r\n\r\n").await.ok();
-                    tokio::io::copy_bidirectional(&mut stream, &mut there).await.ok();
-                });
-            }
-        });
-        Self { address, seen }
-    }
-
-    fn requests(&self) -> Vec<String> {
-        self.seen.lock().expect("whole").clone()
-    }
 }
 
 /// A client that knows a dead endpoint before the lab's.
@@ -139,7 +96,7 @@ async fn each_node_may_have_a_certificate_of_its_own_and_an_unknown_one_is_never
 #[tokio::test]
 async fn the_api_and_the_screen_are_reached_through_a_proxy_that_sees_neither_token_nor_traffic() {
     let bench = bench().await;
-    let proxy = Proxy::to(Some(bench.lab.address())).await;
+    let proxy = ConnectProxy::to(Some(bench.lab.address())).await.expect("a port");
     // The name is the proxy's to resolve: this machine knows none such.
     let pve = bench.client(|config| {
         config.url = "https://pve1.nowhere.example:8006".into();
@@ -167,7 +124,7 @@ async fn the_api_and_the_screen_are_reached_through_a_proxy_that_sees_neither_to
 #[tokio::test]
 async fn a_proxy_that_refuses_or_is_not_there_is_named() {
     let bench = bench().await;
-    let refusing = Proxy::to(None).await;
+    let refusing = ConnectProxy::to(None).await.expect("a port");
     for address in [refusing.address, nobody().await] {
         let pve = bench.client(|config| config.proxy = ProxyChoice::Url(format!("http://{address}")));
         match pve.facts(&query()).await.expect_err("no way through") {
