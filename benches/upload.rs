@@ -107,6 +107,7 @@ async fn send(arguments: &[String]) -> anyhow::Result<()> {
         name: "bench.iso",
         file: Path::new(file),
         digest: Some(("sha256", digest)),
+        proved: false,
     };
     let began = Instant::now();
     client.upload(&upload, &|_, _| {}).await?;

@@ -46,6 +46,8 @@ async fn proxmox_gets_media_by_the_node_or_by_way_of_this_machine_and_once() -> 
     for how in [["by the node", "sent"], ["was there", "was there"]] {
         let done = site.run(&["--cache-dir", "cache", "--json", "prestage", "media.toml"]).await;
         assert_eq!(done.code, Some(0), "{}{}", done.stdout, done.stderr);
+        let planned = site.run(&["--cache-dir", "cache", "plan", "media.toml"]).await;
+        assert!(planned.stdout.contains("pve downloads media by itself"), "{}", planned.stdout);
         let staged: Vec<serde_json::Value> = done
             .stdout
             .lines()
@@ -61,13 +63,21 @@ async fn proxmox_gets_media_by_the_node_or_by_way_of_this_machine_and_once() -> 
     }
     assert_eq!(stored(&site, "-one.iso"), content);
     assert_eq!(stored(&site, "-mine.iso"), b"mine".repeat(1000));
-    assert_eq!(web.gets().len(), 1, "the node has downloaded it, once");
+    assert_eq!(web.gets().len(), 1, "the node has downloaded it, once, and nobody for the plan");
     assert!(!site.path().join("cache/media").exists(), "nothing came by way of this machine");
 
     // A token that may not let the node download: by way of this machine.
     allow(&site, false);
     let text = std::fs::read_to_string(site.path().join("media.toml"))?;
     site.write("media.toml", &text.replace("one.iso", "two.iso"));
+    let planned = site.run(&["--cache-dir", "cache", "plan", "media.toml"]).await;
+    for words in [
+        "media come to pve by way of this machine",
+        "lacks Sys.AccessNetwork",
+        "compared on the way, then sent",
+    ] {
+        assert!(planned.stdout.contains(words), "`{words}` is not in {}", planned.stdout);
+    }
     let done = site.run(&["--cache-dir", "cache", "prestage", "media.toml"]).await;
     assert_eq!(done.code, Some(0), "{}{}", done.stdout, done.stderr);
     assert!(done.stdout.contains("two.iso") && done.stdout.contains("sent"), "{}", done.stdout);
@@ -79,6 +89,36 @@ async fn proxmox_gets_media_by_the_node_or_by_way_of_this_machine_and_once() -> 
     let done = site.run(&["--cache-dir", "cache", "prestage", "media.toml"]).await;
     assert!(done.code == Some(1) && done.stderr.contains("error: media: "), "{}{}", done.stdout, done.stderr);
     site.close().await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_medium_comes_by_way_of_this_machine_with_the_memory_of_a_small_one() -> anyhow::Result<()> {
+    const MIB: usize = 1 << 20;
+    let mut peaks = Vec::new();
+    for size in [MIB, 192 * MIB] {
+        let content: Vec<u8> = (0..size).map(|at| (at / 4096 * 31) as u8).collect();
+        let digest = hex(&content);
+        let web = Web::with([("large.iso", Page::new(content))]).await;
+        let site = LabSite::in_name_only().await?;
+        allow(&site, false);
+        site.write(
+            "media.toml",
+            &format!(
+                "schema = 1\nname = \"media\"\n[source]\nclone = \"boot-vm\"\niso = {{ url = \"{}\", checksum = \"{digest}\" }}\n",
+                web.url("large.iso")
+            ),
+        );
+        let running = site.start(&["--cache-dir", "cache", "prestage", "media.toml"]);
+        let (done, peak) = running.ended_with_peak().await;
+        assert_eq!(done.code, Some(0), "{}{}", done.stdout, done.stderr);
+        assert!(done.stdout.contains("sent"), "{}", done.stdout);
+        assert_eq!(hex(&stored(&site, "-large.iso")), digest);
+        peaks.push(peak);
+        site.close().await;
+    }
+    let [small, large] = peaks.as_slice() else { panic!("{peaks:?}") };
+    assert!(*small > 0 && *large < small + 48 * 1024, "{small} KiB for 1 MiB, {large} KiB for 192 MiB");
     Ok(())
 }
 

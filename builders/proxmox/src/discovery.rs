@@ -146,9 +146,10 @@ pub async fn discover(
         .map(str::to_lowercase)
         .collect();
     findings.extend(policy.findings(&query.tags, &inherited, &borne, &grants));
+    let way = node.as_deref().and_then(|node| media::way_in_words(&grants, node, query));
     let facts = Facts {
         product: format!("Proxmox VE {}", version.version),
-        notes: placed.iter().map(|(_, why)| why.clone()).collect(),
+        notes: placed.iter().map(|(_, why)| why.clone()).chain(way).collect(),
         nodes,
         placed: placed.map(|(node, _)| node),
         source,

@@ -6,8 +6,12 @@
 //!  a URL ── the node may download ────────────────────► download-url, compared by the node
 //!        └─ it may not, does not get there, ───┐
 //!           or the URL carries a login         │
-//!  a file of this machine ─────────────────────┴──────► sent, hashed on the way, compared by the node
+//!  a file of this machine ─────────────────────┴──────► sent, compared by the node
 //! ```
+//!
+//! What comes by way of this machine is hashed once: while it is downloaded (or when the cache has it), while it is sent, or,
+//! where the bytes make its name, before. Sending needs a Content-Length and can't be gone on with, and the server cuts a
+//! body that waits for 5 s (`api/transfer.rs`); so a download is whole before it is sent.
 //!
 //! A file `forge-<digest>-…` comes into being only after the node has compared it with that digest, so that finding it is
 //! almost proof; where the token may let the node download (`Sys.AccessNetwork`), the node compares it once more.
@@ -19,7 +23,8 @@ use std::path::{Path, PathBuf};
 use async_trait::async_trait;
 use forge_machine::source::{login, shown};
 use forge_machine::{
-    Checksum, Fetch as PortFetch, Location, MachineSpec, Medium as PortMedium, PortError, SourceSpec,
+    Checksum, FactsQuery, Fetch as PortFetch, Location, MachineSpec, Medium as PortMedium, PortError,
+    SourceSelector, SourceSpec,
 };
 use serde::Deserialize;
 
@@ -29,6 +34,7 @@ use crate::api::error::ApiError;
 use crate::api::task::Upid;
 use crate::api::transfer::{Upload, Volume, sha256_of};
 use crate::api::types::StorageEntry;
+use crate::permissions::Grants;
 use crate::turns::Turn;
 pub use crate::turns::Turns;
 
@@ -211,7 +217,7 @@ impl<'a> Courier<'a> {
             self.fetch.tell(&format!("{} needs a login: by way of this machine", shown(url)));
         }
         let file = self.fetch.fetch(url).await?;
-        self.send(&file, storage, content, &name, digest).await?;
+        self.send(&file, storage, content, &name, digest, true).await?;
         Ok(volume)
     }
 
@@ -245,7 +251,8 @@ impl<'a> Courier<'a> {
             self.confirm(storage, content, &name, digest, &there).await?;
             return Ok(volume);
         }
-        self.send(file, storage, content, &name, digest).await?;
+        // One without a checksum was just read for its name.
+        self.send(file, storage, content, &name, digest, medium.digest.is_none()).await?;
         Ok(volume)
     }
 
@@ -348,9 +355,10 @@ impl<'a> Courier<'a> {
         content: &str,
         name: &str,
         digest: (&str, &str),
+        proved: bool,
     ) -> Result<(), PortError> {
         let volume = format!("{storage}:{content}/{name}");
-        let upload = Upload { node: self.node, storage, content, name, file, digest: Some(digest) };
+        let upload = Upload { node: self.node, storage, content, name, file, digest: Some(digest), proved };
         let progress = |sent: u64, size: u64| {
             let percent = (sent * 100).checked_div(size).unwrap_or(100);
             self.fetch.tell(&format!("sending {volume}: {percent} % of {} MiB", size >> 20));
@@ -406,6 +414,35 @@ pub(crate) fn pick<'a>(
     found
         .map(|storage| storage.storage.as_str())
         .ok_or_else(|| format!("none that is active takes `{content}`: add that content type to one of them"))
+}
+
+/// Which way what a profile names by URL comes to a node, in words for the plan; `None` where nothing is named so.
+#[must_use]
+pub(crate) fn way_in_words(grants: &Grants, node: &str, query: &FactsQuery) -> Option<String> {
+    let image = match &query.source {
+        SourceSelector::Image(image) => Some(image),
+        SourceSelector::Clone(_) | SourceSelector::New => None,
+    };
+    let mut urls = query.isos.iter().chain(image).filter_map(|medium| match &medium.location {
+        Location::Url(url) => Some((url, &medium.checksum)),
+        Location::File(_) | Location::Volume(_) => None,
+    });
+    let (url, checksum) = urls.next()?;
+    let by_path = format!("/nodes/{node}");
+    let may = grants.on(&by_path, "Sys.AccessNetwork")
+        || (grants.on("/", "Sys.Audit") && grants.on("/", "Sys.Modify"));
+    let why = match (login(url), checksum) {
+        (Some(_), _) => "its address holds a login",
+        (_, Checksum::None) => "it has no checksum to be named and compared by",
+        _ if may => {
+            return Some(format!("{node} downloads media by itself, and compares them with their checksums"));
+        }
+        _ => "the token lacks Sys.AccessNetwork there",
+    };
+    Some(format!(
+        "media come to {node} by way of this machine ({why}): downloaded into the cache, gone on with where that breaks off, \
+         compared on the way, then sent"
+    ))
 }
 
 fn is_mismatch(error: &ApiError) -> bool {

@@ -357,6 +357,21 @@ impl Running {
         nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), signal).expect("it still runs");
     }
 
+    /// Waits for its end; gives also the most memory that it had, in KiB.
+    pub async fn ended_with_peak(self) -> (Done, u64) {
+        let status = format!("/proc/{}/status", self.child.id().expect("it still runs"));
+        let ended = tokio::spawn(self.ended());
+        let mut peak = 0;
+        while !ended.is_finished() {
+            let text = std::fs::read_to_string(&status).unwrap_or_default();
+            let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+            let kib = line.and_then(|line| line.trim_end_matches("kB").trim().parse().ok());
+            peak = peak.max(kib.unwrap_or(0));
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        (ended.await.expect("nobody panicked"), peak)
+    }
+
     /// `kill -9`, and waits for its end.
     pub async fn kill(mut self) {
         self.child.start_kill().expect("it still runs");

@@ -37,6 +37,7 @@ async fn a_file_is_sent_in_pieces_and_compared_by_the_server() {
             name,
             file: &path,
             digest: Some(("sha256", &digest)),
+            proved: false,
         };
         let told = Mutex::new(Vec::new());
         let tell = |sent, size| told.lock().expect("nobody panicked").push((sent, size));
@@ -67,6 +68,7 @@ async fn a_file_that_is_not_what_its_checksum_says_never_arrives() {
             name: "wrong.iso",
             file: &path,
             digest: Some((algorithm, &digest)),
+            proved: false,
         };
         let outcome = async {
             match pve.client().upload(&upload, &nobody).await? {
@@ -89,8 +91,15 @@ async fn a_refused_and_a_lost_upload_are_told_from_each_other() {
     let pve = bench.with_media(false);
     let folder = tempfile::tempdir().expect("a folder");
     let path = file(folder.path(), "a.iso", 1);
-    let upload =
-        Upload { node: "pve", storage: "local", content: "iso", name: "a.iso", file: &path, digest: None };
+    let upload = Upload {
+        node: "pve",
+        storage: "local",
+        content: "iso",
+        name: "a.iso",
+        file: &path,
+        digest: None,
+        proved: false,
+    };
     bench.lab.faults().on("POST", "/nodes/*/storage/*/upload").call(1).then(Fault::DoThenDrop);
     let error = pve.client().upload(&upload, &nobody).await.expect_err("the answer is lost");
     assert!(matches!(error, ApiError::Unanswered { .. }), "{error:?}");

@@ -127,8 +127,15 @@ async fn a_screen_and_an_upload_that_are_never_answered_end_with_words() {
         &[("/", &[LEAST_PRIVILEGES_PVE9, &["Datastore.AllocateTemplate"]].concat())],
     );
     bench.lab.faults().on("POST", "/nodes/*/storage/*/upload").always().then(Fault::HoldAfter(gate.clone()));
-    let upload =
-        Upload { node: "pve", storage: "local", content: "iso", name: "disc.iso", file: &file, digest: None };
+    let upload = Upload {
+        node: "pve",
+        storage: "local",
+        content: "iso",
+        name: "disc.iso",
+        file: &file,
+        digest: None,
+        proved: false,
+    };
     let error = pve.client().upload(&upload, &|_, _| ()).await.expect_err("silence");
     let words = "POST /nodes/pve/storage/local/upload: nothing moved for 2 s after 300000 of 300000 bytes";
     assert!(told(&error).contains(words), "{}", told(&error));
