@@ -31,6 +31,8 @@ use crate::vmconfig::VmConfig;
 
 /// How long a locked VM is tried again.
 pub(crate) const LOCK_PATIENCE: Duration = Duration::from_secs(45);
+/// How often a configuration may be changed by others while a change of it is sent.
+const CHANGED_TRIES: u32 = 5;
 /// How long a VM that switched itself off may still count as running (qmeventd cleans up behind it).
 const SETTLE_LIMIT: Duration = Duration::from_secs(30);
 
@@ -74,21 +76,32 @@ impl ProxmoxMachine {
     }
 
     /// Sends a configuration change that may be repeated. Waits locks out, and asks twice when an answer is lost.
+    ///
+    /// Each carries the digest of what it changes. So one that the server held back and carries out late, after another
+    /// has taken its place, is refused, and overwrites nothing newer.
     pub(crate) async fn put_config(&self, params: &Params) -> Result<(), ApiError> {
         if params.is_empty() {
             return Ok(());
         }
         let path = self.path(&["config"]);
         let pace = Pace::start();
-        let mut lost = false;
+        let (mut lost, mut changed) = (false, 0);
+        // What was computed from a configuration comes with that one's digest, and may not be sent for another.
+        let is_bound = params.get("digest").is_some();
         loop {
-            match self.client().put(&path, params).await {
+            let mut change = params.clone();
+            if !is_bound && let Some(digest) = self.config().await?.get("digest") {
+                change.set("digest", digest);
+            }
+            match self.client().put(&path, &change).await {
                 Ok(_) => return Ok(()),
                 Err(error) if error.is_locked() && pace.elapsed() < LOCK_PATIENCE => {
                     tracing::debug!(%error, "waiting for the lock");
                     pace.rest().await;
                 }
                 Err(ApiError::Unanswered { .. }) if !lost => lost = true,
+                // Somebody else changed it in between, or the one whose answer was lost has come through.
+                Err(error) if !is_bound && is_stale(&error) && changed < CHANGED_TRIES => changed += 1,
                 Err(error) => return Err(error),
             }
         }
@@ -101,12 +114,11 @@ impl ProxmoxMachine {
         change: impl Fn(&VmConfig) -> Result<Option<Params>, PortError> + Send + Sync,
     ) -> Result<(), PortError> {
         let fault = |error: ApiError| error.at(action);
-        for tries_left in (0..5).rev() {
+        for tries_left in (0..CHANGED_TRIES).rev() {
             let present = self.config().await.map_err(fault)?;
             let Some(change) = change(&present)? else { return Ok(()) };
             match self.put_config(&change).await {
-                Err(ApiError::Refused { detail, .. })
-                    if detail.contains("checksum mismatch") && tries_left > 0 => {}
+                Err(error) if is_stale(&error) && tries_left > 0 => {}
                 other => return other.map_err(fault),
             }
         }
@@ -212,6 +224,12 @@ impl ProxmoxMachine {
         let reply = self.client().post(&self.path(method), body).await?;
         Ok(task_handle(&reply.data, &self.at.node))
     }
+}
+
+/// Whether a change was refused because the configuration is another than the one it was made for (pve-common Tools.pm,
+/// `assert_if_modified`).
+fn is_stale(error: &ApiError) -> bool {
+    matches!(error, ApiError::Refused { detail, .. } if detail.contains("checksum mismatch"))
 }
 
 /// The UPID in an answer; PVE 7 answers null where later releases start a task.

@@ -189,3 +189,31 @@ async fn a_ticket_that_is_refused_before_its_time_is_replaced_once_by_the_passwo
     assert_eq!(tickets(), 3);
     bench.lab.stop().await;
 }
+
+/// What the server held back is carried out in the end, when it was long done by a second call and something newer came.
+#[tokio::test]
+async fn a_change_that_is_carried_out_late_overwrites_nothing_newer() {
+    use forge_machine::{BuildState, Hypervisor as _, Ownership};
+    let bench = bench().await;
+    let building = mark(54);
+    let at = bench.clone_vm(&building).await;
+    let pve = impatient(&bench);
+    let machine = pve.machine(&at);
+    let (gate, over) = (Gate::new(), Gate::new());
+    let config = format!("/nodes/pve/qemu/{}/config", at.id);
+    bench.lab.faults().on("PUT", &config).then(Fault::Hold(gate.clone()));
+    bench.lab.faults().on("PUT", &config).then(Fault::HoldAfter(over.clone()));
+    machine.describe(&building).await.expect("the second call is answered");
+    let kept = Ownership { state: BuildState::Kept, ..building.clone() };
+    machine.describe(&kept).await.expect("changed");
+    let newer = bench.lab.vm(at.id.parse().expect("a number")).expect("it is there");
+    assert!(newer.tags.contains("forge-kept"), "{newer:?}");
+    gate.release();
+    // It is answered to nobody: that it was carried out shows in the lab alone.
+    tokio::time::timeout(Duration::from_secs(60), over.reached()).await.expect("it is carried out");
+    let puts = || bench.lab.requests().into_iter().filter(|call| call.method == "PUT" && call.path == config);
+    assert_eq!(puts().count(), 3, "the held one, the one in its place, and the newer");
+    assert_eq!(bench.lab.vm(at.id.parse().expect("a number")), Some(newer), "nothing newer is overwritten");
+    over.release();
+    bench.lab.stop().await;
+}
