@@ -17,7 +17,7 @@ use forge_proxmox::api::task::STALL;
 use futures_util::{StreamExt as _, stream};
 use sha2::{Digest as _, Sha256};
 
-use crate::lab_faults::{AT_ONCE, judge, refusal};
+use crate::lab_faults::{AT_ONCE, judge, refusal, words_of};
 use crate::lab_matrix::{OnLab, install_of, plan_for};
 use crate::support::lab_site::{FIRST_ID, TOKEN};
 use crate::support::matrix::Scene as _;
@@ -139,8 +139,8 @@ impl Media {
     }
 
     /// Judges a build that is over, and builds again where it failed.
-    async fn judge(&self, scene: &OnLab, way: Way, ending: &Ending, case: &str) {
-        judge(scene, ending, case).await;
+    async fn judge(&self, scene: &OnLab, way: Way, ending: &Ending, case: &str, words: &str) {
+        judge(scene, ending, case, &[words]).await;
         self.assert_whole(scene, way, case);
         if matches!(ending, Ending::Failed { .. }) {
             let again = scene.bench.build_with(None).await.expect("it lives");
@@ -178,6 +178,23 @@ async fn calls_of(media: &Media, way: Way) -> Vec<Call> {
     counted.into_iter().flat_map(numbered).collect()
 }
 
+/// What a build may be about when a call about its media fails, in the words of the failure.
+fn tried_with(way: Way, method: &str, route: &str) -> &'static [&'static str] {
+    let by_disc = matches!(way, Way::SeedDisc | Way::EmptiedSeedDisc);
+    match (method, route) {
+        ("POST", CREATE) => &["could not be created"],
+        ("PUT", _) => &[
+            "could not be configured",
+            "the build's settings could not be taken off the VM",
+            "the artefact could not be made",
+            "the template is made, but has not got its name and tags",
+            "an older one still bears the tag `latest` too",
+        ],
+        _ if by_disc => &["could not be configured", "the build's settings could not be taken off the VM"],
+        _ => &["a medium of the build can't be had"],
+    }
+}
+
 /// Method, route, which of them.
 type Call = (String, String, usize);
 
@@ -208,7 +225,11 @@ async fn grid(faults: &[fn() -> Fault], costs_nothing: bool) {
         let ending = scene.bench.build_with(None).await.expect("it lives");
         fired.fetch_add(handle.fired(), Ordering::Relaxed);
         assert!(!costs_nothing || matches!(ending, Ending::Done { .. }), "{case}: {ending:?}");
-        media.judge(&scene, way, &ending, &case).await;
+        if let Some(failure) = ending.failure() {
+            let known = tried_with(way, &method, &route);
+            assert!(known.iter().any(|words| failure.heading.contains(words)), "{case}: {failure:?}");
+        }
+        media.judge(&scene, way, &ending, &case, &words_of(&make())).await;
         scene.close().await;
     };
     stream::iter(cases).for_each_concurrent(AT_ONCE, try_case).await;
@@ -260,16 +281,12 @@ async fn whatever_task_about_its_media_fails_dies_or_hangs_nothing_is_left_and_t
         let ending = scene.bench.build_with(None).await.expect("it lives");
         assert_eq!(handle.fired(), 1, "{case}");
         let told = format!("{ending:?}");
-        let words = match make() {
-            Fault::TaskFail { text } | Fault::TaskFailAfter { text } => text,
-            Fault::TaskDie => "unexpected status".into(),
-            _ => "no progress for".into(),
-        };
+        let words = words_of(&make());
         // What the node can't download comes by way of this machine.
         let succeeds = way == Way::DownloadedIso;
         assert!(succeeds == matches!(ending, Ending::Done { .. }), "{case}: {told}");
         assert!(succeeds || told.contains(&words), "{case}: {told}");
-        media.judge(&scene, way, &ending, &case).await;
+        media.judge(&scene, way, &ending, &case, &words_of(&make())).await;
         scene.close().await;
     };
     stream::iter(cases).for_each_concurrent(AT_ONCE, try_case).await;

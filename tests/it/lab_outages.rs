@@ -11,7 +11,7 @@ use forge::event::{Ending, Event};
 use forge_lab::{Fault, Gate};
 use futures_util::{StreamExt as _, stream};
 
-use crate::lab_faults::{AT_ONCE, CALLS, judge, refusal};
+use crate::lab_faults::{AT_ONCE, CALLS, judge, refusal, tried, words_of};
 use crate::lab_matrix::{OnLab, plan_for};
 use crate::support::lab_site::{FIRST_ID, LabSite, PROFILE};
 use crate::support::matrix::Scene as _;
@@ -45,7 +45,7 @@ async fn a_task_that_hangs_is_given_up_and_stopped_and_nothing_is_left() {
         let words = if path == SHUTDOWN { "did not shut down" } else { "no progress for" };
         assert!(told(&ending).contains(words), "{path}: {ending:?}");
         assert_eq!(scene.site.lab.running_tasks(), [], "{path}: what was given up does not go on");
-        judge(&scene, &ending, path).await;
+        judge(&scene, &ending, path, &[words, tried(("POST", path, 1))]).await;
         scene.close().await;
     };
     stream::iter([CLONE, START, SHUTDOWN, TEMPLATE]).for_each_concurrent(AT_ONCE, try_task).await;
@@ -64,7 +64,7 @@ async fn when_cleaning_up_hangs_it_is_told_and_gc_does_it_later() {
         assert!(handle.fired() > 0, "{path}");
         assert_eq!(ending.exit_code(), 4, "{path}: {ending:?}");
         assert!(format!("{ending:?}").contains("no progress for"), "{path}: {ending:?}");
-        judge(&scene, &ending, path).await;
+        judge(&scene, &ending, path, &["could not be started", "start failed"]).await;
         scene.close().await;
     }
 }
@@ -86,13 +86,14 @@ async fn a_node_that_is_lost_while_it_works_for_the_build_is_named_and_gc_clears
         let ending = ending.expect("it lives");
         assert!(ending.exit_code() != 0, "{case}: {ending:?}");
         assert!(format!("{ending:?}").contains("node pve"), "{case}: it names the node: {ending:?}");
+        let words = ["no connection to node pve"];
         // The node was only cut off: its work went on meanwhile.
         gate.release();
         lab.set_online("pve", true);
         while !lab.running_tasks().is_empty() {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        judge(&scene, &ending, &case).await;
+        judge(&scene, &ending, &case, &words).await;
         scene.close().await;
     };
     let moments = [(CLONE, false), (CLONE, true), (START, true), (SHUTDOWN, true), (TEMPLATE, true)];
@@ -210,7 +211,7 @@ async fn every_route_that_a_build_calls_is_tried_with_every_fault() {
         let handle = scene.site.lab.faults().on(method, path).then(make());
         let ending = scene.bench.build_with(None).await.expect("it lives");
         assert_eq!(handle.fired(), 1, "{case}");
-        judge(&scene, &ending, &case).await;
+        judge(&scene, &ending, &case, &[&words_of(&make())]).await;
         scene.close().await;
     };
     stream::iter(cases).for_each_concurrent(AT_ONCE, try_case).await;

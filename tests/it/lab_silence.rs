@@ -8,7 +8,7 @@ use forge_proxmox::ProxmoxHypervisor;
 use forge_proxmox::api::limits::Limits;
 use futures_util::{StreamExt as _, stream};
 
-use crate::lab_faults::{AT_ONCE, CALLS, judge};
+use crate::lab_faults::{AT_ONCE, CALLS, Call, judge, tried};
 use crate::lab_matrix::{OnLab, plan_for};
 use crate::support::lab_site::{FIRST_ID, LabSite};
 use crate::support::matrix::Scene as _;
@@ -25,7 +25,7 @@ async fn whatever_call_is_never_answered_the_build_ends_and_names_it_and_nothing
     type Make = fn(Gate) -> Fault;
     let makes: [Make; 2] = [Fault::Hold, Fault::HoldAfter];
     let cases = CALLS.into_iter().flat_map(|call| makes.map(|make| (call, make)));
-    let try_case = async |((method, path, number), make): ((&str, &str, usize), Make)| {
+    let try_case = async |((method, path, number), make): (Call, Make)| {
         let site = LabSite::in_name_only().await.expect("a lab");
         let scene = OnLab::on(site, plan_for(FIRST_ID + 98), |config| {
             ProxmoxHypervisor::connect_within(config, LIMITS)
@@ -35,13 +35,11 @@ async fn whatever_call_is_never_answered_the_build_ends_and_names_it_and_nothing
         let fault = make(gate.clone());
         let held = if matches!(fault, Fault::Hold(_)) { "before" } else { "after" };
         let case = format!("{method} {path} no. {number}, {held} its work");
-        scene.site.lab.faults().on(method, path).call(number).then(fault);
+        let handle = scene.site.lab.faults().on(method, path).call(number).then(fault);
         let ending = scene.bench.build_with(None).await.expect("it lives");
-        if let Some(failure) = ending.failure() {
-            let told = format!("{} {:?}", failure.heading, failure.causes);
-            assert!(told.contains(" was not answered within 5 s"), "{case}: {told}");
-        }
-        judge(&scene, &ending, &case).await;
+        assert_eq!(handle.fired(), 1, "{case}: {ending:?}");
+        let words = [" was not answered within 5 s", tried((method, path, number))];
+        judge(&scene, &ending, &case, &words).await;
         // Nobody waits for it any more, and a change that is made only now is not the build's.
         gate.release();
         scene.close().await;

@@ -4,7 +4,7 @@
 use forge_lab::Fault;
 use futures_util::{StreamExt as _, stream};
 
-use crate::lab_faults::refusal;
+use crate::lab_faults::{refusal, tried, words_of};
 use crate::support::lab_site::{Done, FIRST_ID, LabSite, PROFILE};
 
 const CLONE: &str = "/nodes/*/qemu/*/clone";
@@ -39,8 +39,18 @@ const CASES: [Case; 15] = [
     ("POST", TEMPLATE, 1, || Fault::TaskFail { text: "storage 'local' is full".into() }),
 ];
 
-/// What is left after a build, after `forge gc`, and after `forge finish` where there is something to be finished.
-async fn judge(site: &LabSite, done: &Done, case: &str) {
+/// Asserts that the end of a build that failed says what it failed of.
+fn assert_told(done: &Done, words: &[&str]) {
+    let (_, end) = done.stderr.split_once("error in stage ").expect("it names the stage");
+    assert!(end.contains("because: "), "{end}");
+    for words in words {
+        assert!(end.contains(words), "it does not say `{words}`: {end}");
+    }
+}
+
+/// What is left after a build, after `forge gc`, and after `forge finish` where there is something to be finished. A build that
+/// failed says all of these words.
+async fn judge(site: &LabSite, done: &Done, case: &str, words: &[&str]) {
     site.lab.faults().clear();
     let said = format!("{case}: {:?}\n{}", done.code, done.stderr);
     let gc = site.run(&["gc"]).await;
@@ -48,7 +58,7 @@ async fn judge(site: &LabSite, done: &Done, case: &str) {
     match site.others().as_slice() {
         [] => {
             assert!(matches!(done.code, Some(1 | 4)), "{said}");
-            assert!(done.stderr.contains("because: "), "it names a cause: {said}");
+            assert_told(done, words);
             site.assert_nothing_left();
             site.assert_old_template(true, case);
             return;
@@ -56,7 +66,7 @@ async fn judge(site: &LabSite, done: &Done, case: &str) {
         [vm] if vm.template => assert!(matches!(done.code, Some(0 | 5)), "{said}"),
         [vm] => {
             assert!(matches!(done.code, Some(1 | 4)) && !vm.running, "{said}");
-            assert!(done.stderr.contains("because: "), "it names a cause: {said}");
+            assert_told(done, words);
             let finished = site.run(&["finish", &vm.vmid.to_string()]).await;
             assert_eq!(finished.code, Some(0), "{said}{}", finished.stderr);
         }
@@ -73,10 +83,11 @@ async fn whatever_befalls_a_build_of_a_tiny_guest_it_ends_whole_or_leaves_nothin
         let site = site.with_old_template("tiny").await?;
         let fault = make();
         let case = format!("{method} {path} no. {call}: {fault:?}");
+        let words = words_of(&fault);
         let handle = site.lab.faults().on(method, path).call(call).then(fault);
         let done = site.run(&["build", "tiny.toml"]).await;
         assert_eq!(handle.fired(), 1, "{case}: {}", done.stderr);
-        judge(&site, &done, &case).await;
+        judge(&site, &done, &case, &[&words, tried((method, path, call))]).await;
         site.close().await;
         Ok(())
     };
@@ -100,7 +111,7 @@ async fn a_node_that_is_lost_while_a_script_runs_in_a_tiny_guest_loses_nothing_o
     assert!(matches!(done.code, Some(1 | 4)), "{}", done.stderr);
     assert!(done.stderr.contains("node pve"), "it names the node: {}", done.stderr);
     site.lab.set_online("pve", true);
-    judge(&site, &done, "a lost node").await;
+    judge(&site, &done, "a lost node", &["no connection to node pve"]).await;
     assert!(site.lab.vm(FIRST_ID).is_some_and(|vm| vm.template), "its scripts had succeeded");
     site.close().await;
     Ok(())
