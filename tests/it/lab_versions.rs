@@ -9,7 +9,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
 use crate::lab_matrix::config_of;
-use crate::support::lab_site::{Done, LabSite, reached};
+use crate::support::lab_site::{Done, FIRST_ID, LabSite, PROFILE, reached};
 
 const DAY: i64 = 86_400;
 
@@ -227,6 +227,26 @@ async fn a_promotion_that_is_killed_half_way_has_one_answer_and_gc_ends_it() -> 
         assert_eq!(bearers(&site), [after], "{}", done.stdout);
         assert_eq!(site.journals(), [""; 0]);
     }
+    site.close().await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_force_a_tiny_guest_becomes_a_template_beside_the_old_one_which_nothing_removes()
+-> anyhow::Result<()> {
+    let Some(site) = LabSite::with_tiny_guest(false).await? else { return Ok(()) };
+    let site = site.with_old_template("tiny").await?;
+    site.write("tiny.toml", &PROFILE.replace("echo hello from $(hostname)", "exit 7"));
+    let failed = site.run(&["build", "tiny.toml", "--force"]).await;
+    assert_eq!(failed.code, Some(1), "{}", failed.stderr);
+    site.assert_nothing_left();
+    site.assert_old_template(true, "a build that failed");
+    site.write("tiny.toml", PROFILE);
+    let done = site.run(&["build", "tiny.toml", "--force"]).await;
+    assert_eq!(done.code, Some(0), "{}", done.stderr);
+    site.assert_template_only(FIRST_ID);
+    assert_eq!(site.lab.vm(FIRST_ID).expect("it is there").tags, "forge;latest");
+    site.assert_old_template(false, "a build that succeeded");
     site.close().await;
     Ok(())
 }
