@@ -1,5 +1,9 @@
 //! Hardware, sources and media of Proxmox builds by the real program: what the guest finds and what the template keeps.
 
+use std::path::Path;
+
+use forge_lab::{LabConfig, StorageConfig, images};
+
 use crate::support::lab_site::{BOOT_VM, FIRST_ID, LabSite, PROFILE};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -162,5 +166,43 @@ async fn a_tiny_guest_becomes_a_template_at_the_id_that_the_profile_names_and_no
     assert_eq!(changes.count(), 0, "it is told before anything is done");
     assert_eq!(site.lab.vm(NAMED), template, "the template is as it was");
     site.close().await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guest_finds_the_disk_of_its_clone_grown_on_the_storage_that_the_profile_names()
+-> anyhow::Result<()> {
+    const ASK: &str =
+        "\n[[provision]]\nname = \"ask\"\nshell = [\"echo sizes $(cat /sys/block/sd*/size)\"]\n";
+    for vm in [
+        "storage = \"fast\"\ndisks = [{ slot = \"scsi0\", size = \"3GiB\" }]",
+        "disks = [{ slot = \"scsi0\", size = \"3GiB\", storage = \"fast\" }]",
+    ] {
+        let config = LabConfig {
+            storages: vec![StorageConfig::everything("local"), StorageConfig::of("fast", &["images"])],
+            ..LabConfig::default()
+        };
+        let tiny = |cache: &Path| images::tiny(cache).map(|image| image.disk);
+        let Some(site) = LabSite::with_guest_in(config, false, tiny).await? else { return Ok(()) };
+        let before = site.lab.vm(BOOT_VM);
+        let disk = before.as_ref().expect("it is there").config["scsi0"].clone();
+        assert!(disk.starts_with("local:") && !disk.contains("size=3G"), "{disk}");
+        site.write(
+            "tiny.toml",
+            &format!("{}{ASK}", PROFILE.replace("[deadlines]", &format!("[vm]\n{vm}\n\n[deadlines]"))),
+        );
+        let done = site.run(&["build", "tiny.toml"]).await;
+        assert_eq!(done.code, Some(0), "{vm}: {}", done.stderr);
+        // In sectors of 512 bytes, and no other disk.
+        assert!(done.stderr.contains("| sizes 6291456\n"), "{vm}: {}", done.stderr);
+        site.assert_template_only(FIRST_ID);
+        let template = site.lab.vm(FIRST_ID).expect("it is there");
+        let disk = &template.config["scsi0"];
+        assert!(disk.starts_with("fast:") && disk.contains("size=3G"), "{vm}: {disk}");
+        assert!(!template.config.keys().any(|key| key.starts_with("unused")), "{vm}: {:?}", template.config);
+        assert_eq!(site.lab.vm(BOOT_VM), before, "{vm}: the boot VM is as it was");
+        site.assert_boots_as_a_clone(FIRST_ID).await;
+        site.close().await;
+    }
     Ok(())
 }
