@@ -10,7 +10,8 @@ use thiserror::Error;
 /// A name under which no file of a seed can be served.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error(
-    "`{name}` can't be the name of a seed's file: letters, digits, `.`, `_`, `-` and single `/` between them"
+    "`{name}` can't be the name of a seed's file: letters, digits, `.`, `_`, `-`, `+`, `~`, `@` and single `/` \
+     between them"
 )]
 pub struct NameError {
     /// The name.
@@ -65,7 +66,7 @@ impl SeedSet {
     /// would have to escape.
     pub fn add(&mut self, name: &str, content: impl Into<Bytes>) -> Result<(), NameError> {
         let good = |part: &str| {
-            let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+            let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | '+' | '~' | '@');
             !matches!(part, "" | "." | "..") && part.chars().all(plain)
         };
         if !name.split('/').all(good) {
@@ -163,7 +164,7 @@ mod tests {
     #[test]
     fn a_name_that_no_client_could_ask_for_is_refused() {
         let mut set = SeedSet::default();
-        for name in ["user-data", "answers/ks.cfg", "a_B.9"] {
+        for name in ["user-data", "answers/ks.cfg", "a_B.9", "lib_1.2-3+deb12u1~a.deb", "getty@.service"] {
             assert_eq!(set.add(name, ""), Ok(()), "{name}");
         }
         for name in

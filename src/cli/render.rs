@@ -9,7 +9,8 @@ use forge_http_seed::{SeedSet, disc};
 
 use super::options::{Global, Selection};
 use super::{REFUSED, prepare};
-use crate::config::Profile;
+use crate::config::{Profile, beside};
+use crate::engine::error::chain;
 use crate::event::Redactor;
 use crate::ui;
 
@@ -47,17 +48,20 @@ pub fn render(global: &Global, args: &RenderArgs) -> u8 {
     let mut written = Vec::new();
     for profile in &profiles {
         let folder = if several { args.output.join(&profile.name) } else { args.output.clone() };
-        let files = match files(profile, key.as_deref()) {
+        let files = files(profile, key.as_deref()).and_then(|mut files| {
+            let added = beside::add_to(&mut files, &profile.seed.files);
+            added.map_err(|error| chain(&error)).map(|()| files)
+        });
+        let files = match files {
             Ok(files) => files,
             Err(message) => return refuse(&format!("{}: {message}", profile.name), &redactor),
         };
         let mut outputs: Vec<(PathBuf, Vec<u8>)> =
             files.files().map(|(name, file)| (folder.join(name), file.bytes().to_vec())).collect();
         if args.disc {
-            let label = profile.seed.kind.disc_label().unwrap_or(disc::CIDATA);
-            match disc::iso(label, &files) {
+            match seed_disc(profile, files.clone()) {
                 Ok(image) => outputs.push((folder.join("seed.iso"), image)),
-                Err(error) => return refuse(&format!("{}: {error}", profile.name), &redactor),
+                Err(message) => return refuse(&format!("{}: {message}", profile.name), &redactor),
             }
         }
         if args.floppy {
@@ -88,6 +92,17 @@ fn refuse(message: &str, redactor: &Redactor) -> u8 {
     REFUSED
 }
 
+/// The disc as a build would make it of a seed that goes by disc.
+fn seed_disc(profile: &Profile, mut files: SeedSet) -> Result<Vec<u8>, String> {
+    let own = profile.seed.disc.as_ref();
+    if let Some(own) = own {
+        beside::add_to(&mut files, &own.files).map_err(|error| chain(&error))?;
+    }
+    let of_seed = profile.seed.kind.disc_label().unwrap_or(disc::CIDATA);
+    let label = own.and_then(|own| own.label.as_deref()).unwrap_or(of_seed);
+    disc::iso(label, &files).map_err(|error| error.to_string())
+}
+
 fn write(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     if let Some(parent) = path.parent() {
         std::fs::create_dir_all(parent)?;
@@ -106,9 +121,9 @@ pub fn files(profile: &Profile, key: Option<&str>) -> Result<SeedSet, String> {
         key.clone_into(&mut build.public_key);
     }
     match &seed.answers {
-        Some(answers) => answers.render(&build).map_err(|errors| {
-            errors.iter().map(|error| crate::engine::error::chain(error)).collect::<Vec<_>>().join("; ")
-        }),
+        Some(answers) => answers
+            .render(&build)
+            .map_err(|errors| errors.iter().map(|error| chain(error)).collect::<Vec<_>>().join("; ")),
         None => {
             debug_assert_eq!(seed.kind, Kind::Nocloud);
             NoCloud {

@@ -162,6 +162,10 @@ pub fn load_given(
 
 /// So many files may extend each other.
 const DEEPEST: usize = 16;
+/// So deep may the folders of a seed go.
+const DEEPEST_FOLDER: usize = 16;
+/// So many files may a folder of a seed hold.
+const MOST_FILES: usize = 2000;
 
 /// Reads a profile with everything it extends. There is a profile when no finding is fatal.
 #[must_use]
@@ -176,11 +180,48 @@ pub fn load_profile(file: &Path, given: &Given) -> (Option<Profile>, Vec<Finding
     let read_file = |path: &Path| std::fs::read_to_string(path);
     let read_bytes = |path: &Path| std::fs::read(path);
     let exists = |path: &Path| path.exists();
-    let context = read::Context { given, read_file: &read_file, read_bytes: &read_bytes, exists: &exists };
+    let context =
+        read::Context { given, read_file: &read_file, read_bytes: &read_bytes, walk: &walk, exists: &exists };
     let (profile, more) = read::profile(&table, &place, files, &context);
     findings.extend(more);
     let usable = findings.iter().all(|finding| !finding.fatal);
     (profile.filter(|_| usable), in_order(findings))
+}
+
+/// The files at a path with their sizes: a file alone, without a name; or those below a folder, by their names there, in
+/// order. Links are followed.
+fn walk(path: &Path) -> std::io::Result<Vec<(String, u64)>> {
+    let found = std::fs::metadata(path)?;
+    if !found.is_dir() {
+        return Ok(vec![(String::new(), found.len())]);
+    }
+    let mut files = Vec::new();
+    let mut folders = vec![(path.to_owned(), String::new())];
+    while let Some((folder, prefix)) = folders.pop() {
+        for entry in std::fs::read_dir(&folder)? {
+            let entry = entry?.path();
+            let shown = entry.display();
+            let Some(name) = entry.file_name().and_then(|name| name.to_str()) else {
+                return Err(std::io::Error::other(format!("the name of {shown} is no text")));
+            };
+            let name = format!("{prefix}{name}");
+            let found = std::fs::metadata(&entry)
+                .map_err(|error| std::io::Error::new(error.kind(), format!("{shown}: {error}")))?;
+            if !found.is_dir() {
+                files.push((name, found.len()));
+            } else if name.matches('/').count() < DEEPEST_FOLDER {
+                folders.push((entry, format!("{name}/")));
+            } else {
+                let message = format!("{shown} lies deeper than {DEEPEST_FOLDER} folders, or in itself");
+                return Err(std::io::Error::other(message));
+            }
+            if files.len() > MOST_FILES {
+                return Err(std::io::Error::other(format!("it holds more than {MOST_FILES} files")));
+            }
+        }
+    }
+    files.sort();
+    Ok(files)
 }
 
 /// A profile and the files it extends.

@@ -3,6 +3,7 @@
 //! Reading is pure but for [`load`]. Every finding is told at once, with file, line, column and what to do; an unknown
 //! key names the nearest known one.
 
+pub mod beside;
 pub mod embedded;
 pub mod environment;
 pub mod extend;

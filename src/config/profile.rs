@@ -10,6 +10,7 @@ use forge_http_seed::answers::{Answers, Kind};
 use forge_machine::{CloneSelector, DiskSpec, FileFormat, IsoDrives, KernelSpec, Medium, NetworkSpec};
 use serde::Serialize;
 
+use super::beside::{BesideFile, OwnDisc};
 use super::place::Place;
 use super::secrets::Secrets;
 use super::template::Template;
@@ -244,6 +245,10 @@ pub struct Seed {
     pub user_data: Option<serde_json::Value>,
     /// The network configuration by cloud-init's names.
     pub network_config: Option<serde_json::Value>,
+    /// Files beside the seed's own.
+    pub files: Vec<BesideFile>,
+    /// A disc of the profile's own.
+    pub disc: Option<OwnDisc>,
 }
 
 /// A step of `[boot]`.

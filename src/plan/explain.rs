@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use forge_machine::{Bios, Checksum, Finish, Medium, SourceSpec};
 
+use crate::config::beside;
 use crate::media::{shown, size};
 use crate::remote::Via;
 
@@ -50,6 +51,13 @@ pub fn explain(plan: &Plan) -> String {
             networks => format!(", to {networks} alone"),
         };
         row("", format!("served on {} as http://{address}:<seed.port>/{to}", plan.seed.bind));
+    }
+    if !plan.seed.files.is_empty() {
+        row("", format!("beside it {}", beside::in_words(&plan.seed.files)));
+    }
+    if let Some(disc) = &plan.seed.disc {
+        let with = if plan.seed.delivery == Delivery::Disc { "with it, " } else { "" };
+        row("", format!("a disc `{}`: {with}{}", plan.seed.disc_label(), beside::in_words(&disc.files)));
     }
     for (index, step) in plan.boot.iter().enumerate() {
         row(if index == 0 { "boot" } else { "" }, format!("{}. {}", index + 1, boot_step(step)));

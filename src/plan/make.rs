@@ -181,7 +181,7 @@ pub fn make(profile: &Profile, input: &Input<'_>) -> (Option<Plan>, Vec<Finding>
     findings.extend(super::boot::findings(profile, input.capabilities));
     let mut machine = machine(profile, input, source, &mut findings);
     let seed = seed(profile, input, &machine, source, &mut findings);
-    machine.seed_disc = seed.delivery == super::Delivery::Disc;
+    machine.seed_disc = seed.delivery == super::Delivery::Disc || seed.disc.is_some();
     let starts_kernel = starts_kernel(profile, input.capabilities, seed.delivery);
     if !starts_kernel {
         machine.kernel = None;

@@ -23,11 +23,13 @@ use base64::Engine as _;
 use forge_console::frame::Rect;
 use forge_console::needle::{Needle, NeedleError};
 use forge_http_seed::answers::{Answers, Kind};
+use forge_http_seed::disc;
 use forge_machine::{ChainId, Finish, MachineSpec, Nonce, SourceSpec, TAG_LATEST, TAG_UNTESTED};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
+use crate::config::beside::{BesideFile, OwnDisc};
 use crate::provision::Step;
 use crate::remote::{BuildKey, SshPlan, Via, WinRmPlan, via};
 use late::LateText;
@@ -100,7 +102,33 @@ pub struct SeedPlan {
     pub answers: Option<Answers>,
     /// The address by Proxmox's cloud-init drive: its `ipconfig0`.
     pub ip_config: String,
+    /// Files beside the seed's own, wherever that goes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub files: Vec<BesideFile>,
+    /// A disc of the profile's own; the seed is on it too where that goes by disc.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disc: Option<OwnDisc>,
 }
+
+impl SeedPlan {
+    /// The label of the disc.
+    #[must_use]
+    pub fn disc_label(&self) -> &str {
+        let own = self.disc.as_ref().and_then(|disc| disc.label.as_deref());
+        let kind = self.answers.as_ref().map_or(Kind::Nocloud, |answers| answers.kind);
+        let of_seed = kind.disc_label().unwrap_or(disc::CIDATA);
+        own.unwrap_or(if self.delivery == Delivery::Disc { of_seed } else { OWN_LABEL })
+    }
+
+    /// What is on the disc beside the seed.
+    #[must_use]
+    pub fn on_disc(&self) -> &[BesideFile] {
+        self.disc.as_ref().map(|disc| disc.files.as_slice()).unwrap_or_default()
+    }
+}
+
+/// The label of a disc that holds no seed and was given none.
+const OWN_LABEL: &str = "FORGE";
 
 /// A step on the boot screen.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

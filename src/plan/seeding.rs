@@ -8,6 +8,7 @@ use super::late::LateName;
 use super::make::{Input, located};
 use super::{Delivery, SeedPlan};
 use crate::config::Finding;
+use crate::config::beside::{BesideFile, LARGEST, OwnDisc};
 use crate::config::profile::{BootStep, Profile};
 
 /// How the guest gets its seed, and what it is.
@@ -63,6 +64,67 @@ pub(super) fn seed(
         network_config: profile.seed.network_config.clone(),
         answers: profile.seed.answers.clone(),
         ip_config: profile.seed.ip_config.clone().unwrap_or_else(|| "ip=dhcp".into()),
+        files: profile.seed.files.clone(),
+        disc: own_disc(profile, input, delivery, findings),
+    }
+}
+
+/// The profile's own disc, and what is wrong with it where the seed goes that way.
+fn own_disc(
+    profile: &Profile,
+    input: &Input<'_>,
+    delivery: Delivery,
+    findings: &mut Vec<Finding>,
+) -> Option<OwnDisc> {
+    let seed = &profile.seed;
+    let disc = seed.disc.clone()?;
+    let mut wrong = |key: &str, message: String, help: &str| {
+        findings.push(located(profile, &format!("seed.disc{key}"), message).help(help));
+    };
+    if let Err(reason) = can_have_disc(input) {
+        wrong("", format!("no disc can be made: {reason}"), "bring the files beside the seed (`seed.files`)");
+    }
+    if delivery != Delivery::Disc {
+        if disc.files.is_empty() {
+            wrong("", "there is nothing on this disc".into(), "name something in `files` or `directory`");
+        }
+        return Some(disc);
+    }
+    // Windows looks at every medium, whatever its label.
+    let wanted = seed.kind.disc_label().filter(|_| seed.kind != Kind::Autounattend);
+    if let (Some(label), Some(wanted)) = (&disc.label, wanted)
+        && !label.eq_ignore_ascii_case(wanted)
+    {
+        let message =
+            format!("the seed is on this disc, and its reader looks for one that is labelled `{wanted}`");
+        wrong(".label", message, "leave `label` out, or have the seed go another way (`seed.delivery`)");
+    }
+    let answers = seed.answers.iter().flat_map(|answers| answers.templates.keys().map(String::as_str));
+    let taken: Vec<&str> = seed.kind.templates().iter().map(|(name, _)| *name).chain(answers).collect();
+    let beside = |name: &str| seed.files.iter().any(|file| file.name == name);
+    for file in disc.files.iter().filter(|file| taken.contains(&file.name.as_str()) || beside(&file.name)) {
+        wrong(
+            "",
+            format!("`{}` is a file of the seed already, which is on this disc", file.name),
+            "name it otherwise",
+        );
+    }
+    let bytes: u64 = disc.files.iter().chain(&seed.files).map(BesideFile::bytes).sum();
+    if bytes > LARGEST {
+        let message = format!("the files for the seed's disc come to {}", crate::media::size(bytes));
+        wrong("", message, &format!("{} are the most", crate::media::size(LARGEST)));
+    }
+    Some(disc)
+}
+
+/// Whether the target can give a VM a disc; else why not.
+fn can_have_disc(input: &Input<'_>) -> Result<(), String> {
+    match &input.facts.no_seed_disc {
+        _ if !input.capabilities.seed_disc => {
+            Err(format!("{} can't be given a disc by this version", input.capabilities.name))
+        }
+        Some(reason) => Err(reason.clone()),
+        None => Ok(()),
     }
 }
 
@@ -119,6 +181,8 @@ fn delivery(
                     Err("an installer does not read its answers from there".into())
                 } else if machine.cloud_init.is_none() {
                     Err(format!("{} has no cloud-init drive, and the profile adds none", source.name))
+                } else if !profile.seed.files.is_empty() {
+                    Err("the drive carries a user and a key, and the profile has files beside them".into())
                 } else if more_than_a_user {
                     Err("the drive carries a user and a key, and the profile gives more user-data".into())
                 } else if !profile.access.create {
@@ -146,17 +210,17 @@ fn delivery(
             Delivery::Disc if profile.seed.answers.is_some() && profile.seed.kind.disc_label().is_none() => {
                 Err("the installer looks for its answers on no disc".into())
             }
-            Delivery::Disc if input.capabilities.seed_disc => match &input.facts.no_seed_disc {
-                Some(reason) => Err(reason.clone()),
-                None => Ok("a disc holds the seed: no network and no typing"),
-            },
             Delivery::Disc => {
-                Err(format!("{} can't be given a disc by this version", input.capabilities.name))
+                can_have_disc(input).map(|()| "a disc holds the seed: no network and no typing")
             }
             Delivery::Typed if types_seed(&steps(profile, Delivery::Typed)) => {
                 Ok("the boot steps type the NoCloud address")
             }
             Delivery::Typed => Err("no boot step types `{{ seed.url }}`".into()),
+            Delivery::None if !profile.seed.files.is_empty() => {
+                Err("nothing would carry the files of the profile (those of `seed.disc` are on a disc)"
+                    .into())
+            }
             Delivery::None => Ok("the source has its own user and key"),
         }
     };

@@ -235,8 +235,23 @@ const SEED: Form = Form::Table(&[
     ("network-config", Form::Map(&Form::Any), "by cloud-init's own names"),
     ("lint", Form::Flag, "whether the rendered answers are judged"),
     ("vars", Form::SeedVars, "what the answers say"),
-    ("files", Form::Map(&Form::Text), "templates of your own, by the names of the files that they make"),
+    ("directory", Form::Text, "a folder, whose files the guest finds beside the seed"),
+    ("files", OWN_FILES, "files of your own, by the names that the guest finds them by"),
+    (
+        "disc",
+        Form::Table(&[
+            ("label", Form::Text, "its label; else what the seed's reader looks for"),
+            ("directory", Form::Text, "a folder, whose files are on it"),
+            ("files", OWN_FILES, "files of your own, by their names on it"),
+        ]),
+        "a disc of your own; the seed is on it too where that goes by disc",
+    ),
 ]);
+
+const OWN_FILES: Form = Form::Map(&Form::Either(&[
+    Form::Text,
+    Form::Table(&[("content", Form::Text, "what is in it; may use {{ var.NAME }}")]),
+]));
 
 const BOOT: Form = Form::Table(&[
     ("boot-wait", Form::Time, "a first pause, as Packer's"),

@@ -13,6 +13,7 @@ use forge_machine::{Attachments, CloudInitSettings, Finish, SourceSpec};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use crate::config::beside::{self, BesideError};
 use crate::engine::{Cx, Effect, StageError};
 use crate::event::{Event, Events, Region, Stage};
 use crate::plan::late::LateName;
@@ -83,22 +84,22 @@ pub async fn seed(cx: &mut Cx, key: Arc<BuildKey>) -> Result<Seeded, StageError>
         arguments: String::new(),
         stop: stop.clone(),
     };
+    if plan.seed.disc.is_some() && plan.seed.delivery != Delivery::Disc {
+        seeded.disc = Some(disc_of(&plan.seed, SeedSet::default())?);
+    }
     if matches!(plan.seed.delivery, Delivery::CloudInitDrive | Delivery::None) {
         return Ok(seeded);
     }
-    let set = files(cx, &seeded)?;
+    let mut set = files(cx, &seeded)?;
     let folder = if cx.region == Region::Building { "seed" } else { "seed-again" };
     for (name, text) in set.texts() {
         if let Err(error) = cx.evidence.write_text(&format!("{folder}/{name}"), text) {
             cx.warn(crate::engine::error::chain(&error), "");
         }
     }
+    beside::add_to(&mut set, &plan.seed.files).map_err(no_file)?;
     if plan.seed.delivery == Delivery::Disc {
-        let kind = plan.seed.answers.as_ref().map_or(Kind::Nocloud, |answers| answers.kind);
-        let label = kind.disc_label().unwrap_or(disc::CIDATA);
-        let image = disc::iso(label, &set)
-            .map_err(|error| StageError::caused("the seed's disc could not be made", error))?;
-        seeded.disc = Some(image);
+        seeded.disc = Some(disc_of(&plan.seed, set)?);
         return Ok(seeded);
     }
     cx.doing(Stage::Seed, "opening the seed server");
@@ -134,6 +135,18 @@ pub async fn seed(cx: &mut Cx, key: Arc<BuildKey>) -> Result<Seeded, StageError>
     Ok(seeded)
 }
 
+/// The disc, with what it holds besides the profile's own files.
+fn disc_of(seed: &SeedPlan, mut set: SeedSet) -> Result<Vec<u8>, StageError> {
+    beside::add_to(&mut set, seed.on_disc()).map_err(no_file)?;
+    disc::iso(seed.disc_label(), &set)
+        .map_err(|error| StageError::caused("the disc for the guest could not be made", error))
+}
+
+fn no_file(error: BesideError) -> StageError {
+    StageError::caused("a file of the profile can't be given to the guest", error)
+        .hint("leave the files alone while they are built from, and start the build anew")
+}
+
 /// The seed of a kept guest: the build's user and key, and nothing else. What else the first seed brought is in the guest
 /// already, and the plan of a kept build, read back from its evidence, has stars where it had secrets.
 ///
@@ -144,6 +157,8 @@ pub async fn seed_user(cx: &mut Cx, key: Arc<BuildKey>) -> Result<Seeded, StageE
     let mut plan = Plan::clone(&whole);
     plan.seed.user_data = None;
     plan.seed.answers = None;
+    plan.seed.files.clear();
+    plan.seed.disc = None;
     cx.plan = Arc::new(plan);
     let seeded = seed(cx, key).await;
     cx.plan = whole;
@@ -355,10 +370,9 @@ impl Seeded {
                 let url = cx.bindings.get(LateName::SeedUrl).unwrap_or_default();
                 Attachments { smbios_serial: Some(serial::smbios_serial(url)), ..Attachments::default() }
             }
-            Delivery::Disc => Attachments { seed_disc: self.disc.clone(), ..Attachments::default() },
-            Delivery::Kernel | Delivery::Typed | Delivery::None => Attachments::default(),
+            Delivery::Disc | Delivery::Kernel | Delivery::Typed | Delivery::None => Attachments::default(),
         };
-        Ok(Attachments { kernel_cmdline: cmdline, ..attachments })
+        Ok(Attachments { kernel_cmdline: cmdline, seed_disc: self.disc.clone(), ..attachments })
     }
 
     /// What is cloned, in words.
@@ -381,7 +395,10 @@ impl Seeded {
     /// first time.
     #[must_use]
     pub fn read_again(&self, plan: &SeedPlan) -> Option<(String, u64)> {
-        read_again(&self.server.as_ref()?.fetches(), reads(plan))
+        // What lies beside the answers may be read at any time.
+        let of_seed = |fetch: &Fetch| !plan.files.iter().any(|file| file.name == fetch.path);
+        let fetches: Vec<Fetch> = self.server.as_ref()?.fetches().into_iter().filter(of_seed).collect();
+        read_again(&fetches, reads(plan))
     }
 
     /// What the guest has fetched so far, in words; empty when nothing is served.

@@ -65,7 +65,8 @@ pub fn throwaway(plan: Plan, moment: &Moment) -> Result<Plan, &'static str> {
         purpose: Purpose::Test,
         chain_id: moment.chain_id(&profile),
         profile,
-        seed: SeedPlan { user_data: None, ..plan.seed },
+        machine: MachineSpec { seed_disc: plan.seed.delivery == Delivery::Disc, ..plan.machine },
+        seed: SeedPlan { user_data: None, files: Vec::new(), disc: None, ..plan.seed },
         provision: Vec::new(),
         seal: Vec::new(),
         gate: false,
@@ -157,6 +158,8 @@ pub fn plan(
             network_config: None,
             answers: None,
             ip_config: "ip=dhcp".into(),
+            files: Vec::new(),
+            disc: None,
         },
         boot: Vec::new(),
         access: AccessPlan {

@@ -91,3 +91,33 @@ fn the_rendered_disc_and_floppy_hold_what_lies_beside_them() {
         }
     }
 }
+
+#[test]
+fn files_of_the_profile_s_own_are_rendered_beside_the_seed_and_onto_its_disc() {
+    let site = LocalSite::new();
+    std::fs::create_dir_all(site.path().join("web/deep")).expect("made");
+    let binary = [0xff_u8, 0x00, 0xfe].repeat(3000);
+    std::fs::write(site.path().join("web/deep/tool"), &binary).expect("written");
+    site.write(
+        "own.toml",
+        "schema = 1\nname = \"own\"\n[source]\nclone = \"boot-vm\"\n[seed]\nkind = \"nocloud\"\ndirectory = \"web\"\n\
+         disc = { label = \"OWN_LABEL\", files = { \"on-disc.txt\" = { content = \"only on the disc\" } } }\n",
+    );
+    site.succeeds(&["render", "own.toml", "-o", "seed", "--disc"]);
+    let read = |name: &str| std::fs::read(site.path().join("seed").join(name)).expect("it is rendered");
+    assert_eq!(read("deep/tool"), binary);
+    assert!(!site.path().join("seed/on-disc.txt").exists(), "it is not served");
+    let disc = read("seed.iso");
+    let holds = |bytes: &[u8]| disc.windows(bytes.len()).any(|window| window == bytes);
+    assert!(holds(&binary) && holds(b"only on the disc") && holds(b"#cloud-config"));
+    assert_eq!(&disc[16 * 2048 + 40..][..9], b"OWN_LABEL");
+    // What is gone is told before anything is written.
+    std::fs::remove_dir_all(site.path().join("web")).expect("removed");
+    let said = site.run(&["validate", "own.toml"]);
+    assert_eq!(said.code, Some(3), "{}", said.text);
+    assert!(
+        said.text.contains("own.toml:7:13: web can't be read: No such file or directory"),
+        "{}",
+        said.text
+    );
+}

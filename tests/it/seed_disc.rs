@@ -4,6 +4,8 @@ use std::process::Command;
 
 use forge_lab::images;
 
+use crate::support::local_site::LocalSite;
+
 const PROFILE: &str = r#"schema = 1
 name = "disc"
 
@@ -61,5 +63,34 @@ fn debian_takes_its_seed_from_a_disc() -> anyhow::Result<()> {
     let evidence = folder.path().join("output/disc/latest");
     assert!(evidence.join("seed/user-data").is_file(), "the seed is in the evidence");
     assert!(!said.contains("opening the seed server"), "nothing is served: {said}");
+    Ok(())
+}
+
+/// The seed is served, and the disc is the profile's alone.
+#[test]
+fn a_tiny_guest_on_local_qemu_finds_a_disc_of_the_profile_s_own_beside_its_served_seed() -> anyhow::Result<()>
+{
+    if std::env::var_os("FORGE_LAB").is_none() {
+        eprintln!("skipped: it needs a real guest; `cargo lab test` runs it");
+        return Ok(());
+    }
+    let image = images::tiny(&images::default_cache_root())?.disk;
+    let site = LocalSite::new();
+    site.write(
+        "own.toml",
+        &format!(
+            "schema = 1\nname = \"own\"\n[source]\nimage = \"{}\"\n[seed]\ndelivery = [\"smbios\"]\n\
+             disc = {{ label = \"OWN_LABEL\", files = {{ \"a/note.txt\" = {{ content = \"a note\" }} }} }}\n\
+             [deadlines]\nconnect = \"15m\"\n\
+             [[provision]]\nname = \"ask\"\nbecome = true\nshell = [\"for m in ahci sr_mod isofs; do modprobe $m; done\", \
+             \"for n in 1 2 3 4 5 6 7 8 9; do findfs LABEL=OWN_LABEL && break; sleep 1; done\", \
+             \"mount -o ro $(findfs LABEL=OWN_LABEL) /mnt\", \"echo found $(cat /mnt/a/note.txt)\"]\n",
+            image.display()
+        ),
+    );
+    let said = site.run(&["build", "own.toml"]);
+    assert_eq!(said.code, Some(0), "{}", said.text);
+    assert!(said.text.contains("| found a note"), "{}", said.text);
+    assert!(said.text.contains("opening the seed server"), "{}", said.text);
     Ok(())
 }

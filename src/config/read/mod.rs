@@ -7,6 +7,7 @@ mod hardware;
 mod provision;
 mod provision_windows;
 mod seed;
+mod seed_files;
 mod source;
 mod vm;
 
@@ -25,6 +26,9 @@ use super::reader::Reader;
 use super::template::{Scope, Template, parse as parse_template};
 use super::variables::{Given, Variables};
 
+/// Names of files, with their sizes in bytes.
+pub type SizedFiles = Vec<(String, u64)>;
+
 /// What reading a profile needs besides its text.
 #[derive(Clone, Copy)]
 pub struct Context<'a> {
@@ -34,6 +38,8 @@ pub struct Context<'a> {
     pub read_file: &'a dyn Fn(&Path) -> std::io::Result<String>,
     /// Reads a picture that a profile names.
     pub read_bytes: &'a dyn Fn(&Path) -> std::io::Result<Vec<u8>>,
+    /// The files at a path with their sizes: a file alone, without a name; or those below a folder, by their names there.
+    pub walk: &'a dyn Fn(&Path) -> std::io::Result<SizedFiles>,
     /// Whether a file or folder that is to be uploaded is there.
     pub exists: &'a dyn Fn(&Path) -> bool,
 }

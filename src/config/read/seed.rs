@@ -1,17 +1,16 @@
 //! `[seed]`.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use forge_http_seed::answers::{self, Answers, Build, Kind, Settings, TemplateFile};
+use forge_http_seed::answers::{self, Answers, Build, Kind, Settings};
+use forge_http_seed::lint;
 use forge_http_seed::nocloud::NoCloud;
 use forge_http_seed::template::{self, RenderError};
-use forge_http_seed::{SeedSet, lint};
 use serde_json::{Map, Value};
 
-use super::{Load, beside};
+use super::Load;
 use crate::config::findings::{Finding, suggest};
-use crate::config::place::{Node, Place};
+use crate::config::place::Node;
 use crate::config::profile::{Access, Os, Seed, Vm};
 use crate::config::reader::Reader;
 
@@ -29,6 +28,8 @@ impl Load<'_> {
             hostname: None,
             user_data: None,
             network_config: None,
+            files: Vec::new(),
+            disc: None,
         };
         let Some(mut reader) = root.table("seed", &mut self.findings) else { return seed };
         let kinds = Kind::ALL.map(Kind::name);
@@ -45,7 +46,9 @@ impl Load<'_> {
         seed.network_config = self.cloud_data(&mut reader, "network-config");
         let linted = reader.flag("lint", &mut self.findings).unwrap_or(true);
         let given = self.vars(&mut reader);
-        let templates = self.templates(&mut reader, seed.kind);
+        let (templates, beside) = self.own_files(&mut reader, seed.kind);
+        seed.files = beside;
+        seed.disc = self.own_disc(&mut reader);
         let settings = known_kind.and_then(|kind| self.settings(&mut reader, kind, &given));
         if let Some(mut settings) = settings {
             let uefi = vm.proxmox.get("bios").is_some_and(|bios| bios == "ovmf");
@@ -136,41 +139,6 @@ impl Load<'_> {
             self.findings.push(if help.is_empty() { finding } else { finding.help(help) });
         }
         None
-    }
-
-    /// `[seed.files]`: templates of the profile's own, by the names of the files that they make.
-    fn templates(&mut self, reader: &mut Reader<'_>, kind: Kind) -> BTreeMap<String, TemplateFile> {
-        let mut templates = BTreeMap::new();
-        let Some(table) = reader.table("files", &mut self.findings) else { return templates };
-        for (name, _, spot) in table.entries() {
-            let setting = reader.name(&format!("files.{name}"));
-            let mut wrong = |place: &Place, message: String| {
-                self.findings.push(Finding::at(place, setting.clone(), message));
-            };
-            if kind == Kind::Nocloud {
-                let message = "a NoCloud seed is written by forge; add to it with [seed.user-data]";
-                wrong(&spot.place, message.into());
-                continue;
-            }
-            let Node::Text(path) = &spot.node else {
-                wrong(&spot.place, format!("expected a string, found {}", spot.node.kind()));
-                continue;
-            };
-            if let Err(error) = SeedSet::default().add(name, "") {
-                wrong(&spot.place, error.to_string());
-                continue;
-            }
-            let path = beside(&spot.place, path);
-            match (self.context.read_file)(&path) {
-                Ok(text) => {
-                    let template = path.extension().is_some_and(|ending| ending == "tera");
-                    let shown = path.display().to_string();
-                    templates.insert(name.to_owned(), TemplateFile { shown, text, template });
-                }
-                Err(error) => wrong(&spot.place, format!("{} can't be read: {error}", path.display())),
-            }
-        }
-        templates
     }
 
     /// Asserts that a build could make the files.

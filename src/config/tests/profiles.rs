@@ -269,7 +269,7 @@ fn media_and_seeds_are_checked_as_far_as_they_go() {
         help: installs in FIPS mode
     x.toml:10:53: expected an IPv4 address with its prefix (192.0.2.10/24), found "192.0.2.1" (`seed.vars.address`)
         help: a static IPv4 address with prefix; DHCP without
-    x.toml:11:25: `../ks.cfg` can't be the name of a seed's file: letters, digits, `.`, `_`, `-` and single `/` between them (`seed.files.../ks.cfg`)
+    x.toml:11:25: `../ks.cfg` can't be the name of a seed's file: letters, digits, `.`, `_`, `-`, `+`, `~`, `@` and single `/` between them (`seed.files.../ks.cfg`)
     x.toml:11:46: nosuch can't be read: No such file or directory (os error 2) (`seed.files.a.cfg`)
     "##);
 }

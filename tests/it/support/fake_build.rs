@@ -162,6 +162,8 @@ pub fn plan() -> Plan {
             network_config: None,
             answers: None,
             ip_config: "ip=dhcp".into(),
+            files: Vec::new(),
+            disc: None,
         },
         boot: Vec::new(),
         access: AccessPlan {
