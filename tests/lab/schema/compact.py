@@ -17,9 +17,12 @@ FAMILIES = (
     "/access", "/nodes", "/nodes/{node}", "/nodes/{node}/qemu", "/nodes/{node}/storage", "/nodes/{node}/tasks",
     "/nodes/{node}/status", "/nodes/{node}/network", "/nodes/{node}/version",
     "/nodes/{node}/query-url-metadata", "/nodes/{node}/capabilities", "/nodes/{node}/time", "/pools", "/storage",
-    "/cluster/options", "/access/domains", "/cluster/sdn/vnets",
+    "/cluster/options", "/access/domains", "/cluster/sdn/vnets", "/nodes/{node}/vzdump",
+    "/nodes/{node}/vzdump/extractconfig",
 )
-EXACT = {"/cluster", "/nodes", "/nodes/{node}", "/access/domains", "/cluster/sdn/vnets"}
+EXACT = {
+    "/cluster", "/nodes", "/nodes/{node}", "/access/domains", "/cluster/sdn/vnets", "/nodes/{node}/vzdump",
+}
 LEFT_OUT = ("firewall", "rrd", "openid", "tfa", "mtunnel", "remote_migrate", "oci-registry")
 
 

@@ -27,6 +27,7 @@ mod tags;
 mod tasks;
 mod template;
 mod terminal;
+mod vzdump;
 mod websocket;
 
 use std::future::Future;
@@ -47,6 +48,8 @@ use crate::tasks::{Spawn, TaskLog, TaskResult};
 
 pub use console::Consoles;
 pub use drives::write_cloudinit;
+pub use storage::backup;
+pub use vzdump::open as open_archive;
 
 /// A checked call.
 pub struct Call {
@@ -245,6 +248,8 @@ pub async fn dispatch(method: &str, template: &str, call: Call) -> Option<ApiRes
         ("GET", "/nodes/{node}/tasks/{upid}/status") => tasks::status(&call),
         ("GET", "/nodes/{node}/tasks/{upid}/log") => tasks::log(&call),
         ("DELETE", "/nodes/{node}/tasks/{upid}") => tasks::stop(&call),
+        ("POST", "/nodes/{node}/vzdump") => vzdump::vzdump(&call),
+        ("GET", "/nodes/{node}/vzdump/extractconfig") => vzdump::extract_config(&call),
         ("GET", "/nodes/{node}/qemu") => qemu::list(&call),
         ("POST", "/nodes/{node}/qemu") => qemu::create(&call),
         _ => return None,

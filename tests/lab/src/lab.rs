@@ -307,6 +307,44 @@ impl Lab {
         files
     }
 
+    /// Reads a backup that a storage of a node holds, from its first to its last byte.
+    ///
+    /// # Errors
+    /// It is not there, or is not whole.
+    pub fn archive(&self, node: &str, volid: &str) -> anyhow::Result<crate::vma::Archive> {
+        let path = self.cluster.storages.path(node, volid).map_err(|error| anyhow!(error.message))?;
+        let mut stream =
+            crate::api::open_archive(&path).with_context(|| format!("{volid} can't be opened"))?;
+        crate::vma::read(stream.as_mut()).with_context(|| format!("{volid} can't be read"))
+    }
+
+    /// The backups that a storage of a node holds.
+    pub fn backups(&self, node: &str, storage: &str) -> Vec<String> {
+        let folder = self.cluster.storages.content_folder(node, storage, "backup").unwrap_or_default();
+        let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+        let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
+        let backups = names.filter(|name| crate::api::backup::format(name).is_some());
+        let mut volids: Vec<String> = backups.map(|name| format!("{storage}:backup/{name}")).collect();
+        volids.sort();
+        volids
+    }
+
+    /// Whether a backup is protected, and its notes.
+    pub fn backup_marks(&self, node: &str, volid: &str) -> (bool, String) {
+        let path = self.cluster.storages.path(node, volid).unwrap_or_default();
+        let beside = |what| crate::api::backup::beside(&path, what);
+        (beside("protected").exists(), std::fs::read_to_string(beside("notes")).unwrap_or_default())
+    }
+
+    /// Takes a volume's file away, as somebody on the node may.
+    ///
+    /// # Errors
+    /// It is not there.
+    pub fn remove_volume(&self, node: &str, volid: &str) -> anyhow::Result<()> {
+        let path = self.cluster.storages.path(node, volid).map_err(|error| anyhow!(error.message))?;
+        std::fs::remove_file(&path).with_context(|| format!("{volid} can't be removed"))
+    }
+
     /// Puts a copy of an install medium on a storage of every node, as `STORAGE:iso/NAME`.
     ///
     /// # Errors

@@ -54,6 +54,7 @@ mod state;
 mod tasks;
 mod tls;
 mod vm;
+pub mod vma;
 
 pub use auth::{ALL_PRIVILEGES_PVE8, ALL_PRIVILEGES_PVE9, LEAST_PRIVILEGES_PVE9};
 pub use clock::Clock;

@@ -22,6 +22,7 @@ mod strangers;
 mod tags;
 mod tiny;
 mod trouble;
+mod vzdump;
 mod websocket;
 
 use std::path::PathBuf;

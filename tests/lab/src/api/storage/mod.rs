@@ -1,5 +1,6 @@
 //! `/nodes/{node}/storage` and `/storage`.
 
+pub mod backup;
 mod download;
 mod fetch;
 mod prune;
@@ -126,6 +127,14 @@ async fn content(call: &Call) -> ApiResult<Answer> {
         }
         let folder = call.cluster.storages.content_folder(call.node(), name, kind)?;
         for (file, size, ctime) in files(&folder) {
+            let of_backup = (kind == "backup").then(|| backup::format(&file));
+            if of_backup == Some(None) {
+                continue;
+            }
+            let volid = format!("{name}:{kind}/{file}");
+            if of_backup.is_some() && backup::check_access(call, &Volume::parse(&volid)?).is_err() {
+                continue;
+            }
             let vmid = (kind == "backup").then(|| prune::owner(&file)).flatten();
             // Observed: what is to be imported is listed whatever VM is asked for.
             if kind != "import" && owner.is_some_and(|owner| vmid.as_deref() != Some(owner)) {
@@ -135,10 +144,20 @@ async fn content(call: &Call) -> ApiResult<Answer> {
                 "iso" => "iso",
                 "snippets" => "snippet",
                 "vztmpl" => "txz",
-                _ => file.rsplit('.').next().unwrap_or("raw"),
+                _ => of_backup.flatten().or_else(|| file.rsplit('.').next()).unwrap_or("raw"),
             };
-            let mut entry = json!({"volid": format!("{name}:{kind}/{file}"), "content": kind, "format": format,
-                "size": size, "ctime": ctime});
+            let mut entry =
+                json!({"volid": volid, "content": kind, "format": format, "size": size, "ctime": ctime});
+            if of_backup.is_some() {
+                let path = folder.join(&file);
+                // Of several lines of notes the list has the first.
+                if let Ok(notes) = std::fs::read_to_string(backup::beside(&path, "notes")) {
+                    entry["notes"] = notes.lines().next().unwrap_or_default().into();
+                }
+                if backup::beside(&path, "protected").exists() {
+                    entry["protected"] = 1.into();
+                }
+            }
             if let Some(vmid) = vmid.and_then(|vmid| vmid.parse::<u32>().ok()) {
                 entry["vmid"] = vmid.into();
                 entry["subtype"] = "qemu".into();
@@ -261,8 +280,11 @@ async fn volume(call: &Call) -> ApiResult<Answer> {
 async fn delete(call: &Call) -> ApiResult<Answer> {
     let volid = volume_id(call);
     let volume = Volume::parse(&volid)?;
-    let privilege = if volume.content == "images" { "Datastore.AllocateSpace" } else { "Datastore.Allocate" };
-    call.require(&path_of(&volume.storage), &[privilege])?;
+    match volume.content.as_str() {
+        "backup" => backup::check_access(call, &volume)?,
+        "images" => call.require(&path_of(&volume.storage), &["Datastore.AllocateSpace"])?,
+        _ => call.require(&path_of(&volume.storage), &["Datastore.Allocate"])?,
+    }
     if volume.content == "images" && volume.file.starts_with("base-") {
         let base = format!("{}/{}", volume.vmid.unwrap_or(0), volume.file);
         let state = call.cluster.state();
@@ -277,9 +299,16 @@ async fn delete(call: &Call) -> ApiResult<Answer> {
     }
     let path = call.cluster.storages.path(call.node(), &volid)?;
     let id = call.params.text("storage").to_owned();
+    let is_backup = volume.content == "backup";
     let answer = call.spawn("imgdel", id, |log| async move {
+        if is_backup && backup::beside(&path, "protected").exists() {
+            return Err(format!("cannot remove protected volume '{volid}'"));
+        }
         if path.exists() {
             std::fs::remove_file(&path).map_err(|error| format!("unlink failed - {error}"))?;
+        }
+        if is_backup {
+            let _none = std::fs::remove_file(backup::beside(&path, "notes"));
         }
         log.line(format!("Removed volume '{volid}'"));
         Ok(())

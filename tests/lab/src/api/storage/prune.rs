@@ -1,13 +1,13 @@
 //! `GET` and `DELETE prunebackups`: which backups of a VM are kept.
 //!
-//! The lab makes no backups; it prunes the files that lie in a storage's `dump` folder and are named as vzdump names
-//! them. Times are UTC.
+//! What counts are the files in a storage's `dump` folder that are named as vzdump names them. Times are UTC.
 
 use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
 use super::super::{Answer, Call};
+use super::backup;
 use crate::error::{ApiError, ApiResult};
 
 /// A backup file.
@@ -93,7 +93,8 @@ fn listed(call: &Call) -> ApiResult<Vec<Value>> {
     let folder = call.cluster.storages.content_folder(call.node(), name, "backup")?;
     let rules = rules(call.params.get("prune-backups").unwrap_or("keep-all=1"))?;
     let mut by_vm: BTreeMap<String, Vec<Backup>> = BTreeMap::new();
-    for (file, _, _) in super::files(&folder) {
+    for (file, _, _) in super::files(&folder).into_iter().filter(|(file, ..)| backup::format(file).is_some())
+    {
         let Some(backup) = parse(&file) else { continue };
         if call.params.get("vmid").is_none_or(|vmid| vmid == backup.vmid) {
             by_vm.entry(backup.vmid.clone()).or_default().push(backup);
@@ -102,7 +103,11 @@ fn listed(call: &Call) -> ApiResult<Vec<Value>> {
     let mut list = Vec::new();
     for (vmid, mut backups) in by_vm {
         backups.sort_by_key(|backup| std::cmp::Reverse(backup.time));
-        for (backup, mark) in backups.iter().zip(marks(&backups, &rules)) {
+        // What is protected stays, and takes no other's place.
+        let is_protected = |each: &Backup| backup::beside(&folder.join(&each.file), "protected").exists();
+        let (protected, backups): (Vec<_>, Vec<_>) = backups.into_iter().partition(is_protected);
+        let marked = backups.iter().zip(marks(&backups, &rules));
+        for (backup, mark) in protected.iter().map(|backup| (backup, "protected")).chain(marked) {
             let ctime =
                 backup.time.to_zoned(jiff::tz::TimeZone::UTC).map_or(0, |time| time.timestamp().as_second());
             list.push(
