@@ -12,7 +12,7 @@ use crate::config::site::{ProxmoxTarget, Target, TargetKind, TlsConfig};
 
 pub use forge_proxmox::Stranger;
 
-pub use forge_proxmox::permissions::ROLE;
+pub use forge_proxmox::permissions::{ARCHIVING, ROLE};
 pub use forge_proxmox::setup;
 
 /// A Proxmox VE that is being made ready: its address, its certificate where it is known, and a login.

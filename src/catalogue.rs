@@ -3,6 +3,7 @@
 //! Builds write what a template is into its notes, one `* name: value` a line: people read them on Proxmox's page,
 //! and `forge list` and `forge latest` read them here.
 
+pub use forge_machine::TAG_VALIDATED;
 use forge_machine::{TAG_DEPRECATED, TAG_FAILED, TAG_LATEST, TAG_UNTESTED, TemplateFacts, VmRef};
 use jiff::Timestamp;
 use jiff::civil::DateTime;
@@ -13,10 +14,7 @@ use serde::Serialize;
 pub const NOTES_HEAD: &str = "Template built by forge.";
 
 /// The tag that every template of forge bears.
-pub const TAG: &str = "forge";
-
-/// The tag of a template that a trial found right.
-pub const TAG_VALIDATED: &str = "validated";
+pub const TAG: &str = forge_machine::TAG_OWN;
 
 /// A template.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]

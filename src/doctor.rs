@@ -18,6 +18,7 @@ pub fn checkup(target: &Target) -> Checkup {
     Checkup {
         disk_storages: proxmox.disk_storage.iter().chain(&proxmox.cloud_init_storage).cloned().collect(),
         iso_storage: proxmox.iso_storage.clone(),
+        archive_storage: proxmox.archive_storage.clone(),
         bridge: proxmox.bridge.clone(),
         ids: proxmox.vmids,
         pool: proxmox.pool.clone(),

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::asking::AtTerminal;
 use super::gate::{Gate, Passed};
-use super::options::{Global, Selection};
+use super::options::{Global, Selection, Trying};
 use super::prepare::{Prepared, Refusal, prepare};
 use super::signals::cancel_on_signals;
 use super::test::UNTRIED;
@@ -51,12 +51,8 @@ pub struct BuildArgs {
     /// What is done with the VM of a build that fails before its keep point
     #[arg(long, value_name = "WHAT", value_enum, default_value_t)]
     on_error: OnErrorArg,
-    /// Tries each template before it is published as `latest`; one that fails keeps the tag `test-failed` instead
-    #[arg(long, conflicts_with = "no_test")]
-    test: bool,
-    /// Publishes without a trial, whatever the profile says
-    #[arg(long)]
-    no_test: bool,
+    #[command(flatten)]
+    trying: Trying,
     /// Plans and checks, and stops before anything is changed
     #[arg(long)]
     dry_run: bool,
@@ -107,7 +103,8 @@ impl OnErrorArg {
 /// Builds; gives the exit code.
 pub async fn build(global: &Global, args: &BuildArgs) -> u8 {
     let redactor = Redactor::default();
-    let mut prepared = match prepare(global, &args.selection, &args.output, &redactor).await {
+    let choice = args.trying.choice();
+    let mut prepared = match prepare(global, &args.selection, choice, &args.output, &redactor).await {
         Ok(prepared) => prepared,
         Err(Refusal(code)) => return code,
     };
@@ -119,14 +116,11 @@ pub async fn build(global: &Global, args: &BuildArgs) -> u8 {
             *replace = args.force;
         }
     }
-    if args.test && prepared.iter().any(|each| matches!(each.plan.finish, Finish::Files { .. })) {
+    if args.trying.test && prepared.iter().any(|each| matches!(each.plan.finish, Finish::Files { .. })) {
         ui::say(
             "error: templates are tried on Proxmox VE, and this target makes files\n    help: leave --test out",
         );
         return USAGE;
-    }
-    if args.test || args.no_test {
-        prepared.iter_mut().for_each(|each| each.plan.set_gate(args.test));
     }
     if args.dry_run {
         return super::plan::print(global, &prepared, &redactor);
@@ -255,7 +249,7 @@ pub(super) async fn one(
 ) -> Result<Ending, u8> {
     let Prepared { plan, hypervisor, connector, moment, .. } = prepared;
     let plan = Arc::new(plan);
-    let location = Folder::location(output, &plan.profile, &plan.chain_id);
+    let location = global.evidence_layout.location(output, &plan.profile, &plan.chain_id);
     let opened = Folder::create(location, bus.redactor().clone())
         .and_then(|folder| EvidenceSink::open(plan.clone(), folder.clone()).map(|sink| (folder, sink)));
     let (evidence, sink) = match opened {

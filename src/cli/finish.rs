@@ -7,9 +7,10 @@ use clap::Args;
 use forge_machine::{Artefact, BuildState, Finish, Ownership};
 use jiff::Timestamp;
 
+use super::gate::{Gate, NOT_PUBLISHED};
 use super::options::Global;
 use super::signals::cancel_on_signals;
-use super::{REFUSED, gate, prepare};
+use super::{REFUSED, prepare};
 use crate::config::{load_given, load_profile};
 use crate::engine::error::chain;
 use crate::engine::journal::DeadJournal;
@@ -33,6 +34,9 @@ pub struct FinishArgs {
     /// Replaces image files that are there, as for the build
     #[arg(long)]
     force: bool,
+    /// Publishes without a trial, whatever the profile says
+    #[arg(long)]
+    no_test: bool,
     /// A value for a variable of the profile, as for the build; may be repeated
     #[arg(long = "var", value_name = "NAME=VALUE")]
     vars: Vec<String>,
@@ -46,18 +50,29 @@ pub async fn finish(global: &Global, args: &FinishArgs) -> u8 {
     let redactor = Redactor::default();
     match prepare_finish(global, args, &redactor).await {
         Ok((build, resumption, bus)) => {
-            let gated = build.plan.gate;
+            let (plan, hypervisor, cancel) =
+                (build.plan.clone(), build.hypervisor.clone(), build.cancel.clone());
+            // The trial's evidence goes where the build's went.
+            let output = global.evidence_layout.root_of(build.evidence.path());
             let ending = run::resume(build, resumption).await;
-            bus.close();
-            match &ending {
-                Ending::Done { artefact: Artefact::Template { vm, .. } } if gated => {
-                    let words =
-                        "a kept build's template is not tried by itself, and its profile asks for that";
-                    ui::say(&redactor.text(&gate::unpublished(vm, words)));
-                    gate::NOT_PUBLISHED
+            let code = match &ending {
+                Ending::Done { artefact: Artefact::Template { vm, .. } } if plan.gate => {
+                    let (site, _) = prepare::site(global);
+                    match site.target(Some(&plan.target)) {
+                        Ok(target) => {
+                            let gate = Gate { global, target, output: &output, bus: &bus, cancel: &cancel };
+                            gate.try_and_publish(&hypervisor, vm).await
+                        }
+                        Err(finding) => {
+                            prepare::tell(&[finding], &redactor);
+                            NOT_PUBLISHED
+                        }
+                    }
                 }
                 _ => ending.exit_code(),
-            }
+            };
+            bus.close();
+            code
         }
         Err(message) => {
             ui::say(&redactor.text(&format!("error: {message}")));
@@ -81,6 +96,9 @@ async fn prepare_finish(
         serde_json::from_str(&text).map_err(|error| format!("{} is no plan: {error}", path.display()))?;
     if let Finish::Files { replace, .. } = &mut plan.finish {
         *replace |= args.force;
+    }
+    if args.no_test {
+        plan.set_gate(false);
     }
     let masked = |value: &String| value.contains(MASK);
     if !kept.sealed || plan.machine.extra.values().any(masked) {

@@ -1,4 +1,4 @@
-//! The gate of `forge build --test`: a template is tried before it is published as `latest`.
+//! The gate of `forge build` and `forge finish`: a template is tried before it is published as `latest`.
 //!
 //! The build leaves a template without that tag, with `untested` in its place. Its trial is that of `forge test`; then it
 //! is tagged by what that found, and gets `latest` only if it is right. Whatever dies on the way leaves a whole template that nobody takes for the latest.
@@ -67,7 +67,8 @@ impl Gate<'_> {
         Ok(Passed { code, ending })
     }
 
-    async fn try_and_publish(&self, hypervisor: &Arc<dyn Hypervisor>, vm: &VmRef) -> u8 {
+    /// Tries a template that is there, tags it by what that found, and publishes it if it is right. Gives the exit code.
+    pub(super) async fn try_and_publish(&self, hypervisor: &Arc<dyn Hypervisor>, vm: &VmRef) -> u8 {
         let redactor = self.bus.redactor();
         let unpublished = |words: &str| {
             ui::say(&redactor.text(&self::unpublished(vm, words)));

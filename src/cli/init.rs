@@ -72,6 +72,9 @@ pub struct ProxmoxArgs {
     /// The storage for install media [default: local, or the first that takes them]
     #[arg(long = "storage-isos", value_name = "NAME")]
     isos: Option<String>,
+    /// The storage for archives of templates, for `forge prune --archive`: the role gets VM.Backup for it [default: none]
+    #[arg(long = "storage-archives", value_name = "NAME")]
+    archives: Option<String>,
     /// The bridge [default: the first with a gateway, vmbr0, or the first]
     #[arg(long, value_name = "NAME")]
     bridge: Option<String>,
@@ -157,6 +160,7 @@ impl ProxmoxArgs {
             nodes: args.nodes,
             disks: args.disks,
             isos: args.isos,
+            archives: args.archives,
             bridge: args.bridge,
             vmids: args.vmids,
             http_port: args.http_port,

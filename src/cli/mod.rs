@@ -14,6 +14,7 @@ mod gate;
 pub mod gc;
 pub mod init;
 pub mod list;
+mod named;
 pub mod options;
 pub mod plan;
 pub mod prepare;
@@ -124,7 +125,7 @@ enum Command {
     /// Works on pictures of guests' screens
     #[command(subcommand)]
     Screen(screen::ScreenCommand),
-    /// Prints the JSON Schema of profiles or of the site file, for editors
+    /// Prints the JSON Schema of profiles, of the site file, or of a build's proof
     Schema(schema::SchemaArgs),
     /// Prints the completions for a shell
     Completions(CompletionsArgs),

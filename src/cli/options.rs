@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{ArgAction, Args};
 
 use crate::engine::JournalDir;
+use crate::evidence::Layout;
 use crate::media::Store;
 
 /// Options of every command.
@@ -22,6 +23,15 @@ pub struct Global {
     /// Where downloads are kept [default: $XDG_CACHE_HOME/forge]
     #[arg(long, global = true, value_name = "DIR", env = "FORGE_CACHE_DIR")]
     pub cache_dir: Option<PathBuf>,
+    /// Where the evidence of a build or trial stands below its root, with {profile}, {chain-id} and {time}
+    #[arg(
+        long,
+        global = true,
+        value_name = "PATTERN",
+        env = "FORGE_EVIDENCE_LAYOUT",
+        default_value = "{profile}/{chain-id}"
+    )]
+    pub evidence_layout: Layout,
     /// Data and events as JSON on stdout
     #[arg(long, global = true)]
     pub json: bool,
@@ -106,6 +116,25 @@ pub struct Selection {
     pub var_files: Vec<PathBuf>,
 }
 
+/// Whether templates are tried before they are published.
+#[derive(Clone, Copy, Debug, Default, Args)]
+pub struct Trying {
+    /// Tries each template before it is published as `latest`; one that fails keeps the tag `test-failed` instead
+    #[arg(long, conflicts_with = "no_test")]
+    pub test: bool,
+    /// Publishes without a trial, whatever the profile says
+    #[arg(long)]
+    pub no_test: bool,
+}
+
+impl Trying {
+    /// What was said; `None` leaves it to the profile.
+    #[must_use]
+    pub fn choice(self) -> Option<bool> {
+        (self.test || self.no_test).then_some(self.test)
+    }
+}
+
 impl Selection {
     /// Whether a profile is meant by `--only` and `--except`, on a target if that is known.
     #[must_use]
@@ -127,7 +156,7 @@ fn names(pattern: &str, profile: &str, target: Option<&str>) -> bool {
 }
 
 /// Whether a text matches a pattern in which `*` stands for any characters.
-fn matches(pattern: &str, text: &str) -> bool {
+pub(super) fn matches(pattern: &str, text: &str) -> bool {
     match pattern.split_once('*') {
         None => pattern == text,
         Some((head, rest)) => text.strip_prefix(head).is_some_and(|text| {

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use super::options::{Global, Selection};
+use super::options::{Global, Selection, Trying};
 use super::prepare::{Prepared, Refusal, prepare};
 use crate::event::Redactor;
 use crate::plan::explain::explain;
@@ -15,6 +15,8 @@ use crate::ui;
 pub struct PlanArgs {
     #[command(flatten)]
     selection: Selection,
+    #[command(flatten)]
+    trying: Trying,
     /// The folder under which `build` would keep evidence
     #[arg(long, value_name = "DIR", default_value = "output")]
     output: PathBuf,
@@ -23,7 +25,8 @@ pub struct PlanArgs {
 /// Prints what a build would do; gives the exit code.
 pub async fn plan(global: &Global, args: &PlanArgs) -> u8 {
     let redactor = Redactor::default();
-    match prepare(global, &args.selection, Path::new(&args.output), &redactor).await {
+    let choice = args.trying.choice();
+    match prepare(global, &args.selection, choice, Path::new(&args.output), &redactor).await {
         Ok(prepared) => print(global, &prepared, &redactor),
         Err(Refusal(code)) => code,
     }

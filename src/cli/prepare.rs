@@ -2,7 +2,7 @@
 //! wrong is told at once.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use forge_machine::{Facts, FactsQuery, Hypervisor, Medium, Nonce, PortError, SourceSelector};
@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use rand::RngExt as _;
 
 use super::first_contact;
+use super::named::expand;
 use super::options::{Global, Selection};
 use super::{REFUSED, USAGE};
 use crate::config::site::{SecretRef, Site, Target, TargetKind};
@@ -17,6 +18,7 @@ use crate::config::{Finding, Profile, SiteSearch, load_given, load_profile, load
 use crate::engine::error::{chain, hint};
 use crate::event::Redactor;
 use crate::media::{Store, Watch, label, settle};
+use crate::plan::origin::{CiRun, Origin, Repository};
 use crate::plan::{AccessPlan, Moment, Plan, make};
 use crate::remote::{SshAccess, via};
 use crate::stages::connect::{Connector, SshConnector};
@@ -165,17 +167,30 @@ pub fn tell(findings: &[Finding], redactor: &Redactor) -> bool {
 /// Reads the profiles of a selection.
 #[must_use]
 pub fn profiles(selection: &Selection, redactor: &Redactor) -> (Vec<Profile>, Vec<Finding>) {
-    let (given, mut findings) = load_given(&selection.vars, &selection.var_files, environment());
+    let (files, mut findings) = each_profile(selection, redactor);
     let mut profiles = Vec::new();
-    for file in &selection.profiles {
-        let (profile, wrong) = load_profile(file, &given);
+    for (_, profile, wrong) in files {
         findings.extend(wrong);
         profiles.extend(profile);
     }
-    for profile in &profiles {
-        profile.secrets.iter().for_each(|secret| redactor.add(secret));
-    }
     (profiles, findings)
+}
+
+/// A file, the profile in it, and what is wrong with it.
+pub(super) type ProfileFile = (PathBuf, Option<Profile>, Vec<Finding>);
+
+/// Reads the profiles of a selection, file by file; and what is wrong with the selection itself.
+pub(super) fn each_profile(selection: &Selection, redactor: &Redactor) -> (Vec<ProfileFile>, Vec<Finding>) {
+    let (given, mut findings) = load_given(&selection.vars, &selection.var_files, environment());
+    let files = expand(&selection.profiles, &mut findings);
+    let read = |file: PathBuf| {
+        let (profile, wrong) = load_profile(&file, &given);
+        if let Some(profile) = &profile {
+            profile.secrets.iter().for_each(|secret| redactor.add(secret));
+        }
+        (file, profile, wrong)
+    };
+    (files.into_iter().map(read).collect(), findings)
 }
 
 /// The profiles that `--only` and `--except` leave; a pattern that names none of them is a finding.
@@ -201,13 +216,15 @@ pub(super) fn selected(
     left
 }
 
-/// Reads, asks and plans everything that was selected. Findings are told.
+/// Reads, asks and plans everything that was selected. Findings are told. `test` is whether templates are tried, where
+/// that is not left to the profiles.
 ///
 /// # Errors
 /// The exit code, when something keeps a build from beginning.
 pub async fn prepare(
     global: &Global,
     selection: &Selection,
+    test: Option<bool>,
     evidence_root: &Path,
     redactor: &Redactor,
 ) -> Result<Vec<Prepared>, Refusal> {
@@ -241,6 +258,7 @@ pub async fn prepare(
     let mut refused = false;
     let store = global.media();
     for profile in &mut profiles {
+        profile.test = test.unwrap_or(profile.test);
         hide_passwords(profile, redactor);
         refused |= tell(&settle::sums(profile, &store, &Aloud(redactor)).await, redactor);
         let profile = &*profile;
@@ -334,6 +352,7 @@ pub(super) async fn plan_one(
     let (mut plan, mut findings) = make::make(profile, &input);
     findings.extend(other_medium(profile));
     if let Some(plan) = &mut plan {
+        plan.origin = origin(plan);
         let (downloads, unsure) =
             settle::downloads(plan.machine.media(), &profile.source.mirrors, store).await;
         plan.downloads = downloads;
@@ -350,6 +369,12 @@ pub(super) async fn plan_one(
     let of_source = facts.source.as_ref().map(|source| source.memory_mib);
     let memory = query.memory_mib.or(of_source).unwrap_or_default();
     Ok((plan.filter(|_| !fatal), (node, memory), moment, findings))
+}
+
+/// Where a build of these files comes from.
+pub(super) fn origin(plan: &Plan) -> Origin {
+    let files: Vec<&Path> = plan.profile_files.iter().map(|(file, _)| file.as_path()).collect();
+    Origin { repository: Repository::of(&files), ci: CiRun::of(&environment()) }
 }
 
 /// A file of this machine that is the medium of another system, by its label.

@@ -3,16 +3,19 @@
 use std::time::Duration;
 
 use clap::Args;
-use forge_machine::{Hypervisor, TAG_DEPRECATED};
+use forge_machine::{ArchivePlace, Hypervisor, PortError, TAG_DEPRECATED, TaskHandle};
 use jiff::Timestamp;
 use serde::Serialize;
+use tokio_util::sync::CancellationToken;
 
 use super::list::{Which, chosen, open, tell_error};
 use super::options::Global;
 use super::signals::cancel_on_signals;
-use super::{INCOMPLETE, INTERRUPTED, REFUSED, asking};
+use super::{INCOMPLETE, INTERRUPTED, REFUSED, asking, prepare};
 use crate::catalogue::Entry;
+use crate::config::Finding;
 use crate::config::reader::parse_time;
+use crate::config::site::TargetKind;
 use crate::engine::error::chain;
 use crate::event::Redactor;
 use crate::provision::is_interactive;
@@ -36,6 +39,10 @@ pub struct PruneArgs {
     /// Removes only what has the tag `deprecated` by an earlier run
     #[arg(long)]
     deprecated: bool,
+    /// Archives each by `vzdump` before it is removed, and looks into the archive: on this storage, in this folder of its node
+    /// (`/…`, for root@pam alone), or without a value on the target's `storage.archives`
+    #[arg(long, value_name = "STORAGE", num_args = 0..=1, default_missing_value = "", conflicts_with = "deprecate")]
+    archive: Option<String>,
     /// Shows what would be removed, and removes nothing
     #[arg(long, conflicts_with = "yes")]
     dry_run: bool,
@@ -86,6 +93,16 @@ struct Row {
     entry: Entry,
     fate: Fate,
     why: String,
+    /// Where it is kept.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    archive: Option<String>,
+}
+
+impl Row {
+    fn fail(&mut self, error: &PortError) {
+        self.fate = Fate::Failed;
+        self.why = chain(error).replace('\n', " ");
+    }
 }
 
 /// Removes old templates; gives the exit code.
@@ -96,11 +113,29 @@ pub async fn prune(global: &Global, args: &PruneArgs) -> u8 {
         Err(code) => return code,
     };
     let hypervisor = hypervisor.as_ref();
+    let place = match place(global, args) {
+        Ok(place) => place,
+        Err(finding) => {
+            prepare::tell(&[finding], &redactor);
+            return REFUSED;
+        }
+    };
     let mut rows = match judged(hypervisor, args, &redactor).await {
         Ok(rows) => rows,
         Err(code) => return code,
     };
     let doomed = rows.iter().filter(|row| row.fate.is_ahead()).count();
+    if let Err(code) = may_tag(hypervisor, args, doomed, &redactor).await {
+        return code;
+    }
+    if let Some(place) = &place {
+        if let Err(code) = can_archive(hypervisor, place, &rows, &redactor).await {
+            return code;
+        }
+        for row in rows.iter_mut().filter(|row| row.fate.is_ahead()) {
+            row.why = format!("after it is archived: {place}");
+        }
+    }
     if args.dry_run || doomed == 0 {
         print(global, &rows, &redactor);
         return 0;
@@ -116,9 +151,10 @@ pub async fn prune(global: &Global, args: &PruneArgs) -> u8 {
         }
         let these =
             if doomed == 1 { "this template".to_owned() } else { format!("these {doomed} templates") };
-        let question = match args.deprecate {
-            true => format!("tag {these} as `{TAG_DEPRECATED}`?"),
-            false => format!("remove {these} for good?"),
+        let question = match (args.deprecate, &place) {
+            (true, _) => format!("tag {these} as `{TAG_DEPRECATED}`?"),
+            (false, Some(_)) => format!("archive and remove {these}?"),
+            (false, None) => format!("remove {these} for good?"),
         };
         if !asking::agrees(&question).await {
             ui::say("nothing was changed");
@@ -133,7 +169,7 @@ pub async fn prune(global: &Global, args: &PruneArgs) -> u8 {
         }
         match row.fate {
             Fate::WouldBeDeprecated => deprecate(hypervisor, row).await,
-            _ => remove(hypervisor, row).await,
+            _ => remove(hypervisor, row, place.as_ref(), &cancel, &redactor).await,
         }
         ui::say(&redactor.text(&format!(
             "{} {} (VM {}) {}",
@@ -177,8 +213,8 @@ async fn judged(hypervisor: &dyn Hypervisor, args: &PruneArgs, redactor: &Redact
         };
         let fate = if args.deprecate { Fate::WouldBeDeprecated } else { Fate::WouldGo };
         rows.push(match reason.or(needed).or(other) {
-            Some(why) => Row { entry, fate: Fate::Kept, why },
-            None => Row { entry, fate, why: String::new() },
+            Some(why) => Row { entry, fate: Fate::Kept, why, archive: None },
+            None => Row { entry, fate, why: String::new(), archive: None },
         });
     }
     Ok(rows)
@@ -200,30 +236,135 @@ fn needed_by(clones: &[(forge_machine::VmRef, String)]) -> Option<String> {
     }
 }
 
-async fn deprecate(hypervisor: &dyn Hypervisor, row: &mut Row) {
-    let machine = hypervisor.machine(&row.entry.vm());
-    let tagged = match machine.tag(TAG_DEPRECATED).await {
-        // Idempotent, so a lost answer is asked for again.
-        Err(error) if error.is_outcome_unknown() => machine.tag(TAG_DEPRECATED).await,
-        other => other,
-    };
-    match tagged {
-        Ok(()) => row.fate = Fate::Deprecated,
-        Err(error) => {
-            row.fate = Fate::Failed;
-            row.why = chain(&error).replace('\n', " ");
+/// Where archives go, when there are to be any.
+fn place(global: &Global, args: &PruneArgs) -> Result<Option<ArchivePlace>, Finding> {
+    match args.archive.as_deref() {
+        None => Ok(None),
+        Some("") => {
+            let (site, _) = prepare::site(global);
+            let target = site.target(args.which.target())?;
+            let named = match &target.kind {
+                TargetKind::Proxmox(proxmox) => proxmox.archive_storage.clone(),
+                TargetKind::Qemu(_) => None,
+            };
+            let named = named.ok_or_else(|| {
+                Finding::general(format!("target `{}` names no storage for archives", target.name))
+                    .help("--archive STORAGE, or storage = { archives = \"STORAGE\" } in the target")
+            })?;
+            Ok(Some(ArchivePlace::Storage(named)))
         }
+        Some(text) => Ok(Some(ArchivePlace::parse(text))),
     }
 }
 
-async fn remove(hypervisor: &dyn Hypervisor, row: &mut Row) {
-    match hypervisor.machine(&row.entry.vm()).discard(&row.entry.chain_id).await {
-        Ok(()) => row.fate = Fate::Removed,
-        Err(error) => {
-            row.fate = Fate::Failed;
-            row.why = chain(&error).replace('\n', " ");
+/// Whether the login is let set the tag `deprecated`. To remove a template it need not be.
+async fn may_tag(
+    hypervisor: &dyn Hypervisor,
+    args: &PruneArgs,
+    doomed: usize,
+    redactor: &Redactor,
+) -> Result<(), u8> {
+    if doomed == 0 || !args.deprecate {
+        return Ok(());
+    }
+    let found = hypervisor.check_tags(&[TAG_DEPRECATED]).await.map_err(|error| {
+        tell_error(&error, redactor);
+        REFUSED
+    })?;
+    let found: Vec<Finding> =
+        found.into_iter().map(|each| Finding::general(each.message).help(each.help)).collect();
+    if prepare::tell(&found, redactor) { Err(REFUSED) } else { Ok(()) }
+}
+
+/// Whether those that are to go can be archived there. What speaks against it is told.
+async fn can_archive(
+    hypervisor: &dyn Hypervisor,
+    place: &ArchivePlace,
+    rows: &[Row],
+    redactor: &Redactor,
+) -> Result<(), u8> {
+    let doomed: Vec<_> = rows.iter().filter(|row| row.fate.is_ahead()).map(|row| row.entry.vm()).collect();
+    let found = hypervisor.check_archive(place, &doomed).await.map_err(|error| {
+        tell_error(&error, redactor);
+        REFUSED
+    })?;
+    let found: Vec<Finding> =
+        found.into_iter().map(|each| Finding::general(each.message).help(each.help)).collect();
+    if prepare::tell(&found, redactor) { Err(REFUSED) } else { Ok(()) }
+}
+
+async fn tag(hypervisor: &dyn Hypervisor, row: &Row) -> Result<(), PortError> {
+    let machine = hypervisor.machine(&row.entry.vm());
+    match machine.tag(TAG_DEPRECATED).await {
+        // Idempotent, so a lost answer is asked for again.
+        Err(error) if error.is_outcome_unknown() => machine.tag(TAG_DEPRECATED).await,
+        other => other,
+    }
+}
+
+async fn deprecate(hypervisor: &dyn Hypervisor, row: &mut Row) {
+    match tag(hypervisor, row).await {
+        Ok(()) => row.fate = Fate::Deprecated,
+        Err(error) => row.fail(&error),
+    }
+}
+
+/// Deprecates, archives, removes: each only when the one before is done.
+async fn remove(
+    hypervisor: &dyn Hypervisor,
+    row: &mut Row,
+    place: Option<&ArchivePlace>,
+    cancel: &CancellationToken,
+    redactor: &Redactor,
+) {
+    // From here on nobody takes it for a new VM by its tags.
+    if !row.entry.bears(TAG_DEPRECATED) {
+        match tag(hypervisor, row).await {
+            Ok(()) => {}
+            // A site may keep the tag from the login, and let it remove.
+            Err(error @ PortError::Denied { .. }) => {
+                ui::say(&redactor.text(&format!("warning: VM {} goes untagged: {error}", row.entry.vmid)));
+            }
+            Err(error) => return row.fail(&error),
         }
     }
+    if let Some(place) = place {
+        let what = format!("archiving {} (VM {}): {place}", row.entry.name, row.entry.vmid);
+        ui::say(&redactor.text(&what));
+        match archive(hypervisor, row, place, cancel).await {
+            Ok(Some(archive)) => row.archive = Some(archive),
+            Ok(None) => {
+                row.why = "it was interrupted while it was archived".into();
+                return;
+            }
+            Err(error) => return row.fail(&error),
+        }
+    }
+    row.why = row.archive.as_ref().map(|archive| format!("archived: {archive}")).unwrap_or_default();
+    match hypervisor.machine(&row.entry.vm()).discard(&row.entry.chain_id).await {
+        Ok(()) => row.fate = Fate::Removed,
+        Err(error) => row.fail(&error),
+    }
+}
+
+/// Archives one, and looks into the archive; tells where it is, or nothing when that was interrupted.
+async fn archive(
+    hypervisor: &dyn Hypervisor,
+    row: &Row,
+    place: &ArchivePlace,
+    cancel: &CancellationToken,
+) -> Result<Option<String>, PortError> {
+    let machine = hypervisor.machine(&row.entry.vm());
+    let task: TaskHandle = machine.submit_archive(&row.entry.chain_id, place).await?;
+    tokio::select! {
+        biased;
+        () = cancel.cancelled() => {
+            hypervisor.stop_task(&task).await?;
+            return Ok(None);
+        }
+        ended = hypervisor.wait(&task) => ended?,
+    }
+    machine.archived(&row.entry.chain_id, place, &task).await.map(Some)
 }
 
 fn shown(rows: &[Row]) -> String {

@@ -12,6 +12,8 @@ pub enum Which {
     Profile,
     /// Of the site file
     Site,
+    /// Of `proof.json` in the evidence
+    Proof,
 }
 
 /// Options of `forge schema`.
@@ -28,6 +30,7 @@ pub fn schema(args: &SchemaArgs) -> u8 {
     let file = match args.file {
         Which::Profile => File::Profile,
         Which::Site => File::Site,
+        Which::Proof => File::Proof,
     };
     let text = serde_json::to_string_pretty(&schema::schema(file)).unwrap_or_default();
     ui::data(&format!("{text}\n"));

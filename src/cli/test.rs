@@ -20,7 +20,7 @@ use crate::config::site::Target;
 use crate::engine::error::chain;
 use crate::engine::on_error::OnError;
 use crate::event::{Bus, CheckResult, Ending, Redactor, Stage, Verdict};
-use crate::evidence::Folder;
+use crate::plan::Plan;
 use crate::provision::ShellStep;
 use crate::stages::connect::SshConnector;
 use crate::trial;
@@ -99,7 +99,8 @@ pub async fn test(global: &Global, args: &TestArgs) -> u8 {
         _ => None,
     };
     let baseline = prepared.plan.baseline.clone().filter(|_| args.accept);
-    let evidence = Folder::location(&args.output, &prepared.plan.profile, &prepared.plan.chain_id);
+    let plan = &prepared.plan;
+    let evidence = global.evidence_layout.location(&args.output, &plan.profile, &plan.chain_id);
     let ending = one(prepared, global, &args.output, &bus, &cancel, OnError::default()).await;
     bus.close();
     let ending = match ending {
@@ -229,6 +230,7 @@ pub(super) async fn plan(
     let baseline = baseline(hypervisor, &facts, &what).await?;
     let plan = trial::plan(target, &hypervisor.capabilities(), &facts, &moment, what.checks, baseline)
         .map_err(|words| one(Finding::general(words)))?;
+    let plan = Plan { origin: prepare::origin(&plan), ..plan };
     let connector = Arc::new(SshConnector::default());
     let takes = (plan.machine.node.clone(), 0);
     Ok(Prepared { plan, takes, hypervisor: hypervisor.clone(), connector, moment })

@@ -15,7 +15,7 @@ use super::options::Global;
 use super::prepare::{self, Prepared};
 use super::{INCOMPLETE, INTERRUPTED, REFUSED};
 use crate::engine::on_error::OnError;
-use crate::event::{BuildView, Bus, Ending, Envelope, Event, Failure, Redactor, Sink, Stage};
+use crate::event::{BuildView, Bus, Ending, Envelope, Event, Failure, Redactor, Sink, Stage, Verdict};
 use crate::trial;
 use crate::ui::Style;
 
@@ -113,13 +113,31 @@ fn judged(check: String, delivery: &str, told: &Told, ending: &Ending) -> Shown 
                     told.fetched.iter().cloned().collect::<Vec<_>>().join(", ")
                 ),
             };
+            let agent = match ending {
+                Ending::Tested { checks, .. } => checks.iter().find(|each| each.name == trial::AGENT),
+                _ => None,
+            };
+            let runs = agent.is_none_or(|agent| agent.verdict != Verdict::Failed);
+            let agent = match agent {
+                Some(_) if runs => "; its guest agent runs",
+                Some(_) => "; no guest agent runs in it",
+                None => "",
+            };
             let words = format!(
-                "{} {seed} and let forge in as {} after {}; it is removed",
+                "{} {seed} and let forge in as {} after {}{agent}; it is removed",
                 told.vm,
                 told.guest,
                 crate::event::phrase::time(told.took_ms)
             );
-            Shown { found: Diagnosis::pass(check, words), code: 0 }
+            let found = match runs {
+                true => Diagnosis::pass(check, words),
+                false => Diagnosis::warn(
+                    check,
+                    words,
+                    "install qemu-guest-agent in the boot VM: it tells the guest's addresses, and shuts the guest down",
+                ),
+            };
+            Shown { found, code: 0 }
         }
         Some(failure) => {
             let code = if failure.interrupted { INTERRUPTED } else { REFUSED };

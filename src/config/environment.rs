@@ -119,6 +119,7 @@ pub fn from_environment(env: &BTreeMap<String, String>, origin: &str) -> (Option
         role: None,
         iso_storage: get("PROXMOX_STORAGE_ISO"),
         cloud_init_storage: get("PROXMOX_CLOUDINIT_STORAGE"),
+        archive_storage: None,
         bridge: get("PROXMOX_BRIDGE"),
         vmids: None,
         pool: get("PROXMOX_POOL"),

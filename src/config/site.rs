@@ -86,6 +86,8 @@ pub struct ProxmoxTarget {
     pub iso_storage: Option<String>,
     /// The storage for cloud-init drives; `None` takes that of the disks.
     pub cloud_init_storage: Option<String>,
+    /// The storage for archives of templates that go.
+    pub archive_storage: Option<String>,
     /// The bridge for network adapters.
     pub bridge: Option<String>,
     /// The VMIDs forge may use, inclusive.
@@ -260,6 +262,7 @@ fn proxmox(reader: &mut Reader<'_>, folder: &Path, findings: &mut Vec<Finding>) 
     let mut storage = reader.table("storage", findings);
     let mut pick = |key| storage.as_mut().and_then(|reader| reader.text(key, findings));
     let (disk_storage, iso_storage, cloud_init_storage) = (pick("disks"), pick("isos"), pick("cloud-init"));
+    let archive_storage = pick("archives");
     if let Some(storage) = storage {
         storage.done(findings);
     }
@@ -277,6 +280,7 @@ fn proxmox(reader: &mut Reader<'_>, folder: &Path, findings: &mut Vec<Finding>) 
         disk_storage,
         iso_storage,
         cloud_init_storage,
+        archive_storage,
         bridge,
         vmids,
         pool,

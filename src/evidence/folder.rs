@@ -4,7 +4,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use forge_machine::ChainId;
 use thiserror::Error;
 
 use crate::event::Redactor;
@@ -29,12 +28,6 @@ pub struct Folder {
 }
 
 impl Folder {
-    /// Where the evidence of a build goes.
-    #[must_use]
-    pub fn location(root: &Path, profile: &str, chain_id: &ChainId) -> PathBuf {
-        root.join(profile).join(chain_id.as_str())
-    }
-
     /// Makes the folder of a new build.
     ///
     /// # Errors

@@ -18,10 +18,12 @@
 //! `output/<profile>/latest` points to the newest build that succeeded.
 
 pub mod folder;
+mod layout;
 pub mod proof;
 pub mod report;
 pub mod sink;
 pub mod verify;
 
 pub use folder::{EvidenceError, Folder};
+pub use layout::Layout;
 pub use sink::{EvidenceSink, close_folder};

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::event::view::StageStatus;
 use crate::event::{BuildView, CheckResult, Ending, Verdict};
 use crate::plan::Plan;
+use crate::plan::origin::Origin;
 
 /// The form of `proof.json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,6 +34,9 @@ pub struct Proof {
     pub took_ms: u64,
     /// SHA-256 of the plan.
     pub plan: String,
+    /// Where the build comes from: the commit of the profile's repository, the run of the CI.
+    #[serde(default, skip_serializing_if = "Origin::is_unknown")]
+    pub origin: Origin,
     /// What was made.
     pub artefact: Option<Artefact>,
     /// Each stage, in its order.
@@ -92,6 +96,7 @@ pub fn proof(plan: &Plan, view: &BuildView) -> Proof {
         started: plan.planned.to_string(),
         took_ms: view.took_ms,
         plan: plan.digest(),
+        origin: plan.origin.clone(),
         artefact,
         stages: view.stages.iter().filter_map(stage).collect(),
         warnings: view.warnings.clone(),
@@ -144,6 +149,13 @@ pub fn readme(plan: &Plan, view: &BuildView) -> String {
     line(format!("| forge | {} |\n| plan | sha256:{} |", env!("CARGO_PKG_VERSION"), plan.digest()));
     for (path, sha) in &plan.profile_files {
         line(format!("| {} | sha256:{sha} |", path.display()));
+    }
+    if let Some(repository) = &plan.origin.repository {
+        let state = if repository.dirty { ", and what differs from it" } else { "" };
+        line(format!("| commit | {}{state} |", repository.commit));
+    }
+    if let Some(run) = &plan.origin.ci {
+        line(format!("| run | {} {}: {} |", run.service, run.number, run.url));
     }
     line(String::new());
     line("## Stages\n\n| stage | time | result |\n|---|---|---|".into());

@@ -11,7 +11,7 @@ use sha2::{Digest as _, Sha256};
 use super::folder::{EvidenceError, Folder};
 use super::proof::{proof, readme};
 use crate::event::phrase::phrase;
-use crate::event::{BuildView, Ending, Envelope, Event, Sink};
+use crate::event::{BuildView, Ending, Envelope, Event, Sink, Verdict};
 use crate::plan::Plan;
 use crate::trial::junit::junit;
 
@@ -86,7 +86,12 @@ impl EvidenceSink {
             self.folder.write_text("checks.json", &format!("{json}\n"))?;
             self.folder.write_text("junit.xml", &junit(self.plan.artefact_name(), checks))?;
         }
-        close_folder(self.folder.path(), matches!(ending, Ending::Done { .. }))
+        let success = match ending {
+            Ending::Done { .. } => true,
+            Ending::Tested { checks, .. } => checks.iter().all(|check| check.verdict != Verdict::Failed),
+            _ => false,
+        };
+        close_folder(self.folder.path(), success)
     }
 }
 

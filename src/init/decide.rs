@@ -10,7 +10,7 @@ use super::{InitError, Options, dotenv};
 use crate::backends::setup::{
     Change, Door, Land, Standing, Step, Wanted, certificate, discover, lacking, paths, steps,
 };
-use crate::backends::{ROLE, bare};
+use crate::backends::{ARCHIVING, ROLE, bare};
 use crate::engine::error::chain;
 
 /// Everything that is decided before the first change.
@@ -118,11 +118,13 @@ fn wanted(options: &Options, picked: &Picked, land: &Land, major: u32) -> Wanted
         &picked.storages(),
         picked.bridge.as_ref().map(|bridge| land.sdn_path(bridge)).as_deref(),
     );
+    // Only sites that archive have backups made.
+    let more = picked.archives.as_ref().map(|_| ARCHIVING.to_owned());
     Wanted {
         user: options.user.clone(),
         token: options.token.clone(),
         role: options.role.clone(),
-        more: options.privileges.clone(),
+        more: more.into_iter().chain(options.privileges.iter().cloned()).collect(),
         pool: options.pool.clone(),
         paths: if options.paths.is_empty() { everywhere } else { options.paths.clone() },
         rotate: options.rotate_token,
@@ -143,6 +145,7 @@ fn table(options: &Options, picked: &Picked, wanted: &Wanted, fingerprint: Optio
         nodes: picked.nodes.clone(),
         disks: picked.disks.clone(),
         isos: picked.isos.clone(),
+        archives: picked.archives.clone(),
         bridge: picked.bridge.clone(),
         vmids: options.vmids.clone(),
         pool: options.pool.clone(),

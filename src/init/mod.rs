@@ -71,6 +71,8 @@ pub struct Options {
     pub disks: Option<String>,
     /// The storage for install media.
     pub isos: Option<String>,
+    /// The storage for archives of templates, when there are to be any.
+    pub archives: Option<String>,
     /// The bridge.
     pub bridge: Option<String>,
     /// The VMIDs that builds may use.

@@ -12,6 +12,8 @@ pub struct Picked {
     pub disks: Option<String>,
     /// The storage for install media.
     pub isos: Option<String>,
+    /// The storage for archives of templates.
+    pub archives: Option<String>,
     /// The bridge.
     pub bridge: Option<String>,
     /// VMIDs that are free: a range to propose.
@@ -24,8 +26,12 @@ impl Picked {
     /// The storages, each once.
     #[must_use]
     pub fn storages(&self) -> Vec<String> {
-        let mut all: Vec<String> = self.disks.iter().chain(&self.isos).cloned().collect();
-        all.dedup();
+        let mut all: Vec<String> = Vec::new();
+        for name in self.disks.iter().chain(&self.isos).chain(&self.archives) {
+            if !all.contains(name) {
+                all.push(name.clone());
+            }
+        }
         all
     }
 }
@@ -60,6 +66,10 @@ pub fn pick(options: &Options, land: &Land) -> Result<Picked, InitError> {
     )?;
     picked.isos =
         storage(land, options.isos.as_deref(), "iso", land.for_isos(), "--storage-isos", &mut picked.notes)?;
+    if let Some(named) = options.archives.as_deref() {
+        let notes = &mut picked.notes;
+        picked.archives = storage(land, Some(named), "backup", None, "--storage-archives", notes)?;
+    }
     let bridges: Vec<&str> = land.bridges.iter().map(|bridge| bridge.name.as_str()).collect();
     picked.bridge = match &options.bridge {
         Some(named) if !bridges.contains(&named.as_str()) => {

@@ -28,6 +28,8 @@ pub struct Table {
     pub disks: Option<String>,
     /// The storage for install media.
     pub isos: Option<String>,
+    /// The storage for archives of templates.
+    pub archives: Option<String>,
     /// The bridge.
     pub bridge: Option<String>,
     /// The VMIDs that builds may use.
@@ -95,7 +97,7 @@ impl Table {
                 line("nodes", format!("[{}]", nodes.join(", ")));
             }
         }
-        let storage = [("disks", &self.disks), ("isos", &self.isos)];
+        let storage = [("disks", &self.disks), ("isos", &self.isos), ("archives", &self.archives)];
         let storage: Vec<String> = storage
             .iter()
             .filter_map(|(key, name)| Some(format!("{key} = {}", quoted(name.as_ref()?))))
@@ -201,6 +203,7 @@ impl Table {
         };
         compare("storage.disks", &there.disk_storage, &self.disks);
         compare("storage.isos", &there.iso_storage, &self.isos);
+        compare("storage.archives", &there.archive_storage, &self.archives);
         compare("bridge", &there.bridge, &self.bridge);
         compare("pool", &there.pool, &self.pool);
         compare("role", &there.role, &self.role);

@@ -5,13 +5,13 @@ use std::collections::BTreeMap;
 use forge_machine::facts::SourceFacts;
 use forge_machine::{
     Capabilities, CloudInitDrive, DiskSpec, Facts, FactsQuery, Finish, Hardware, MachineSpec, NetworkSpec,
-    SourceSelector, SourceSpec,
+    SourceSelector, SourceSpec, TAGS_OF_TRIALS,
 };
 
 use super::hardware::{hardware, without_effect};
 use super::seeding::{seed, starts_kernel};
 use super::steps::step;
-use super::{AccessPlan, AfterInstall, Deadlines, Moment, Plan, Purpose, VERSION};
+use super::{AccessPlan, AfterInstall, Deadlines, Moment, Plan, Purpose, UNTRIABLE, VERSION};
 use crate::catalogue::NOTES_HEAD;
 use crate::config::profile::{self, CloudInit, Profile};
 use crate::config::site::ProxmoxTarget;
@@ -78,6 +78,8 @@ pub fn query(profile: &Profile, target: &Target) -> Result<FactsQuery, Finding> 
         [only] => Some(only.clone()),
         _ => None,
     });
+    let gated = profile.test && matches!(target.kind, TargetKind::Proxmox(_));
+    let of_gate = TAGS_OF_TRIALS.iter().filter(|_| gated).map(|tag| (*tag).to_owned());
     Ok(FactsQuery {
         source,
         isos: wanted.isos.clone(),
@@ -88,7 +90,7 @@ pub fn query(profile: &Profile, target: &Target) -> Result<FactsQuery, Finding> 
         memory_mib: profile.vm.memory_mib,
         placed: Vec::new(),
         pool,
-        tags: tags(profile),
+        tags: tags(profile).into_iter().chain(of_gate).collect(),
         needs_console: !profile.boot.is_empty() || profile.access.via.contains(&Via::Serial),
         needs_agent: profile.access.via.contains(&Via::Agent),
     })
@@ -244,6 +246,7 @@ pub fn make(profile: &Profile, input: &Input<'_>) -> (Option<Plan>, Vec<Finding>
         seal_dry_run: profile.seal.get("dry-run") == Some(&true),
         gate: false,
         baseline: None,
+        origin: super::origin::Origin::default(),
         finish,
         deadlines: Deadlines {
             boot: profile.deadlines.boot,
@@ -253,7 +256,10 @@ pub fn make(profile: &Profile, input: &Input<'_>) -> (Option<Plan>, Vec<Finding>
         },
         chain_id,
     };
-    if profile.test {
+    if profile.test && plan.access.windows {
+        let finding = located(profile, "template.test", UNTRIABLE);
+        findings.push(finding.help("leave it out: the checks of `forge test` are for Linux"));
+    } else if profile.test {
         plan.set_gate(true);
     }
     findings.extend(super::ways::findings(profile, &plan));
@@ -503,6 +509,11 @@ fn notes_of_target(profile: &Profile, input: &Input<'_>) -> Vec<String> {
     if drive && matches!(input.target.kind, TargetKind::Qemu(_)) {
         notes.push(
             "an image file has no cloud-init drive: what starts it brings its own (`vm.cloud-init`)".into(),
+        );
+    }
+    if profile.test && matches!(input.target.kind, TargetKind::Qemu(_)) {
+        notes.push(
+            "an image file is not tried: trials are of Proxmox VE's templates (`template.test`)".into(),
         );
     }
     notes

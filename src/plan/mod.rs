@@ -9,6 +9,7 @@ pub mod explain;
 mod hardware;
 pub mod late;
 pub mod make;
+pub mod origin;
 pub mod places;
 mod seeding;
 mod steps;
@@ -19,6 +20,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use self::origin::Origin;
 use base64::Engine as _;
 use forge_console::frame::Rect;
 use forge_console::needle::{Needle, NeedleError};
@@ -460,11 +462,17 @@ pub struct Plan {
     /// What the clone of a trial is compared with; a build has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub baseline: Option<crate::trial::baseline::Baseline>,
+    /// Where the build comes from.
+    #[serde(default, skip_serializing_if = "Origin::is_unknown")]
+    pub origin: Origin,
     /// What the VM becomes.
     pub finish: Finish,
     /// How long things may take.
     pub deadlines: Deadlines,
 }
+
+/// Why a Windows template is never tried.
+pub const UNTRIABLE: &str = "a Windows template can't be tried before it is published";
 
 impl Plan {
     /// Puts a trial between the template and the tag `latest`, or takes it away. What makes files has neither.

@@ -1,10 +1,12 @@
-//! The JSON Schemas of profiles and of the site file (`forge schema`), for editors that complete and check them.
+//! The JSON Schemas of profiles and of the site file (`forge schema`), for editors that complete and check them, and of
+//! `proof.json`, for programs that read it.
 //!
 //! [`profile`] and [`site`] list the keys with their forms and meanings; the tests try each of them on the readers of `config`. A schema says less than the readers: what
 //! depends on other keys, on files or on variables only `forge validate` knows. Draft 7, which editors' TOML plug-ins
 //! read.
 
 mod profile;
+mod proof;
 mod site;
 #[cfg(test)]
 mod tests;
@@ -65,12 +67,15 @@ pub enum File {
     Profile,
     /// The site file.
     Site,
+    /// The proof of a build.
+    Proof,
 }
 
 /// The schema of a file.
 #[must_use]
 pub fn schema(file: File) -> Value {
     let (title, keys, required) = match file {
+        File::Proof => return proof::schema(),
         File::Profile => ("A profile of forge", profile::ROOT, json!(["schema"])),
         File::Site => ("The site file of forge (forge.toml)", site::ROOT, json!([])),
     };
@@ -85,7 +90,7 @@ pub fn schema(file: File) -> Value {
         whole.insert("required".to_owned(), required);
         let definitions = match file {
             File::Profile => json!({ "step": table(profile::STEP) }),
-            File::Site => json!({ "target": site::target() }),
+            File::Site | File::Proof => json!({ "target": site::target() }),
         };
         whole.insert("definitions".to_owned(), definitions);
     }

@@ -29,6 +29,11 @@ const STORAGE: Form = Form::Table(&[
     ("disks", Form::Text, "for disks"),
     ("isos", Form::Text, "for install media and seed discs"),
     ("cloud-init", Form::Text, "for cloud-init drives; else that of the disks"),
+    (
+        "archives",
+        Form::Text,
+        "for the templates that `forge prune --archive` removes: one that takes backups",
+    ),
 ]);
 
 const RANGE: Form = Form::Either(&[Form::Text, Form::Integer(0, 999_999_999)]);

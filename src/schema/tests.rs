@@ -116,6 +116,74 @@ fn document(way: &[Step], beside: &str) -> String {
     format!("{first} = {}\n", value(rest, beside))
 }
 
+/// Every key of a document, with the way to it; items of arrays are gone into.
+fn keys_of(document: &Value, way: &str, found: &mut BTreeSet<String>) {
+    for (key, inner) in document.as_object().into_iter().flatten() {
+        let way = format!("{way}.{key}");
+        keys_of(inner, &way, found);
+        found.insert(way);
+    }
+    document.as_array().into_iter().flatten().for_each(|each| keys_of(each, way, found));
+}
+
+#[test]
+fn the_schema_of_the_proof_has_the_keys_of_proofs_and_another_validator_accepts_these() {
+    use forge_machine::{Artefact, VmRef};
+
+    use crate::evidence::proof::{ProfileFile, Proof, StageProof};
+    use crate::plan::origin::{CiRun, Origin, Repository};
+
+    let proof = |artefact, origin| {
+        let proof = Proof {
+            version: 1,
+            chain_id: "CHAIN-1".into(),
+            profile: "web".into(),
+            profile_files: vec![ProfileFile { path: "web.toml".into(), sha256: "ab".repeat(32) }],
+            target: "pve".into(),
+            product: "Proxmox VE 9.2.11".into(),
+            forge: "0.1.0".into(),
+            started: "2026-11-22T10:00:00Z".into(),
+            took_ms: 7,
+            plan: "cd".repeat(32),
+            origin,
+            artefact,
+            stages: vec![StageProof { name: "create".into(), took_ms: 3, result: "VM 9001".into() }],
+            warnings: vec!["one".into()],
+        };
+        serde_json::to_value(proof).expect("JSON")
+    };
+    let origin = Origin {
+        repository: Some(Repository { commit: "12ab".into(), dirty: true }),
+        ci: Some(CiRun { service: "Jenkins".into(), number: "9".into(), url: "https://ci/9".into() }),
+    };
+    let template = Artefact::Template { vm: VmRef::new("9001", "pve"), name: "tpl-web".into() };
+    let files = Artefact::Files { files: vec![("web.qcow2".into(), "ef".repeat(32), 5)] };
+    let proofs =
+        [proof(Some(template), origin.clone()), proof(Some(files), origin), proof(None, Origin::default())];
+    let mut written = BTreeSet::new();
+    proofs.iter().for_each(|proof| keys_of(proof, "", &mut written));
+    let told: BTreeSet<String> = keys(&schema(File::Proof))
+        .iter()
+        .map(|way| {
+            let names = way.iter().filter_map(|step| match step {
+                Step::Key(name) => Some(format!(".{name}")),
+                Step::Item => None,
+            });
+            names.collect()
+        })
+        .collect();
+    assert_eq!(written, told);
+    let mut wrong = proofs[0].clone();
+    wrong["artefact"]["kind"] = json!("disk");
+    let mut more = proofs[0].clone();
+    more["plan-b"] = json!("x");
+    let documents: Vec<Value> = proofs.into_iter().chain([wrong, more]).collect();
+    if let Some(said) = validate(File::Proof, &documents) {
+        let sound: Vec<bool> = said.iter().map(String::is_empty).collect();
+        assert_eq!(sound, [true, true, true, false, false], "{said:?}");
+    }
+}
+
 /// The path of a reader as the schema has it: without numbers.
 fn properties_at(root: &Value, path: &str) -> Option<BTreeSet<String>> {
     let mut nodes = vec![root];

@@ -23,7 +23,7 @@ const BUILT_IN: [(&str, &str, bool); 15] = [
     ("cloud-init is done", "cloud_init", true),
     ("host name", "host_name", false),
     ("user", "user", false),
-    ("guest agent", "agent", true),
+    (AGENT, "agent", true),
     ("failed units", "failed_units", true),
     ("new machine-id", "machine_id", true),
     ("new host keys", "host_keys", true),
@@ -36,6 +36,9 @@ const BUILT_IN: [(&str, &str, bool); 15] = [
     ("guest agent again", "agent", true),
     ("the same machine again", "same_again", true),
 ];
+
+/// The check of the guest agent.
+pub(crate) const AGENT: &str = "guest agent";
 
 /// The check that writes down what is in the clone.
 pub(crate) const INVENTORY: &str = "inventory";
@@ -121,6 +124,13 @@ pub fn built_in(second_boot: bool) -> Vec<ShellStep> {
             step
         })
         .collect()
+}
+
+/// The check of the guest agent, once the guest is done with its start; without root.
+pub(super) fn agent() -> Vec<ShellStep> {
+    let wanted = |check: &ShellStep| [AGENT, BUILT_IN[0].0].contains(&check.name.as_str());
+    let checks = built_in(false).into_iter().filter(wanted);
+    checks.map(|check| ShellStep { become_root: Become::No, ..check }).collect()
 }
 
 /// The checks of a file: `[[check]]` with `name`, `shell` or `script`, `become`, `valid-exit-codes`. Scripts are

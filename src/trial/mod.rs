@@ -14,8 +14,8 @@ use crate::config::site::{Target, TargetKind};
 use crate::plan::{AccessPlan, Deadlines, Delivery, Moment, Plan, Purpose, SeedPlan, VERSION};
 use crate::provision::{Action, ShellStep, Step};
 use baseline::Baseline;
+pub(crate) use checks::{AGENT, INVENTORY, INVENTORY_FILE, SKIPPED};
 pub use checks::{ChecksError, built_in, from_file};
-pub(crate) use checks::{INVENTORY, INVENTORY_FILE, SKIPPED};
 use forge_machine::{
     Capabilities, CloudInitDrive, DiskSpec, Facts, FactsQuery, Finish, MachineSpec, SourceSelector,
     SourceSpec,
@@ -51,7 +51,7 @@ pub fn query(template: SourceSelector, target: &Target) -> FactsQuery {
 }
 
 /// The plan of a throw-away VM: that of a profile's build up to the login, and its removal. Its seed has no scripts of the
-/// profile's, and nothing is provisioned or sealed.
+/// profile's, and nothing is provisioned or sealed: all that is asked is whether the guest agent runs.
 ///
 /// # Errors
 /// Why such a VM would show nothing, in words: what a build installs itself is not there before.
@@ -67,7 +67,10 @@ pub fn throwaway(plan: Plan, moment: &Moment) -> Result<Plan, &'static str> {
         profile,
         machine: MachineSpec { seed_disc: plan.seed.delivery == Delivery::Disc, ..plan.machine },
         seed: SeedPlan { user_data: None, files: Vec::new(), disc: None, ..plan.seed },
-        provision: Vec::new(),
+        provision: checks::agent()
+            .into_iter()
+            .map(|check| Step::new(check.name.clone(), Action::Shell(check)))
+            .collect(),
         seal: Vec::new(),
         gate: false,
         baseline: None,
@@ -178,6 +181,7 @@ pub fn plan(
         seal_dry_run: false,
         gate: false,
         baseline,
+        origin: crate::plan::origin::Origin::default(),
         // Never carried out: a trial ends with the removal of its clone.
         finish: Finish::Template { name: source.name.clone(), tags: Vec::new(), notes: String::new() },
         deadlines: Deadlines { build: None, ..Deadlines::default() },

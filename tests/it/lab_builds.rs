@@ -409,6 +409,8 @@ async fn a_debian_guest_gets_its_whole_seed_address_typed_at_its_boot_menu() -> 
     let done = site.run(&["build", "typed.toml"]).await;
     assert_eq!(done.code, Some(0), "{}{}", done.stdout, done.stderr);
     site.assert_template_only(FIRST_ID);
+    // The shipped profiles are gated: a clone was tried before this became the latest.
+    assert_eq!(site.others()[0].tags, "debian-12;forge;latest;typed;validated", "{}", done.stderr);
 
     // All of the address is on the kernel's command line, and nowhere in what forge wrote.
     let serial = site.lab.serial_log(FIRST_ID);

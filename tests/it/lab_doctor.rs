@@ -3,6 +3,7 @@
 use forge_lab::{Fault, Gate, ImportVm, LEAST_PRIVILEGES_PVE9, LabConfig, PveVersion, StorageConfig};
 use serde_json::Value;
 
+use crate::support::fresh::Fresh;
 use crate::support::lab_site::{Done, FIRST_ID, LabSite, PROFILE, TOKEN, reached};
 
 /// The checks of a run with `--json`: name, health, what was found, what to do.
@@ -35,41 +36,62 @@ async fn site_of(version: PveVersion) -> anyhow::Result<(LabSite, Vec<&'static s
     Ok((site, least))
 }
 
-/// Each privilege of the least role taken away by itself is named, with the command that grants it.
+/// Each privilege of the role that init has made, taken away by itself, is named with the command that grants it.
 async fn names_each_privilege(version: PveVersion) -> anyhow::Result<()> {
-    let (site, least) = site_of(version).await?;
-    let done = site.run(&["doctor", "tiny.toml", "--json"]).await;
+    let fresh = Fresh::new(version).await?;
+    let done = fresh.init(&["--storage-archives", "local"]).await;
+    assert_eq!(done.code, Some(0), "{}{}", done.stdout, done.stderr);
+    let proof: Value = serde_json::from_str(&fresh.read("output/init/latest/proof.json"))?;
+    let list = |key: &str| -> Vec<String> {
+        let all = proof[key].as_array().into_iter().flatten();
+        all.filter_map(|each| each.as_str().map(str::to_owned)).collect()
+    };
+    let (privileges, paths) = (list("privileges"), list("paths"));
+    let least = LEAST_PRIVILEGES_PVE9.len();
+    assert!(privileges.len() >= least + 2, "what was measured, media and archives: {privileges:?}");
+    assert!(privileges.iter().any(|each| each == "VM.Backup"), "{privileges:?}");
+    let give = |held: &[&str]| {
+        let access: Vec<(&str, &[&str])> = paths.iter().map(|path| (path.as_str(), held)).collect();
+        fresh.lab.set_token_access(TOKEN, &access);
+    };
+    let all: Vec<&str> = privileges.iter().map(String::as_str).collect();
+    give(&all);
+    std::fs::write(fresh.path("tiny.toml"), PROFILE)?;
+    let done = fresh.forge(&["doctor", "tiny.toml", "--json"], &[]).await;
     assert_eq!(done.code, Some(0), "{}{}", done.stdout, done.stderr);
     let sound = checks(&done);
     assert_eq!(of(&sound, "fail"), [[""; 4]; 0]);
+    let has =
+        |name: &str, words: &str| sound.iter().any(|check| check[0] == name && check[2].contains(words));
     assert!(
-        sound.iter().any(|check| check[0] == "profile tiny" && check[2].contains("boot-vm")),
+        has("profile tiny", "boot-vm") && has("archives on /storage/local", "may be archived"),
         "{sound:?}"
     );
-    for lacking in &least {
-        let rest: Vec<&str> = least.iter().copied().filter(|each| each != lacking).collect();
-        site.lab.set_token_access(TOKEN, &[("/", &rest)]);
-        let done = site.run(&["doctor", "--json"]).await;
+    for lacking in &all {
+        let rest: Vec<&str> = all.iter().copied().filter(|each| each != lacking).collect();
+        give(&rest);
+        let done = fresh.forge(&["doctor", "--json"], &[]).await;
         let found = checks(&done);
         let named = found.iter().find(|check| check[2].contains(&format!("lacks {lacking} on /")));
         let named = named.unwrap_or_else(|| panic!("{version:?}: {lacking} is not named: {found:?}"));
         assert!(named[3].contains("pveum acl modify /") && named[3].contains(lacking), "{named:?}");
-        // What the storage shows is seen by those who may write to it, too; and memory need not be looked at.
-        let builds = ["Datastore.Audit", "Sys.Audit"].contains(lacking);
-        let (health, code) = if builds { ("warn", 0) } else { ("fail", 3) };
+        // Clones need no media, archives are no build's affair, and what a storage shows is seen by who may write to it.
+        let spared = ["Datastore.Audit", "Datastore.AllocateTemplate", "VM.Backup"].contains(lacking)
+            || lacking.starts_with("Sys.");
+        let (health, code) = if spared { ("warn", 0) } else { ("fail", 3) };
         assert_eq!((named[1].as_str(), done.code), (health, Some(code)), "{version:?} {lacking}: {found:?}");
     }
-    site.close().await;
+    fresh.lab.stop().await;
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn doctor_names_each_privilege_that_the_least_role_lacks_on_pve_9() -> anyhow::Result<()> {
+async fn doctor_names_each_privilege_that_the_role_of_init_lacks_on_pve_9() -> anyhow::Result<()> {
     names_each_privilege(PveVersion::V9).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn doctor_names_each_privilege_that_the_least_role_lacks_on_pve_8() -> anyhow::Result<()> {
+async fn doctor_names_each_privilege_that_the_role_of_init_lacks_on_pve_8() -> anyhow::Result<()> {
     names_each_privilege(PveVersion::V8).await
 }
 
@@ -161,9 +183,13 @@ async fn doctor_shows_by_a_throw_away_tiny_guest_that_guests_come_up_and_leaves_
     let found = checks(&done);
     let guest = found.iter().find(|check| check[0] == "guest of tiny").expect("it is told");
     assert_eq!(guest[1], "pass", "{guest:?}");
-    for words in
-        ["VM 9001 on pve fetched its seed (", "user-data", "let forge in as forge@127.77.", "it is removed"]
-    {
+    for words in [
+        "VM 9001 on pve fetched its seed (",
+        "user-data",
+        "let forge in as forge@127.77.",
+        "its guest agent runs",
+        "it is removed",
+    ] {
         assert!(guest[2].contains(words), "`{words}` is not in {guest:?}");
     }
     site.assert_nothing_left();

@@ -10,13 +10,13 @@ use crate::support::lab_site::{FIRST_ID, LabSite, PROFILE, reached};
 const CLONE: &str = "/nodes/*/qemu/*/clone";
 const CONFIG: &str = "/nodes/*/qemu/*/config";
 const START: &str = "/nodes/*/qemu/*/status/start";
-const SHUTDOWN: &str = "/nodes/*/qemu/*/status/shutdown";
+pub(crate) const SHUTDOWN: &str = "/nodes/*/qemu/*/status/shutdown";
 const TEMPLATE: &str = "/nodes/*/qemu/*/template";
 
 /// What "within seconds" may be on a machine that is busy with other things.
 const SECONDS: Duration = Duration::from_secs(30);
 
-async fn gc_finds_its_way(site: &LabSite) -> String {
+pub(crate) async fn gc_finds_its_way(site: &LabSite) -> String {
     let done = site.run(&["gc"]).await;
     assert_eq!(done.code, Some(0), "{}{}", done.stdout, done.stderr);
     format!("{}{}", done.stdout, done.stderr)

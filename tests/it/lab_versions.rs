@@ -14,7 +14,13 @@ use crate::support::lab_site::{Done, FIRST_ID, LabSite, PROFILE, reached};
 const DAY: i64 = 86_400;
 
 /// Puts a template there as a build of that profile left it so many days ago.
-async fn template(site: &LabSite, vmid: u32, profile: &str, days: i64, tags: &str) -> anyhow::Result<()> {
+pub(crate) async fn template(
+    site: &LabSite,
+    vmid: u32,
+    profile: &str,
+    days: i64,
+    tags: &str,
+) -> anyhow::Result<()> {
     let made = Timestamp::now() - SignedDuration::from_secs(days * DAY);
     let notes = format!(
         "Template built by forge.\n\n* chain id: CHAIN-{}-{profile}-{vmid}\n* profile: {profile}\n* os: debian 12\n",
@@ -32,7 +38,7 @@ async fn template(site: &LabSite, vmid: u32, profile: &str, days: i64, tags: &st
 }
 
 /// Makes a linked clone, as anybody does it.
-async fn linked_clone(site: &LabSite, of: u32, vmid: u32, name: &str) {
+pub(crate) async fn linked_clone(site: &LabSite, of: u32, vmid: u32, name: &str) {
     let config = config_of(&site.lab.url(), site.lab.fingerprint(), &site.secret);
     let target = ProxmoxHypervisor::connect(config).expect("its settings are sound");
     let body = Params::new().with("newid", vmid).with("name", name).with("full", 0);
@@ -43,7 +49,7 @@ async fn linked_clone(site: &LabSite, of: u32, vmid: u32, name: &str) {
 }
 
 /// What became of each, by VMID, and why.
-fn fates(done: &Done) -> BTreeMap<u64, (String, String)> {
+pub(crate) fn fates(done: &Done) -> BTreeMap<u64, (String, String)> {
     let rows = done.stdout.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
     let text = |row: &Value, key: &str| row[key].as_str().unwrap_or_default().to_owned();
     rows.map(|row| {
@@ -53,7 +59,8 @@ fn fates(done: &Done) -> BTreeMap<u64, (String, String)> {
     .collect()
 }
 
-fn ids(site: &LabSite) -> Vec<u32> {
+/// The templates and VMs that are there, but for the boot VM.
+pub(crate) fn ids(site: &LabSite) -> Vec<u32> {
     site.others().iter().map(|vm| vm.vmid).collect()
 }
 

@@ -76,8 +76,10 @@ async fn the_goals_of_the_makefile_do_on_the_lab_what_they_say() -> anyhow::Resu
         ("build-mine.toml", "build mine.toml --output output"),
         ("test-win2022", "latest --profile win2022)"),
         ("prestage", "prestage almalinux-10 "),
+        ("init", "init proxmox root@pve1 --env-file .env.proxmox --output output"),
+        ("prune", "prune --keep 3 --older-than 90d --archive nfs --yes"),
     ] {
-        let (ended, said) = make(&site, &["-n", goal]).await;
+        let (ended, said) = make(&site, &["-n", goal, "HOST=root@pve1", "ARCHIVE=nfs"]).await;
         assert!(ended == Some(0) && said.contains(call), "{goal}: {said}");
     }
     site.close().await;

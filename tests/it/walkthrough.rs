@@ -50,13 +50,13 @@ async fn walk(version: PveVersion) -> anyhow::Result<()> {
     let fresh = &walk.fresh;
 
     // 1. `forge init`, first as a dry run.
-    let done = fresh.init(&["--dry-run"]).await;
+    let done = fresh.init(&["--storage-archives", "local", "--dry-run"]).await;
     assert_eq!(done.code, Some(0), "{}{}", done.stdout, done.stderr);
     assert!(done.stdout.contains("pveum user token add") && !fresh.path("forge.toml").exists());
-    let done = fresh.init(&[]).await;
+    let done = fresh.init(&["--storage-archives", "local"]).await;
     assert_eq!(done.code, Some(0), "{}{}", done.stdout, done.stderr);
     assert!(done.stderr.contains("= forge@pve!build is ready at https://"), "{}", done.stderr);
-    let done = fresh.init(&["--env-file", ".env.proxmox"]).await;
+    let done = fresh.init(&["--storage-archives", "local", "--env-file", ".env.proxmox"]).await;
     assert_eq!(done.code, Some(0), "{}{}", done.stdout, done.stderr);
     assert!(done.stderr.contains("wrote      .env.proxmox"), "{}", done.stderr);
     assert_eq!([".pve.token", ".env.proxmox"].map(|name| mode(&fresh.path(name))), [0o600; 2]);
@@ -74,7 +74,13 @@ async fn walk(version: PveVersion) -> anyhow::Result<()> {
     for how in ["sent", "was there"] {
         walk.step(&["prestage", "media.toml"], 0, &["mine.iso", how]).await;
     }
-    let done = walk.step(&["build", "tiny.toml"], 0, &["= template tpl-tiny is VM "]).await;
+    // As a CI does it: from a repository, in a run that has a page.
+    let committed = commit(&fresh.path("tiny.toml"));
+    let run =
+        [("JENKINS_URL", "https://ci/"), ("BUILD_NUMBER", "9"), ("BUILD_URL", "https://ci/job/images/9/")];
+    let done = fresh.forge(&["build", "tiny.toml"], &run).await;
+    assert_eq!(done.code, Some(0), "{}{}", done.stdout, done.stderr);
+    assert!(done.stderr.contains("= template tpl-tiny is VM "), "{}", done.stderr);
     let [(first, tags)] = <[(u32, String); 1]>::try_from(walk.templates()).expect("one template");
     assert_eq!(tags, "forge;latest", "{}", done.stderr);
     let first_evidence = walk.newest("tiny");
@@ -87,6 +93,8 @@ async fn walk(version: PveVersion) -> anyhow::Result<()> {
     assert_eq!(walk.templates(), [(first, "forge;latest;validated".to_owned())]);
     assert!(fresh.read("junit.xml").contains("failures=\"0\""));
     let trial = walk.newest("test-tpl-tiny");
+    let link = std::fs::read_link(fresh.path("output/test-tpl-tiny/latest"))?;
+    assert!(trial.ends_with(&*link.to_string_lossy()), "{}", link.display());
     let of_latest = walk.step(&["latest", "--profile", "tiny", "--validated"], 0, &[]).await;
     assert_eq!(of_latest.stdout.trim(), first_id);
     let done = walk.step(&["latest", "--profile", "tiny", "-o", "tfvars"], 0, &["template_name"]).await;
@@ -106,8 +114,15 @@ async fn walk(version: PveVersion) -> anyhow::Result<()> {
     let proof: Value = serde_json::from_str(&fresh.read(&format!("{first_evidence}/proof.json")))?;
     let chain_id = proof["chain-id"].as_str().expect("it has one").to_owned();
     assert!(first_evidence.ends_with(&chain_id), "{chain_id}");
+    assert_eq!(proof["origin"]["ci"]["url"], "https://ci/job/images/9/", "{proof}");
+    if let Some(commit) = committed {
+        let repository = &proof["origin"]["repository"];
+        assert_eq!((&repository["commit"], &repository["dirty"]), (&commit.into(), &false.into()), "{proof}");
+    }
     let note = fresh.lab.vm(first).expect("there").description;
     assert!(note.contains(&chain_id), "{note}");
+    walk.step(&["report", "output/test-tpl-tiny/latest", "-o", "trial.html"], 0, &[]).await;
+    assert!(fresh.read("trial.html").contains("no drift"), "the page of a trial has its checks");
     walk.step(&["report", &first_evidence, "-o", "report.html"], 0, &[]).await;
     let page = fresh.read("report.html");
     assert!(page.starts_with("<!") && page.contains(&chain_id) && page.contains("template tpl-tiny"));
@@ -129,9 +144,17 @@ async fn walk(version: PveVersion) -> anyhow::Result<()> {
     let done = walk.step(&["rollback", "--profile", "tiny"], 0, &["is the latest of tiny"]).await;
     assert!(done.stdout.contains(&format!("VM {first}")), "{}", done.stdout);
     walk.step(&["promote", &second_id], 0, &[&format!("before it VM {first}")]).await;
-    walk.step(&["prune", "--keep", "1", "--dry-run"], 0, &[&first_id]).await;
+    walk.step(&["prune", "--keep", "1", "--archive", "--dry-run"], 0, &[&first_id, "after it is archived"])
+        .await;
     assert_eq!(walk.templates().len(), 2, "a dry run removes nothing");
-    walk.step(&["prune", "--keep", "1", "--yes"], 0, &["removed"]).await;
+    let kept = format!("archived: local:backup/vzdump-qemu-{first}-");
+    walk.step(&["prune", "--keep", "1", "--archive", "--yes"], 0, &["removed", &kept]).await;
+    let backups = fresh.lab.backups("pve", "local");
+    let [backup] = backups.as_slice() else { panic!("one archive: {backups:?}") };
+    let archive = fresh.lab.archive("pve", backup)?;
+    assert!(archive.config.contains(&chain_id), "{}", archive.config);
+    let disk = archive.devices.iter().find(|(name, ..)| name == "drive-scsi0").expect("its disk is kept");
+    assert!(disk.1 >= 32 << 20, "{disk:?}");
     walk.step(&["gc"], 0, &[]).await;
     walk.step(&["gc", "--orphans"], 0, &[]).await;
     assert_eq!(walk.templates(), [(second, "forge;latest;validated".to_owned())]);
@@ -148,6 +171,23 @@ async fn walk(version: PveVersion) -> anyhow::Result<()> {
     assert_eq!(names, [".env.proxmox", ".pve.token"]);
     walk.fresh.lab.stop().await;
     Ok(())
+}
+
+/// Puts a profile into a repository of its folder; the commit, where there is git.
+fn commit(profile: &std::path::Path) -> Option<String> {
+    let git = |arguments: &[&str]| {
+        let output = std::process::Command::new("git")
+            .args(["-c", "user.name=x", "-c", "user.email=x@example.org"])
+            .args(arguments)
+            .current_dir(profile.parent()?)
+            .output()
+            .ok()?;
+        output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    };
+    git(&["init", "-q"])?;
+    git(&["add", "tiny.toml"])?;
+    git(&["commit", "-q", "-m", "the profile"])?;
+    git(&["rev-parse", "HEAD"])
 }
 
 /// What is prestaged: a medium of this machine.

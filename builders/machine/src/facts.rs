@@ -26,7 +26,7 @@ pub struct FactsQuery {
     pub placed: Vec<(String, u32)>,
     /// The resource pool the VM goes into.
     pub pool: Option<String>,
-    /// The tags that the template will bear.
+    /// The tags that the template will bear, or may come to bear before it is published.
     pub tags: Vec<String>,
     /// Whether the boot steps need the screen and keyboard.
     pub needs_console: bool,

@@ -39,6 +39,12 @@ impl Diagnosis {
         Self { check: check.into(), health: Health::Warn, found: found.into(), help: help.into() }
     }
 
+    /// The same, where builds can do without it.
+    #[must_use]
+    pub fn no_worse_than_a_warning(self) -> Self {
+        Self { health: self.health.min(Health::Warn), ..self }
+    }
+
     /// No build can do with it.
     pub fn fail(check: impl Into<String>, found: impl Into<String>, help: impl Into<String>) -> Self {
         Self { check: check.into(), health: Health::Fail, found: found.into(), help: help.into() }
@@ -52,6 +58,8 @@ pub struct Checkup {
     pub disk_storages: Vec<String>,
     /// The storage for install media.
     pub iso_storage: Option<String>,
+    /// The storage for archives of templates.
+    pub archive_storage: Option<String>,
     /// The bridge for network adapters.
     pub bridge: Option<String>,
     /// The ids that builds may take, first and last.

@@ -10,6 +10,7 @@
 //! * every async method says in its doc whether its future may be dropped.
 
 pub mod agent;
+pub mod archive;
 pub mod console;
 pub mod error;
 pub mod facts;
@@ -29,6 +30,7 @@ pub mod conformance;
 pub mod fake;
 
 pub use agent::{AgentChannel, AgentError, AgentExit};
+pub use archive::ArchivePlace;
 pub use console::{Display, DisplayStream, KeyChord};
 pub use error::{PortError, Retry};
 pub use facts::{Facts, FactsQuery, Finding, SourceFacts, StorageFacts, TemplateFacts};
@@ -46,5 +48,6 @@ pub use source::{
 };
 pub use spec::{
     CloneSelector, CloudInitDrive, DiskSpec, FileFormat, Finish, MANIFEST_ENDING, MachineSpec, NetworkSpec,
-    SUMS_ENDING, TAG_DEPRECATED, TAG_FAILED, TAG_LATEST, TAG_UNTESTED, VARIABLES_ENDING,
+    SUMS_ENDING, TAG_DEPRECATED, TAG_FAILED, TAG_LATEST, TAG_OWN, TAG_UNTESTED, TAG_VALIDATED,
+    TAGS_OF_TRIALS, VARIABLES_ENDING,
 };

@@ -21,6 +21,7 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 use crate::agent::AgentChannel;
+use crate::archive::ArchivePlace;
 use crate::console::{Display, DisplayStream, KeyChord};
 use crate::error::PortError;
 use crate::facts::{Facts, FactsQuery, Finding, TemplateFacts};
@@ -329,6 +330,23 @@ pub trait Hypervisor: std::fmt::Debug + Send + Sync {
     /// # Errors
     /// When the target can't be asked.
     async fn linked_clones(&self, template: &VmRef) -> Result<Vec<(VmRef, String)>, PortError>;
+
+    /// Finds out which of these tags the credentials are kept from setting, and what to do about it. Read only; may be dropped.
+    ///
+    /// # Errors
+    /// When the target can't be asked.
+    async fn check_tags(&self, tags: &[&str]) -> Result<Vec<Finding>, PortError>;
+
+    /// Finds out what speaks against archiving templates at a place (no such place, a missing privilege), before anything
+    /// is done. Read only; may be dropped.
+    ///
+    /// # Errors
+    /// When the target can't be asked, or has no templates.
+    async fn check_archive(
+        &self,
+        place: &ArchivePlace,
+        templates: &[VmRef],
+    ) -> Result<Vec<Finding>, PortError>;
 }
 
 /// One VM on a target.
@@ -470,6 +488,25 @@ pub trait Machine: std::fmt::Debug + Send + Sync {
     /// # Errors
     /// The refusal, or the target's own; the template is there then, unless nothing is known.
     async fn discard(&self, chain_id: &str) -> Result<(), PortError>;
+
+    /// Begins to copy the template that the build with this chain id published to where it outlives the VM. Effect, and one
+    /// that may be repeated: what is archived there already gives a finished handle. Nothing is taken from the template.
+    ///
+    /// # Errors
+    /// When something else stands at the id, or the target refuses.
+    async fn submit_archive(&self, chain_id: &str, place: &ArchivePlace) -> Result<TaskHandle, PortError>;
+
+    /// Looks into that copy once its work is over, and tells where it is: only then may the template go. Read only; may be
+    /// dropped.
+    ///
+    /// # Errors
+    /// When it is not there, or not whole.
+    async fn archived(
+        &self,
+        chain_id: &str,
+        place: &ArchivePlace,
+        task: &TaskHandle,
+    ) -> Result<String, PortError>;
 
     /// Tells what was made, after the finalize task is over. Read only.
     ///

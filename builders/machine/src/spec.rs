@@ -256,6 +256,15 @@ pub const TAG_FAILED: &str = "test-failed";
 /// The tag of a template that was built to be tried before anybody takes it, until that was done.
 pub const TAG_UNTESTED: &str = "untested";
 
+/// The tag that every template of forge bears.
+pub const TAG_OWN: &str = "forge";
+
+/// The tag of a template that a trial found right.
+pub const TAG_VALIDATED: &str = "validated";
+
+/// The tags that a trial puts on a template or takes off it.
+pub const TAGS_OF_TRIALS: [&str; 3] = [TAG_UNTESTED, TAG_VALIDATED, TAG_FAILED];
+
 /// The tag of a template that is to go: a later `forge prune` removes it.
 pub const TAG_DEPRECATED: &str = "deprecated";
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use forge_machine::{Checkup, Diagnosis, StorageFacts};
+use forge_machine::{Checkup, Diagnosis, StorageFacts, TAG_DEPRECATED, TAG_LATEST, TAG_OWN, TAGS_OF_TRIALS};
 use jiff::{SignedDuration, Timestamp};
 
 use crate::api::client::Client;
@@ -11,8 +11,10 @@ use crate::api::error::ApiError;
 use crate::api::types::{NodeEntry, PermissionMap, ResourceEntry, TokenEntry, Version};
 use crate::config::{ProxmoxConfig, TlsChoice};
 use crate::discovery::{bridges, did_you_mean, storages};
+use crate::params::{TAG_BUILD, TAG_KEPT};
 use crate::permissions::Grants;
 use crate::sdn::zones;
+use crate::tags::kept_from;
 
 /// A clock that is wrong by more than this makes certificates and tickets look too new or too old.
 const CLOCK_TOLERANCE: SignedDuration = SignedDuration::from_secs(60);
@@ -54,6 +56,7 @@ pub(crate) async fn diagnose(client: &Client, config: &ProxmoxConfig, checkup: &
         }
         Err(error) => found.push(refused("privileges", &error)),
     }
+    found.extend(of_tags(client).await);
     // What one node lacks weighs less when another has it, so all are asked first.
     let (mut all_storages, mut all_bridges) = (Vec::new(), Vec::new());
     for node in &nodes {
@@ -232,10 +235,38 @@ async fn nodes(
     Ok(on)
 }
 
+/// The tags that forge sets, against the cluster's policy. Builds can't do without their own; the others have their commands.
+async fn of_tags(client: &Client) -> Vec<Diagnosis> {
+    let check = "tags";
+    let (mut found, mut all) = (Vec::new(), 0_usize);
+    for (tags, purpose) in [
+        (&[TAG_BUILD, TAG_KEPT, TAG_OWN, TAG_LATEST][..], None),
+        (&TAGS_OF_TRIALS, Some("without it no template is tried: `forge build --no-test`")),
+        (&[TAG_DEPRECATED], Some("without it `forge prune --deprecate` has no mark to put")),
+    ] {
+        all += tags.len();
+        match kept_from(client, tags).await {
+            Ok(kept) => found.extend(kept.into_iter().map(|(why, help)| match purpose {
+                None => Diagnosis::fail(check, why, help),
+                Some(purpose) => Diagnosis::warn(check, format!("{why}; {purpose}"), help),
+            })),
+            Err(error) => found.push(refused(check, &error)),
+        }
+    }
+    if found.is_empty() {
+        found.push(Diagnosis::pass(
+            check,
+            format!("the {all} that forge sets are kept by no policy that shows"),
+        ));
+    }
+    found
+}
+
 fn on_storages(checkup: &Checkup, nodes: &[(&str, Vec<StorageFacts>)]) -> Vec<Diagnosis> {
     let disks: BTreeSet<&String> = checkup.disk_storages.iter().collect();
     let mut wanted: Vec<(&String, &str)> = disks.into_iter().map(|name| (name, "images")).collect();
     wanted.extend(checkup.iso_storage.iter().map(|name| (name, "iso")));
+    wanted.extend(checkup.archive_storage.iter().map(|name| (name, "backup")));
     let mut found = Vec::new();
     for (node, known) in nodes {
         for (name, content) in &wanted {
@@ -243,7 +274,9 @@ fn on_storages(checkup: &Checkup, nodes: &[(&str, Vec<StorageFacts>)]) -> Vec<Di
                 other != node && known.iter().any(|each| each.name == **name)
             };
             let elsewhere: Vec<&str> = nodes.iter().filter(having).map(|(other, _)| *other).collect();
-            found.push(on_storage(name, content, node, known, &elsewhere));
+            let one = on_storage(name, content, node, known, &elsewhere);
+            // Archives are the affair of `forge prune` alone.
+            found.push(if *content == "backup" { one.no_worse_than_a_warning() } else { one });
         }
     }
     found
@@ -257,7 +290,11 @@ fn on_storage(
     known: &[StorageFacts],
     elsewhere: &[&str],
 ) -> Diagnosis {
-    let what = if content == "iso" { "media" } else { "disks" };
+    let what = match content {
+        "iso" => "media",
+        "backup" => "archives",
+        _ => "disks",
+    };
     let check = format!("storage {name} of {node} for {what}");
     let Some(storage) = known.iter().find(|each| each.name == name) else {
         if !elsewhere.is_empty() {

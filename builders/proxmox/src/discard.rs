@@ -76,7 +76,7 @@ pub(crate) async fn linked_clones(client: &Client, at: &VmRef) -> Result<Vec<(Vm
 }
 
 /// Why a VM is not to be removed as the template of a build; `None` when it is that template.
-fn not_the_one(config: &VmConfig, chain_id: &str) -> Option<String> {
+pub(crate) fn not_the_one(config: &VmConfig, chain_id: &str) -> Option<String> {
     let line = format!("* chain id: {chain_id}");
     if !config.is_template() {
         return Some("it is not a template".into());

@@ -3,26 +3,21 @@
 //! `cluster/resources` is up to 10 s old and leaves out the names of new VMs (observed on PVE 9.2), so it only tells
 //! where to look: a VM counts once its own configuration says what was asked for.
 
-use forge_machine::facts::SourceDisk;
-use forge_machine::{
-    CloneSelector, Facts, FactsQuery, Finding, Location, Ownership, SourceFacts, SourceSelector,
-    StorageFacts, TAG_DEPRECATED, TAG_FAILED, TAG_UNTESTED, VmRef,
-};
+use forge_machine::{Facts, FactsQuery, Finding, Location, SourceFacts, SourceSelector, StorageFacts, VmRef};
 
 use crate::api::client::Client;
 use crate::api::encode::{Params, path};
 use crate::api::error::ApiError;
 use crate::api::types::{
-    CpuEntry, NetworkEntry, NodeEntry, PermissionMap, ResourceEntry, StatusCurrent, StorageEntry, Version,
+    CpuEntry, NetworkEntry, NodeEntry, PermissionMap, ResourceEntry, StorageEntry, Version,
 };
 use crate::config::ProxmoxConfig;
 use crate::ids;
 use crate::media;
-use crate::params::TAG_LATEST;
 use crate::permissions::Grants;
 use crate::placement;
 use crate::sdn::{Zones, zones};
-use crate::sweep::Sweep;
+use crate::source::find_source;
 use crate::tags::{self, TagPolicy};
 use crate::vmconfig::VmConfig;
 
@@ -335,155 +330,6 @@ fn usable_nodes(
     nodes
 }
 
-async fn find_source(
-    client: &Client,
-    selector: &CloneSelector,
-    resources: &[ResourceEntry],
-    findings: &mut Vec<Finding>,
-) -> Result<Option<SourceFacts>, ApiError> {
-    let vms: Vec<&ResourceEntry> = resources.iter().filter(|entry| entry.kind != "lxc").collect();
-    let may_match = |entry: &&&ResourceEntry| match selector {
-        CloneSelector::Vmid(vmid) => entry.vmid == u64::from(*vmid),
-        // New VMs have no name yet, and a build VM may just have been renamed to a template.
-        CloneSelector::Name(name) => {
-            entry.name.as_deref().is_none_or(|known| known == name || known.starts_with("forge-"))
-        }
-        CloneSelector::Tags(tags) => {
-            entry.name.is_none()
-                || entry.tags().any(|tag| tag == crate::params::TAG_BUILD)
-                || tags.iter().all(|wanted| entry.tags().any(|tag| tag.eq_ignore_ascii_case(wanted)))
-        }
-    };
-    let mut matches: Vec<(VmRef, VmConfig)> = Vec::new();
-    let mut sweep = Sweep::new(client);
-    for entry in vms.iter().filter(may_match) {
-        let at = VmRef::new(entry.vmid.to_string(), entry.node.as_str());
-        let Some(config) = sweep.config(&at).await? else { continue };
-        let is_it = match selector {
-            CloneSelector::Vmid(_) => true,
-            CloneSelector::Name(name) => config.name() == name,
-            CloneSelector::Tags(tags) => {
-                let has = |wanted: &String| config.tags().any(|tag| tag.eq_ignore_ascii_case(wanted));
-                config.is_template() && tags.iter().all(has)
-            }
-        };
-        if is_it && config.lock() != Some("clone") && config.lock() != Some("create") {
-            matches.push((at, config));
-        }
-    }
-    if let Some(left_out) = sweep.left_out() {
-        let help = "when the source that is meant is there, the node has to come back first";
-        findings.push(Finding::warning("source.clone", left_out, help));
-    }
-    // A name goes over to the newest template that is published under it; older ones keep it.
-    let is_published = |config: &VmConfig| config.is_template() && config.tags().any(|tag| tag == TAG_LATEST);
-    let named = matches!(selector, CloneSelector::Name(_));
-    if named && matches.len() > 1 && matches.iter().all(|(_, config)| config.is_template()) {
-        let published: Vec<_> = matches.iter().filter(|(_, config)| is_published(config)).cloned().collect();
-        if !published.is_empty() {
-            matches = published;
-            matches.sort_by_key(|(at, config)| (age_key(config), at.id.parse::<u64>().unwrap_or(0)));
-            matches = matches.pop().into_iter().collect();
-        }
-    }
-    if let CloneSelector::Tags(asked) = selector {
-        // What failed its test, or is to go, is taken only by its tag.
-        let unfit = |config: &VmConfig| {
-            config.tags().any(|tag| {
-                [TAG_FAILED, TAG_DEPRECATED].contains(&tag) && !asked.iter().any(|each| each == tag)
-            })
-        };
-        // What waits for its trial may fail it, so it is no choice even where there is no other.
-        let untested = |config: &VmConfig| {
-            config.tags().any(|tag| tag == TAG_UNTESTED)
-                && !is_published(config)
-                && !asked.iter().any(|each| each == TAG_UNTESTED)
-        };
-        matches.retain(|(_, config)| !untested(config));
-        if matches.iter().any(|(_, config)| !unfit(config)) {
-            matches.retain(|(_, config)| !unfit(config));
-        }
-        matches.sort_by_key(|(at, config)| (age_key(config), at.id.parse::<u64>().unwrap_or(0)));
-        matches = matches.pop().into_iter().collect();
-    }
-    if matches.len() > 1 {
-        let places: Vec<String> = matches.iter().map(|(at, _)| at.to_string()).collect();
-        findings.push(Finding::fatal(
-            "source.clone",
-            format!("{} VMs are called {selector}: {}", places.len(), places.join(", ")),
-            "name the one you mean by its VMID: clone = { vmid = … }",
-        ));
-        return Ok(None);
-    }
-    let Some((at, config)) = matches.pop() else {
-        findings.push(missing_source(selector, &vms));
-        return Ok(None);
-    };
-    let status_path = path(&["nodes", &at.node, "qemu", &at.id, "status", "current"]);
-    let status: StatusCurrent = client.get(&status_path, &Params::new()).await?;
-    Ok(Some(source_facts(at, &config, status.status == "running")))
-}
-
-/// When a template was made: its own mark knows; Proxmox's creation time is inherited by clones.
-fn age_key(config: &VmConfig) -> i64 {
-    match Ownership::from_description(config.description()) {
-        Some(mark) => mark.started.as_second(),
-        None => config.creation_time().and_then(|time| i64::try_from(time).ok()).unwrap_or(0),
-    }
-}
-
-fn missing_source(selector: &CloneSelector, vms: &[&ResourceEntry]) -> Finding {
-    let names: Vec<&str> = vms.iter().filter_map(|entry| entry.name.as_deref()).collect();
-    let (message, help) = match selector {
-        CloneSelector::Name(name) => {
-            (format!("no VM called `{name}` is visible to the token"), did_you_mean(name, &names, "VMs"))
-        }
-        CloneSelector::Vmid(vmid) => {
-            let known: Vec<String> = vms.iter().map(|entry| entry.vmid.to_string()).collect();
-            let known: Vec<&str> = known.iter().map(String::as_str).collect();
-            (format!("no VM {vmid} is visible to the token"), did_you_mean(&vmid.to_string(), &known, "VMs"))
-        }
-        CloneSelector::Tags(tags) => {
-            let mut known: Vec<&str> =
-                vms.iter().filter(|entry| entry.template).flat_map(|entry| entry.tags()).collect();
-            known.sort_unstable();
-            known.dedup();
-            let listed = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
-            (
-                format!("no template with the tags {} is visible to the token", tags.join(", ")),
-                format!("tags of the templates there are: {listed}"),
-            )
-        }
-    };
-    Finding::fatal("source.clone", message, help)
-}
-
-fn source_facts(vm: VmRef, config: &VmConfig, running: bool) -> SourceFacts {
-    let disks = config.drives().filter(|(_, drive)| !drive.is_cdrom() && !drive.is_cloud_init());
-    let disks = disks.map(|(slot, drive)| SourceDisk {
-        slot: slot.to_owned(),
-        storage: drive.storage().to_owned(),
-        size: drive.size().unwrap_or(0),
-    });
-    let cloud_init = config.drives().find(|(_, drive)| drive.is_cloud_init());
-    let networks = config.networks().into_iter().map(|(number, nic)| {
-        let bridge = nic.bridge().map(|bridge| format!(",bridge={bridge}")).unwrap_or_default();
-        (format!("net{number}"), format!("{}{bridge}", nic.model))
-    });
-    SourceFacts {
-        vm,
-        name: config.name().to_owned(),
-        template: config.is_template(),
-        running,
-        disks: disks.collect(),
-        cloud_init: cloud_init.map(|(slot, drive)| (slot.to_owned(), drive.storage().to_owned())),
-        agent: config.agent_enabled(),
-        networks: networks.collect(),
-        memory_mib: config.memory_mib(),
-        cores: config.cores(),
-    }
-}
-
 /// Reads a VM's configuration.
 ///
 /// # Errors
@@ -570,27 +416,5 @@ mod tests {
         );
         assert_eq!(did_you_mean("x", &["local"], "storages"), "there are these storages: local");
         assert_eq!(did_you_mean("x", &[], "storages"), "the token sees no storages at all");
-    }
-
-    #[test]
-    fn a_source_is_described_by_its_own_configuration() {
-        let config = VmConfig::from_iter([
-            ("name", "boot-vm"),
-            ("template", "1"),
-            ("memory", "2048"),
-            ("cores", "2"),
-            ("agent", "1"),
-            ("scsi0", "lvm:base-9000-disk-0,size=4G"),
-            ("ide2", "lvm:vm-9000-cloudinit,media=cdrom"),
-            ("ide3", "local:iso/x.iso,media=cdrom"),
-            ("net0", "virtio=BC:24:11:00:00:01,bridge=vmbr0,tag=5"),
-        ]);
-        let facts = source_facts(VmRef::new("9000", "pve1"), &config, false);
-        assert_eq!(facts.disks, [SourceDisk { slot: "scsi0".into(), storage: "lvm".into(), size: 4 << 30 }]);
-        assert_eq!(facts.cloud_init, Some(("ide2".into(), "lvm".into())));
-        assert_eq!(facts.networks, [("net0".to_owned(), "virtio,bridge=vmbr0".to_owned())]);
-        assert!(facts.template && facts.agent && !facts.running);
-        assert_eq!((facts.memory_mib, facts.cores), (2048, 2));
-        assert_eq!(bridge_of(&facts.networks[0].1).as_deref(), Some("vmbr0"));
     }
 }

@@ -9,8 +9,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use forge_machine::{
-    BuildState, Capabilities, Checkup, Diagnosis, Facts, FactsQuery, Fetch, Finding, Hypervisor, Machine,
-    MachineSpec, Nonce, Orphan, Ownership, PortError, Standing, TaskHandle, TemplateFacts, VmRef,
+    ArchivePlace, BuildState, Capabilities, Checkup, Diagnosis, Facts, FactsQuery, Fetch, Finding,
+    Hypervisor, Machine, MachineSpec, Nonce, Orphan, Ownership, PortError, Standing, TaskHandle,
+    TemplateFacts, VmRef,
 };
 use serde_json::Value;
 
@@ -21,6 +22,7 @@ use crate::api::limits::Limits;
 use crate::api::task::{Pace, Upid, is_success};
 use crate::api::tls::TrustError;
 use crate::api::types::{NodeEntry, ResourceEntry};
+use crate::archive;
 use crate::check;
 use crate::config::ProxmoxConfig;
 use crate::diagnose;
@@ -28,12 +30,14 @@ use crate::discard;
 use crate::discovery::{self, vm_config};
 use crate::ids;
 use crate::machine::{LOCK_PATIENCE, ProxmoxMachine, power_of, task_handle};
+use crate::marks::{is_ours, orphan_mark};
 use crate::media;
 use crate::newvm;
 use crate::params::{self, TAG_BUILD, TAG_KEPT};
 use crate::permissions::Grants;
 use crate::placement;
 use crate::sweep::Sweep;
+use crate::tags;
 use crate::vmconfig::VmConfig;
 
 /// What a target and its VMs share.
@@ -213,28 +217,6 @@ impl ProxmoxHypervisor {
         }
         Ok(None)
     }
-}
-
-/// Whether a configuration belongs to the build with a nonce.
-fn is_ours(config: &VmConfig, nonce: &Nonce) -> Option<BuildState> {
-    let mark = Ownership::from_description(config.description()).filter(|mark| mark.nonce == *nonce);
-    match mark {
-        Some(mark) => Some(mark.state),
-        None if config.name() == nonce.vm_name() => {
-            let kept = config.tags().any(|tag| tag == TAG_KEPT);
-            Some(if kept { BuildState::Kept } else { BuildState::Building })
-        }
-        None => None,
-    }
-}
-
-/// The mark of a VM that a build left behind. Clones that people made of a template carry its notes too, so the mark
-/// alone proves nothing: the name must be the build's own, or the tag say that it was kept.
-fn orphan_mark(config: &VmConfig) -> Option<Ownership> {
-    let mark = Ownership::from_description(config.description())?;
-    let named = config.name() == mark.nonce.vm_name();
-    let kept = mark.state != BuildState::Building && config.tags().any(|tag| tag == TAG_KEPT);
-    (!config.is_template() && (named || kept)).then_some(mark)
 }
 
 #[async_trait]
@@ -477,106 +459,24 @@ impl Hypervisor for ProxmoxHypervisor {
         let found = discard::linked_clones(&self.shared.client, template).await;
         found.map_err(|error| error.at(&format!("look for linked clones of {template}")))
     }
+
+    async fn check_archive(
+        &self,
+        place: &ArchivePlace,
+        templates: &[VmRef],
+    ) -> Result<Vec<Finding>, PortError> {
+        let found = archive::findings(&self.shared.client, place, templates).await;
+        found.map_err(|error| error.at(&format!("see whether templates can be archived on {place}")))
+    }
+
+    async fn check_tags(&self, wanted: &[&str]) -> Result<Vec<Finding>, PortError> {
+        let kept = tags::kept_from(&self.shared.client, wanted).await;
+        let kept = kept.map_err(|error| error.at("ask for the cluster's policy of tags"))?;
+        Ok(kept.into_iter().map(|(why, help)| Finding::fatal("target.token", why, help)).collect())
+    }
 }
 
 fn parse_task(task: &TaskHandle) -> Result<Upid, PortError> {
     Upid::parse(&task.id)
         .ok_or_else(|| PortError::Broken { what: format!("`{}` is no Proxmox task", task.id), source: None })
-}
-
-#[cfg(test)]
-mod tests {
-    use forge_machine::ChainId;
-
-    use super::*;
-
-    fn mark(state: BuildState) -> Ownership {
-        Ownership {
-            nonce: Nonce::from_bytes([0xab; 8]),
-            chain_id: ChainId::new("CHAIN-20261121T040506Z-debian-12"),
-            owner: "ops@ci".into(),
-            started: "2026-11-21T04:05:06Z".parse().expect("valid"),
-            heartbeat: "2026-11-21T04:05:06Z".parse().expect("valid"),
-            state,
-            memory_mib: None,
-        }
-    }
-
-    #[test]
-    fn a_vm_is_ours_by_its_name_or_its_mark_and_by_nothing_else() {
-        let ours = mark(BuildState::Building);
-        let kept = mark(BuildState::Kept);
-        let other = Nonce::from_bytes([0xcd; 8]);
-        let notes = format!("Debian 12\n\n{}", ours.to_description());
-        for (case, config, nonce, expected) in [
-            ("name", vec![("name", ours.nonce.vm_name())], &ours.nonce, Some(BuildState::Building)),
-            (
-                "name and tag",
-                vec![("name", ours.nonce.vm_name()), ("tags", "forge-kept".into())],
-                &ours.nonce,
-                Some(BuildState::Kept),
-            ),
-            (
-                "finished notes",
-                vec![("name", "tpl".to_owned()), ("description", notes.clone())],
-                &ours.nonce,
-                Some(BuildState::Building),
-            ),
-            (
-                "kept mark",
-                vec![("name", "tpl".to_owned()), ("description", kept.to_description())],
-                &ours.nonce,
-                Some(BuildState::Kept),
-            ),
-            ("another build", vec![("name", ours.nonce.vm_name()), ("description", notes)], &other, None),
-            (
-                "a clone under way",
-                vec![("description", " qmclone temporary file".to_owned())],
-                &ours.nonce,
-                None,
-            ),
-            ("no name at all", vec![], &ours.nonce, None),
-        ] {
-            assert_eq!(is_ours(&VmConfig::from_iter(config), nonce), expected, "{case}");
-        }
-    }
-
-    #[test]
-    fn a_clone_that_somebody_made_of_a_template_is_no_orphan() {
-        let ours = mark(BuildState::Building);
-        let kept = mark(BuildState::Kept);
-        for (case, config, is_orphan) in [
-            (
-                "a build VM",
-                vec![("name", ours.nonce.vm_name()), ("description", ours.to_description())],
-                true,
-            ),
-            (
-                "a kept VM with its final name",
-                vec![
-                    ("name", "tpl".into()),
-                    ("tags", "forge-kept".into()),
-                    ("description", kept.to_description()),
-                ],
-                true,
-            ),
-            (
-                "somebody's clone",
-                vec![("name", "forge-web".into()), ("description", ours.to_description())],
-                false,
-            ),
-            (
-                "a template",
-                vec![
-                    ("name", ours.nonce.vm_name()),
-                    ("template", "1".into()),
-                    ("description", ours.to_description()),
-                ],
-                false,
-            ),
-            ("a name without a mark", vec![("name", ours.nonce.vm_name())], false),
-        ] {
-            assert_eq!(orphan_mark(&VmConfig::from_iter(config)).is_some(), is_orphan, "{case}");
-        }
-    }
 }

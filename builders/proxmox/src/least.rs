@@ -5,7 +5,7 @@
 
 use forge_machine::{Checkup, Diagnosis};
 
-use crate::permissions::{Grants, Held, MEMORY, grant_command, who};
+use crate::permissions::{ARCHIVING, Grants, Held, MEMORY, grant_command, who};
 
 /// What builds do with the VM: on the pool's path when the site has one, else on `/vms`.
 const ON_VMS: [(&str, &str); 13] = [
@@ -45,6 +45,9 @@ impl Grants {
         }
         if let Some(storage) = &checkup.iso_storage {
             found.extend(self.on_media_storage(storage));
+        }
+        if let Some(storage) = &checkup.archive_storage {
+            found.extend(self.on_archive_storage(storage));
         }
         found.extend(checkup.bridge.as_deref().and_then(|bridge| self.on_bridge(bridge)));
         found.extend(nodes.iter().map(|node| self.on_memory(node)));
@@ -126,6 +129,30 @@ impl Grants {
             lacks.help,
         ));
         found
+    }
+
+    /// What `forge prune --archive` takes: looked at only where the site names a storage for it.
+    fn on_archive_storage(&self, storage: &str) -> Vec<Diagnosis> {
+        let (vms, path) = (self.path_for_new_vm(), format!("/storage/{storage}"));
+        let check = format!("archives on {path}");
+        let mut found = Vec::new();
+        match self.on_new_vm(ARCHIVING) {
+            Held::Yes => {}
+            Held::ForSome => found.push(Diagnosis::warn(
+                check.clone(),
+                format!("{} has {ARCHIVING} on some VMs only", who(&self.token_id)),
+                "make sure that every VMID of the target's range is among them",
+            )),
+            Held::No => found.push(self.lacks(&check, ARCHIVING, &vms, "archive templates")),
+        }
+        if !self.on(&path, "Datastore.AllocateSpace") {
+            found.push(self.lacks(&check, "Datastore.AllocateSpace", &path, "put archives there"));
+        }
+        if found.is_empty() {
+            found.push(Diagnosis::pass(check, "templates may be archived there"));
+        }
+        // Builds need none of it.
+        found.into_iter().map(Diagnosis::no_worse_than_a_warning).collect()
     }
 
     fn on_bridge(&self, bridge: &str) -> Option<Diagnosis> {
@@ -251,6 +278,29 @@ mod tests {
         let found = grants(9, &[], "/", Some("ci")).examine(&checkup(), &[]);
         let named = found.iter().find(|each| each.found.contains("VM.Allocate")).expect("named");
         assert!(named.help.contains("pveum acl modify /pool/ci "), "{named:?}");
+    }
+
+    #[test]
+    fn what_archives_take_is_looked_at_where_the_site_names_a_storage_for_them() {
+        let archiving = Checkup { archive_storage: Some("nfs".into()), ..checkup() };
+        let all = [&least(9)[..], &[ARCHIVING]].concat();
+        let of =
+            |privileges: &[&str], checkup: &Checkup| grants(9, privileges, "/", None).examine(checkup, &[]);
+        let named = |found: &[Diagnosis], privilege: &str| {
+            let lacks = format!("lacks {privilege} on ");
+            let named =
+                found.iter().find(|each| each.check.starts_with("archives") && each.found.contains(&lacks));
+            named.map(|each| (each.health, each.help.clone()))
+        };
+        assert!(of(&all, &archiving).iter().any(|each| each.found == "templates may be archived there"));
+        let (health, help) = named(&of(&least(9), &archiving), ARCHIVING).expect("it is named");
+        assert_eq!(health, Health::Warn, "builds go on without");
+        assert!(help.contains("--privs VM.Backup ") && help.contains("acl modify /vms "), "{help}");
+        assert_eq!(named(&of(&least(9), &checkup()), ARCHIVING), None, "nobody asked for archives");
+        let without: Vec<&str> =
+            all.iter().copied().filter(|each| *each != "Datastore.AllocateSpace").collect();
+        let (_, help) = named(&of(&without, &archiving), "Datastore.AllocateSpace").expect("it is named");
+        assert!(help.contains("acl modify /storage/nfs "), "{help}");
     }
 
     #[test]

@@ -17,6 +17,7 @@
 
 mod agent;
 pub mod api;
+mod archive;
 pub mod check;
 pub mod config;
 mod diagnose;
@@ -26,6 +27,7 @@ pub mod hypervisor;
 mod ids;
 mod least;
 pub mod machine;
+mod marks;
 pub mod media;
 pub mod newvm;
 pub mod params;
@@ -37,6 +39,7 @@ pub mod sdn;
 pub mod secret;
 mod seeddisc;
 pub mod setup;
+mod source;
 mod sweep;
 mod tags;
 mod turns;

@@ -11,9 +11,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use forge_machine::interfaces::{AgentInterface, report};
 use forge_machine::{
-    AddressReport, AgentChannel, Artefact, Attachments, Display, DisplayStream, Finish, IsoDrives, KeyChord,
-    Machine, MachineSpec, MachineState, Ownership, PortError, Power, SourceSpec, StopLadder, StopRung,
-    TaskHandle, VmRef,
+    AddressReport, AgentChannel, ArchivePlace, Artefact, Attachments, Display, DisplayStream, Finish,
+    IsoDrives, KeyChord, Machine, MachineSpec, MachineState, Ownership, PortError, Power, SourceSpec,
+    StopLadder, StopRung, TaskHandle, VmRef,
 };
 use serde_json::Value;
 use tokio::sync::OnceCell;
@@ -450,6 +450,19 @@ impl Machine for ProxmoxMachine {
 
     async fn discard(&self, chain_id: &str) -> Result<(), PortError> {
         self.discard_template(chain_id).await
+    }
+
+    async fn submit_archive(&self, chain_id: &str, place: &ArchivePlace) -> Result<TaskHandle, PortError> {
+        self.submit_vzdump(chain_id, place).await
+    }
+
+    async fn archived(
+        &self,
+        chain_id: &str,
+        place: &ArchivePlace,
+        task: &TaskHandle,
+    ) -> Result<String, PortError> {
+        self.archived_at(chain_id, place, task).await
     }
 
     async fn artefact(&self, finish: &Finish) -> Result<Artefact, PortError> {

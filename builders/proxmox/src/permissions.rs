@@ -33,6 +33,9 @@ const CLONE: [&str; 15] = [
     "Datastore.Audit",
 ];
 
+/// What archiving a template takes besides [`least_privileges`]: only sites that archive need it.
+pub const ARCHIVING: &str = "VM.Backup";
+
 /// What sending media to a storage takes, for installers and seed discs.
 pub const MEDIA: &str = "Datastore.AllocateTemplate";
 

@@ -7,14 +7,16 @@
 
 use std::collections::BTreeSet;
 
-use forge_machine::Finding;
+use forge_machine::{Finding, TAG_LATEST, TAG_OWN, TAGS_OF_TRIALS};
 use serde_json::Value;
 
 use crate::api::client::Client;
 use crate::api::encode::Params;
 use crate::api::error::ApiError;
+use crate::api::types::{PermissionMap, ResourceEntry};
 use crate::params::{TAG_BUILD, TAG_KEPT};
 use crate::permissions::{Grants, grant_command};
+use crate::sdn::Zones;
 
 /// The cluster's options; none where the login may not see them (before 7.3 they took `Sys.Audit`). May be dropped.
 ///
@@ -70,7 +72,7 @@ impl TagPolicy {
             return None;
         }
         let who = &grants.token_id;
-        let as_root = |command: &str| format!("as root on a node: {command}; or leave the tag out");
+        let as_root = |command: &str| format!("as root on a node: {command}");
         let privilege = grant_command(&grants.role, who, "Sys.Modify", "/");
         if self.registered.contains(tag) {
             let why =
@@ -113,23 +115,63 @@ impl TagPolicy {
     ) -> Vec<Finding> {
         // Every VM of forge's bears one of these.
         let forges = [TAG_BUILD.to_owned(), TAG_KEPT.to_owned()];
-        if grants.on("/", "Sys.Modify") {
-            return Vec::new();
-        }
         let inherited = source.iter().filter(|tag| !tags.contains(tag) && !forges.contains(tag));
         let found = tags.iter().chain(&forges).chain(inherited).filter_map(|tag| {
-            let (message, help) = self.refusal(tag, borne.contains(tag), grants)?;
-            Some(match () {
-                () if forges.contains(tag) => Finding::fatal("target.token", message, help),
-                () if tags.contains(tag) => Finding::fatal("template.tags", message, help),
-                () => {
-                    let message = format!("{message}; the source bears it, and its clone has to lose it");
-                    Finding::fatal("source", message, help)
+            let (why, help) = self.refused(tag, borne, grants)?;
+            let out = "; or leave the tag out";
+            Some(match tag.as_str() {
+                TAG_BUILD | TAG_KEPT | TAG_LATEST | TAG_OWN => Finding::fatal("target.token", why, help),
+                tag if TAGS_OF_TRIALS.contains(&tag) => {
+                    let why = format!("{why}; the template's trial needs it");
+                    Finding::fatal(
+                        "template.test",
+                        why,
+                        format!("{help}; or publish without a trial: --no-test"),
+                    )
+                }
+                _ if tags.contains(tag) => Finding::fatal("template.tags", why, help + out),
+                _ => {
+                    let why = format!("{why}; the source bears it, and its clone has to lose it");
+                    Finding::fatal("source", why, help)
                 }
             })
         });
         found.collect()
     }
+
+    /// Why a login can't set a tag or take it off, and what to do about it; `None` when it can, or when nobody can tell.
+    #[must_use]
+    pub fn refused(&self, tag: &str, borne: &BTreeSet<String>, grants: &Grants) -> Option<(String, String)> {
+        if grants.on("/", "Sys.Modify") {
+            return None;
+        }
+        self.refusal(tag, borne.contains(tag), grants)
+    }
+}
+
+/// What the policy keeps from the login of these tags, each with what to do about it. May be dropped.
+///
+/// # Errors
+/// When the target can't be asked.
+pub(crate) async fn kept_from(client: &Client, tags: &[&str]) -> Result<Vec<(String, String)>, ApiError> {
+    let (none, of_vms) = (Params::new(), Params::new().with("type", "vm"));
+    let (resources, map, options) = tokio::try_join!(
+        client.get::<Vec<ResourceEntry>>("/cluster/resources", &of_vms),
+        client.get::<PermissionMap>("/access/permissions", &none),
+        options(client),
+    )?;
+    let grants = Grants {
+        token_id: client.login_id().to_owned(),
+        role: client.role().to_owned(),
+        // Neither release nor pool nor zone has to do with it.
+        major: 0,
+        map,
+        pool: None,
+        zones: Zones::new(),
+    };
+    let borne = resources.iter().flat_map(ResourceEntry::tags).map(str::to_lowercase).collect();
+    let policy = TagPolicy::read(&options, grants.on("/", "Sys.Audit"));
+    Ok(tags.iter().filter_map(|tag| policy.refused(tag, &borne, &grants)).collect())
 }
 
 /// An array of tags, or a text that lists them.
@@ -224,6 +266,22 @@ mod tests {
         let grants = grants(r#"{"/":{"Sys.Modify":1}}"#);
         let none = BTreeSet::new();
         assert_eq!(policy.findings(&["golden".into()], &none, &none, &grants), []);
+    }
+
+    #[test]
+    fn each_tag_is_told_where_it_comes_from() {
+        let policy =
+            TagPolicy::read(&json!({"allowed-tags": [], "user-tag-access": {"user-allow": "none"}}), true);
+        let tags = ["golden", "latest", "forge", "untested", "validated", "test-failed"].map(str::to_owned);
+        let none = BTreeSet::new();
+        let found = policy.findings(&tags, &["base".to_owned()].into(), &none, &grants("{}"));
+        let told: Vec<(&str, bool)> =
+            found.iter().map(|each| (each.setting.as_str(), each.help.contains("--no-test"))).collect();
+        let (token, trial) = (("target.token", false), ("template.test", true));
+        let expected =
+            [("template.tags", false), token, token, trial, trial, trial, token, token, ("source", false)];
+        assert_eq!(told, expected);
+        assert!(found[0].help.ends_with("or leave the tag out") && found.iter().all(|each| each.fatal));
     }
 
     #[test]

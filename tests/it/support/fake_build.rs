@@ -178,6 +178,7 @@ pub fn plan() -> Plan {
         seal_dry_run: false,
         gate: false,
         baseline: None,
+        origin: forge::plan::origin::Origin::default(),
         seal: Vec::new(),
         finish: Finish::Template {
             name: "tpl-fake".into(),

@@ -30,7 +30,7 @@ const SILENT_FACTOR: u32 = 8;
 const STOPS_WITHIN: Duration = Duration::from_secs(20);
 /// How often a task that takes long is asked what it says, at most.
 const LISTEN_EVERY: Duration = Duration::from_secs(20);
-/// How much of a task's log is looked through for its warnings.
+/// How much of a task's log is looked through.
 const WARNING_LINES: u64 = 500;
 /// How much of a failed task's log is told.
 const LOG_LINES: u64 = 12;
@@ -233,15 +233,20 @@ impl Client {
 
     /// What a task warned of while it succeeded, in its own words (`WARN: …`, pve-guest-common `RESTEnvironment::warn`).
     pub async fn task_warnings(&self, upid: &Upid) -> Vec<String> {
+        let lines = self.task_log(upid).await.unwrap_or_default();
+        let warnings = lines.iter().filter_map(|line| line.strip_prefix("WARN: "));
+        warnings.map(|text| text.trim().to_owned()).collect()
+    }
+
+    /// What a task has said, as far as its log is looked through.
+    ///
+    /// # Errors
+    /// When the log can't be read.
+    pub async fn task_log(&self, upid: &Upid) -> Result<Vec<String>, ApiError> {
         let path = path(&["nodes", &upid.node, "tasks", &upid.text, "log"]);
         let query = Params::new().with("start", 0).with("limit", WARNING_LINES);
-        let lines = async {
-            let data = self.get_reply(&path, &query).await?.data;
-            crate::api::client::decode::<Vec<LogLine>>("GET the task's log", data)
-        };
-        let lines = lines.await.unwrap_or_default();
-        let warnings = lines.iter().filter_map(|line| line.t.strip_prefix("WARN: "));
-        warnings.map(|text| text.trim().to_owned()).collect()
+        let lines: Vec<LogLine> = self.get(&path, &query).await?;
+        Ok(lines.into_iter().map(|line| line.t).collect())
     }
 
     /// The last lines of a task's log; none when it can't be read. The default limit of the call is 50 lines

@@ -343,7 +343,7 @@ impl Job {
                 if percent > told.get() {
                     told.set(percent);
                     log.progress(percent as f64);
-                    if percent % 10 == 0 {
+                    if percent.is_multiple_of(10) {
                         log.line(format!("INFO: {percent}% ({seen} of {whole} bytes)"));
                     }
                 }

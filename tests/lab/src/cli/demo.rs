@@ -75,7 +75,8 @@ pub fn run(arguments: &DemoArguments) -> anyhow::Result<ExitCode> {
         Some(path) => std::path::absolute(path)?,
         None => workspace_dir().join("os-profiles/debian-12.toml"),
     };
-    let build = Build { forge: forge_path(arguments.release)?, folder, profile };
+    let build =
+        Build { forge: forge_path(arguments.release)?, folder, profile, untested: arguments.no_trial };
     runtime()?.block_on(async {
         match arguments.target {
             Target::Lab => demo(arguments, &build, network).await,
@@ -100,6 +101,8 @@ pub struct Build {
     pub folder: PathBuf,
     /// The profile.
     pub profile: PathBuf,
+    /// Whether its template is published without forge's own trial.
+    pub untested: bool,
 }
 
 impl Build {
@@ -111,6 +114,7 @@ impl Build {
         let mut command = Command::new(&self.forge);
         command.arg("--config").arg(site_file).arg("--state-dir").arg(self.folder.join("state"));
         command.arg("build").arg(&self.profile).current_dir(&self.folder);
+        command.args(self.untested.then_some("--no-test"));
         if let Some(secret) = secret {
             command.env(SECRET_VARIABLE, secret);
         }
@@ -172,7 +176,12 @@ async fn build_and_try(build: &Build, lab: &Lab, secret: &str, trial: bool) -> a
 fn newest_evidence(output: &Path) -> anyhow::Result<PathBuf> {
     let mut found: Vec<(std::time::SystemTime, PathBuf)> = Vec::new();
     for entry in fs::read_dir(output).with_context(|| format!("forge left no {}", output.display()))? {
-        let latest = entry?.path().join("latest");
+        let entry = entry?;
+        // Its trial leaves a folder of its own.
+        if entry.file_name().to_string_lossy().starts_with("test-") {
+            continue;
+        }
+        let latest = entry.path().join("latest");
         if let Ok(folder) = latest.canonicalize() {
             found.push((fs::symlink_metadata(&latest)?.modified()?, folder));
         }
