@@ -101,58 +101,36 @@ impl SeedSet {
     pub fn texts(&self) -> impl Iterator<Item = (&str, &str)> {
         self.files().filter_map(|(name, file)| Some((name, file.text()?)))
     }
-
-    /// The same files with `***` in place of each secret, in every form in which a template's filters write it; for
-    /// evidence. A file that is no text is replaced as a whole when it holds one.
-    #[must_use]
-    pub fn masked(&self, secrets: &[&str]) -> Self {
-        let mut forms: Vec<String> = secrets.iter().flat_map(|secret| forms(secret)).collect();
-        // The longest first: one secret may be a part of another.
-        forms.sort_by_key(|form| std::cmp::Reverse(form.len()));
-        let mut masked = self.clone();
-        for file in masked.files.values_mut() {
-            let content = match file.text() {
-                Some(text) => {
-                    forms.iter().fold(text.to_owned(), |text, form| text.replace(form.as_str(), "***")).into()
-                }
-                None if forms.iter().any(|form| holds(&file.bytes, form.as_bytes())) => {
-                    Bytes::from_static(b"***")
-                }
-                None => continue,
-            };
-            file.bytes = content;
-        }
-        masked
-    }
 }
 
-/// A secret as it is, and as JSON or YAML, the shell, XML and a URL write it.
-fn forms(secret: &str) -> Vec<String> {
+/// A secret in every form in which the filters of templates write it, for whoever masks it: as it is or a word of the shell's
+/// or PowerShell's, and each of these within JSON, YAML, XML and a URL; without the quotes around it.
+#[must_use]
+pub fn forms(secret: &str) -> Vec<String> {
     if secret.is_empty() {
         return Vec::new();
     }
-    let written = [
-        Some(Value::from(secret).to_string()),
-        Some(crate::yaml::inline(&Value::from(secret))),
-        crate::template::escaped("sh", secret),
-        crate::template::escaped("xml", secret),
-        Some(utf8_percent_encode(secret, NON_ALPHANUMERIC).to_string()),
-    ];
     let unquoted = |text: String| match text.chars().next() {
         Some(quote @ ('"' | '\'')) if text.len() > 2 && text.ends_with(quote) => {
             text.get(1..text.len() - 1).unwrap_or_default().to_owned()
         }
         _ => text,
     };
-    let mut forms: Vec<String> = written.into_iter().flatten().map(unquoted).collect();
+    let words = ["sh", "ps"].into_iter().filter_map(|filter| crate::template::escaped(filter, secret));
+    let mut forms: Vec<String> = words.map(unquoted).collect();
     forms.push(secret.to_owned());
+    for word in forms.clone() {
+        let written = [
+            Some(unquoted(Value::from(word.as_str()).to_string())),
+            Some(unquoted(crate::yaml::inline(&Value::from(word.as_str())))),
+            crate::template::escaped("xml", &word),
+            Some(utf8_percent_encode(&word, NON_ALPHANUMERIC).to_string()),
+        ];
+        forms.extend(written.into_iter().flatten());
+    }
     forms.sort();
     forms.dedup();
     forms
-}
-
-fn holds(bytes: &[u8], wanted: &[u8]) -> bool {
-    bytes.windows(wanted.len()).any(|window| window == wanted)
 }
 
 #[cfg(test)]
@@ -186,13 +164,28 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_is_masked_in_every_form_a_filter_writes() {
-        let secret = "it's <\"é\n&co>";
-        let text = "{{ s | yaml }} {{ s | json }} {{ s | sh }} {{ s | xml }}";
-        let rendered = crate::template::render("t", text, &json!({ "s": secret })).expect("renders");
-        let set = SeedSet::default().with("t", rendered).with("blob", [&[0xff], secret.as_bytes()].concat());
-        let masked = set.masked(&[secret, "", "it's"]);
-        assert_eq!(masked.get("t").and_then(SeedFile::text), Some(r#""***" "***" '***' ***"#));
-        assert_eq!(masked.get("blob").map(|file| &file.bytes()[..]), Some(&b"***"[..]));
+    fn a_secret_is_known_in_every_form_a_filter_writes() {
+        for secret in ["it's <\"é & co>\\", "Tr0ub&4dor<x>", "on", "plain", "two\nlines", "\u{2019}quoted'"]
+        {
+            let languages =
+                ["yaml", "json", "sh", "xml", "ps", "sh | json", "sh | xml", "sh | yaml", "ps | xml"];
+            for filters in languages {
+                let text = format!("before {{{{ s | {filters} }}}} after");
+                let Ok(text) = crate::template::render("t", &text, &json!({ "s": secret })) else {
+                    assert!(filters.starts_with("ps") && secret.contains('\n'), "{filters}: {secret}");
+                    continue;
+                };
+                let mut known = forms(secret);
+                known.sort_by_key(|form| std::cmp::Reverse(form.len()));
+                let masked = known.iter().fold(text.clone(), |text, form| text.replace(form.as_str(), "***"));
+                let quotes = |c: char| matches!(c, '"' | '\'' | '\\');
+                let bare: String = masked.chars().filter(|c| !quotes(*c)).collect();
+                assert!(
+                    ["before *** after", "before &apos;***&apos; after"].contains(&bare.as_str()),
+                    "{filters}: {text}: {masked}"
+                );
+            }
+        }
+        assert!(forms("").is_empty());
     }
 }

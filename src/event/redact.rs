@@ -39,8 +39,9 @@ impl Redactor {
         self.hide(secret);
     }
 
-    /// Masks a secret from now on, in its raw, base64, URL-encoded, JSON and shell-quoted forms. Texts shorter than
-    /// four characters are left out: masking them would make every output unreadable.
+    /// Masks a secret from now on, in its raw and base64 forms and in those in which seeds write it (JSON, YAML, XML, URLs,
+    /// the shell's and PowerShell's words). Texts shorter than four characters are left out: masking them would make every
+    /// output unreadable.
     ///
     /// A secret that is no business of the guest's (a target's token, a bastion's password) is only hidden: looking for
     /// it in the guest would bring it there.
@@ -48,16 +49,12 @@ impl Redactor {
         if secret.chars().count() < 4 {
             return;
         }
-        let json = serde_json::to_string(secret).unwrap_or_default();
-        let forms = [
-            secret.to_owned(),
+        let mut forms = forge_http_seed::set::forms(secret);
+        forms.extend([
             base64::engine::general_purpose::STANDARD.encode(secret),
             base64::engine::general_purpose::STANDARD_NO_PAD.encode(secret),
             base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(secret),
-            percent_encoding::utf8_percent_encode(secret, percent_encoding::NON_ALPHANUMERIC).to_string(),
-            json.trim_matches('"').to_owned(),
-            secret.replace('\'', r"'\''"),
-        ];
+        ]);
         if let Ok(mut needles) = self.needles.write() {
             needles.extend(forms);
             needles.sort_by(|a, b| b.len().cmp(&a.len()).then_with(|| a.cmp(b)));
@@ -131,7 +128,10 @@ mod tests {
             percent_encoding::utf8_percent_encode(secret, percent_encoding::NON_ALPHANUMERIC).to_string();
         let json = serde_json::to_string(&serde_json::json!({ "token": secret })).expect("plain");
         let shell = format!("TOKEN='{}'", secret.replace('\'', r"'\''"));
-        for text in [secret.to_owned(), base64, url, json, shell] {
+        let xml = "<Value>s3cr et&apos;/&quot;x</Value>".to_owned();
+        let power_shell = "'s3cr et''/\"x'".to_owned();
+        let shell_in_xml = "s3cr et&apos;\\&apos;&apos;/&quot;x".to_owned();
+        for text in [secret.to_owned(), base64, url, json, shell, xml, power_shell, shell_in_xml] {
             let masked = redactor.text(&format!("before {text} after"));
             assert!(masked.contains(MASK) && !masked.contains("s3cr"), "{masked}");
             assert!(masked.starts_with("before ") && masked.ends_with(" after"), "{masked}");

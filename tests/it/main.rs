@@ -50,6 +50,7 @@ mod report_page;
 mod schema;
 mod seed_bad_input;
 mod seed_disc;
+mod seed_secrets;
 mod support;
 mod typing_websocket;
 mod walkthrough;

@@ -235,6 +235,7 @@ pub(crate) fn escaped(filter: &str, text: &str) -> Option<String> {
     let written = match filter {
         "sh" => sh(&value),
         "xml" => xml(&value),
+        "ps" => ps(&value),
         _ => return None,
     };
     written.ok()?.as_str().map(str::to_owned)

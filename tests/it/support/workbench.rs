@@ -34,6 +34,8 @@ pub struct Workbench {
     pub connector: Arc<dyn Connector>,
     /// What is done about failures.
     pub on_error: OnError,
+    /// What masks the evidence.
+    pub redactor: Redactor,
 }
 
 impl Workbench {
@@ -46,7 +48,13 @@ impl Workbench {
             open,
             connector: Arc::new(FakeConnector),
             on_error: OnError::default(),
+            redactor: Redactor::default(),
         }
+    }
+
+    /// The folder of evidence.
+    pub fn evidence(&self) -> std::path::PathBuf {
+        self.state.path().join("evidence")
     }
 
     fn journals(&self) -> JournalDir {
@@ -57,8 +65,7 @@ impl Workbench {
         let plan = self.plan.clone();
         let cancel = CancellationToken::new();
         let reached = Arc::new(Notify::new());
-        let evidence =
-            Folder::create(self.state.path().join("evidence"), Redactor::default()).expect("a folder");
+        let evidence = Folder::create(self.evidence(), self.redactor.clone()).expect("a folder");
         let build = Build {
             hypervisor: (self.open)(),
             connector: self.connector.clone(),
