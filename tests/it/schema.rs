@@ -1,4 +1,4 @@
-//! `forge schema` and `forge profiles --export`, as people use them: nobody is asked for anything.
+//! `forge schema`, `forge profiles --export` and `forge validate`, as people use them: nobody is asked for anything.
 
 use std::process::Command;
 
@@ -70,4 +70,25 @@ fn a_folder_of_profiles_and_a_pattern_are_validated_with_a_table_and_an_exit_cod
     assert!(web.ends_with("wrong") && out.contains("rocky-10 ") && !out.contains("debian-12 "), "{out}");
     let (code, _, err) = forge(&["validate", "nothing/*.toml"], folder.path());
     assert!(code == Some(3) && err.contains("there is no profile in nothing/*.toml"), "{err}");
+}
+
+#[test]
+fn every_file_of_the_folder_of_profiles_is_sound_by_one_command() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("os-profiles");
+    let names =
+        std::fs::read_dir(&folder).expect("it is there").map(|each| each.expect("readable").file_name());
+    let mut names: Vec<String> = names.map(|name| name.to_string_lossy().into_owned()).collect();
+    names.retain(|name| name.ends_with(".toml"));
+    names.sort();
+    let arguments: Vec<&str> = std::iter::once("validate").chain(names.iter().map(String::as_str)).collect();
+    let (code, out, err) = forge(&arguments, &folder);
+    assert_eq!(code, Some(0), "{err}");
+    for name in &names {
+        let stem = name.trim_end_matches(".toml");
+        let row = out.lines().find(|line| line.starts_with(&format!("{stem} ")));
+        let sound = row.is_some_and(|row| row.ends_with("sound"));
+        assert!(sound && (!stem.starts_with("base-") || err.contains(&format!("{name}:"))), "{stem}: {out}{err}");
+    }
+    assert!(!err.contains("error"), "{err}");
+    assert!(!folder.join("output").exists(), "nothing is written");
 }

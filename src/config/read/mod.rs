@@ -46,8 +46,8 @@ pub struct Context<'a> {
 
 /// Reads the merged table of a profile; `files` are those it came from, with their SHA-256.
 ///
-/// There is a profile when no finding is fatal. A base, which has neither a name nor a source, is checked as far as it
-/// goes, and is none.
+/// There is a profile when no finding is fatal. A base, which has no name and no source that is whole, is checked as far as
+/// it goes, and is none.
 #[must_use]
 pub fn profile(
     table: &Table,
@@ -74,19 +74,20 @@ pub fn profile(
     }
     let variables = root.table("variables", &mut findings);
     let variables = Variables::read(variables, context.given, &mut findings);
-    let mut load = Load { variables: &variables, context, findings, mirrors: BTreeMap::new() };
-
-    let base = table.get("name").is_none() && table.get("source").is_none();
+    let base = is_base(table, &place.file);
+    let mut load = Load { variables: &variables, context, base, findings, mirrors: BTreeMap::new() };
     if base {
+        let source = if table.get("source").is_none() { " and no `[source]`" } else { "" };
         let finding =
-            Finding::at(place, "name", "this file has no `name` and no `[source]`: it builds nothing");
+            Finding::at(place, "name", format!("this file has no `name`{source}: it builds nothing"));
         load.findings.push(finding.help("it is a base; name a profile that extends it").warning());
     }
     let name = if base { "base".into() } else { load.name(&mut root) };
     let os = load.os(&mut root);
     let (template_name, description, tags, test) = load.template(&mut root, &name);
     let (formats, compress) = load.files(&mut root);
-    let source = if base { Source::default() } else { load.source(&mut root) };
+    let source =
+        if base && table.get("source").is_none() { Source::default() } else { load.source(&mut root) };
     let vm = load.vm(&mut root);
     let boot = load.boot(&mut root);
     let access = load.access(&mut root, os.family == "windows");
@@ -127,6 +128,22 @@ pub fn profile(
     (usable.then_some(profile), in_order(findings))
 }
 
+/// Whether a file is there to be extended: it has no name, and is called a base or names nothing to start from. What of a
+/// medium's own files is started needs the medium.
+fn is_base(table: &Table, file: &Path) -> bool {
+    let called = file.file_name().is_some_and(|name| name.to_string_lossy().starts_with("base-"));
+    let starts = match table.get("source").map(|spot| &spot.node) {
+        None => false,
+        Some(Node::Table(source)) => {
+            let inside = |spot: &Spot| matches!(&spot.node, Node::Table(file) if file.get("iso").is_some());
+            ["clone", "image", "iso"].iter().any(|key| source.get(key).is_some())
+                || source.get("kernel").is_some_and(|spot| !inside(spot))
+        }
+        Some(_) => true,
+    };
+    table.get("name").is_none() && (called || !starts)
+}
+
 fn collect_places(table: &Table, path: &str, places: &mut BTreeMap<String, Place>) {
     for (key, place, spot) in &table.entries {
         let name = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
@@ -155,6 +172,8 @@ fn collect_places_of(spot: &Spot, name: &str, places: &mut BTreeMap<String, Plac
 struct Load<'a> {
     variables: &'a Variables,
     context: &'a Context<'a>,
+    /// Whether the file is a base: what is missing in it is not told.
+    base: bool,
     findings: Vec<Finding>,
     /// Further URLs of media, by their first.
     mirrors: BTreeMap<String, Vec<String>>,

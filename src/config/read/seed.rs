@@ -92,7 +92,7 @@ impl Load<'_> {
             }
         }
         // What is wrong already would be told again, by files that follow from it.
-        if self.findings.iter().all(|finding| !finding.fatal) {
+        if !self.base && self.findings.iter().all(|finding| !finding.fatal) {
             // What can't be rendered can't be built, whatever the lint would say of it.
             if linted { self.lint(&reader, &seed, access) } else { self.renders(&seed, access) }
         }
@@ -128,7 +128,8 @@ impl Load<'_> {
             _ => None,
         };
         let known: Vec<&str> = Settings::names(kind).collect();
-        for problem in problems {
+        // A base may leave to those that extend it what they have to say.
+        for problem in problems.into_iter().filter(|each| !self.base || given.contains_key(&each.name)) {
             let setting = reader.name(&format!("vars.{}", problem.name));
             let place = table
                 .and_then(|table| table.entries.iter().find(|(name, ..)| *name == problem.name))

@@ -41,7 +41,8 @@ impl Load<'_> {
         source.isos.extend(self.medium(&mut reader, "iso", Also::Slot(&mut slots[0])));
         slots.truncate(source.isos.len());
         let further = self.media(&mut reader, "additional-isos", Some(&mut slots));
-        if source.isos.is_empty() && !further.is_empty() && source.clone.is_none() && source.image.is_none() {
+        let nothing = source.isos.is_empty() && source.clone.is_none() && source.image.is_none();
+        if nothing && !further.is_empty() && !self.base {
             let finding =
                 reader.finding("additional-isos", "there is no `source.iso` that they are added to");
             self.findings.push(finding.help("the medium to install from is `iso`"));
@@ -61,8 +62,8 @@ impl Load<'_> {
         let words = AfterInstall::NAMES;
         let after = reader.word("after-install", &words, &mut self.findings);
         source.after_install = after.as_deref().and_then(AfterInstall::from_name);
-        source.kernel = self.kernel(&mut reader, !source.isos.is_empty());
-        if source.isos.is_empty() && source.kernel.is_none() {
+        source.kernel = self.kernel(&mut reader, self.base || !source.isos.is_empty());
+        if source.isos.is_empty() && source.kernel.is_none() && !self.base {
             for key in ["iso-drives", "after-install"] {
                 if reader.any(key).is_some() {
                     let finding = reader.finding(key, format!("`source.{key}` is for a `source.iso`"));
@@ -76,7 +77,7 @@ impl Load<'_> {
             && source.image.is_none()
             && source.isos.is_empty()
             && source.kernel.is_none();
-        if none && self.findings.len() == before {
+        if none && self.findings.len() == before && !self.base {
             self.findings.push(root.finding("source", "`[source]` names nothing to start from").help(help));
         }
         source
@@ -116,6 +117,9 @@ impl Load<'_> {
                 self.templated(&text, Scope::Late, &reader.name("cmdline"), &place)
             }
         };
+        if reader.any("kernel").is_none() && self.base {
+            return None;
+        }
         if reader.any("kernel").is_none() {
             for key in ["initrd", "cmdline"] {
                 if reader.any(key).is_some() {

@@ -444,6 +444,32 @@ fn a_base_alone_is_said_to_be_one_and_checked_as_far_as_it_goes() {
 }
 
 #[test]
+fn a_base_may_say_what_of_a_medium_starts_and_what_it_leaves_out_is_not_told() {
+    let kernel = "schema = 1\n[source]\nkernel = { iso = \"/vmlinuz\" }\ninitrd = { iso = \"/initrd\" }\n\
+                  [seed]\nkind = \"preseed\"\ndelivery = [\"kernel\"]\n";
+    let windows = "schema = 1\n[source]\niso = { file = \"x.iso\" }\n[seed]\nkind = \"autounattend\"\n";
+    for (name, text) in [("mine.toml", kernel), ("base-mine.toml", windows)] {
+        let (profile, told) = load(&[(name, text)]);
+        assert!(profile.is_none());
+        let first = format!("{name}:1:1: warning: this file has no `name`: it builds nothing");
+        assert_eq!(told.lines().collect::<Vec<_>>()[..1], [first.as_str()], "{told}");
+        assert_eq!(told.lines().count(), 2, "{told}");
+    }
+    let (_, told) =
+        load(&[("base-mine.toml", &windows.replace("unattend\"", "unattend\"\nvars = { swap = 1 }"))]);
+    assert!(told.contains("base-mine.toml:6:17: a seed of kind `autounattend` takes no `swap`"), "{told}");
+}
+
+#[test]
+fn a_profile_whose_name_was_forgotten_is_still_told() {
+    for source in ["clone = \"x\"", "image = \"x\"", "iso = \"x\"", "kernel = \"vmlinuz\""] {
+        let (profile, told) = load(&[("mine.toml", &format!("schema = 1\n[source]\n{source}\n"))]);
+        assert!(profile.is_none() && told.contains("`name` is missing"), "{source}: {told}");
+        assert!(!told.contains("it builds nothing"), "{source}: {told}");
+    }
+}
+
+#[test]
 fn numbers_that_no_computer_holds_are_out_of_range() {
     let (_, told) = load(&[("x.toml", &least("[vm]\ncores = 99999999999999999999\nsockets = -1\n"))]);
     assert!(told.contains("x.toml:5:9: 9223372036854775807 is not between 1 and 8192"), "{told}");
