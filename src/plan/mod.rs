@@ -12,6 +12,8 @@ pub mod make;
 pub mod origin;
 pub mod places;
 mod seeding;
+#[cfg(test)]
+mod seeding_tests;
 mod steps;
 mod ways;
 mod windows;

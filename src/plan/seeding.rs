@@ -1,6 +1,6 @@
 //! How a guest gets its seed: the rung of the ladder, and why.
 
-use forge_http_seed::answers::Kind;
+use forge_http_seed::answers::{Answers, Kind};
 use forge_machine::facts::SourceFacts;
 use forge_machine::{Capabilities, MachineSpec};
 
@@ -209,6 +209,9 @@ fn delivery(
             Delivery::Smbios => Err(format!("{} can't set the SMBIOS serial", input.capabilities.name)),
             Delivery::Disc if profile.seed.answers.is_some() && profile.seed.kind.disc_label().is_none() => {
                 Err("the installer looks for its answers on no disc".into())
+            }
+            Delivery::Disc if profile.seed.answers.as_ref().is_some_and(Answers::needs_kernel_arguments) => {
+                Err("the installer's kernel must be told `fips=1`, which no disc does".into())
             }
             Delivery::Disc => {
                 can_have_disc(input).map(|()| "a disc holds the seed: no network and no typing")

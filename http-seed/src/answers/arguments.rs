@@ -17,7 +17,10 @@ impl Answers {
         let seed = if grub { format!("\"{seed}\"") } else { seed };
         let mut words = match self.kind {
             Kind::Nocloud | Kind::Autoinstall => vec!["autoinstall".to_owned(), seed],
-            Kind::Kickstart => vec![format!("inst.ks={url}ks.cfg")],
+            Kind::Kickstart => {
+                let fips = self.settings.flag("fips").then(|| "fips=1".to_owned());
+                std::iter::once(format!("inst.ks={url}ks.cfg")).chain(fips).collect()
+            }
             Kind::Preseed => {
                 vec!["auto=true".into(), "priority=critical".into(), format!("url={url}preseed.cfg")]
             }
@@ -32,6 +35,14 @@ impl Answers {
             _ => self.ipconfig(),
         });
         words.join(" ")
+    }
+
+    /// Whether the answers are not enough and the installer's kernel must be told something too: from RHEL 10 on a system is in
+    /// FIPS mode only when its installer was ("Security hardening" of RHEL 10, "Switching RHEL to FIPS mode").
+    #[must_use]
+    pub fn needs_kernel_arguments(&self) -> bool {
+        let major = self.version.split('.').next().unwrap_or_default();
+        self.kind == Kind::Kickstart && self.settings.flag("fips") && !matches!(major, "8" | "9")
     }
 
     fn given(&self, name: &str) -> Option<&str> {

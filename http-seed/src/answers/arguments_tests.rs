@@ -31,6 +31,16 @@ fn each_kind_is_told_where_its_answers_are() {
 }
 
 #[test]
+fn fips_mode_begins_with_the_installer_and_from_el_10_on_nowhere_else() {
+    for (version, only) in [("9", false), ("10", true)] {
+        let with = answers(Kind::Kickstart, "rocky", version, json!({ "fips": true }));
+        assert_eq!(with.kernel_arguments(URL, None, false), format!("inst.ks={URL}ks.cfg fips=1"));
+        assert_eq!(with.needs_kernel_arguments(), only, "{version}");
+        assert!(!answers(Kind::Kickstart, "rocky", version, json!({})).needs_kernel_arguments());
+    }
+}
+
+#[test]
 fn a_static_address_is_told_before_the_answers_are_fetched() {
     let both = json!({
         "address": "192.0.2.10/23", "gateway": "192.0.2.1", "interface": "ens18",

@@ -118,10 +118,15 @@ pub(super) fn quoted(text: &str) -> String {
 
 /// Appends to the kernel's default line in the new system; run by Subiquity outside of it.
 fn grub_default(arguments: &str) -> String {
-    let line = format!(
-        "GRUB_CMDLINE_LINUX=\"$GRUB_CMDLINE_LINUX {}\"",
-        arguments.replace(['"', '$', '`', '\\'], "")
-    );
+    let mut line = String::from("GRUB_CMDLINE_LINUX=\"$GRUB_CMDLINE_LINUX ");
+    for character in arguments.chars() {
+        // Between double quotes these mean something (POSIX shell, 2.2.3).
+        if matches!(character, '"' | '$' | '`' | '\\') {
+            line.push('\\');
+        }
+        line.push(character);
+    }
+    line.push('"');
     let file = "/target/etc/default/grub.d/60-forge.cfg";
     format!("mkdir -p /target/etc/default/grub.d && printf '%s\\n' {} >>{file}", quoted(&line))
 }
@@ -154,6 +159,13 @@ pub(super) fn user_script(build: &Build) -> Vec<String> {
 fn late_command(answers: &Answers, build: &Build) -> String {
     let mut lines = user_script(build);
     lines.push("{ systemctl enable qemu-guest-agent ssh || true; }".into());
+    let servers = list(answers, "ntp");
+    if !servers.is_empty() {
+        // The installer sets the clock by the first; the system itself asks them all (timesyncd.conf(5)).
+        let line = quoted(&format!("NTP={}", servers.join(" ")));
+        lines.push("mkdir -p /etc/systemd/timesyncd.conf.d".into());
+        lines.push(format!("printf '[Time]\\n%s\\n' {line} >/etc/systemd/timesyncd.conf.d/60-forge.conf"));
+    }
     let mut commands = vec![format!("in-target sh -c {}", quoted(&lines.join(" && ")))];
     commands.extend(second_address(answers).map(|line| format!("in-target sh -c {}", quoted(&line))));
     commands.extend(list(answers, "late_commands").iter().map(|c| format!("in-target sh -c {}", quoted(c))));
@@ -214,6 +226,12 @@ fn user_data(answers: &Answers, build: &Build, hash: &Value) -> Value {
     {
         table.insert("disable_root".into(), false.into());
         table.insert("users".into(), json!([{ "name": "root", "ssh_authorized_keys": [build.public_key] }]));
+    }
+    let servers = list(answers, "ntp");
+    if !servers.is_empty()
+        && let Some(table) = own.as_object_mut()
+    {
+        table.insert("ntp".into(), json!({ "enabled": true, "servers": servers }));
     }
     seed.user_data = Some(own);
     let mut data = seed.user_data_value();

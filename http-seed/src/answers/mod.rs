@@ -321,4 +321,6 @@ impl Answers {
 #[cfg(test)]
 mod arguments_tests;
 #[cfg(test)]
+mod settings_tests;
+#[cfg(test)]
 mod tests;

@@ -159,7 +159,7 @@ pub const SPECS: [Spec; 32] = [
         Form::Url,
         r#""""#,
         EVERY,
-        "where packages come from instead of the medium or the public mirror",
+        "where packages come from instead of the medium or the public mirror; on Windows the WSUS server",
     ),
     spec(
         "security-mirror",
@@ -206,7 +206,13 @@ pub const SPECS: [Spec; 32] = [
         "whether there is swap",
     ),
     spec("kernel-arguments", Form::Line, r#""""#, LINUX, "further arguments for the installed kernel"),
-    spec("fips", Form::Flag, "false", &[Kind::Kickstart], "installs in FIPS mode"),
+    spec(
+        "fips",
+        Form::Flag,
+        "false",
+        &[Kind::Kickstart],
+        "installs in FIPS mode; from EL 10 on not by a disc",
+    ),
     spec(
         "selinux",
         Form::Word(&["enforcing", "permissive", "disabled"]),
@@ -218,7 +224,7 @@ pub const SPECS: [Spec; 32] = [
         "password",
         Form::Line,
         r#""""#,
-        EVERY,
+        NOT_NOCLOUD,
         "a password for the build's user (give it by a secret variable); none without",
     ),
     spec("password-hash", Form::Word(&crate::crypt::Scheme::NAMES), r#""sha512""#, LINUX, "how it is hashed"),
@@ -358,14 +364,19 @@ impl Settings {
         if kind == Kind::Autounattend && text("image_name").is_empty() {
             wrong("image-name", "Windows Setup needs `image-name`".into(), "as install.wim names it");
         }
-        if matches!(kind, Kind::Kickstart | Kind::Autoyast) {
-            let pairs = self.values.get("repositories").and_then(Value::as_array).into_iter().flatten();
-            for pair in pairs.filter_map(Value::as_str) {
-                let fits = pair.split_once('=').is_some_and(|(name, url)| !name.is_empty() && is_url(url));
-                if !fits {
-                    wrong("repositories", format!("`{pair}` is no repository"), "write name=URL");
-                }
+        for pair in self.items("repositories") {
+            if !pair.split_once('=').is_some_and(|(name, url)| is_repository(name) && is_url(url)) {
+                let help = "write name=URL, with letters, digits, `.`, `_` and `-` in the name";
+                wrong("repositories", format!("`{pair}` is no repository"), help);
             }
+        }
+        // The Debian installer asks for an FTP server by keys of its own; a WSUS server speaks HTTP.
+        if text("mirror").starts_with("ftp://") && matches!(kind, Kind::Preseed | Kind::Autounattend) {
+            wrong(
+                "mirror",
+                format!("a seed of kind `{}` takes no mirror by FTP", kind.name()),
+                "http or https",
+            );
         }
     }
 
@@ -437,6 +448,11 @@ impl Settings {
 
 fn is_for(spec: &Spec, kind: Kind) -> bool {
     spec.kinds.is_empty() || spec.kinds.contains(&kind)
+}
+
+/// What is a name to every installer: a section of dnf's files, an alias of zypper's.
+fn is_repository(name: &str) -> bool {
+    !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-'))
 }
 
 fn is_url(text: &str) -> bool {
@@ -547,8 +563,37 @@ mod tests {
     fn a_custom_layout_and_its_partitions_go_together() {
         assert!(wrong(Kind::Kickstart, &json!({ "layout": "custom" })).contains("needs `partitions`"));
         assert!(wrong(Kind::Kickstart, &json!({ "partitions": "x" })).contains("only read with"));
-        assert!(wrong(Kind::Kickstart, &json!({ "repositories": ["x"] })).contains("is no repository"));
         assert!(wrong(Kind::Autounattend, &json!({})).contains("image-name"));
+    }
+
+    #[test]
+    fn a_repository_has_a_name_in_every_kind_that_takes_it() {
+        for kind in [Kind::Nocloud, Kind::Kickstart, Kind::Autoyast, Kind::Agama] {
+            for bad in [
+                "x",
+                "http://m.example.org/oss/",
+                "http://m.example.org/?a=http://b.example.org",
+                "=http://m/",
+                "a b=http://m/",
+            ] {
+                let told = wrong(kind, &json!({ "repositories": ["ok-1=http://m.example.org/", bad] }));
+                assert_eq!(told, format!("repositories: `{bad}` is no repository"), "{kind}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_mirror_by_ftp_is_refused_where_nothing_would_come_of_it() {
+        let mirror = json!({ "mirror": "ftp://m.example.org/debian", "image-name": "x" });
+        for kind in [Kind::Preseed, Kind::Autounattend] {
+            let mut given = mirror.clone();
+            if kind == Kind::Preseed {
+                given.as_object_mut().expect("a table").remove("image-name");
+            }
+            let told = format!("mirror: a seed of kind `{kind}` takes no mirror by FTP");
+            assert_eq!(wrong(kind, &given), told);
+        }
+        assert!(read(Kind::Kickstart, &json!({ "mirror": "ftp://m.example.org/os/" })).is_ok());
     }
 
     #[test]

@@ -4,7 +4,7 @@ use super::*;
 use crate::set::SeedFile;
 
 /// A system of each kind.
-const SYSTEMS: [(Kind, &str, &str); 8] = [
+pub(super) const SYSTEMS: [(Kind, &str, &str); 8] = [
     (Kind::Autoinstall, "ubuntu", "24.04"),
     (Kind::Autoinstall, "ubuntu", "22.04"),
     (Kind::Kickstart, "rocky", "9"),
@@ -52,7 +52,7 @@ fn the_built_in_templates_pass_their_own_lint() {
 }
 
 /// Values that would break out of each language, where settings let them in.
-fn awkward() -> Value {
+pub(super) fn awkward() -> Value {
     json!({
         "late-commands": ["echo 'a' \"b\" $(c) `d` \\ ]]> --> <e> & %end # {{ f }}", "true"],
         "kernel-arguments": "console=ttyS0,115200 quote='\"'",

@@ -60,6 +60,75 @@ const SECTIONS: &[&str] = &[
 /// Sections that came and went with other releases.
 const OTHER: &[&str] =
     &["dns-server", "dhcp-server", "mail", "configuration_management", "sysconfig", "ssh_import"];
+/// What stands within a section or a drive: `general.rnc` and `partitioning.rnc` of YaST's own schema, by which the installer
+/// checks the file, and asks somebody when it does not fit.
+const WITHIN: [(&str, &[&str]); 3] = [
+    (
+        "general",
+        &[
+            "mode",
+            "ask-list",
+            "semi-automatic",
+            "minimal-configuration",
+            "signature-handling",
+            "self_update",
+            "self_update_url",
+            "proposals",
+            "storage",
+            "wait",
+            "cio_ignore",
+        ],
+    ),
+    (
+        "mode",
+        &[
+            "activate_systemd_default_target",
+            "confirm",
+            "confirm_base_product_license",
+            "final_halt",
+            "final_reboot",
+            "final_restart_services",
+            "forceboot",
+            "halt",
+            "max_systemd_wait",
+            "ntp_sync_time_before_installation",
+            "second_stage",
+        ],
+    ),
+    (
+        "drive",
+        &[
+            "device",
+            "initialize",
+            "is_lvm_vg",
+            "lvm2",
+            "keep_unknown_lv",
+            "pesize",
+            "type",
+            "use",
+            "imsmdriver",
+            "disklabel",
+            "enable_snapshots",
+            "skip_list",
+            "partitions",
+            "raid_options",
+            "bcache_options",
+            "btrfs_options",
+        ],
+    ),
+];
+/// The types of a drive (guide, 4.5, "drive section").
+const DRIVES: &[&str] = &[
+    "CT_DISK",
+    "CT_LVM",
+    "CT_MD",
+    "CT_RAID",
+    "CT_BCACHE",
+    "CT_BTRFS",
+    "CT_NFS",
+    "CT_DMMULTIPATH",
+    "CT_TMPFS",
+];
 /// Elements whose content must carry a type, or AutoYaST reads a list as one word (guide, 2.3).
 const LISTS: &[&str] = &[
     "packages",
@@ -74,6 +143,7 @@ const LISTS: &[&str] = &[
     "chroot-scripts",
     "authorized_keys",
     "partitioning",
+    "partitions",
 ];
 
 pub(super) fn lint(text: &str) -> Vec<Found> {
@@ -103,6 +173,22 @@ pub(super) fn lint(text: &str) -> Vec<Found> {
         if LISTS.contains(&element.name.as_str()) && typed != Some("list") {
             let message = format!("<{}> is a list and does not say so", element.name);
             found.push(Found::new(element.line, message, "write config:type=\"list\""));
+        }
+        if let Some((_, known)) = WITHIN.iter().find(|(name, _)| *name == element.name) {
+            for child in element.children.iter().filter(|child| !known.contains(&child.name.as_str())) {
+                let message = format!("there is no <{}> within <{}>", child.name, element.name);
+                let section = SECTIONS.contains(&child.name.as_str());
+                let help =
+                    if section { "it is a section of its own".into() } else { nearest(&child.name, known) };
+                found.push(Found::new(child.line, message, help));
+            }
+        }
+        if element.name == "drive"
+            && let Some(kind) = element.child("type")
+            && !DRIVES.contains(&kind.text.trim())
+        {
+            let message = format!("`{}` is no type of a drive", kind.text.trim());
+            found.push(Found::new(kind.line, message, nearest(kind.text.trim(), DRIVES)));
         }
         if typed == Some("boolean") && !matches!(element.text.trim(), "true" | "false") {
             let message = format!("<{}> is true or false, not `{}`", element.name, element.text.trim());

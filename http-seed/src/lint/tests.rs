@@ -103,6 +103,19 @@ fn autoyast_sections() {
 }
 
 #[test]
+fn autoyast_elements_stand_where_its_schema_has_them() {
+    let text = "<profile xmlns=\"http://www.suse.com/1.0/yast2ns\" xmlns:config=\"http://www.suse.com/1.0/configns\">\n<general>\n\
+                <mode><confrm config:type=\"boolean\">false</confrm></mode>\n<proxy/>\n</general>\n<partitioning config:type=\"list\">\n\
+                <drive><type config:type=\"symbol\">LVM</type>\n<partitions/>\n</drive>\n</partitioning>\n</profile>";
+    insta::assert_snapshot!(told(&lint(Kind::Autoyast, "autoinst.xml", text, "", "")), @r##"
+        3: there is no <confrm> within <mode> (did you mean `confirm`?)
+        4: there is no <proxy> within <general> (it is a section of its own)
+        7: `LVM` is no type of a drive
+        8: <partitions> is a list and does not say so (write config:type="list")
+        "##);
+}
+
+#[test]
 fn agama_sections() {
     let text = "{\n\"sofware\": {},\n\"user\": {\n\"userName\": \"a\",\n\"passwd\": \"b\"\n},\n\"network\": {\n\"connections\": [{\n\"method5\": \"auto\"\n}]\n}\n}";
     insta::assert_snapshot!(told(&lint(Kind::Agama, "autoinst.json", text, "", "")), @r"

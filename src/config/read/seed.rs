@@ -61,6 +61,10 @@ impl Load<'_> {
                     self.findings
                         .push(finding.help("give apt's sources in [seed.user-data], by cloud-init's names"));
                 }
+                if given.contains_key("security-mirror") && answers::takes_repositories(&os.distribution) {
+                    let finding = reader.finding("vars", "`security-mirror` is for images with apt");
+                    self.findings.push(finding.help("name each repository in `repositories`, `name=URL`"));
+                }
                 let mac = vm.networks.first().and_then(|network| network.mac.as_deref());
                 let mac = mac.filter(|mac| mac.split(':').count() == 6);
                 let named = mac.is_some() || !settings.text("interface").is_empty();

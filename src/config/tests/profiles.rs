@@ -266,7 +266,7 @@ fn media_and_seeds_are_checked_as_far_as_they_go() {
     x.toml:10:20: there is no setting `timezon` (`seed.vars.timezon`)
         help: did you mean `timezone`?
     x.toml:10:34: expected true or false, found "maybe" (`seed.vars.fips`)
-        help: installs in FIPS mode
+        help: installs in FIPS mode; from EL 10 on not by a disc
     x.toml:10:53: expected an IPv4 address with its prefix (192.0.2.10/24), found "192.0.2.1" (`seed.vars.address`)
         help: a static IPv4 address with prefix; DHCP without
     x.toml:11:25: `../ks.cfg` can't be the name of a seed's file: letters, digits, `.`, `_`, `-`, `+`, `~`, `@` and single `/` between them (`seed.files.../ks.cfg`)

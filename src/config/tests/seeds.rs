@@ -88,6 +88,9 @@ fn repositories_that_nothing_reads_are_told() {
     let text = "schema = 1\nname = \"x\"\nextends = \"debian-12-cloud.toml\"\n[seed.vars]\nrepositories = [\"a=http://m.example.org/\"]\n";
     let (_, told) = load(&[("a.toml", text)]);
     assert!(told.contains("`repositories` is for images with dnf or zypper"), "{told}");
+    let text = "schema = 1\nname = \"x\"\nextends = \"rocky-9-cloud.toml\"\n[seed.vars]\nsecurity-mirror = \"http://m.example.org/\"\n";
+    let (_, told) = load(&[("a.toml", text)]);
+    assert!(told.contains("`security-mirror` is for images with apt"), "{told}");
 }
 
 #[test]
