@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 
-use crate::config::profile::{BootStep, CloudInit, Wanted};
+use forge_http_seed::answers::Kind;
+
+use crate::config::profile::{BootStep, CloudInit, Tested, Wanted};
 use crate::config::variables::Given;
 use crate::config::{Profile, load_profile};
 
@@ -61,10 +63,16 @@ fn ways(profile: &Profile) -> String {
     let answers = profile.seed.answers.as_ref();
     let hostname = profile.seed.hostname.as_deref();
     let mut text = String::new();
-    for delivery in &profile.seed.delivery {
+    // What forge chooses from when the profile does not say.
+    let auto = ["cloud-init-drive", "smbios", "disc", "typed"].map(str::to_owned);
+    let all = if profile.seed.delivery.is_empty() { &auto[..] } else { &profile.seed.delivery };
+    for delivery in all {
         let what = match delivery.as_str() {
+            "cloud-init-drive" => Some(profile.seed.ip_config.clone().unwrap_or_else(|| "ip=dhcp".into())),
+            "smbios" => Some(forge_http_seed::serial::smbios_serial(url)),
             "disc" => profile.seed.kind.disc_label().map(|label| format!("a disc labelled {label}")),
             "kernel" => answers.map(|answers| answers.kernel_arguments(url, hostname, false)),
+            "typed" if answers.is_none() => Some(forge_http_seed::serial::kernel_argument(url)),
             "typed" => answers.map(|answers| answers.kernel_arguments(url, hostname, true)),
             _ => None,
         };
@@ -171,6 +179,104 @@ fn a_profile_that_was_not_built_here_says_so() {
     for name in crate::config::embedded::names() {
         let profile = shipped(&format!("{name}.toml"));
         assert!(profile.os.tested.is_some(), "{name} does not say how far it was tried");
+    }
+}
+
+#[test]
+fn a_profile_says_reader_where_a_reader_accepts_it_and_only_there() {
+    let page = std::fs::read_to_string(folder().join("README.md")).expect("the page");
+    for name in crate::config::embedded::names() {
+        let profile = shipped(&format!("{name}.toml"));
+        // Those whose files `readers.rs` gives to the installer's own parser.
+        let read = match profile.seed.kind {
+            Kind::Nocloud | Kind::Autoinstall | Kind::Kickstart | Kind::Preseed => Tested::Reader,
+            Kind::Autounattend | Kind::Autoyast | Kind::Agama => Tested::Read,
+        };
+        let tested = profile.os.tested.expect("each says it");
+        assert!(tested == read || (tested, read) == (Tested::Real, Tested::Reader), "{name}: {tested:?}");
+        let row = page.lines().find(|line| line.starts_with(&format!("| `{name}` |"))).expect("a row");
+        assert!(row.ends_with(&format!("| {} |", tested.name())), "{row}");
+        assert!(row.contains(&format!("| {} |", profile.seed.kind)), "{row}");
+        assert!(row.contains(&format!("| `{}` |", profile.template_name)), "{row}");
+    }
+}
+
+#[test]
+fn what_was_not_built_here_types_last_and_goes_on_by_itself() {
+    for name in crate::config::embedded::names() {
+        let profile = shipped(&format!("{name}.toml"));
+        if profile.os.tested == Some(Tested::Real) {
+            continue;
+        }
+        let ways = &profile.seed.delivery;
+        let typed = ways.iter().position(|way| way == "typed");
+        assert!(typed.is_none_or(|at| at > 0 && at + 1 == ways.len()), "{name}: {ways:?}");
+        for (way, firmware) in ways.iter().flat_map(|way| [(way, "bios"), (way, "uefi")]) {
+            // A text that nobody has seen is waited for, and not relied on.
+            let first = crate::plan::boot::taken(&profile.boot, firmware, way).into_iter().next();
+            let goes_on = matches!(first, None | Some(BootStep::WaitFor { or_after: true, .. }));
+            assert!(goes_on, "{name} by {way} on {firmware}: {first:?}");
+        }
+    }
+}
+
+#[test]
+fn no_boot_step_expects_a_prompt_at_the_very_left() {
+    // A firmware's text screen may be wider than what stands on it, and then it stands in the middle.
+    for name in crate::config::embedded::names() {
+        let profile = shipped(&format!("{name}.toml"));
+        for step in &profile.boot {
+            let step = format!("{step:?}");
+            let left =
+                step.match_indices(r#"Regex("^"#).any(|(at, _)| !step[at..].starts_with(r#"Regex("^\\s*"#));
+            assert!(!left, "{name}: {step}");
+        }
+    }
+}
+
+#[test]
+fn every_windows_profile_brings_the_drivers_its_disk_needs() {
+    let mut seen = 0;
+    for name in crate::config::embedded::names() {
+        let profile = shipped(&format!("{name}.toml"));
+        if profile.os.family != "windows" {
+            continue;
+        }
+        let foreign = profile
+            .vm
+            .disks
+            .iter()
+            .any(|disk| !disk.slot.starts_with("sata") && !disk.slot.starts_with("ide"));
+        assert_eq!(profile.source.isos.len(), if foreign { 2 } else { 1 }, "{name}");
+        let states: Vec<&str> = profile.vm.state_disks.iter().map(|disk| disk.slot.as_str()).collect();
+        assert!(states.contains(&"efidisk0"), "{name}: its firmware forgets what it is told");
+        assert_eq!(states.contains(&"tpmstate0"), name == "win11", "{name}");
+        seen += 1;
+    }
+    assert_eq!(seen, 4);
+}
+
+#[test]
+fn the_worked_example_of_the_page_is_sound_and_renders_what_it_says() {
+    let page = std::fs::read_to_string(folder().join("README.md")).expect("the page");
+    let (_, example) = page.split_once("## Adding an operating system").expect("the section");
+    let (_, example) = example.split_once("```toml\n").expect("the example");
+    let (example, _) = example.split_once("```").expect("its end");
+    let profile = super::sound(&[("rocky-9-site.toml", example)]);
+    let files = crate::cli::render::files(&profile, None).expect("renders");
+    let text = files.get("ks.cfg").and_then(|file| file.text()).expect("text");
+    for words in [
+        "--ip=192.0.2.10 --netmask=255.255.255.0 --gateway=192.0.2.1",
+        "--nameserver=192.0.2.53",
+        "autopart --type=lvm",
+        "keyboard --xlayouts=de",
+        "timezone Europe/Berlin",
+        "url --url=http://mirror.example.org/rocky/9/BaseOS/x86_64/os/",
+        "repo --name=appstream --baseurl=http://mirror.example.org/rocky/9/AppStream/x86_64/os/",
+        "\nvim-enhanced\n",
+        "sh -c 'systemctl disable kdump'",
+    ] {
+        assert!(text.contains(words), "{words}: {text}");
     }
 }
 
