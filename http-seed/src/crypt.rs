@@ -88,7 +88,7 @@ mod tests {
         let probe =
             Command::new("perl").args(["-e", "exit(crypt('a', '$y$j9T$abcdefgh$') ? 0 : 1)"]).status();
         if !probe.is_ok_and(|status| status.success()) {
-            eprintln!("skipped: there is no perl here whose crypt() knows yescrypt");
+            crate::skipped("there is no perl here whose crypt() knows yescrypt");
             return;
         }
         for scheme in [Scheme::Sha512, Scheme::Yescrypt] {

@@ -173,7 +173,7 @@ mod tests {
         use std::process::{Command, Stdio};
         let available = Command::new("python3").args(["-c", "import yaml"]).stderr(Stdio::null()).status();
         if !available.is_ok_and(|status| status.success()) {
-            eprintln!("skipped: there is no python3 with PyYAML here");
+            crate::skipped("there is no python3 with PyYAML here");
             return;
         }
         let awkward = [

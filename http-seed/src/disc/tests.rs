@@ -22,7 +22,7 @@ fn there(program: &str) -> bool {
     let found = Command::new("sh").args(["-c", &format!("command -v {program}")]).output();
     let found = found.is_ok_and(|output| output.status.success());
     if !found {
-        eprintln!("skipped: there is no {program} here");
+        crate::skipped(&format!("there is no {program} here"));
     }
     found
 }
@@ -69,6 +69,17 @@ fn the_same_files_give_the_same_bytes() {
     let flat = SeedSet::default().with("a", "b");
     assert_eq!(floppy("A", &flat), floppy("A", &flat));
     assert_ne!(iso(CIDATA, &flat), iso(OEMDRV, &flat));
+}
+
+#[test]
+fn the_bytes_of_a_disc_and_of_a_floppy_are_those_of_every_other_machine() {
+    use sha2::{Digest as _, Sha256};
+    let sum =
+        |bytes: Vec<u8>| Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let flat =
+        SeedSet::default().with("user-data", "#cloud-config\n{}\n").with("meta-data", "instance-id: x\n");
+    insta::assert_snapshot!(sum(iso(CIDATA, &sample()).expect("a disc")), @"dfb136d4750da7128c3de4eaf682fe0da52c330f88cd9ccf33c1c2c66a40d763");
+    insta::assert_snapshot!(sum(floppy("SEED", &flat).expect("a floppy")), @"f73f85d1df52e7a5b79e032adc1cf9e5881ddd2dd64407ccdbd5043859b5cf17");
 }
 
 #[test]
