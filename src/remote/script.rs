@@ -18,8 +18,8 @@ use super::sentinel::{Filter, Piece, Sentinel};
 
 const WRAPPER: &str = include_str!("wrapper.sh");
 /// Short enough for every SSH server (dropbear takes 9000 bytes), and free of secrets.
-const BOOTSTRAP: &str = "umask 077; d=$(mktemp -d \"${TMPDIR:-/tmp}/forge-XXXXXXXXXX\") && cat >\"$d/run\" || exit 125; \
-                         exec /bin/sh \"$d/run\" \"$d\"";
+const BOOTSTRAP: &str = "m=$(umask); umask 077; d=$(mktemp -d \"${TMPDIR:-/tmp}/forge-XXXXXXXXXX\") && cat >\"$d/run\" || exit 125; \
+                         umask \"$m\"; exec /bin/sh \"$d/run\" \"$d\"";
 const IN_MEMORY: &str = "[ -d /dev/shm ] && [ -w /dev/shm ] && TMPDIR=/dev/shm; ";
 /// How many of the last lines are kept for messages.
 const TAIL: usize = 20;
@@ -345,6 +345,15 @@ mod tests {
         assert_eq!(run.end, ScriptEnd::Exited(0));
         assert_eq!(&lines[..2], ["it's $HOME", "and more|/usr||"]);
         assert!(lines.iter().all(|line| !line.contains(&nonce)), "the nonce is seen by the script");
+    }
+
+    /// What a script makes in a template, others have to be able to read: keys of a repository, configuration.
+    #[tokio::test]
+    async fn a_script_makes_files_with_the_users_own_umask() {
+        let own = std::process::Command::new("sh").args(["-c", "umask"]).output().unwrap();
+        let (run, lines) = run(&RemoteScript::sh("umask")).await;
+        assert_eq!(run.end, ScriptEnd::Exited(0));
+        assert_eq!(lines, [String::from_utf8(own.stdout).unwrap().trim()]);
     }
 
     #[tokio::test]

@@ -12,14 +12,14 @@ const STEPS: &str = r#"
 [[provision]]
 name = "who and where"
 env = { WORDS = "it's \"so\" $HOME" }
-shell = ["test \"$(id -un)\" = forge", "test \"$(pwd)\" = /home/forge", "test \"$HOME\" = /home/forge",
+shell = [": >made", "test \"$(stat -c %a made)\" = 644", "test \"$(id -un)\" = forge", "test \"$(pwd)\" = /home/forge", "test \"$HOME\" = /home/forge",
          "test \"$WORDS\" = 'it'\\''s \"so\" $HOME'", "test -z \"$(cat)\"", "echo out; echo err >&2", "exit 3"]
 valid-exit-codes = [3]
 
 [[provision]]
 name = "root"
 become = true
-shell = ["test \"$(id -u)\" = 0", "echo by-root >/root/made"]
+shell = ["test \"$(id -u)\" = 0", "echo by-root >/etc/made", "test \"$(stat -c %a /etc/made)\" = 644"]
 
 [[provision]]
 name = "there"

@@ -87,7 +87,10 @@ fn every_file_of_the_folder_of_profiles_is_sound_by_one_command() {
         let stem = name.trim_end_matches(".toml");
         let row = out.lines().find(|line| line.starts_with(&format!("{stem} ")));
         let sound = row.is_some_and(|row| row.ends_with("sound"));
-        assert!(sound && (!stem.starts_with("base-") || err.contains(&format!("{name}:"))), "{stem}: {out}{err}");
+        assert!(
+            sound && (!stem.starts_with("base-") || err.contains(&format!("{name}:"))),
+            "{stem}: {out}{err}"
+        );
     }
     assert!(!err.contains("error"), "{err}");
     assert!(!folder.join("output").exists(), "nothing is written");

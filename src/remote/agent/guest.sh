@@ -14,6 +14,8 @@ as_user() {
 	USER=$user LOGNAME=$user SHELL=$(printf '%s\n' "$entry" | cut -d: -f7)
 	PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 	export HOME USER LOGNAME SHELL PATH
+	# As logins have it.
+	umask 022
 	cd "$HOME" 2>/dev/null || cd /
 	if [ "$user" = "$(id -un)" ]; then
 		/bin/sh -c "$line"

@@ -9,6 +9,7 @@
 #
 #   MARK ID STATUS OUT ERR SHA, then both streams together in base64, then MARK end ID; STATUS is bad when what came had
 #   another checksum, and SHA is - when there is nothing
+own=$(umask)
 umask 077
 mark=$1
 stty -echo -ixon 2>/dev/null
@@ -60,7 +61,7 @@ while IFS=' ' read -r word order id sha bytes path; do
 		continue
 	fi
 	case $order in
-	run) /bin/sh "$dir/in" </dev/null >"$dir/out" 2>"$dir/err" ;;
+	run) (umask "$own" && exec /bin/sh "$dir/in") </dev/null >"$dir/out" 2>"$dir/err" ;;
 	put) path=$(printf %s "$path" | base64 -d) && cat "$dir/in" 2>"$dir/err" >"$path" ;;
 	esac
 	answer "$id" $?
