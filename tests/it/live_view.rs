@@ -34,7 +34,6 @@ fn at_a_terminal(site: &LocalSite, arguments: &str) -> String {
 }
 
 #[test]
-#[expect(clippy::print_stderr, reason = "a test that is skipped says why")]
 fn a_guests_screen_is_drawn_below_the_progress_and_played_again_from_the_recording() {
     let there = |program| Command::new(program).arg("--version").output().is_ok();
     if !["qemu-system-x86_64", "qemu-img", "script"].into_iter().all(there) {
