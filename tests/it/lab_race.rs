@@ -135,7 +135,7 @@ async fn when_the_range_is_full_the_build_says_so_and_leaves_nothing() -> anyhow
     site.write("forge.toml", &site.forge_toml().replace("9001-9099", "9000-9000"));
     let done = tokio::time::timeout(Duration::from_secs(120), site.run(&["build", "tiny.toml"])).await?;
     assert_eq!(done.code, Some(1), "{}", done.stderr);
-    assert!(done.stderr.contains("all from 9000 to 9000 are taken"), "{}", done.stderr);
+    assert!(done.stderr.contains("find a free VMID failed: 9000 is taken"), "{}", done.stderr);
     site.assert_nothing_left();
     site.close().await;
     Ok(())
