@@ -115,11 +115,12 @@ async fn builds(version: PveVersion, more: &[&str]) -> anyhow::Result<()> {
     assert_eq!(mode(&fresh.path(".pve.token")), 0o600);
     fresh.tell_how_guests_reach_forge();
     std::fs::write(fresh.path("tiny.toml"), PROFILE)?;
-    let built = fresh.forge(&["build", "tiny.toml"], &[]).await;
+    // As the shipped profiles are built: with the trial of the template, which takes rights on that too.
+    let built = fresh.forge(&["build", "tiny.toml", "--test"], &[]).await;
     assert_eq!(built.code, Some(0), "{}{}", built.stdout, built.stderr);
-    let templates: Vec<String> =
-        fresh.lab.vms().into_iter().filter(|vm| vm.template).map(|vm| vm.name).collect();
-    assert_eq!(templates, ["tpl-tiny"]);
+    let templates: Vec<(String, String)> =
+        fresh.lab.vms().into_iter().filter(|vm| vm.template).map(|vm| (vm.name, vm.tags)).collect();
+    assert_eq!(templates, [("tpl-tiny".to_owned(), "forge;latest;validated".to_owned())], "{}", built.stderr);
     fresh.lab.stop().await;
     Ok(())
 }
