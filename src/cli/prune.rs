@@ -267,7 +267,12 @@ async fn may_tag(
     if doomed == 0 || !args.deprecate {
         return Ok(());
     }
-    let found = hypervisor.check_tags(&[TAG_DEPRECATED]).await.map_err(|error| {
+    unopposed(hypervisor.check_tags(&[TAG_DEPRECATED]).await, redactor)
+}
+
+/// Whether nothing speaks against it; what does is told.
+fn unopposed(found: Result<Vec<forge_machine::Finding>, PortError>, redactor: &Redactor) -> Result<(), u8> {
+    let found = found.map_err(|error| {
         tell_error(&error, redactor);
         REFUSED
     })?;
@@ -284,13 +289,7 @@ async fn can_archive(
     redactor: &Redactor,
 ) -> Result<(), u8> {
     let doomed: Vec<_> = rows.iter().filter(|row| row.fate.is_ahead()).map(|row| row.entry.vm()).collect();
-    let found = hypervisor.check_archive(place, &doomed).await.map_err(|error| {
-        tell_error(&error, redactor);
-        REFUSED
-    })?;
-    let found: Vec<Finding> =
-        found.into_iter().map(|each| Finding::general(each.message).help(each.help)).collect();
-    if prepare::tell(&found, redactor) { Err(REFUSED) } else { Ok(()) }
+    unopposed(hypervisor.check_archive(place, &doomed).await, redactor)
 }
 
 async fn tag(hypervisor: &dyn Hypervisor, row: &Row) -> Result<(), PortError> {

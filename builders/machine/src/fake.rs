@@ -12,7 +12,6 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::sync::watch;
 
-use crate::archive::ArchivePlace;
 use crate::error::PortError;
 use crate::facts::{Facts, FactsQuery, Finding, SourceDisk, SourceFacts, StorageFacts, TemplateFacts};
 use crate::health::{Checkup, Diagnosis};
@@ -527,13 +526,5 @@ impl Hypervisor for FakeHypervisor {
 
     async fn check_tags(&self, _tags: &[&str]) -> Result<Vec<Finding>, PortError> {
         Ok(Vec::new())
-    }
-
-    async fn check_archive(
-        &self,
-        _place: &ArchivePlace,
-        _templates: &[VmRef],
-    ) -> Result<Vec<Finding>, PortError> {
-        Err(PortError::Unsupported { backend: "the fake", what: "archive templates".to_owned() })
     }
 }

@@ -344,9 +344,16 @@ pub trait Hypervisor: std::fmt::Debug + Send + Sync {
     /// When the target can't be asked, or has no templates.
     async fn check_archive(
         &self,
-        place: &ArchivePlace,
-        templates: &[VmRef],
-    ) -> Result<Vec<Finding>, PortError>;
+        _place: &ArchivePlace,
+        _templates: &[VmRef],
+    ) -> Result<Vec<Finding>, PortError> {
+        Err(no_archives())
+    }
+}
+
+/// What a backend says that keeps no archives of templates.
+fn no_archives() -> PortError {
+    PortError::Unsupported { backend: "this kind of target", what: "archive templates".to_owned() }
 }
 
 /// One VM on a target.
@@ -494,7 +501,9 @@ pub trait Machine: std::fmt::Debug + Send + Sync {
     ///
     /// # Errors
     /// When something else stands at the id, or the target refuses.
-    async fn submit_archive(&self, chain_id: &str, place: &ArchivePlace) -> Result<TaskHandle, PortError>;
+    async fn submit_archive(&self, _chain_id: &str, _place: &ArchivePlace) -> Result<TaskHandle, PortError> {
+        Err(no_archives())
+    }
 
     /// Looks into that copy once its work is over, and tells where it is: only then may the template go. Read only; may be
     /// dropped.
@@ -503,10 +512,12 @@ pub trait Machine: std::fmt::Debug + Send + Sync {
     /// When it is not there, or not whole.
     async fn archived(
         &self,
-        chain_id: &str,
-        place: &ArchivePlace,
-        task: &TaskHandle,
-    ) -> Result<String, PortError>;
+        _chain_id: &str,
+        _place: &ArchivePlace,
+        _task: &TaskHandle,
+    ) -> Result<String, PortError> {
+        Err(no_archives())
+    }
 
     /// Tells what was made, after the finalize task is over. Read only.
     ///

@@ -13,9 +13,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use forge_machine::facts::SourceDisk;
 use forge_machine::{
-    ArchivePlace, Artefact, BuildState, Capabilities, Checkup, Diagnosis, Facts, FactsQuery, Fetch, Finding,
-    HostAddress, Hypervisor, Location, Machine, MachineSpec, Medium, Nonce, Orphan, Ownership, PortError,
-    Power, SourceFacts, SourceSelector, Standing, TaskHandle, TemplateFacts, VmRef,
+    Artefact, BuildState, Capabilities, Checkup, Diagnosis, Facts, FactsQuery, Fetch, Finding, HostAddress,
+    Hypervisor, Location, Machine, MachineSpec, Medium, Nonce, Orphan, Ownership, PortError, Power,
+    SourceFacts, SourceSelector, Standing, TaskHandle, TemplateFacts, VmRef,
 };
 use tokio::process::Command;
 use tokio::sync::{OnceCell, watch};
@@ -460,14 +460,6 @@ impl Hypervisor for QemuHypervisor {
 
     async fn check_tags(&self, _tags: &[&str]) -> Result<Vec<Finding>, PortError> {
         Ok(Vec::new())
-    }
-
-    async fn check_archive(
-        &self,
-        _place: &ArchivePlace,
-        _templates: &[VmRef],
-    ) -> Result<Vec<Finding>, PortError> {
-        Err(PortError::Unsupported { backend: "QEMU", what: "archive templates".to_owned() })
     }
 
     fn machine(&self, at: &VmRef) -> Arc<dyn Machine> {

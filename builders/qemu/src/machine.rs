@@ -10,9 +10,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use forge_machine::{
-    AddressReport, AgentChannel, ArchivePlace, Artefact, Attachments, Display, DisplayStream, Finish,
-    KeyChord, Machine, MachineSpec, MachineState, Ownership, PortError, Power, StopLadder, StopRung,
-    TaskHandle, VmRef,
+    AddressReport, AgentChannel, Artefact, Attachments, Display, DisplayStream, Finish, KeyChord, Machine,
+    MachineSpec, MachineState, Ownership, PortError, Power, StopLadder, StopRung, TaskHandle, VmRef,
 };
 use serde_json::{Value, json};
 use tokio::sync::watch;
@@ -508,19 +507,6 @@ impl Machine for QemuMachine {
 
     async fn discard(&self, _chain_id: &str) -> Result<(), PortError> {
         Err(PortError::Unsupported { backend: "QEMU", what: "remove files that it has made".to_owned() })
-    }
-
-    async fn submit_archive(&self, _chain_id: &str, _place: &ArchivePlace) -> Result<TaskHandle, PortError> {
-        Err(PortError::Unsupported { backend: "QEMU", what: "archive templates".to_owned() })
-    }
-
-    async fn archived(
-        &self,
-        _chain_id: &str,
-        _place: &ArchivePlace,
-        _task: &TaskHandle,
-    ) -> Result<String, PortError> {
-        Err(PortError::Unsupported { backend: "QEMU", what: "archive templates".to_owned() })
     }
 
     async fn artefact(&self, finish: &Finish) -> Result<Artefact, PortError> {

@@ -7,7 +7,6 @@ use async_trait::async_trait;
 
 use super::{FakeOp, FakeWorld, missing, unlocked};
 use crate::agent::AgentChannel;
-use crate::archive::ArchivePlace;
 use crate::console::{Display, KeyChord};
 use crate::error::PortError;
 use crate::ids::{TaskHandle, VmRef};
@@ -216,19 +215,6 @@ impl Machine for FakeMachine {
                 Ok(())
             })
             .await
-    }
-
-    async fn submit_archive(&self, _chain_id: &str, _place: &ArchivePlace) -> Result<TaskHandle, PortError> {
-        Err(PortError::Unsupported { backend: "the fake", what: "archive templates".to_owned() })
-    }
-
-    async fn archived(
-        &self,
-        _chain_id: &str,
-        _place: &ArchivePlace,
-        _task: &TaskHandle,
-    ) -> Result<String, PortError> {
-        Err(PortError::Unsupported { backend: "the fake", what: "archive templates".to_owned() })
     }
 
     async fn artefact(&self, _finish: &Finish) -> Result<Artefact, PortError> {
