@@ -60,11 +60,15 @@ pub struct BuildArgs {
 
 /// The catalogue of the seal, for `--help`.
 fn seal_operations() -> String {
-    let width = seal::OPERATIONS.iter().map(|operation| operation.name.len()).max().unwrap_or(0);
-    let lines = seal::OPERATIONS.iter().map(|each| format!("  {:width$}  {}\n", each.name, each.about));
+    let of = |operations: &'static [seal::Operation]| -> String {
+        let width = operations.iter().map(|operation| operation.name.len()).max().unwrap_or(0);
+        operations.iter().map(|each| format!("  {:width$}  {}\n", each.name, each.about)).collect()
+    };
     format!(
-        "Seal operations, each on unless it is switched off in `[seal]` (`dry-run = true` only tells what they would do):\n{}",
-        lines.collect::<String>()
+        "Seal operations, each on unless it is switched off in `[seal]` (`dry-run = true` only tells what they would do):\n{}\n\
+         Seal operations of Windows, in their order, without a dry run:\n{}",
+        of(seal::OPERATIONS),
+        of(seal::WINDOWS_OPERATIONS)
     )
 }
 
@@ -300,7 +304,7 @@ mod tests {
         // Lines are broken where the terminal ends.
         let help = command.render_long_help().to_string();
         let help: String = help.split_whitespace().collect::<Vec<_>>().join(" ");
-        for operation in seal::OPERATIONS {
+        for operation in seal::OPERATIONS.iter().chain(seal::WINDOWS_OPERATIONS) {
             assert!(help.contains(operation.name) && help.contains(operation.about), "{}", operation.name);
         }
         assert!(!command.render_help().to_string().contains("leak-gate"), "-h is short");

@@ -249,7 +249,7 @@ async fn build(cx: &mut Cx, progress: &mut Progress) -> StageResult<Committed> {
             let machine = still_kept(cx, &kept).await?;
             progress.machine = Some(machine.clone());
             if kept.sealed {
-                Sealed { machine }
+                Sealed { machine, forbidden: stages::seal::forbidden(cx, None) }
             } else {
                 let provisioned = reconnect(cx, machine, &kept).await?;
                 seal(cx, progress, provisioned).await?

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 pub use bus::{Bus, Events, ScreenShot, Sink};
 pub use check::{CheckResult, Verdict};
-pub use redact::{MASK, Redactor};
+pub use redact::{MASK, Redactor, inside_base64};
 pub use view::BuildView;
 
 /// The version of the JSON form of [`Envelope`]; readers refuse a higher one.

@@ -144,8 +144,9 @@ fn form_schema(form: Form) -> Value {
         }
         Form::Seal => {
             let flag = |meaning: &str| json!({ "type": "boolean", "description": meaning });
+            let all = crate::seal::WINDOWS_OPERATIONS.iter().chain(crate::seal::OPERATIONS);
             let mut properties: Map<String, Value> =
-                crate::seal::OPERATIONS.iter().map(|each| (each.name.to_owned(), flag(each.about))).collect();
+                all.map(|each| (each.name.to_owned(), flag(each.about))).collect();
             properties.insert("dry-run".to_owned(), flag("only tell what would be removed and changed"));
             json!({ "type": "object", "additionalProperties": false, "properties": properties })
         }

@@ -27,6 +27,12 @@ pub const OPERATIONS: &[Operation] = &[
         text: include_str!("linux/package-caches.sh"),
     },
     Operation {
+        name: "temporary-files",
+        about: "removes what scripts of the build that were cut off, and connections that were lost, have left",
+        last: false,
+        text: include_str!("linux/temporary-files.sh"),
+    },
+    Operation {
         name: "shell-history",
         about: "removes the history files of shells and tools in all homes",
         last: false,
@@ -79,6 +85,12 @@ pub const OPERATIONS: &[Operation] = &[
         about: "looks for the build's keys and secrets in all files that were written since it began, and fails naming them",
         last: true,
         text: include_str!("linux/leak-gate.sh"),
+    },
+    Operation {
+        name: "free-space",
+        about: "looks for the build's secrets on the whole disks too, and overwrites the free space if they are there",
+        last: true,
+        text: include_str!("linux/free-space.sh"),
     },
     Operation {
         name: "fstrim",

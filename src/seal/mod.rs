@@ -21,6 +21,8 @@ pub use windows::{FINISH_LIMIT, run as run_windows, switched_off};
 
 /// How long all operations together may take.
 const LIMIT: Duration = Duration::from_secs(600);
+/// How much longer where whole disks are read, and perhaps written.
+const DISKS: Duration = Duration::from_secs(3000);
 
 /// What stands before the first operation of a script.
 const FIRST: &str = "# The operations.\n";
@@ -190,7 +192,6 @@ pub fn script(
         OPERATIONS.iter().filter(|operation| operations.iter().any(|name| name == operation.name))
     {
         let Operation { name, text: function, last, .. } = operation;
-        let function = function.replace("@PATTERNS@", &leaks.patterns());
         let run = if *last { "run_last_op" } else { "run_op" };
         text.push_str(&format!("#: op {name} done\n{function}{run} {name} {}\n", name.replace('-', "_")));
     }
@@ -202,7 +203,7 @@ pub fn script(
     // Without -e: a failing operation must not keep the others from being tried.
     script.interpreter = vec!["/bin/sh".into()];
     script.become_root = Become::Auto;
-    script.timeout = Some(LIMIT);
+    script.timeout = Some(LIMIT + if leaks.has_lasting() { DISKS } else { Duration::ZERO });
     script.dir = Some("/".into());
     Ok(script)
 }

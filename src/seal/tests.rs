@@ -57,11 +57,22 @@ impl Root {
         names: &[&str],
         created: bool,
     ) -> Result<Vec<SealResult>, SealError> {
+        self.seal_with(leaks, names, created, &[]).await
+    }
+
+    async fn seal_with(
+        &self,
+        leaks: &Leaks,
+        names: &[&str],
+        created: bool,
+        env: &[(&str, &str)],
+    ) -> Result<Vec<SealResult>, SealError> {
         let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
         let mut script = script(&names, "forge", created, leaks).unwrap();
         // The folder must never be empty: the operations would then be carried out on this machine.
         assert!(self.path().is_absolute());
         script.env.insert("FORGE_SEAL_ROOT".into(), self.path().to_str().unwrap().into());
+        script.env.extend(env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
         script.become_root = Become::No;
         run_script_of(&LocalGuest::default(), &script).await
     }
@@ -282,7 +293,8 @@ fn operations_are_on_unless_switched_off_and_what_ends_the_access_comes_last() {
     assert_eq!(enabled(&BTreeMap::new(), false).len(), OPERATIONS.len());
     let names = enabled(&BTreeMap::from([("logs".to_owned(), false), ("fstrim".to_owned(), true)]), false);
     assert!(!names.contains(&"logs".to_owned()));
-    assert_eq!(&names[names.len() - 4..], ["ssh-host-keys", "build-user", "leak-gate", "fstrim"]);
+    let last = ["ssh-host-keys", "build-user", "leak-gate", "free-space", "fstrim"];
+    assert_eq!(&names[names.len() - last.len()..], last);
     for operation in OPERATIONS {
         assert!(
             operation.text.contains(&format!("op_{}()", operation.name.replace('-', "_"))),
@@ -298,7 +310,7 @@ async fn what_the_build_leaves_of_its_keys_and_secrets_fails_the_seal_and_is_nam
     use base64::engine::general_purpose::STANDARD;
     let key = BuildKey::generate().unwrap();
     let secrets = ["correct horse battery".to_owned(), "short".to_owned()];
-    let leaks = Leaks::of_build(&key, &secrets, std::time::Duration::ZERO);
+    let leaks = Leaks::of_build(Some(&key), &secrets, &[], std::time::Duration::ZERO);
     let root = Root::new();
     root.write("etc/motd", "a short text, and battery horses");
     root.write("opt/other.pem", BuildKey::generate().unwrap().private_openssh());
@@ -321,6 +333,172 @@ async fn what_the_build_leaves_of_its_keys_and_secrets_fails_the_seal_and_is_nam
         assert!(told.contains(&format!("/{path} holds {kind}")), "{told}");
         assert!(!told.contains("correct horse"), "{told}");
     }
+}
+
+fn secrets_of(secrets: &[&str]) -> Leaks {
+    let secrets: Vec<String> = secrets.iter().map(|&secret| secret.to_owned()).collect();
+    Leaks::of_build(Some(&BuildKey::generate().unwrap()), &secrets, &secrets, std::time::Duration::ZERO)
+}
+
+#[tokio::test]
+async fn the_hash_of_a_password_of_the_build_in_shadow_fails_the_seal() {
+    let hash = "$6$rounds=5000$saltsalt$0123456789abcdefghijklmnopqrstuv";
+    let root = Root::new();
+    root.write("etc/shadow", &format!("root:{hash}:19000::\n"));
+    let Err(error) = root.seal_without(&secrets_of(&[hash]), &["leak-gate"], true).await else {
+        panic!("it was not found")
+    };
+    assert!(error.to_string().contains("/etc/shadow holds a secret of the build"), "{error}");
+}
+
+#[tokio::test]
+async fn a_search_that_finds_nothing_because_it_can_not_search_fails_the_seal() {
+    let leaks = secrets_of(&["correct horse battery"]);
+    let root = Root::new();
+    let tools = tempfile::tempdir().unwrap();
+    let grep = tools.path().join("grep");
+    for (how, text) in [
+        ("it can't", "echo 'grep: memory exhausted' >&2; exit 2"),
+        ("it finds nothing", "exit 1"),
+        // The first of its words is `-lF`.
+        (
+            "it reads half",
+            "case $1 in -lF) echo 'grep: x: Input/output error' >&2 ;; esac; exec /bin/grep \"$@\"",
+        ),
+    ] {
+        fs::write(&grep, format!("#!/bin/sh\n{text}\n")).unwrap();
+        fs::set_permissions(&grep, fs::Permissions::from_mode(0o755)).unwrap();
+        let path = format!("{}:{}", tools.path().display(), std::env::var("PATH").unwrap());
+        let results = root.seal_with(&leaks, &["leak-gate"], true, &[("PATH", &path)]).await;
+        let Err(error) = results else { panic!("{how}: nothing was told") };
+        let told = error.to_string();
+        let expected =
+            if how == "it reads half" { "not every file can be read" } else { "does not find what is there" };
+        assert!(told.contains(expected), "{how}: {told}");
+        let left: Vec<_> =
+            fs::read_dir(root.path()).unwrap().flatten().map(|entry| entry.file_name()).collect();
+        assert!(!left.iter().any(|name| name.to_string_lossy().contains("canary")), "{left:?}");
+    }
+}
+
+#[tokio::test]
+async fn the_search_goes_back_more_than_a_day_and_looks_at_all_files_where_the_clock_is_another_one() {
+    let leaks = secrets_of(&["correct horse battery"]);
+    let root = Root::new();
+    root.write("opt/early", "correct horse battery");
+    let tools = tempfile::tempdir().unwrap();
+    let program = |name: &str, text: &str| {
+        fs::write(tools.path().join(name), format!("#!/bin/sh\n{text}\n")).unwrap();
+        fs::set_permissions(tools.path().join(name), fs::Permissions::from_mode(0o755)).unwrap();
+    };
+    program("find", "echo \"$@\" >>\"$FORGE_SEAL_ROOT.asked\"; exec /usr/bin/find \"$@\"");
+    let path = format!("{}:{}", tools.path().display(), std::env::var("PATH").unwrap());
+    let asked = || fs::read_to_string(format!("{}.asked", root.path().display())).unwrap_or_default();
+    for (date, window) in [("exec /bin/date \"$@\"", true), ("echo 1000000000", false)] {
+        program("date", date);
+        _ = fs::remove_file(format!("{}.asked", root.path().display()));
+        let results = root.seal_with(&leaks, &["leak-gate"], true, &[("PATH", &path)]).await;
+        assert!(results.unwrap_err().to_string().contains("/opt/early holds"));
+        let asked = asked();
+        let minutes = asked.lines().last().unwrap().split("-cmin -").nth(1);
+        let minutes = minutes.and_then(|rest| rest.split(' ').next()?.parse::<u32>().ok());
+        assert_eq!(minutes.is_some_and(|minutes| minutes > 24 * 60), window, "{asked}");
+    }
+    _ = fs::remove_file(format!("{}.asked", root.path().display()));
+}
+
+/// A folder with a file beside it that stands for its disk: `sync` writes all files to it, and what was once there stays
+/// until free space is overwritten.
+struct Disk(Root);
+
+impl Disk {
+    fn new() -> Self {
+        let root = Root::new();
+        root.program(
+            "usr/bin/sync",
+            "cd \"$FORGE_SEAL_ROOT\"\nif ls .forge-zeros-* >/dev/null 2>&1; then : >\"$FORGE_SEAL_ROOT.disk\"; fi\n\
+             find . -type f ! -path './usr/*' -exec cat {} + >>\"$FORGE_SEAL_ROOT.disk\"",
+        );
+        root.program("usr/bin/dd", "for word; do case $word in of=*) : >\"${word#of=}\" ;; esac; done");
+        Self(root)
+    }
+
+    fn path(&self) -> std::path::PathBuf {
+        format!("{}.disk", self.0.path().display()).into()
+    }
+
+    async fn seal(&self, leaks: &Leaks) -> Result<String, String> {
+        let results = self.0.seal_without(leaks, &["leak-gate", "free-space"], true).await;
+        results.map(|results| results[1].outcome.to_string()).map_err(|error| error.to_string())
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        _ = fs::remove_file(self.path());
+    }
+}
+
+#[tokio::test]
+async fn a_secret_that_was_removed_is_overwritten_where_it_still_stands_on_the_disk() {
+    let leaks = secrets_of(&["correct horse battery"]);
+    let disk = Disk::new();
+    fs::write(disk.path(), "nothing of the build\n\0\0\u{1}").unwrap();
+    assert_eq!(disk.seal(&leaks).await.unwrap(), "done");
+    let utf16: Vec<u8> = "correct horse battery".encode_utf16().flat_map(u16::to_le_bytes).collect();
+    for free in [b"x correct horse battery".as_slice(), &utf16] {
+        fs::write(disk.path(), [&[0; 5000], free, &[0xff; 5000]].concat()).unwrap();
+        assert!(disk.seal(&leaks).await.unwrap().contains("overwritten"));
+        let now = fs::read(disk.path()).unwrap();
+        assert!(!now.windows(free.len()).any(|bytes| bytes == free));
+    }
+    // In a file it is named, whatever it is written in.
+    fs::create_dir_all(disk.0.path().join("opt")).unwrap();
+    fs::write(disk.0.path().join("opt/wide"), &utf16).unwrap();
+    let told = disk.seal(&leaks).await.unwrap_err();
+    assert!(told.contains("free-space: a secret of the build is in /opt/wide"), "{told}");
+}
+
+#[tokio::test]
+async fn what_no_zeros_reach_and_a_disk_that_can_not_be_searched_fail_the_seal() {
+    let leaks = secrets_of(&["correct horse battery"]);
+    let disk = Disk::new();
+    // A disk that keeps what is overwritten.
+    disk.0.program("usr/bin/dd", "true");
+    fs::write(disk.path(), "correct horse battery").unwrap();
+    let told = disk.seal(&leaks).await.unwrap_err();
+    assert!(told.contains("outside of all files") && told.contains("holds a secret of the build"), "{told}");
+    disk.0.program("usr/bin/sync", "true");
+    fs::write(disk.path(), "").unwrap();
+    let told = disk.seal(&leaks).await.unwrap_err();
+    assert!(told.contains("does not find what is there"), "{told}");
+    _ = fs::remove_file(disk.path());
+    let told = disk.seal(&leaks).await.unwrap_err();
+    assert!(told.contains("can't be read to its end"), "{told}");
+}
+
+#[tokio::test]
+async fn disks_are_not_read_for_a_build_without_a_secret_that_outlasts_it() {
+    let disk = Disk::new();
+    let key = BuildKey::generate().unwrap();
+    let passing = ["the password of one build".to_owned()];
+    let leaks = Leaks::of_build(Some(&key), &passing, &[], std::time::Duration::ZERO);
+    assert!(disk.seal(&leaks).await.unwrap().contains("no secret that outlasts the build"));
+    assert!(leaks.on_disk().iter().all(|each| each.kind == "the build's private key"));
+}
+
+#[tokio::test]
+async fn what_cut_off_scripts_and_lost_connections_left_is_removed_and_nothing_beside_it() {
+    let root = Root::new();
+    assert!(matches!(root.one("temporary-files", true).await, SealOutcome::Skipped(_)));
+    let gone =
+        ["tmp/forge-aBcDeFgH12/run", "var/tmp/forge-0123456789/script", "var/tmp/forge-agent-00ff/3.out"];
+    let stay = ["tmp/forge-notes.txt", "tmp/other/run", "var/tmp/forge-something-longer/x"];
+    for path in gone.iter().chain(&stay) {
+        root.write(path, "a secret");
+    }
+    assert_eq!(root.one("temporary-files", true).await, SealOutcome::Done(String::new()));
+    assert!(gone.iter().all(|path| !root.has(path)) && stay.iter().all(|path| root.has(path)));
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use forge_machine::{Artefact, Finish, Machine, Standing, TAG_LATEST};
+use forge_machine::{Artefact, Finish, Forbidden, Machine, Standing, TAG_LATEST};
 
 use super::Stopped;
 use crate::engine::publish::retire;
@@ -39,6 +39,10 @@ pub async fn finish(cx: &mut Cx, stopped: Stopped) -> Result<Committed, StageErr
     })
     .await?;
 
+    if !stopped.forbidden.is_empty() {
+        let what = "looking on the disks for what the build may not leave there";
+        search(cx, machine.as_ref(), what, &stopped.forbidden).await?;
+    }
     cx.doing(Stage::Finish, plan.finish_in_words());
     let finish = cx.finish_with_mark();
     cx.cleanup.committing(finish.clone())?;
@@ -61,6 +65,29 @@ pub async fn finish(cx: &mut Cx, stopped: Stopped) -> Result<Committed, StageErr
         }
     };
     Ok(Committed { artefact, trouble, published })
+}
+
+/// Fails when something forbidden stands on a disk that can be seen from here.
+async fn search(
+    cx: &Cx,
+    machine: &dyn Machine,
+    what: &str,
+    forbidden: &[Forbidden],
+) -> Result<(), StageError> {
+    cx.doing(Stage::Finish, what);
+    let failed = |error| StageError::port("the disks of the VM could not be searched", error);
+    let found = async { machine.search_disks(forbidden).await.map_err(failed) };
+    let finds = cx.cancellable(found).await?.unwrap_or_default();
+    if finds.is_empty() {
+        return Ok(());
+    }
+    let places: Vec<String> =
+        finds.iter().map(|find| format!("{} on {} at byte {}", find.kind, find.disk, find.offset)).collect();
+    let error = StageError::new(format!("the image would hold {}", places.join(", ")));
+    Err(error.hint(
+        "no file that the seal looked at has it: it may be in free space (is `free-space = false` in `[seal]`?), \
+         in a swap partition, or in a file system that was not mounted",
+    ))
 }
 
 /// Whether the artefact is there.

@@ -28,7 +28,7 @@ pub mod ways;
 
 use std::sync::Arc;
 
-use forge_machine::{Guest, Machine};
+use forge_machine::{Forbidden, Guest, Machine};
 
 use crate::remote::BuildKey;
 
@@ -73,6 +73,8 @@ pub struct Provisioned(pub Connected);
 pub struct Sealed {
     /// The VM.
     pub machine: Arc<dyn Machine>,
+    /// What may not stand on its disks; nothing when nobody wants to know.
+    pub forbidden: Vec<Forbidden>,
 }
 
 /// The VM is stopped and ready to become the artefact.
@@ -80,4 +82,6 @@ pub struct Sealed {
 pub struct Stopped {
     /// The VM.
     pub machine: Arc<dyn Machine>,
+    /// What may not stand on its disks.
+    pub forbidden: Vec<Forbidden>,
 }

@@ -1,10 +1,11 @@
 //! Removes from the guest what a template must not carry.
 
-use forge_machine::Machine;
+use forge_machine::{Forbidden, Machine};
 
 use super::{Provisioned, Sealed, disk, gone};
 use crate::engine::{Cx, Effect, StageError};
 use crate::event::{Event, Stage};
+use crate::remote::BuildKey;
 use crate::seal;
 
 /// What to do about something that the leak gate found.
@@ -22,8 +23,7 @@ const STILL_RUNS: &str =
 pub async fn seal(cx: &mut Cx, provisioned: Provisioned) -> Result<Sealed, StageError> {
     let Provisioned(connected) = provisioned;
     let plan = cx.plan.clone();
-    let since = jiff::Timestamp::now().duration_since(cx.mark.started).unsigned_abs();
-    let leaks = seal::Leaks::of_build(&connected.key, &cx.evidence.redactor().secrets(), since);
+    let leaks = leaks(cx, Some(&connected.key));
     let unattend = if plan.access.windows { super::seed::sysprep(cx, &connected.key) } else { None };
     cx.doing(Stage::Seal, format!("{} operations", plan.seal.len()));
     let sealed = cx
@@ -81,7 +81,23 @@ pub async fn seal(cx: &mut Cx, provisioned: Provisioned) -> Result<Sealed, Stage
     }
     connected.watch.picture(cx, "sealed");
     connected.guest.close().await;
-    Ok(Sealed { machine: connected.machine })
+    Ok(Sealed { machine: connected.machine, forbidden: forbidden(cx, Some(&connected.key)) })
+}
+
+/// What the guest, or its disks, may not hold.
+fn leaks(cx: &Cx, key: Option<&BuildKey>) -> seal::Leaks {
+    let since = jiff::Timestamp::now().duration_since(cx.mark.started).unsigned_abs();
+    let redactor = cx.evidence.redactor();
+    seal::Leaks::of_build(key, &redactor.secrets(), &redactor.lasting(), since)
+}
+
+/// What may not stand on the disks of the sealed VM, in files or not; nothing where the leak gate is off, or the guest was
+/// not sealed at all.
+#[must_use]
+pub fn forbidden(cx: &Cx, key: Option<&BuildKey>) -> Vec<Forbidden> {
+    let plan = &cx.plan;
+    let gate = !plan.seal_dry_run && plan.seal.iter().any(|operation| operation == "leak-gate");
+    if gate { leaks(cx, key).on_disk() } else { Vec::new() }
 }
 
 /// Why sealing failed, in the target's words when the VM does not run any more.
@@ -96,7 +112,9 @@ async fn failed(machine: &dyn Machine, error: seal::SealError) -> StageError {
     }
     let hint = match &error {
         seal::SealError::StillRuns { .. } => Some(STILL_RUNS),
-        error if error.to_string().contains("leak-gate:") => Some(LEAKED),
+        error if ["leak-gate:", "free-space:"].iter().any(|name| error.to_string().contains(name)) => {
+            Some(LEAKED)
+        }
         _ => None,
     };
     let failed = StageError::caused(WHAT, error);

@@ -176,8 +176,8 @@ fn console_password(cx: &Cx, key: &BuildKey) -> Result<Option<String>, StageErro
     let hash = crypt::Scheme::Sha512
         .hash(&password, &salt)
         .map_err(|error| StageError::caused("the password for the serial console can't be made", error))?;
-    cx.evidence.redactor().add(&password);
-    cx.evidence.redactor().add(&hash);
+    cx.evidence.redactor().add_passing(&password);
+    cx.evidence.redactor().add_passing(&hash);
     Ok(Some(hash))
 }
 
@@ -190,6 +190,14 @@ fn files(cx: &mut Cx, seeded: &Seeded) -> Result<SeedSet, StageError> {
             .map_err(|error| StageError::caused("the seed could not be rendered", error));
     };
     let build = of_build(cx, key);
+    if let Some(hash) = answers.password_hash(&build) {
+        let redactor = cx.evidence.redactor();
+        // An account that the build does not make is the system's own, and its password is meant to stay.
+        match plan.access.create {
+            true => redactor.add(&hash),
+            false => redactor.hide(&hash),
+        }
+    }
     answers.render(&build).map_err(|errors| match errors.into_iter().next() {
         Some(error) => StageError::caused("the seed could not be rendered", error),
         None => StageError::new("the seed could not be rendered"),
@@ -201,7 +209,7 @@ fn of_build(cx: &Cx, key: &BuildKey) -> Build {
     let plan = &cx.plan;
     // Of the key, so that whoever goes on with the build can log in with it too.
     let random_password = key.windows_password();
-    cx.evidence.redactor().add(&random_password);
+    cx.evidence.redactor().add_passing(&random_password);
     Build {
         user: plan.access.user.clone(),
         create_user: plan.access.create,

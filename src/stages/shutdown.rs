@@ -26,5 +26,5 @@ pub async fn shutdown(cx: &mut Cx, sealed: Sealed) -> Result<Stopped, StageError
     if rung == StopRung::PowerOff {
         cx.warn("the guest did not shut down by itself; its power was cut", "check its file systems");
     }
-    Ok(Stopped { machine: sealed.machine })
+    Ok(Stopped { machine: sealed.machine, forbidden: sealed.forbidden })
 }

@@ -8,7 +8,7 @@ use forge_proxmox::ProxmoxHypervisor;
 
 use crate::lab_matrix::{config_of, plan_for};
 use crate::support::fake_build::Blow;
-use crate::support::lab_site::{FIRST_ID, LabSite};
+use crate::support::lab_site::{FIRST_ID, LabSite, PROFILE};
 use crate::support::workbench::Workbench;
 
 /// In the moment between the end of the seal and its record nobody can log in to the guest any more, and nobody knows.
@@ -40,4 +40,75 @@ async fn a_tiny_guest_that_was_sealed_when_forge_died_is_sealed_again_and_become
     assert_eq!(bench.journal_files(), [""; 0]);
     site.close().await;
     Ok(())
+}
+
+/// A secret that no other file has.
+const WORD: &str = "a-secret-that-stands-nowhere-else-4711";
+
+fn with_secret(step: &str) -> String {
+    format!(
+        "{PROFILE}\n[variables.token]\ntype = \"string\"\nsecret = true\n\n[[provision]]\nname = \"leave it\"\nbecome = true\n\
+         env = {{ TOKEN = \"{{{{ var.token }}}}\" }}\nshell = [{step}]\n"
+    )
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_secret_that_a_provisioner_leaves_in_a_tiny_guest_fails_the_build_and_is_named_and_not_shown()
+-> anyhow::Result<()> {
+    let Some(site) = LabSite::with_tiny_guest(false).await? else { return Ok(()) };
+    let leave = r#""mkdir -p /opt", "printf 'user:%s' \"$TOKEN\" | base64 >/opt/token""#;
+    site.write("tiny.toml", &with_secret(leave));
+    let word = format!("token={WORD}");
+    let done = site.run(&["build", "tiny.toml", "--var", &word]).await;
+    assert_eq!(done.code, Some(1), "{}{}", done.stdout, done.stderr);
+    for words in ["error in stage seal", "/opt/token holds a secret of the build", "`leak-gate = false`"] {
+        assert!(done.stderr.contains(words), "`{words}` is not in:\n{}", done.stderr);
+    }
+    let mut texts = vec![done.stdout, done.stderr];
+    for folder in ["output", "state"] {
+        texts.extend(texts_below(&site.path().join(folder))?);
+    }
+    assert!(texts.iter().all(|text| !text.contains(WORD)), "the secret is shown or kept");
+    site.close().await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_secret_that_was_written_and_removed_in_a_tiny_guest_is_not_on_the_disk_of_its_template()
+-> anyhow::Result<()> {
+    let Some(site) = LabSite::with_tiny_guest(false).await? else { return Ok(()) };
+    // The provisioner itself brings it to no disk.
+    let leave = r#""printf '%s\n' \"$TOKEN\" >/root/there", "sync", "rm /root/there", "sync""#;
+    site.write("tiny.toml", &with_secret(leave));
+    let word = format!("token={WORD}");
+    let done = site.run(&["build", "tiny.toml", "--var", &word]).await;
+    assert_eq!(done.code, Some(0), "{}{}", done.stdout, done.stderr);
+    site.assert_template_only(FIRST_ID);
+    assert!(done.stderr.contains("overwritten: there was something of the build in it"), "{}", done.stderr);
+    let own = format!("/{FIRST_ID}/");
+    let disks: Vec<_> =
+        site.lab.image_files().into_iter().filter(|file| file.to_string_lossy().contains(&own)).collect();
+    assert!(!disks.is_empty(), "{:?}", site.lab.image_files());
+    for disk in disks {
+        let raw = site.path().join("disk.raw");
+        let mut convert = tokio::process::Command::new("qemu-img");
+        convert.args(["convert", "-O", "raw"]).arg(&disk).arg(&raw);
+        assert!(convert.status().await?.success());
+        let bytes = std::fs::read(&raw)?;
+        assert!(!bytes.windows(WORD.len()).any(|each| each == WORD.as_bytes()), "{}", disk.display());
+    }
+    site.close().await;
+    Ok(())
+}
+
+/// All texts below a folder.
+fn texts_below(folder: &std::path::Path) -> anyhow::Result<Vec<String>> {
+    let mut texts = Vec::new();
+    for entry in std::fs::read_dir(folder)?.flatten() {
+        match entry.path() {
+            path if path.is_dir() => texts.extend(texts_below(&path)?),
+            path => texts.push(String::from_utf8_lossy(&std::fs::read(path)?).into_owned()),
+        }
+    }
+    Ok(texts)
 }

@@ -179,3 +179,36 @@ steps = [{ expect = [
     site.assert_nothing_left();
     Ok(())
 }
+
+#[test]
+fn an_image_whose_free_space_holds_a_secret_is_not_written_unless_the_seal_has_overwritten_it()
+-> anyhow::Result<()> {
+    let word = "a-secret-that-stands-nowhere-else-4711";
+    let more = r#"
+[variables.token]
+type = "string"
+secret = true
+
+[[provision]]
+name = "write and remove"
+become = true
+env = { TOKEN = "{{ var.token }}" }
+shell = ["printf '%s\n' \"$TOKEN\" >/root/there", "sync", "rm /root/there", "sync"]
+"#;
+    let Some(site) = site(Guest::Bios, "", more)? else { return Ok(()) };
+    let profile = std::fs::read_to_string(site.path().join("custom.toml"))?;
+    site.write("custom.toml", &format!("{profile}\n[seal]\nfree-space = false\n"));
+    let value = format!("token={word}");
+    let said = site.run(&["build", "custom.toml", "--var", &value]);
+    assert_eq!(said.code, Some(1), "{}", said.text);
+    assert!(said.text.contains("the image would hold a secret of the build on disk"), "{}", said.text);
+    assert!(!said.text.contains(word) && !site.image("tpl-custom.raw").exists(), "{}", said.text);
+
+    site.write("custom.toml", &profile);
+    let said = site.run(&["build", "custom.toml", "--var", &value]);
+    assert_eq!(said.code, Some(0), "{}", said.text);
+    assert!(said.text.contains("overwritten: there was something of the build in it"), "{}", said.text);
+    let image = std::fs::read(site.image("tpl-custom.raw"))?;
+    assert!(!image.windows(word.len()).any(|bytes| bytes == word.as_bytes()));
+    Ok(())
+}

@@ -40,8 +40,8 @@ pub use health::{Checkup, Diagnosis, Health};
 pub use ids::{ChainId, Nonce, TaskHandle, VmRef};
 pub use ownership::{BuildState, Ownership};
 pub use port::{
-    AddressReport, Artefact, Attachments, Capabilities, CloudInitSettings, Fetch, HostAddress, Hypervisor,
-    Machine, MachineState, Orphan, Power, Standing, StopLadder, StopRung,
+    AddressReport, Artefact, Attachments, Capabilities, CloudInitSettings, DiskFind, Fetch, Forbidden,
+    HostAddress, Hypervisor, Machine, MachineState, Orphan, Power, Standing, StopLadder, StopRung,
 };
 pub use source::{
     Algorithm, BootFile, Checksum, IsoDrives, KernelSpec, Location, Medium, SourceSelector, SourceSpec,

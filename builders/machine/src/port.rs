@@ -148,6 +148,32 @@ pub struct AddressReport {
     pub interfaces: Vec<(String, IpAddr)>,
 }
 
+/// A text that may not stand on a disk.
+#[derive(Clone)]
+pub struct Forbidden {
+    /// The text: a secret, in one of the forms it travels in.
+    pub text: String,
+    /// What it is, in words.
+    pub kind: &'static str,
+}
+
+impl std::fmt::Debug for Forbidden {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.kind)
+    }
+}
+
+/// Something forbidden that stands on a disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DiskFind {
+    /// Which disk, in the target's words.
+    pub disk: String,
+    /// Where it begins, in bytes as the guest counts them.
+    pub offset: u64,
+    /// What it is, in words.
+    pub kind: &'static str,
+}
+
 /// How long each way of stopping a VM may take, tried in this order; a zero skips it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -459,6 +485,15 @@ pub trait Machine: std::fmt::Debug + Send + Sync {
     /// # Errors
     /// The target's refusal.
     async fn describe(&self, mark: &Ownership) -> Result<(), PortError>;
+
+    /// Looks on all disks of the stopped VM, file or no file, for what the build may have left there. `None` where the disks
+    /// can't be seen from here. Read only. May be dropped.
+    ///
+    /// # Errors
+    /// When the disks can't be read.
+    async fn search_disks(&self, _texts: &[Forbidden]) -> Result<Option<Vec<DiskFind>>, PortError> {
+        Ok(None)
+    }
 
     /// Writes the notes on the stopped VM and begins to turn it into the artefact. Effect; the commit point lies in it.
     /// A template keeps the name and the tags of its build until [`Machine::publish`]. Repeating it on a finished

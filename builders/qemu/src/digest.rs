@@ -42,7 +42,7 @@ impl Drop for Stop {
 }
 
 impl Token {
-    fn check(&self) -> io::Result<()> {
+    pub(crate) fn check(&self) -> io::Result<()> {
         if self.0.load(Ordering::Relaxed) { Err(io::Error::other("it was stopped")) } else { Ok(()) }
     }
 }

@@ -15,6 +15,7 @@ use thiserror::Error;
 
 use crate::line::shorten;
 use crate::process::{dying_with_us, find_program};
+use crate::search;
 use crate::spawner;
 
 /// An error of `qemu-img`.
@@ -185,6 +186,19 @@ impl ImageTool {
         let command = self.show(&arguments);
         let output = self.run(arguments).await?;
         serde_json::from_slice(&output).map_err(|source| ImageError::Output { command, source })
+    }
+
+    /// Tells where the pieces of an image lie.
+    ///
+    /// # Errors
+    /// When there is no such image, or `qemu-img` fails.
+    pub(crate) async fn map(&self, path: &Path, format: &str) -> Result<Vec<search::Extent>, ImageError> {
+        let mut arguments: Vec<OsString> =
+            ["map", "--output=json", "-f", format, "--"].map(OsString::from).into();
+        arguments.push(path.into());
+        let command = self.show(&arguments);
+        let output = self.run(arguments).await?;
+        search::extents(&output).map_err(|source| ImageError::Output { command, source })
     }
 
     /// Reads the header of an image that the user named, and looks whether all is there that its tables speak of: an

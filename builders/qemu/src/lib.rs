@@ -35,6 +35,7 @@ mod port;
 pub mod process;
 pub mod qmp;
 mod sandbox;
+mod search;
 mod socket;
 mod spawner;
 mod tpm;

@@ -10,8 +10,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use forge_machine::{
-    AddressReport, AgentChannel, Artefact, Attachments, Display, DisplayStream, Finish, KeyChord, Machine,
-    MachineSpec, MachineState, Ownership, PortError, Power, StopLadder, StopRung, TaskHandle, VmRef,
+    AddressReport, AgentChannel, Artefact, Attachments, DiskFind, Display, DisplayStream, Finish, Forbidden,
+    KeyChord, Machine, MachineSpec, MachineState, Ownership, PortError, Power, StopLadder, StopRung,
+    TaskHandle, VmRef,
 };
 use serde_json::{Value, json};
 use tokio::sync::watch;
@@ -29,6 +30,7 @@ use crate::media;
 use crate::process::{Launch, QemuProcess};
 use crate::qmp::Qmp;
 use crate::sandbox::SANDBOX;
+use crate::search;
 use crate::socket;
 use crate::tpm;
 use crate::workdir::WorkDir;
@@ -469,6 +471,11 @@ impl Machine for QemuMachine {
 
     async fn describe(&self, mark: &Ownership) -> Result<(), PortError> {
         self.directory()?.write_mark(mark)
+    }
+
+    async fn search_disks(&self, texts: &[Forbidden]) -> Result<Option<Vec<DiskFind>>, PortError> {
+        let dir = self.stopped_directory("searching the disks")?;
+        search::search(&self.shared.tool, &dir, texts).await.map(Some)
     }
 
     async fn submit_finalize(&self, finish: &Finish) -> Result<TaskHandle, PortError> {

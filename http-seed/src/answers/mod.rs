@@ -237,6 +237,19 @@ impl Answers {
         }
     }
 
+    /// The hash that the files have in the password's place, where they have one; it is the same each time.
+    #[must_use]
+    pub fn password_hash(&self, build: &Build) -> Option<String> {
+        let given = !self.settings.text("password").is_empty();
+        // Agama makes no user without a password.
+        let (hashed, otherwise) = match self.kind {
+            Kind::Autounattend => (false, ""),
+            Kind::Agama => (true, build.random_password.as_str()),
+            _ => (given, ""),
+        };
+        hashed.then(|| context::hash_of(self, build, otherwise).ok()).flatten()
+    }
+
     /// The templates that are rendered.
     #[must_use]
     pub fn files(&self) -> BTreeMap<String, TemplateFile> {

@@ -232,6 +232,19 @@ fn windows_answers_over_winrm_as_the_profile_says_and_notes_what_was_there_befor
 }
 
 #[test]
+fn the_hash_that_the_files_have_for_the_password_is_known() {
+    for kind in [Kind::Autoinstall, Kind::Kickstart, Kind::Preseed, Kind::Autoyast, Kind::Agama] {
+        let answers = answers(kind, "any", "1", json!({ "password": "own-2B-or-not" }));
+        let hash = answers.password_hash(&build()).expect("there is a password");
+        let files = answers.render(&build()).expect("renders");
+        let texts: Vec<&str> = files.texts().map(|(_, text)| text).collect();
+        let hashes = texts.iter().map(|text| text.matches("$6$").count()).sum::<usize>();
+        let known = texts.iter().map(|text| text.matches(&hash).count()).sum::<usize>();
+        assert!(hashes == known && known > 0, "{kind}: {known} of {hashes}");
+    }
+}
+
+#[test]
 fn the_user_of_a_windows_has_one_password_and_it_is_the_settings_own_if_they_have_one() {
     for (vars, word) in [(json!({}), "random-1A"), (json!({ "password": "own-2B" }), "own-2B")] {
         let answers = answers(Kind::Autounattend, "windows", "2022", vars);

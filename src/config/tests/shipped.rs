@@ -294,7 +294,7 @@ fn the_page_of_profiles_names_every_profile_and_setting() {
 #[test]
 fn the_page_of_profiles_names_every_seal_operation() {
     let page = std::fs::read_to_string(folder().join("README.md")).expect("the page");
-    for operation in crate::seal::OPERATIONS {
+    for operation in crate::seal::OPERATIONS.iter().chain(crate::seal::WINDOWS_OPERATIONS) {
         assert!(page.contains(&format!("`{}`", operation.name)), "{} is not on the page", operation.name);
     }
 }

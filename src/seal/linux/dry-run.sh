@@ -76,11 +76,11 @@ dry_changes() {
 
 run_op() {
   case $1 in
-    leak-gate|fstrim) mark op "$1" skipped "it changes nothing"; return 0 ;;
+    leak-gate|free-space|fstrim) mark op "$1" skipped "it changes nothing"; return 0 ;;
   esac
   out=$(set -e; "op_$2" 2>&1 </dev/null)
   code=$?
-  text=$(printf '%s' "$out" | grep -v '^[[:space:]]*$' | tail -n 3 | tr '\n' ' ')
+  text=$(printf '%s' "$out" | sed '/^[[:space:]]*$/d' | tail -n 3 | tr '\n' ' ')
   case $code in
     0) told=$(dry_changes); mark op "$1" done "${told:-would change nothing}" ;;
     3) mark op "$1" skipped "$text" ;;

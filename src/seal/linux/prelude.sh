@@ -45,7 +45,7 @@ remove() {
 run_op() {
   out=$(set -e; "op_$2" 2>&1 </dev/null)
   code=$?
-  text=$(printf '%s' "$out" | grep -v '^[[:space:]]*$' | tail -n 3 | tr '\n' ' ')
+  text=$(printf '%s' "$out" | sed '/^[[:space:]]*$/d' | tail -n 3 | tr '\n' ' ')
   case $code in
     0) mark op "$1" done "$text" ;;
     3) mark op "$1" skipped "$text" ;;
