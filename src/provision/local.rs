@@ -10,7 +10,7 @@ use nix::unistd::Pid;
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::Command;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::perform::Around;
 use super::{LocalStep, LocalWork, OutputObserver, ProvisionError, StepOutcome, ansible, shown};
@@ -23,14 +23,35 @@ const AFTERMATH: Duration = Duration::from_secs(2);
 /// How many of the last lines are kept for messages.
 const TAIL: usize = 20;
 
+/// How long a program that is to end, and its children, may take for it.
+const ENDING: Duration = Duration::from_secs(5);
+
 /// Ends a program with all its children when the step is given up.
-struct Group(Option<u32>);
+struct Group(Option<Pid>);
+
+impl Group {
+    /// Asks all of them to end, and ends those that do not.
+    async fn end(mut self) {
+        let Some(id) = self.0.take() else { return };
+        let began = Instant::now();
+        // It fails when everything has ended.
+        let mut left = killpg(id, Signal::SIGTERM).is_ok();
+        while left && began.elapsed() < ENDING {
+            sleep(Duration::from_millis(50)).await;
+            left = killpg(id, None).is_ok();
+        }
+        if left {
+            _ = killpg(id, Signal::SIGKILL);
+        }
+    }
+}
 
 impl Drop for Group {
     fn drop(&mut self) {
-        if let Some(id) = self.0.and_then(|id| i32::try_from(id).ok()) {
-            // Fails when everything has ended by itself.
-            _ = killpg(Pid::from_raw(id), Signal::SIGTERM);
+        let Some(id) = self.0.take() else { return };
+        match tokio::runtime::Handle::try_current() {
+            Ok(runtime) => _ = runtime.spawn(Self(Some(id)).end()),
+            Err(_) => _ = killpg(id, Signal::SIGTERM),
         }
     }
 }
@@ -125,14 +146,14 @@ pub(super) async fn program(
         command.current_dir(&step.dir);
     }
     let mut child = command.spawn().map_err(failed)?;
-    let mut group = Group(child.id());
+    let mut group = Group(child.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw));
+    let mut tail = Tail::new(TAIL);
     let work = async {
         let (Some(mut input), Some(mut out), Some(mut err)) =
             (child.stdin.take(), child.stdout.take(), child.stderr.take())
         else {
-            return child.wait().await.map(|status| (status, Tail::new(TAIL)));
+            return child.wait().await;
         };
-        let mut tail = Tail::new(TAIL);
         let (mut out_lines, mut err_lines) = (LineSplitter::default(), LineSplitter::default());
         let feed = async move {
             // A program that does not read its input is within its rights.
@@ -182,18 +203,21 @@ pub(super) async fn program(
             // The program's own end is what is waited for.
             std::future::pending::<std::convert::Infallible>().await
         };
-        let status = tokio::select! {
+        tokio::select! {
             never = feed => match never {},
-            status = read => status?,
-        };
-        Ok((status, tail))
+            status = read => status,
+        }
     };
-    let (status, tail) = match step.timeout {
-        Some(limit) => match tokio::time::timeout(limit, work).await {
-            Ok(result) => result.map_err(failed)?,
-            Err(_elapsed) => return Err(ProvisionError::TimedOut { limit, tail: String::new() }),
-        },
-        None => work.await.map_err(failed)?,
+    let ended = match step.timeout {
+        Some(limit) => tokio::time::timeout(limit, work).await.map_err(|_elapsed| limit),
+        None => Ok(work.await),
+    };
+    let status = match ended {
+        Ok(status) => status.map_err(failed)?,
+        Err(limit) => {
+            group.end().await;
+            return Err(ProvisionError::TimedOut { limit, tail: shown(&tail.into_lines()) });
+        }
     };
     group.0 = None;
     let exit = status.code();

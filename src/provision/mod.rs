@@ -36,6 +36,10 @@ pub(crate) use windows::RESTART_COMMAND;
 /// How long a guest may take to come back after an expected disconnect, for a step without a limit of its own.
 const BACK_LIMIT: Duration = Duration::from_secs(600);
 
+/// Scripts that are shorter than this, with their variables, are kept off the guest's disk: there may be secrets in them,
+/// and what was on a disk stays in its free space.
+const IN_MEMORY: usize = 1 << 20;
+
 /// The pause between two tries to begin a script.
 const START_PAUSE: Duration = Duration::from_millis(500);
 
@@ -328,6 +332,8 @@ fn script(step: &ShellStep, env: &BTreeMap<String, String>) -> Result<RemoteScri
     }
     let mut script = RemoteScript::sh(step.source.text());
     script.interpreter = step.interpreter();
+    let length: usize = all.iter().map(|(name, value)| name.len() + value.len() + 16).sum();
+    script.in_memory = script.content.len() + length < IN_MEMORY;
     script.env = all;
     script.dir.clone_from(&step.work_dir);
     script.become_root = step.become_root;

@@ -223,10 +223,16 @@ async fn a_failing_program_of_this_machine_is_told_with_its_last_lines() {
 async fn a_program_over_its_limit_is_ended_with_its_children() {
     let dir = tempfile::tempdir().unwrap();
     let pid = dir.path().join("pid");
-    let mut step = local(LocalWork::Shell(format!("sleep 300 & echo $! >{}; wait", pid.display())));
+    // One that does not mind being asked.
+    let text = format!(
+        "(trap '' TERM; while :; do sleep 1; done) & echo $! >{0}.part; mv {0}.part {0}; echo the last words; wait",
+        pid.display()
+    );
+    let mut step = local(LocalWork::Shell(text));
     step.timeout = Some(Duration::from_millis(600));
     let error = go(&Step::new("x", Action::Local(step))).await.0.unwrap_err();
     assert!(matches!(error, ProvisionError::TimedOut { .. }), "{error:?}");
+    assert!(error.to_string().ends_with("| the last words"), "{error}");
     let child = std::fs::read_to_string(&pid).unwrap();
     let stat = format!("/proc/{}/stat", child.trim());
     let gone = async {

@@ -198,11 +198,134 @@ async fn binary_and_endless_looking_output_hides_neither_the_end_nor_the_last_li
     assert!(lines.iter().all(|line| line.len() <= 64 * 1024 && !line.contains('\x1b')));
 }
 
+/// Each way in which a server, or the line to it, may misbehave under a script has one outcome and one message.
+#[tokio::test]
+async fn each_misbehaviour_has_its_outcome_and_its_words() {
+    const LOST: &str = "the connection to the guest was lost before the script had ended";
+    let so_far = |words: &str| format!("{words}; its last lines:\n    | so far");
+    let none = Faults::default;
+    let cases: Vec<(&str, Faults, &str, Result<i32, String>)> = vec![
+        ("nothing", none(), "echo so far", Ok(0)),
+        ("a slow line", Faults { slow: Some(Duration::from_millis(2)), ..none() }, "echo so far", Ok(0)),
+        ("no exit status", Faults { no_exit_status: true, ..none() }, "echo so far", Ok(0)),
+        ("the status before the output", Faults { status_first: true, ..none() }, "sleep 0.3; echo so far", Ok(0)),
+        ("one refused channel", Faults { refuse_channels: 1, ..none() }, "echo so far", Ok(0)),
+        (
+            "a failing script whose server tells success first",
+            Faults { status_first: true, ..none() },
+            "sleep 0.3; echo so far; exit 3",
+            Err(so_far("the script exited with status 3, allowed: 0")),
+        ),
+        ("cut", Faults { cut_at: Some("so far"), ..none() }, "echo so far; sleep 5", Err(so_far(LOST))),
+        (
+            "reset",
+            Faults { cut_at: Some("so far"), reset: true, ..none() },
+            "echo so far; sleep 5",
+            Err(so_far(LOST)),
+        ),
+        (
+            "half open",
+            Faults { freeze_at: Some("so far"), ..none() },
+            "echo so far; sleep 600",
+            Err(so_far(LOST)),
+        ),
+        (
+            "cut while the script is on its way",
+            Faults { cut_input_at: Some(20), ..none() },
+            "echo so far",
+            Err(format!("{LOST}; it had printed nothing")),
+        ),
+        (
+            "the output lost behind its first bytes",
+            Faults { most_output: Some(10), ..none() },
+            "echo so far",
+            Err("the script could not be started in the guest (status 0); its last lines:\n    | forge-mark".into()),
+        ),
+        (
+            "no commands",
+            Faults { refuse_commands: true, ..none() },
+            "echo so far",
+            Err("the script could not be handed to the guest: GUEST runs no commands: the server refuses to run commands".into()),
+        ),
+        (
+            "no channels",
+            Faults { refuse_channels: usize::MAX, ..none() },
+            "echo so far",
+            Err("the script could not be handed to the guest: GUEST opens no channel even after a reconnection".into()),
+        ),
+        (
+            "killed by a signal",
+            none(),
+            "echo so far; kill -9 $PPID; sleep 0.2",
+            Err(so_far(
+                "the script was cut off: the guest ended it (killed by a signal) before it could tell its end",
+            )),
+        ),
+        (
+            "killed by a signal that is not told",
+            Faults { no_exit_status: true, ..none() },
+            "echo so far; kill -9 $PPID; sleep 0.2",
+            Err(so_far(LOST)),
+        ),
+    ];
+    for (what, faults, line, expected) in cases {
+        let server = SshServer::start(Faults::default()).await;
+        let input = WaitInput {
+            access: crate::remote::SshAccess {
+                keep_alive: Some(Duration::from_secs(2)),
+                ..crate::remote::SshAccess::default()
+            },
+            source: Arc::new(server.address),
+            user: "forge".into(),
+            key: Arc::new(BuildKey::generate().unwrap()),
+            host_key: None,
+            limit: Duration::from_secs(60),
+        };
+        // A slow line is slow from its beginning.
+        server.change(|now| now.slow = faults.slow);
+        let guest = wait_for_guest(input, &|_| {}).await.unwrap();
+        server.change(|now| *now = faults);
+        let (outcome, _) = on(guest.as_ref(), &ShellStep::inline("x", [line])).await;
+        let told = outcome.map(|outcome| outcome.exit).map_err(|error| crate::engine::error::chain(&error));
+        let told = told.map_err(|told| told.replace(&guest.describe(), "GUEST"));
+        // What was on its way when the line was cut may be lost with it.
+        let cut = ["cut", "reset", "half open"].contains(&what);
+        let told = told
+            .map_err(|told| if cut { told.replace("; it had printed nothing", &so_far("")) } else { told });
+        match (&told, &expected) {
+            // What russh says of it is its own affair.
+            (Err(told), Err(expected)) if what == "no channels" => {
+                assert!(told.starts_with(expected.as_str()), "{what}: {told}");
+            }
+            _ => assert_eq!(told, expected, "{what}"),
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_refused_channel_costs_a_reconnection_and_nothing_else() {
     let (outcome, lines) = ended(Faults { refuse_channels: 1, ..Faults::default() }, "echo in").await;
     assert_eq!(outcome.unwrap(), StepOutcome { exit: 0, disconnected: false, rebooted: false });
     assert_eq!(lines, ["in"]);
+}
+
+#[tokio::test]
+async fn a_script_costs_one_channel_whatever_it_is_given() {
+    let server = SshServer::start(Faults::default()).await;
+    let guest = connect(&server).await;
+    let channels = || server.channels.load(std::sync::atomic::Ordering::SeqCst);
+    let plain = ShellStep::inline("x", ["echo in"]);
+    let limited = ShellStep { timeout: Some(Duration::from_secs(50)), ..plain.clone() };
+    let given = ShellStep {
+        work_dir: Some("/".into()),
+        env: [("A".to_owned(), "b".to_owned())].into(),
+        ..plain.clone()
+    };
+    for step in [plain, limited, given] {
+        let before = channels();
+        on(guest.as_ref(), &step).await.0.unwrap();
+        assert_eq!(channels() - before, 1, "{step:?}");
+    }
 }
 
 #[tokio::test]

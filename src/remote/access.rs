@@ -200,6 +200,8 @@ pub struct SshAccess {
     pub route: Arc<Route>,
     /// Whether the guest is a Windows, whose files go by PowerShell.
     pub windows: bool,
+    /// Whether somebody else may answer at the guest's address before it does: an installer's own sshd.
+    pub patient: bool,
 }
 
 impl SshAccess {
@@ -386,6 +388,7 @@ impl SshAccess {
             host_key: plan.host_key.clone(),
             route: Arc::new(Route::new(proxy, hops, plan.old_algorithms)),
             windows: false,
+            patient: false,
         })
     }
 }

@@ -14,8 +14,11 @@ use super::session::LoginError;
 
 /// How many rounds of questions are answered with the password; PAM asks one, an expired password two more.
 const ROUNDS: usize = 4;
-/// How many keys of an agent are offered: OpenSSH ends a login after six refusals (`MaxAuthTries`).
-const AGENT_KEYS: usize = 5;
+/// How many credentials one connection may be refused: OpenSSH ends it at the sixth (`MaxAuthTries`). What is left is offered
+/// on the next one.
+const REFUSALS: usize = 5;
+/// How many keys of an agent are offered at all.
+const AGENT_KEYS: usize = 30;
 
 /// A password that Debug does not show.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -85,52 +88,155 @@ impl From<AuthResult> for Said {
     }
 }
 
-/// Tries the methods in their order. One that the server accepts only as a part of what it asks for is not lost: the
-/// next ones are tried on top of it.
+/// How far the credentials were offered, over several connections.
+#[derive(Debug, Default)]
+pub(super) struct Progress {
+    /// How many of them are refused for good.
+    done: usize,
+    /// How each fared.
+    tried: Vec<String>,
+    /// The one at which the connection was closed before any other was refused on it.
+    cut: Option<usize>,
+}
+
+impl Progress {
+    fn refuse(&mut self, index: usize, how: String) {
+        self.done = index + 1;
+        self.cut = None;
+        self.tried.push(how);
+    }
+
+    fn in_words(&self) -> String {
+        let mut words: Vec<(&str, usize)> = Vec::new();
+        for how in &self.tried {
+            match words.last_mut() {
+                Some((last, count)) if last == how => *count += 1,
+                _ => words.push((how, 1)),
+            }
+        }
+        let each = |(how, count): (&str, usize)| {
+            if count > 1 { format!("{how} ({count} keys)") } else { how.to_owned() }
+        };
+        words.into_iter().map(each).collect::<Vec<_>>().join(", ")
+    }
+}
+
+/// One credential.
+enum Offer<'a> {
+    Own(&'a Method),
+    OfAgent(Box<AgentIdentity>, usize),
+}
+
+/// An agent that answers.
+type Agent = AgentClient<Box<dyn russh::keys::agent::client::AgentStream + Send + Unpin>>;
+
+/// Tries the methods in their order, from where the connection before came to. One that the server accepts only as a part of
+/// what it asks for is not lost: the next ones are tried on top of it.
 pub(super) async fn authenticate<H: Handler>(
     handle: &mut Handle<H>,
     user: &str,
     methods: &[Method],
     old_algorithms: bool,
+    progress: &mut Progress,
 ) -> Result<(), LoginError> {
-    let mut tried: Vec<String> = Vec::new();
-    let mut partial = false;
-    let mut offered = MethodSet::empty();
+    let mut agents = Vec::new();
+    let mut offers = Vec::new();
+    let mut notes = Vec::new();
     for method in methods {
-        let said = match method {
-            Method::Key(key) => offer_key(handle, user, key, old_algorithms).await?,
-            Method::Certificate(key, certificate) => handle
-                .authenticate_openssh_cert(user, key.clone(), certificate.as_ref().clone())
-                .await
-                .map_err(broken)?
-                .into(),
-            Method::Agent(socket) => {
-                match offer_agent(handle, user, socket.as_deref(), old_algorithms).await? {
-                    Ok(said) => said,
-                    Err(why) => {
-                        tried.push(format!("ssh-agent: {why}"));
-                        continue;
-                    }
+        let Method::Agent(socket) = method else {
+            offers.push(Offer::Own(method));
+            continue;
+        };
+        match keys_of(socket.as_deref()).await {
+            Ok((agent, identities)) => {
+                if identities.len() > AGENT_KEYS {
+                    notes.push(format!(
+                        "ssh-agent: {} of its keys were not offered",
+                        identities.len() - AGENT_KEYS
+                    ));
                 }
+                let of_agent = |identity| Offer::OfAgent(Box::new(identity), agents.len());
+                offers.extend(identities.into_iter().take(AGENT_KEYS).map(of_agent));
+                agents.push(agent);
             }
-            Method::Password(password) => offer_password(handle, user, password).await?,
+            Err(why) => notes.push(format!("ssh-agent: {why}")),
+        }
+    }
+    let mut offered = MethodSet::empty();
+    let (mut refusals, mut partial) = (0, false);
+    for (index, offer) in offers.iter().enumerate().skip(progress.done) {
+        if refusals >= REFUSALS && !partial {
+            return Err(LoginError::More(progress.in_words()));
+        }
+        let name = match offer {
+            Offer::Own(method) => method.name(),
+            Offer::OfAgent(..) => "ssh-agent",
+        };
+        let said = match offer {
+            Offer::Own(method) => offer_own(handle, user, method, old_algorithms).await,
+            Offer::OfAgent(identity, agent) => match agents.get_mut(*agent) {
+                Some(agent) => offer_of_agent(handle, user, identity, agent, old_algorithms).await,
+                None => continue,
+            },
         };
         match said {
-            Said::Welcome => return Ok(()),
-            // This is also what russh tells when the connection closes in the middle.
-            Said::No { remaining, .. } if remaining.is_empty() => {
-                return Err(LoginError::Failed("the server closed the connection while logging in".into()));
-            }
-            Said::No { remaining, partial: part } => {
-                tried.push(format!("{} {}", method.name(), if part { "accepted" } else { "refused" }));
+            Ok(Said::Welcome) => return Ok(()),
+            Ok(Said::No { remaining, partial: part }) if !remaining.is_empty() => {
+                refusals += 1;
                 partial |= part;
                 offered = remaining;
+                let how = format!("{name} {}", if part { "accepted" } else { "refused" });
+                if partial {
+                    // What counts is offered together, on one connection.
+                    progress.tried.push(how);
+                } else {
+                    progress.refuse(index, how);
+                }
+            }
+            // The connection was closed in the middle, which russh tells by an empty list too.
+            said => {
+                let why = match said {
+                    Err(LoginError::Failed(why)) => why,
+                    Err(other) => return Err(other),
+                    Ok(_) => "the server closed the connection while logging in".into(),
+                };
+                if refusals > 0 && !partial {
+                    return Err(LoginError::More(progress.in_words()));
+                }
+                if progress.cut.replace(index) == Some(index) {
+                    progress.refuse(index, format!("{name} cut off"));
+                    return Err(LoginError::More(progress.in_words()));
+                }
+                return Err(LoginError::Failed(why));
             }
         }
     }
+    let mut words: Vec<String> =
+        Some(progress.in_words()).filter(|words| !words.is_empty()).into_iter().collect();
+    words.extend(notes);
+    *progress = Progress::default();
     let offered: Vec<&str> = offered.iter().map(<&str>::from).collect();
     let more = if partial { "more is asked for; " } else { "" };
-    Err(LoginError::Refused(format!("{}; {more}offered: {}", tried.join(", "), offered.join(", "))))
+    Err(LoginError::Refused(format!("{}; {more}offered: {}", words.join(", "), offered.join(", "))))
+}
+
+async fn offer_own<H: Handler>(
+    handle: &mut Handle<H>,
+    user: &str,
+    method: &Method,
+    old_algorithms: bool,
+) -> Result<Said, LoginError> {
+    match method {
+        Method::Key(key) => offer_key(handle, user, key, old_algorithms).await,
+        Method::Certificate(key, certificate) => Ok(handle
+            .authenticate_openssh_cert(user, key.clone(), certificate.as_ref().clone())
+            .await
+            .map_err(broken)?
+            .into()),
+        Method::Password(password) => offer_password(handle, user, password).await,
+        // Its keys are offered one by one.
+        Method::Agent(_) => Err(LoginError::Failed("an ssh-agent is no credential".into())),
+    }
 }
 
 fn broken(error: impl fmt::Display) -> LoginError {
@@ -167,47 +273,35 @@ async fn offer_key<H: Handler>(
     Ok(said)
 }
 
-/// The inner error says why the agent could not help.
-async fn offer_agent<H: Handler>(
+/// An agent and its keys; the error says why it could not help.
+async fn keys_of(socket: Option<&Path>) -> Result<(Agent, Vec<AgentIdentity>), String> {
+    let connected = match socket {
+        Some(socket) => AgentClient::connect_uds(socket).await.map(AgentClient::dynamic),
+        None => AgentClient::connect_env().await.map(AgentClient::dynamic),
+    };
+    let mut agent = connected.map_err(|error| error.to_string())?;
+    let identities = agent.request_identities().await.map_err(|error| error.to_string())?;
+    if identities.is_empty() { Err("it holds no keys".to_owned()) } else { Ok((agent, identities)) }
+}
+
+async fn offer_of_agent<H: Handler>(
     handle: &mut Handle<H>,
     user: &str,
-    socket: Option<&Path>,
+    identity: &AgentIdentity,
+    agent: &mut Agent,
     old_algorithms: bool,
-) -> Result<Result<Said, String>, LoginError> {
-    let connected = match socket {
-        Some(socket) => AgentClient::connect_uds(socket).await,
-        None => AgentClient::connect_env().await,
-    };
-    let mut agent = match connected {
-        Ok(agent) => agent,
-        Err(error) => return Ok(Err(error.to_string())),
-    };
-    let identities = match agent.request_identities().await {
-        Ok(identities) => identities,
-        Err(error) => return Ok(Err(error.to_string())),
-    };
-    let mut last = None;
-    for identity in identities.into_iter().take(AGENT_KEYS) {
-        let said: Said = match identity {
-            AgentIdentity::PublicKey { key, .. } => {
-                let hash = hash(handle, key.algorithm().is_rsa(), old_algorithms).await;
-                handle.authenticate_publickey_with(user, key, hash, &mut agent).await.map_err(broken)?
-            }
-            AgentIdentity::Certificate { certificate, .. } => {
-                let hash = hash(handle, certificate.algorithm().is_rsa(), old_algorithms).await;
-                handle
-                    .authenticate_certificate_with(user, certificate, hash, &mut agent)
-                    .await
-                    .map_err(broken)?
-            }
+) -> Result<Said, LoginError> {
+    let said = match identity.clone() {
+        AgentIdentity::PublicKey { key, .. } => {
+            let hash = hash(handle, key.algorithm().is_rsa(), old_algorithms).await;
+            handle.authenticate_publickey_with(user, key, hash, agent).await.map_err(broken)?
         }
-        .into();
-        match said {
-            Said::No { partial: false, .. } => last = Some(said),
-            done => return Ok(Ok(done)),
+        AgentIdentity::Certificate { certificate, .. } => {
+            let hash = hash(handle, certificate.algorithm().is_rsa(), old_algorithms).await;
+            handle.authenticate_certificate_with(user, certificate, hash, agent).await.map_err(broken)?
         }
-    }
-    Ok(last.ok_or_else(|| "it holds no keys".to_owned()))
+    };
+    Ok(said.into())
 }
 
 /// As a password, and where the server does not take that, as the answer to its questions.

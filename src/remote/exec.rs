@@ -14,6 +14,10 @@ use super::quote;
 const AFTERMATH: Duration = Duration::from_secs(2);
 /// The same for output that does not cease: that of a daemon which talks on.
 const AFTERMATH_IN_ALL: Duration = Duration::from_secs(10);
+/// What is still on its way when a command ends comes at least this fast, in bytes a second, and is no more than fits into
+/// the channel's window and a few buffers; what comes slower or is more is a daemon's.
+const SLOWEST: u64 = 14 << 10;
+const ON_ITS_WAY: u64 = 4 << 20;
 
 /// The line for sshd, which hands it to the user's own shell: that may be one that is not like `/bin/sh`. What is meant for
 /// that very shell goes as it is.
@@ -93,6 +97,7 @@ pub(super) async fn run(
         let mut fed = false;
         let mut over: Option<Instant> = None;
         let mut ended: Option<Instant> = None;
+        let mut after = 0_u64;
         loop {
             let message = tokio::select! {
                 () = &mut feed, if !fed => {
@@ -102,6 +107,11 @@ pub(super) async fn run(
                 message = reader.wait() => message,
                 () = async { sleep_until(over.unwrap_or_else(Instant::now)).await }, if over.is_some() => break,
             };
+            if let (Some(ChannelMsg::Data { data } | ChannelMsg::ExtendedData { data, .. }), Some(_)) =
+                (&message, ended)
+            {
+                after += data.len() as u64;
+            }
             match message {
                 Some(ChannelMsg::Data { data }) => output.write(Stream::Stdout, &data),
                 Some(ChannelMsg::ExtendedData { data, .. }) => output.write(Stream::Stderr, &data),
@@ -115,7 +125,9 @@ pub(super) async fn run(
             }
             if outcome.is_some() {
                 let now = Instant::now();
-                over = Some((now + AFTERMATH).min(*ended.get_or_insert(now) + AFTERMATH_IN_ALL));
+                let flowing = if after < ON_ITS_WAY { after / SLOWEST } else { 0 };
+                let most = AFTERMATH_IN_ALL + Duration::from_secs(flowing);
+                over = Some((now + AFTERMATH).min(*ended.get_or_insert(now) + most));
             }
         }
     }

@@ -9,7 +9,7 @@ use forge_machine::{ExecOutcome, OutputSink, Stream};
 use thiserror::Error;
 use tokio::time::timeout;
 
-use super::credentials::Method;
+use super::credentials::{Method, Progress};
 use super::exec;
 use super::route::{Route, Wire, resolve};
 use super::session::{Credentials, KEEPALIVE, LoginError, Session};
@@ -148,7 +148,6 @@ impl Host {
         methods: Vec<Method>,
         fingerprint: &str,
     ) -> Result<Self, HostError> {
-        let (wire, address) = connect(host, port).await?;
         let credentials = Credentials {
             user: user.to_owned(),
             methods: Arc::new(methods),
@@ -156,15 +155,26 @@ impl Host {
             keep_alive: KEEPALIVE,
         };
         let name = named(host, port);
-        match Session::login(wire, address, &credentials, Some(fingerprint)).await {
-            Ok(session) => Ok(Self { name, session }),
-            Err(LoginError::HostKeyChanged { expected, seen }) => {
-                Err(HostError::HostKeyChanged { host: name, expected, seen })
-            }
-            Err(LoginError::Refused(detail)) => {
-                Err(HostError::Refused { host: name, user: user.to_owned(), detail })
-            }
-            Err(LoginError::Failed(detail)) => Err(HostError::Broken { host: name, detail }),
+        let mut progress = Progress::default();
+        loop {
+            let (wire, address) = connect(host, port).await?;
+            let login = Session::login(wire, address, &credentials, Some(fingerprint), &mut progress);
+            let error = match login.await {
+                Ok(session) => return Ok(Self { name, session }),
+                Err(LoginError::More(_)) => continue,
+                Err(error) => error,
+            };
+            return Err(match error {
+                LoginError::HostKeyChanged { expected, seen } => {
+                    HostError::HostKeyChanged { host: name, expected, seen }
+                }
+                LoginError::Refused(detail) => {
+                    HostError::Refused { host: name, user: user.to_owned(), detail }
+                }
+                LoginError::Failed(detail) | LoginError::More(detail) => {
+                    HostError::Broken { host: name, detail }
+                }
+            });
         }
     }
 

@@ -34,6 +34,8 @@ pub(crate) mod testing;
 mod transfer;
 pub mod via;
 pub mod wait;
+#[cfg(test)]
+mod windows_tests;
 pub mod winrm;
 
 pub use access::{AccessError, SecretSource, SshAccess, SshPlan, WinRmPlan};

@@ -96,6 +96,7 @@ pub(super) fn of_script(script: &RemoteScript, shell: &PowerShell) -> Command {
         .replace("@NONCE@", script.sentinel.nonce())
         .replace("@ELEVATED@", if script.become_root == Become::No { "no" } else { "yes" })
         .replace("@INTERPRETER@", &shell.program())
+        .replace("@LIMIT@", &format!("PT{}S", script.timeout.map_or(0, super::script::seconds)))
         .replace("@RUNNER@", &STANDARD.encode(runner))
         .replace("@SCRIPT@", &STANDARD.encode(&script.content));
     Command { timeout: script.timeout, ..command(BOOTSTRAP, joined(&text)) }
@@ -244,7 +245,7 @@ mod tests {
                 && wrapper.contains(&STANDARD.encode("Write-Output 'ü'"))
         );
         assert!(!wrapper.contains('@') || !wrapper.contains("@NONCE@"));
-        for left in ["@NONCE@", "@SCRIPT@", "@RUNNER@", "@INTERPRETER@", "@ELEVATED@"] {
+        for left in ["@NONCE@", "@SCRIPT@", "@RUNNER@", "@INTERPRETER@", "@ELEVATED@", "@LIMIT@"] {
             assert!(!wrapper.contains(left), "{left}");
         }
     }

@@ -17,8 +17,8 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::credentials::{Method, Password};
-use super::session::{Credentials, KEEPALIVE, Session};
+use super::credentials::{Method, Password, Progress};
+use super::session::{Credentials, KEEPALIVE, LoginError, Session};
 
 /// How long the way may take to be open: proxy and all bastions together.
 const OPEN_LIMIT: Duration = Duration::from_secs(60);
@@ -132,13 +132,6 @@ impl Route {
         for index in open.len()..self.hops.len() {
             let Some(hop) = self.hops.get(index) else { break };
             let at = format!("bastion {}:{}", hop.host, hop.port);
-            let wire = match open.last() {
-                None => self.first(&hop.host, hop.port).await,
-                Some(before) => {
-                    before.tunnel(&hop.host, hop.port).await.map_err(|error| failed(error.to_string()))
-                }
-            }
-            .map_err(|error| failed(format!("{at}: {error}")))?;
             let expected = self.keys.lock().ok().and_then(|keys| keys.get(index).cloned().flatten());
             let credentials = Credentials {
                 user: hop.user.clone(),
@@ -148,9 +141,22 @@ impl Route {
             };
             // The address is for messages only, and the guest's messages do not name the bastion's.
             let nowhere = SocketAddr::from(([0, 0, 0, 0], hop.port));
-            let session = Session::login(wire, nowhere, &credentials, expected.as_deref())
-                .await
+            let mut progress = Progress::default();
+            let session = loop {
+                let wire = match open.last() {
+                    None => self.first(&hop.host, hop.port).await,
+                    Some(before) => {
+                        before.tunnel(&hop.host, hop.port).await.map_err(|error| failed(error.to_string()))
+                    }
+                }
                 .map_err(|error| failed(format!("{at}: {error}")))?;
+                let expected = expected.as_deref();
+                match Session::login(wire, nowhere, &credentials, expected, &mut progress).await {
+                    Ok(session) => break session,
+                    Err(LoginError::More(_)) => {}
+                    Err(error) => return Err(failed(format!("{at}: {error}"))),
+                }
+            };
             if let Ok(mut keys) = self.keys.lock()
                 && let Some(place) = keys.get_mut(index)
             {

@@ -15,12 +15,16 @@ use super::lines::{LineSplitter, Tail};
 use super::powershell::{self, PowerShell};
 use super::quote;
 use super::sentinel::{Filter, Piece, Sentinel};
+use crate::engine::error::chain;
 
 const WRAPPER: &str = include_str!("wrapper.sh");
 /// Short enough for every SSH server (dropbear takes 9000 bytes), and free of secrets.
-const BOOTSTRAP: &str = "m=$(umask); umask 077; d=$(mktemp -d \"${TMPDIR:-/tmp}/forge-XXXXXXXXXX\") && cat >\"$d/run\" || exit 125; \
+const BOOTSTRAP: &str = "m=$(umask); umask 077; d=$(mktemp -d \"$t/forge-XXXXXXXXXX\") && cat >\"$d/run\" || { rm -rf \"$d\"; exit 125; }; \
                          umask \"$m\"; exec /bin/sh \"$d/run\" \"$d\"";
-const IN_MEMORY: &str = "[ -d /dev/shm ] && [ -w /dev/shm ] && TMPDIR=/dev/shm; ";
+const FOLDER: &str = "t=${TMPDIR:-/tmp}; ";
+const IN_MEMORY: &str = "[ -d /dev/shm ] && [ -w /dev/shm ] && t=/dev/shm; ";
+/// How much longer than its limit a script is listened to: the guest ends it, with all that it started, and says so.
+const ENDING: Duration = Duration::from_secs(10);
 /// How many of the last lines are kept for messages.
 const TAIL: usize = 20;
 /// Lines that begin so in a script say which marks it will print; see [`imitate`].
@@ -117,14 +121,23 @@ impl RemoteScript {
             .replace("@EXPORTS@", &quote::exports(&self.env))
             .replace("@DIR@", &self.dir.as_deref().map_or("~".into(), quote::sh))
             .replace("@INTERPRETER@", &words.join(" "))
-            .replace("@BECOME@", self.become_root.word());
-        let head = |offset: usize| format!("nonce={}\noffset={offset:<10}\n{wrapper}", self.sentinel.nonce());
-        let length = head(0).len();
-        let mut stdin = head(length + 1).into_bytes();
+            .replace("@BECOME@", self.become_root.word())
+            .replace("@LIMIT@", &self.timeout.map_or(0, seconds).to_string());
+        let head = |offset: usize, length: usize| {
+            let nonce = self.sentinel.nonce();
+            format!("nonce={nonce}\noffset={offset:<10}\nlength={length:<10}\n{wrapper}")
+        };
+        let before = head(0, 0).len();
+        let mut stdin = head(before + 1, before + self.content.len()).into_bytes();
         stdin.extend_from_slice(&self.content);
-        let line = if self.in_memory { format!("{IN_MEMORY}{BOOTSTRAP}") } else { BOOTSTRAP.into() };
-        Command { line, stdin, timeout: self.timeout, ..Command::default() }
+        let line = format!("{FOLDER}{}{BOOTSTRAP}", if self.in_memory { IN_MEMORY } else { "" });
+        Command { line, stdin, timeout: self.timeout.map(|limit| limit + ENDING), ..Command::default() }
     }
+}
+
+/// A limit in whole seconds, as guests count them.
+pub(super) fn seconds(limit: Duration) -> u64 {
+    limit.as_millis().div_ceil(1000).clamp(1, 1 << 31) as u64
 }
 
 /// What is known once a script has begun.
@@ -176,13 +189,14 @@ struct Sink<'a> {
     tail: Tail,
     begun: Option<Begun>,
     end: Option<ScriptEnd>,
+    limit: Duration,
     output: &'a mut dyn ScriptOutput,
 }
 
 impl Sink<'_> {
     fn stdout(&mut self, bytes: Option<&[u8]>) {
         let (stdout, tail, output) = (&mut self.stdout, &mut self.tail, &mut self.output);
-        let (begun, end) = (&mut self.begun, &mut self.end);
+        let (begun, end, limit) = (&mut self.begun, &mut self.end, self.limit);
         let take = |piece: Piece<'_>| {
             let mut line = |line: &str| {
                 tail.push(line);
@@ -195,8 +209,10 @@ impl Sink<'_> {
                     match text.split_once(' ').unwrap_or((text, "")) {
                         ("begin", rest) => *begun = Some(begin(rest)),
                         ("noroot", why) => *end = Some(ScriptEnd::NoRoot(why.trim().to_owned())),
+                        ("timedout", _) => *end = Some(ScriptEnd::TimedOut(limit)),
                         ("exit", status) => {
-                            if let Ok(status) = status.parse() {
+                            // What a script that was ended had for a status says nothing.
+                            if let (None, Ok(status)) = (&end, status.parse()) {
                                 *end = Some(ScriptEnd::Exited(status));
                             }
                         }
@@ -248,7 +264,7 @@ impl OutputSink for Sink<'_> {
 /// Runs a script to its end. May be dropped: the guest is asked to end it.
 ///
 /// # Errors
-/// Only when it could not be handed to the guest at all; everything else is a [`ScriptEnd`].
+/// Only when it could not be handed to the guest, which did not begin it; everything else is a [`ScriptEnd`].
 pub async fn run_script(
     guest: &dyn Guest,
     script: &RemoteScript,
@@ -261,6 +277,7 @@ pub async fn run_script(
         tail: Tail::new(TAIL),
         begun: None,
         end: None,
+        limit: script.timeout.unwrap_or_default(),
         output,
     };
     let outcome = guest.exec(&script.command(), &mut sink).await;
@@ -269,7 +286,14 @@ pub async fn run_script(
         // The mark is the truth: what the connection does after it does not matter.
         (Some(end), _) => end,
         (None, Ok(outcome)) => ScriptEnd::Truncated(outcome),
-        (None, Err(GuestError::TimedOut { limit, .. })) => ScriptEnd::TimedOut(limit),
+        (None, Err(GuestError::TimedOut { limit, .. })) => {
+            ScriptEnd::TimedOut(script.timeout.unwrap_or(limit))
+        }
+        // It had begun, so it is none that could be begun once more: nobody knows how it ended.
+        (None, Err(error)) if sink.begun.is_some() => {
+            sink.tail.push(&format!("({})", chain(&error)));
+            ScriptEnd::Truncated(ExecOutcome::Disconnected)
+        }
         (None, Err(error)) => return Err(error),
     };
     Ok(ScriptRun { begun: sink.begun, end, tail: sink.tail.into_lines() })
@@ -300,127 +324,4 @@ pub fn imitate(command: &Command, exit: i32) -> Option<Vec<u8>> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::remote::testing::LocalGuest;
-
-    #[derive(Default)]
-    struct Lines(Vec<String>);
-
-    impl ScriptOutput for Lines {
-        fn line(&mut self, line: &str, stderr: bool) {
-            self.0.push(format!("{}{line}", if stderr { "! " } else { "" }));
-        }
-
-        fn mark(&mut self, text: &str) {
-            self.0.push(format!("<{text}>"));
-        }
-    }
-
-    async fn run(script: &RemoteScript) -> (ScriptRun, Vec<String>) {
-        let mut lines = Lines::default();
-        let run = run_script(&LocalGuest::default(), script, &mut lines).await.unwrap();
-        (run, lines.0)
-    }
-
-    #[tokio::test]
-    async fn the_exit_status_comes_back_in_the_mark_and_the_folder_is_gone() {
-        let (run, lines) =
-            run(&RemoteScript::sh("echo out; echo no newline | tr -d '\\n'; echo err >&2; exit 3")).await;
-        assert_eq!(run.end, ScriptEnd::Exited(3));
-        assert!(lines.contains(&"out".to_owned()) && lines.contains(&"! err".to_owned()), "{lines:?}");
-        assert!(lines.contains(&"no newline".to_owned()), "{lines:?}");
-        let begun = run.begun.unwrap();
-        assert_eq!(begun.boot_id.unwrap().len(), 36);
-        assert!(begun.dir.contains("/forge-") && !std::path::Path::new(&begun.dir).exists());
-    }
-
-    #[tokio::test]
-    async fn a_script_sees_its_variables_its_folder_and_no_input() {
-        let mut script = RemoteScript::sh("echo \"$A|$(pwd)|$(cat)|\"; ps ax; env");
-        script.env.insert("A".into(), "it's $HOME\nand more".into());
-        script.dir = Some("/usr".into());
-        let nonce = script.sentinel.nonce().to_owned();
-        let (run, lines) = run(&script).await;
-        assert_eq!(run.end, ScriptEnd::Exited(0));
-        assert_eq!(&lines[..2], ["it's $HOME", "and more|/usr||"]);
-        assert!(lines.iter().all(|line| !line.contains(&nonce)), "the nonce is seen by the script");
-    }
-
-    /// What a script makes in a template, others have to be able to read: keys of a repository, configuration.
-    #[tokio::test]
-    async fn a_script_makes_files_with_the_users_own_umask() {
-        let own = std::process::Command::new("sh").args(["-c", "umask"]).output().unwrap();
-        let (run, lines) = run(&RemoteScript::sh("umask")).await;
-        assert_eq!(run.end, ScriptEnd::Exited(0));
-        assert_eq!(lines, [String::from_utf8(own.stdout).unwrap().trim()]);
-    }
-
-    #[tokio::test]
-    async fn a_failing_line_ends_the_script_and_later_ones_are_not_run() {
-        let (run, lines) = run(&RemoteScript::sh("false\necho never")).await;
-        assert_eq!((run.end, lines.len()), (ScriptEnd::Exited(1), 0));
-    }
-
-    #[tokio::test]
-    async fn a_wrapper_that_is_killed_is_no_success() {
-        let (run, _) = run(&RemoteScript::sh("echo so far; kill -9 $PPID; sleep 0.1")).await;
-        assert!(matches!(run.end, ScriptEnd::Truncated(_)), "{run:?}");
-        assert_eq!(run.tail, ["so far"]);
-    }
-
-    #[tokio::test]
-    async fn scripts_of_any_length_and_content_arrive_whole() {
-        let mut content = String::from("cat <<'EOF' | cksum\n");
-        let body: String = (0..20_000).map(|n| format!("line {n} '\" ' \\ $x\n")).collect();
-        content.push_str(&body);
-        content.push_str("EOF\n");
-        let (run, lines) = run(&RemoteScript::sh(content)).await;
-        assert_eq!(run.end, ScriptEnd::Exited(0));
-        let length = body.len().to_string();
-        assert!(lines[0].ends_with(&length), "{lines:?} for {length} bytes");
-    }
-
-    #[tokio::test]
-    async fn a_script_that_takes_too_long_is_told_with_its_last_lines() {
-        let mut script = RemoteScript::sh("echo begun; sleep 5");
-        script.timeout = Some(Duration::from_millis(700));
-        let (run, _) = run(&script).await;
-        assert_eq!(run.end, ScriptEnd::TimedOut(Duration::from_millis(700)));
-        assert_eq!(run.tail, ["begun"]);
-    }
-
-    #[tokio::test]
-    async fn a_missing_way_to_root_is_told_instead_of_running_the_script() {
-        let Some(guest) = LocalGuest::unprivileged() else {
-            println!("skipped: needs root and setpriv, to run as somebody who may not become root");
-            return;
-        };
-        let mut script = RemoteScript::sh("echo never");
-        script.become_root = Become::Auto;
-        let mut lines = Lines::default();
-        let run = run_script(&guest, &script, &mut lines).await.unwrap();
-        assert!(matches!(&run.end, ScriptEnd::NoRoot(why) if why.contains("su:")), "{run:?}");
-        assert!(lines.0.is_empty());
-    }
-
-    #[tokio::test]
-    async fn an_imitated_guest_is_taken_for_a_real_one() {
-        let script = RemoteScript::sh("#: op x done\necho never run");
-        let answer = imitate(&script.command(), 7).unwrap();
-        let mut lines = Lines::default();
-        let mut sink = Sink {
-            filter: Filter::new(script.sentinel.clone()),
-            stdout: LineSplitter::default(),
-            stderr: LineSplitter::default(),
-            tail: Tail::new(1),
-            begun: None,
-            end: None,
-            output: &mut lines,
-        };
-        sink.write(Stream::Stdout, &answer);
-        assert_eq!(sink.end, Some(ScriptEnd::Exited(7)));
-        assert_eq!(lines.0, ["<op x done>"]);
-        assert!(imitate(&Command::new("uname"), 0).is_none());
-    }
-}
+mod tests;

@@ -10,7 +10,7 @@ use russh::keys::{Algorithm, HashAlg, PublicKey, PublicKeyOrCertificate};
 use russh::{Preferred, cipher, kex, mac};
 use tokio::time::timeout;
 
-use super::credentials::{Method, authenticate};
+use super::credentials::{Method, Progress, authenticate};
 use super::route::Wire;
 
 /// How long handshake and login may take together; an emulated guest needs one to three seconds.
@@ -42,6 +42,8 @@ pub(super) enum LoginError {
     HostKeyChanged { expected: String, seen: String },
     /// The server refuses all credentials: how each fared, and what it offers instead.
     Refused(String),
+    /// The server refuses those that one connection may offer: how each fared. The next one offers more of them.
+    More(String),
     /// The connection failed or closed.
     Failed(String),
 }
@@ -53,6 +55,7 @@ impl fmt::Display for LoginError {
                 write!(f, "another host key: {seen} instead of {expected}")
             }
             Self::Refused(detail) => write!(f, "login refused ({detail})"),
+            Self::More(detail) => write!(f, "login refused so far ({detail})"),
             Self::Failed(detail) => write!(f, "login failed: {detail}"),
         }
     }
@@ -120,15 +123,17 @@ fn preferred(old_algorithms: bool) -> Preferred {
 }
 
 impl Session {
-    /// Shakes hands and logs in on a stream whose banner is still unread. May be dropped.
+    /// Shakes hands and logs in on a stream whose banner is still unread, with the credentials that connections before it have
+    /// not come to. May be dropped.
     pub async fn login(
         stream: impl Wire + 'static,
         address: SocketAddr,
         credentials: &Credentials,
         expected: Option<&str>,
+        progress: &mut Progress,
     ) -> Result<Self, LoginError> {
         let late = |_| LoginError::Failed(format!("not done after {} s", LOGIN_LIMIT.as_secs()));
-        timeout(LOGIN_LIMIT, Self::login_at_leisure(stream, address, credentials, expected))
+        timeout(LOGIN_LIMIT, Self::login_at_leisure(stream, address, credentials, expected, progress))
             .await
             .map_err(late)?
     }
@@ -138,6 +143,7 @@ impl Session {
         address: SocketAddr,
         credentials: &Credentials,
         expected: Option<&str>,
+        progress: &mut Progress,
     ) -> Result<Self, LoginError> {
         let config = client::Config {
             keepalive_interval: Some(credentials.keep_alive),
@@ -162,8 +168,8 @@ impl Session {
             (Err(error), ..) => return Err(LoginError::Failed(format!("handshake: {error}"))),
         };
         let shown = shown.ok_or_else(|| LoginError::Failed("the server showed no host key".into()))?;
-        authenticate(&mut handle, &credentials.user, &credentials.methods, credentials.old_algorithms)
-            .await?;
+        let Credentials { user, methods, old_algorithms, .. } = credentials;
+        authenticate(&mut handle, user, methods, *old_algorithms, progress).await?;
         Ok(Self { handle, address, host_key: shown.fingerprint, public_key: shown.key })
     }
 

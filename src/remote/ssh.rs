@@ -40,6 +40,8 @@ impl fmt::Debug for SshGuest {
 
 impl SshGuest {
     pub(super) fn new(search: Search, session: Session) -> Self {
+        // It was found: nobody else is to be expected any more.
+        let search = Search { patient: false, ..search };
         Self {
             search,
             host_key: session.host_key.clone(),

@@ -110,6 +110,59 @@ async fn another_host_key_is_never_accepted() {
 }
 
 #[tokio::test]
+async fn an_installer_s_own_sshd_is_passed_over_until_the_known_key_shows() {
+    let server = SshServer::start(Faults::default()).await;
+    let known = connect(&server).await.host_key();
+    server.change(|faults| faults.other_host_key = true);
+    let mut input = input(server.address, LIMIT);
+    input.host_key.clone_from(&known);
+    input.access.patient = true;
+    // The installed system is there once the other key was seen.
+    let seen = Mutex::new(Vec::new());
+    let tell = |what: &str| {
+        seen.lock().unwrap().push(what.to_owned());
+        if what.contains("another host key") {
+            server.change(|faults| faults.other_host_key = false);
+        }
+    };
+    let guest = wait_for_guest(input, &tell).await.unwrap();
+    assert_eq!(guest.host_key(), known);
+    assert!(seen.lock().unwrap().iter().any(|what| what.contains("another host key: SHA256:")), "{seen:?}");
+}
+
+/// Tells the old address once, is silent, and then tells the new one.
+struct Moving {
+    asked: AtomicUsize,
+    old: SocketAddr,
+    new: SocketAddr,
+}
+
+#[async_trait]
+impl AddressSource for Moving {
+    async fn addresses(&self) -> AddressReport {
+        let candidates = match self.asked.fetch_add(1, Ordering::SeqCst) {
+            0 => vec![(self.old.ip(), self.old.port())],
+            1..20 => vec![],
+            _ => vec![(self.new.ip(), self.new.port())],
+        };
+        AddressReport { candidates, detail: "agent".into(), ..AddressReport::default() }
+    }
+}
+
+#[tokio::test]
+async fn somebody_else_at_the_old_address_does_not_end_the_search() {
+    let server = SshServer::start(Faults::default()).await;
+    let other = SshServer::start(Faults::default()).await;
+    let known = connect(&server).await.host_key();
+    let mut input =
+        input(Moving { asked: AtomicUsize::new(0), old: other.address, new: server.address }, LIMIT);
+    input.host_key = known;
+    let guest = wait_for_guest(input, &|_| {}).await.unwrap();
+    assert_eq!(guest.describe(), format!("forge@{}", server.address));
+    assert_eq!(other.channels.load(Ordering::SeqCst), 0, "nothing was said to it");
+}
+
+#[tokio::test]
 async fn a_command_over_its_limit_is_ended() {
     let server = SshServer::start(Faults::default()).await;
     let guest = connect(&server).await;
@@ -267,6 +320,65 @@ async fn a_connection_that_is_reset_in_mid_command_is_no_exit_status() {
     let guest = connect(&server).await;
     assert_eq!(said(&guest, "echo now; sleep 1; exit 0").await.0, ExecOutcome::Disconnected);
     assert_eq!(said(&guest, "echo again").await.1, "again\n");
+}
+
+#[tokio::test]
+async fn a_script_whose_upload_is_cut_is_not_begun() {
+    struct Nothing;
+    impl super::ScriptOutput for Nothing {
+        fn line(&mut self, _: &str, _: bool) {}
+    }
+    let server = SshServer::start(Faults { cut_input_at: Some(500_000), ..Faults::default() }).await;
+    let guest = connect(&server).await;
+    let dir = tempfile::tempdir().unwrap();
+    let mark = dir.path().join("mark");
+    let padding = "# what comes after it never arrives\n".repeat(30_000);
+    let script = super::RemoteScript::sh(format!("touch {}\n{padding}", mark.display()));
+    let run = super::run_script(guest.as_ref(), &script, &mut Nothing).await.unwrap();
+    assert_eq!((run.end, run.begun), (super::ScriptEnd::Truncated(ExecOutcome::Disconnected), None));
+    // The guest reads the end of the input as it reads any other.
+    tokio::time::timeout(LIMIT, async {
+        while server.ended.load(Ordering::SeqCst) == 0 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await
+    .expect("the command in the guest ends");
+    assert!(!mark.exists(), "the half that arrived was run");
+    assert_eq!(server.left(), Vec::<String>::new(), "and is gone");
+    server.change(|faults| faults.cut_input_at = None);
+    let run = super::run_script(guest.as_ref(), &script, &mut Nothing).await.unwrap();
+    assert_eq!((run.end, mark.exists()), (super::ScriptEnd::Exited(0), true));
+}
+
+#[tokio::test]
+async fn output_that_is_still_on_its_way_when_the_status_comes_arrives_whole_however_slow_the_line() {
+    // 256 bytes each 8 ms: 450,000 of them take longer than a daemon is listened to.
+    let faults = Faults { status_first: true, slow: Some(Duration::from_millis(8)), ..Faults::default() };
+    let server = SshServer::start(Faults { no_sftp: true, ..faults }).await;
+    let guest = connect(&server).await;
+    let mut count = Count(0);
+    let began = Instant::now();
+    let command = Command::new("head -c 450000 /dev/zero");
+    assert_eq!(guest.exec(&command, &mut count).await.unwrap(), ExecOutcome::Exited(0));
+    assert_eq!(count.0, 450_000, "after {:?}", began.elapsed());
+    assert!(began.elapsed() > Duration::from_secs(12), "it was fast: {:?}", began.elapsed());
+}
+
+#[tokio::test]
+async fn a_file_that_did_not_come_whole_is_an_error() {
+    // The connection is closed properly, with a status of success, in the middle of the file.
+    let server = SshServer::start(Faults { no_sftp: true, ..Faults::default() }).await;
+    let guest = connect(&server).await;
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("file");
+    std::fs::write(&path, vec![0; 100_000]).unwrap();
+    let path = path.to_str().unwrap();
+    assert_eq!(guest.get(path, 1 << 20).await.unwrap().len(), 100_000);
+    assert_eq!(guest.get(path, 100_000).await.unwrap().len(), 100_000);
+    server.change(|faults| faults.most_output = Some(50_000));
+    let error = crate::engine::error::chain(&guest.get(path, 1 << 20).await.unwrap_err());
+    assert!(error.contains("only the first 50000 bytes of it came"), "{error}");
 }
 
 #[tokio::test]

@@ -218,7 +218,7 @@ async fn openssh_lets_in_key_files_of_each_form_and_an_encrypted_one_by_its_pass
     for (name, _) in forms {
         works(&server, &key_file(site.path(&format!("{name}-false")))).await;
     }
-    for name in ["ed25519", "rsa", "ecdsa", "rsa-pkcs8"] {
+    for name in ["ed25519", "rsa", "ecdsa", "rsa-pem", "rsa-pkcs8"] {
         let mut plan = key_file(site.path(&format!("{name}-true")));
         let locked = SshAccess::resolve(&plan, false, &|_| {}).await.unwrap_err().to_string();
         assert!(locked.ends_with("is encrypted: name its passphrase in `access.key-passphrase`"), "{locked}");
@@ -306,6 +306,68 @@ async fn openssh_lets_in_a_key_that_only_the_agent_has() {
     agent.wait().unwrap();
     assert!(told.contains("ssh-agent: it holds no keys"), "{told}");
     end.unwrap();
+    assert!(server.log().contains("Accepted publickey for forge"), "{}", server.log());
+}
+
+/// An agent that holds these keys of the site.
+struct KeyAgent(std::process::Child, PathBuf);
+
+impl KeyAgent {
+    async fn with(site: &Site, keys: &[String]) -> Self {
+        let socket = site.path("many");
+        let agent =
+            Command::new("ssh-agent").args(["-D", "-a", &site.text("many")]).stdout(Stdio::null()).spawn();
+        let agent = Self(agent.unwrap(), socket.clone());
+        while !socket.exists() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        for key in keys {
+            let mut add = Command::new("ssh-add");
+            assert!(
+                add.args(["-q", &site.text(key)]).env("SSH_AUTH_SOCK", &socket).status().unwrap().success()
+            );
+        }
+        agent
+    }
+}
+
+impl Drop for KeyAgent {
+    fn drop(&mut self) {
+        _ = self.0.kill();
+        _ = self.0.wait();
+    }
+}
+
+#[tokio::test]
+async fn openssh_lets_in_what_stands_behind_more_keys_than_one_login_may_offer() {
+    let Some(site) = Site::new() else { return };
+    let mut keys: Vec<String> = (0..8).map(|number| format!("stranger-{number}")).collect();
+    for key in &keys {
+        keygen(&["-t", "ed25519", "-N", "", "-f", &site.text(key)]);
+    }
+    let access = |agent: &KeyAgent, more: Vec<super::Method>| SshAccess {
+        methods: [vec![super::Method::Agent(Some(agent.1.clone()))], more].concat(),
+        ..SshAccess::default()
+    };
+    // The build's own key, eight strangers, and then the password.
+    let agent = KeyAgent::with(&site, &keys).await;
+    let word = || vec![super::Method::Password(super::Password::new(PASSWORD))];
+    for tries in ["MaxAuthTries 6\n", "MaxAuthTries 2\n"] {
+        let server = site.serve(&format!("PasswordAuthentication yes\n{tries}")).await;
+        let guest = login_by(&server, access(&agent, word()), LIMIT).await;
+        guest.unwrap_or_else(|error| panic!("{tries}: {error}\n{}", server.log()));
+        assert!(server.log().contains("Accepted password for forge"), "{}", server.log());
+    }
+    // Nothing fits: that is a refusal, and not a broken connection.
+    let server = site.serve(KEYS_ONLY).await;
+    let told = login_by(&server, access(&agent, Vec::new()), REFUSAL * 2).await.unwrap_err();
+    assert!(matches!(&told, WaitError::Refused { .. }), "{told}");
+    drop(agent);
+    std::fs::remove_file(site.path("many")).unwrap_or_default();
+    // And the ninth key of an agent is found.
+    keys.push("user".into());
+    let agent = KeyAgent::with(&site, &keys).await;
+    login_by(&server, access(&agent, Vec::new()), LIMIT).await.unwrap();
     assert!(server.log().contains("Accepted publickey for forge"), "{}", server.log());
 }
 

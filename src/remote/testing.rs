@@ -39,11 +39,15 @@ fn scratch() -> tempfile::TempDir {
     dir
 }
 
+fn names(folder: &tempfile::TempDir) -> Vec<String> {
+    let entries = std::fs::read_dir(folder.path()).unwrap().flatten();
+    entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
+}
+
 impl LocalGuest {
     /// What lies in its temporary folder.
     pub fn left(&self) -> Vec<String> {
-        let entries = std::fs::read_dir(self.scratch.path()).unwrap().flatten();
-        entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
+        names(&self.scratch)
     }
 
     /// One that runs as a user who may not become root; `None` where that can't be had.
@@ -70,7 +74,8 @@ impl Guest for LocalGuest {
     }
 
     async fn exec(&self, command: &Command, output: &mut dyn OutputSink) -> Result<ExecOutcome, GuestError> {
-        let line = super::exec::line(command);
+        // Memory and disk are the same to this guest.
+        let line = super::exec::line(command).replace("/dev/shm", self.scratch.path().to_str().unwrap());
         let mut child = if self.as_nobody {
             let mut child = process::Command::new("setpriv");
             child.args(["--reuid=65534", "--clear-groups", "/bin/sh"]);
@@ -154,6 +159,14 @@ pub(crate) struct Faults {
     pub refuse_channels: usize,
     /// End commands without an exit status.
     pub no_exit_status: bool,
+    /// Tell the exit status before the output.
+    pub status_first: bool,
+    /// Be a Windows whose disk is this folder: its PowerShell is played.
+    pub windows: Option<std::path::PathBuf>,
+    /// Lose what a command prints after so many bytes.
+    pub most_output: Option<usize>,
+    /// Cut the connection when so many bytes of a command's input have come; the command reads its end then.
+    pub cut_input_at: Option<usize>,
 }
 
 /// An SSH server on loopback that runs commands with this machine's shell.
@@ -161,8 +174,12 @@ pub(crate) struct SshServer {
     pub address: SocketAddr,
     pub faults: Arc<Mutex<Faults>>,
     pub connections: Arc<AtomicUsize>,
+    /// How many channels were opened.
+    pub channels: Arc<AtomicUsize>,
+    /// How many commands have ended.
+    pub ended: Arc<AtomicUsize>,
     task: tokio::task::JoinHandle<()>,
-    _scratch: tempfile::TempDir,
+    scratch: tempfile::TempDir,
 }
 
 impl Drop for SshServer {
@@ -181,7 +198,9 @@ impl SshServer {
         let address = listener.local_addr().unwrap();
         let faults = Arc::new(Mutex::new(faults));
         let connections = Arc::new(AtomicUsize::new(0));
+        let (channels, ended) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
         let (shared, counter) = (faults.clone(), connections.clone());
+        let (opened, over) = (channels.clone(), ended.clone());
         let scratch = scratch();
         let temporary = scratch.path().to_owned();
         let keys: Vec<PrivateKey> =
@@ -212,6 +231,9 @@ impl SshServer {
                     faults: shared.clone(),
                     channels: HashMap::new(),
                     inputs: HashMap::new(),
+                    taken: 0,
+                    opened: opened.clone(),
+                    over: over.clone(),
                     cut: None,
                     temporary: temporary.clone(),
                 };
@@ -250,7 +272,12 @@ impl SshServer {
                 });
             }
         });
-        Self { address, faults, connections, task, _scratch: scratch }
+        Self { address, faults, connections, channels, ended, task, scratch }
+    }
+
+    /// What lies in its temporary folder.
+    pub fn left(&self) -> Vec<String> {
+        names(&self.scratch)
     }
 
     pub fn change(&self, change: impl FnOnce(&mut Faults)) {
@@ -281,6 +308,10 @@ struct Server {
     faults: Arc<Mutex<Faults>>,
     channels: HashMap<ChannelId, Channel<Msg>>,
     inputs: HashMap<ChannelId, tokio::sync::mpsc::UnboundedSender<Vec<u8>>>,
+    /// How many bytes of input have come.
+    taken: usize,
+    opened: Arc<AtomicUsize>,
+    over: Arc<AtomicUsize>,
     cut: Option<tokio::sync::mpsc::Sender<Cut>>,
     temporary: std::path::PathBuf,
 }
@@ -312,6 +343,7 @@ impl Handler for Server {
             drop(reply);
             return Ok(());
         }
+        self.opened.fetch_add(1, Ordering::SeqCst);
         self.channels.insert(channel.id(), channel);
         reply.accept().await;
         Ok(())
@@ -347,13 +379,25 @@ impl Handler for Server {
             return session.channel_failure(id);
         }
         session.channel_success(id)?;
-        self.spawn(id, String::from_utf8(data.to_vec()).unwrap(), session.handle());
+        let line = String::from_utf8(data.to_vec()).unwrap();
+        let windows = self.faults.lock().unwrap().windows.clone();
+        match windows {
+            Some(disk) => self.play(id, line, disk, session.handle()),
+            None => self.spawn(id, line, session.handle()),
+        }
         Ok(())
     }
 
     async fn data(&mut self, id: ChannelId, data: &[u8], _: &mut Session) -> Result<(), Self::Error> {
+        let before = self.taken;
+        self.taken += data.len();
+        let most = self.faults.lock().unwrap().cut_input_at.unwrap_or(usize::MAX);
         if let Some(input) = self.inputs.get(&id) {
-            _ = input.send(data.to_vec());
+            _ = input.send(data[..data.len().min(most.saturating_sub(before))].to_vec());
+        }
+        if let (true, Some(cut)) = (self.taken >= most, &self.cut) {
+            self.inputs.clear();
+            _ = cut.send(Cut::Close).await;
         }
         Ok(())
     }
@@ -371,6 +415,29 @@ impl Handler for Server {
 }
 
 impl Server {
+    /// Plays a command of PowerShell, once its input has ended.
+    fn play(&mut self, id: ChannelId, line: String, disk: std::path::PathBuf, handle: Handle) {
+        let (sender, mut input) = tokio::sync::mpsc::unbounded_channel::<Vec<u8>>();
+        self.inputs.insert(id, sender);
+        if let Some(mut channel) = self.channels.remove(&id) {
+            tokio::spawn(async move { while channel.wait().await.is_some() {} });
+        }
+        tokio::spawn(async move {
+            let mut stdin = Vec::new();
+            while let Some(bytes) = input.recv().await {
+                stdin.extend(bytes);
+            }
+            let (out, err, code) = super::windows_tests::played(line, stdin, &disk);
+            for piece in out.chunks(30_000) {
+                _ = handle.data(id, piece.to_vec()).await;
+            }
+            _ = handle.extended_data(id, 1, err).await;
+            _ = handle.exit_status_request(id, code).await;
+            _ = handle.eof(id).await;
+            _ = handle.close(id).await;
+        });
+    }
+
     fn spawn(&mut self, id: ChannelId, line: String, handle: Handle) {
         let (sender, mut input) = tokio::sync::mpsc::unbounded_channel::<Vec<u8>>();
         self.inputs.insert(id, sender);
@@ -379,9 +446,10 @@ impl Server {
             tokio::spawn(async move { while channel.wait().await.is_some() {} });
         }
         let (faults, cut) = (self.faults.lock().unwrap().clone(), self.cut.clone());
-        let temporary = self.temporary.clone();
+        let (temporary, over) = (self.temporary.clone(), self.over.clone());
         tokio::spawn(async move {
             let mut child = process::Command::new("/bin/sh");
+            let line = line.replace("/dev/shm", temporary.to_str().unwrap());
             child.arg("-c").arg(line).kill_on_drop(true).env("TMPDIR", temporary);
             child.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped());
             let mut child = child.stderr(std::process::Stdio::piped()).spawn().unwrap();
@@ -403,8 +471,13 @@ impl Server {
             });
             let mut buffer = [0; 4096];
             let mut before = String::new();
+            if faults.status_first {
+                _ = handle.exit_status_request(id, 0).await;
+            }
+            let mut most = faults.most_output.unwrap_or(usize::MAX);
             while let Ok(n @ 1..) = stdout.read(&mut buffer).await {
-                _ = handle.data(id, buffer[..n].to_vec()).await;
+                _ = handle.data(id, buffer[..n.min(most)].to_vec()).await;
+                most = most.saturating_sub(n);
                 if let (Some(at), Some(cut)) = (faults.cut_at.or(faults.freeze_at), &cut) {
                     before.push_str(&String::from_utf8_lossy(&buffer[..n]));
                     if before.contains(at) {
@@ -416,7 +489,8 @@ impl Server {
             }
             _ = stderr.await;
             let status = child.wait().await.unwrap();
-            if !faults.no_exit_status {
+            over.fetch_add(1, Ordering::SeqCst);
+            if !faults.no_exit_status && !faults.status_first {
                 match status.code() {
                     Some(code) => _ = handle.exit_status_request(id, u32::try_from(code).unwrap()).await,
                     None => {

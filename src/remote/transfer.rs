@@ -60,6 +60,10 @@ pub(super) async fn put(guest: &SshGuest, path: &str, content: &[u8], mode: u32)
             Ok::<_, forge_machine::error::Cause>(())
         };
         let written = written.await;
+        if written.is_err() {
+            // A disk without room is not left with less of it.
+            _ = sftp.remove_file(&part).await;
+        }
         _ = sftp.close().await;
         written.map_err(|error| failed(path, error))?;
         // SFTP's own rename refuses to replace a file.
@@ -118,10 +122,19 @@ pub(super) async fn get(guest: &SshGuest, path: &str, limit: u64) -> Result<Vec<
 
 /// Reads a file by plain commands.
 pub(super) async fn get_by_command(guest: &dyn Guest, path: &str, limit: u64) -> Result<Vec<u8>, GuestError> {
-    let mut output = Capped { content: Vec::new(), errors: Vec::new(), limit };
-    let line = format!("head -c {} <{}", limit.saturating_add(1), sh(path));
+    // What ends the content: a command's status says nothing of output that was lost after it.
+    let end = format!("forge-end-{:032x}", rand::random::<u128>());
+    let most = limit.saturating_add(end.len() as u64);
+    let mut output = Capped { content: Vec::new(), errors: Vec::new(), limit: most };
+    let line = format!("head -c {} <{} && printf %s {end}", limit.saturating_add(1), sh(path));
     let outcome = guest.exec(&Command::new(line), &mut output).await?;
     succeeded(outcome, &output.errors, path)?;
+    if output.content.len() as u64 <= most {
+        let Some(length) = output.content.strip_suffix(end.as_bytes()).map(<[u8]>::len) else {
+            return Err(failed(path, format!("only the first {} bytes of it came", output.content.len())));
+        };
+        output.content.truncate(length);
+    }
     if output.content.len() as u64 > limit { Err(too_large(path, limit)) } else { Ok(output.content) }
 }
 

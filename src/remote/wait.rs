@@ -16,7 +16,7 @@ use thiserror::Error;
 use tokio::time::{sleep, timeout};
 
 use super::access::SshAccess;
-use super::credentials::Method;
+use super::credentials::{Method, Progress};
 use super::key::BuildKey;
 use super::probe::{Probe, knock};
 use super::route::{Route, resolve};
@@ -38,6 +38,9 @@ const REFUSED_PAUSES: [Duration; 4] =
 /// How often the addresses are asked for: nearly back to back while there is none, rarely when there is one.
 const ASK_PAUSE: Duration = Duration::from_millis(100);
 const ASK_AGAIN: Duration = Duration::from_secs(2);
+/// How often the guest's addresses must be told, with none but other machines there, before that is the end: an address that
+/// was the guest's before a reboot may be somebody else's by now, and its new one is told soon.
+const TOLD: usize = 2;
 
 /// Tells where the guest may be, again and again.
 #[async_trait]
@@ -213,6 +216,7 @@ pub async fn wait_for_guest(
         limit: input.limit,
         route: access.route,
         windows: access.windows,
+        patient: access.patient,
     };
     let session = find(&search, seen).await?;
     Ok(Arc::new(SshGuest::new(search, session)))
@@ -226,6 +230,8 @@ pub(super) struct Search {
     pub limit: Duration,
     pub route: Arc<Route>,
     pub windows: bool,
+    /// Whether somebody else may answer at the guest's address for a while.
+    pub patient: bool,
 }
 
 /// What is known of one address.
@@ -321,6 +327,7 @@ async fn look(search: &Search, board: &Board<'_>) -> Result<Session, WaitError> 
     let mut pursuits = FuturesUnordered::new();
     let mut pursued: BTreeMap<SocketAddr, AbortHandle> = BTreeMap::new();
     let mut ask = Box::pin(next_report(search, Duration::ZERO));
+    let mut told = 0;
     loop {
         tokio::select! {
             report = &mut ask => {
@@ -329,6 +336,14 @@ async fn look(search: &Search, board: &Board<'_>) -> Result<Session, WaitError> 
                 let now: Vec<SocketAddr> = report.candidates.iter().map(|(ip, port)| (*ip, *port).into()).collect();
                 // A silent agent says nothing against addresses that were learnt before.
                 let keep_old = now.is_empty();
+                if !keep_old && !search.patient {
+                    let sights = board.sights();
+                    let other = |address: &SocketAddr| changed(search, *address, sights.get(address)?);
+                    told = if now.iter().all(|address| other(address).is_some()) { told + 1 } else { 0 };
+                    if let (true, Some(error)) = (told >= TOLD, now.iter().find_map(other)) {
+                        return Err(error);
+                    }
+                }
                 board.set(|detail, sights| {
                     *detail = report.detail;
                     sights.retain(|address, _| keep_old || now.contains(address));
@@ -352,17 +367,7 @@ async fn look(search: &Search, board: &Board<'_>) -> Result<Session, WaitError> 
                 }
             }
             Some(end) = pursuits.next() => match end {
-                Ok(Some(session)) => return Ok(session),
-                // One candidate showed another host key: it is not asked again.
-                Ok(None) => {
-                    let sights = board.sights();
-                    let mut errors = sights.iter().map(|(address, sight)| changed(search, *address, sight));
-                    if errors.clone().all(|error| error.is_some())
-                        && let Some(Some(error)) = errors.next()
-                    {
-                        return Err(error);
-                    }
-                }
+                Ok(session) => return Ok(session),
                 Err(_aborted) => {}
             },
         }
@@ -374,9 +379,11 @@ async fn next_report(search: &Search, pause: Duration) -> AddressReport {
     search.source.addresses().await
 }
 
-/// Tries one address until it lets the build in; `None` when it is another machine.
-async fn pursue(search: &Search, board: &Board<'_>, address: SocketAddr) -> Option<Session> {
+/// Tries one address until it lets the build in. Another machine there may give way to the guest: an installer's sshd has a
+/// key of its own, and addresses wander.
+async fn pursue(search: &Search, board: &Board<'_>, address: SocketAddr) -> Session {
     let mut pause = FIRST_PAUSE;
+    let mut progress = Progress::default();
     let mut refusals = 0;
     let mut last = Probe::TimedOut;
     loop {
@@ -387,28 +394,27 @@ async fn pursue(search: &Search, board: &Board<'_>, address: SocketAddr) -> Opti
                 if refusals == 0 {
                     board.sight(address, Sight::LoggingIn { banner: banner.clone() });
                 }
-                let login = Session::login(stream, address, &search.credentials, search.host_key.as_deref());
+                let (credentials, known) = (&search.credentials, search.host_key.as_deref());
+                let login = Session::login(stream, address, credentials, known, &mut progress);
                 let error = match login.await {
-                    Ok(session) => return Some(session),
+                    Ok(session) => return session,
                     Err(error) => error,
                 };
                 let text = error.to_string();
-                let refused = matches!(error, LoginError::Refused(_));
+                let refused = matches!(error, LoginError::Refused(_) | LoginError::More(_));
                 let other = match error {
                     LoginError::HostKeyChanged { seen, .. } => Some(seen),
                     _ => None,
                 };
-                let stop = other.is_some();
+                // Nothing was offered to it, so nothing was refused; it is not asked often.
+                let again = refused || other.is_some();
                 board.sight(address, Sight::Login { banner, text, refused, changed: other });
-                if stop {
-                    return None;
-                }
-                pause = if refused {
+                pause = if again {
                     REFUSED_PAUSES[refusals.min(REFUSED_PAUSES.len() - 1)]
                 } else {
                     LONGEST_PAUSE
                 };
-                refusals = if refused { refusals + 1 } else { 0 };
+                refusals = if again { refusals + 1 } else { 0 };
             }
             Err(probe) => {
                 // Something new, or an answer after a long silence: the next change is near.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use forge_machine::{Guest, Machine, Power, StopLadder};
+use forge_machine::{Command, ExecOutcome, Guest, Machine, Power, StopLadder};
 
 use super::install::{Again, eject};
 use super::{Connected, Running, Seeded, Watch, disk};
@@ -35,6 +35,8 @@ pub struct Login {
     pub key: Arc<BuildKey>,
     /// The host key's fingerprint, when the guest was connected to before.
     pub host_key: Option<String>,
+    /// Whether an installer's own sshd may answer first.
+    pub installs: bool,
     /// The password of the user whom the answers of an unattended Windows make.
     pub windows_password: Option<Password>,
     /// How long it may take.
@@ -73,13 +75,15 @@ const STATE_EVERY: Duration = Duration::from_secs(2);
 /// shell), or its screen stands still for too long.
 pub async fn connect(cx: &mut Cx, mut running: Running, seeded: &Seeded) -> Result<Connected, StageError> {
     let limit = cx.plan.deadlines.connect;
-    let login = Login {
+    let began = Instant::now();
+    let mut login = Login {
         machine: running.machine.clone(),
         hints: seeded.hints.clone(),
         interface: cx.plan.access.ssh.interface.clone(),
         user: cx.plan.access.user.clone(),
         key: seeded.key.clone(),
         host_key: None,
+        installs: cx.plan.after_install.is_some(),
         windows_password: cx.plan.windows_password(&seeded.key).map(Password::new),
         limit,
     };
@@ -110,7 +114,24 @@ pub async fn connect(cx: &mut Cx, mut running: Running, seeded: &Seeded) -> Resu
             })
             .await;
         match step {
-            Ok(Some(guest)) => break Ok(guest),
+            Ok(Some(guest)) => {
+                let live = if login.installs { live(cx, guest.as_ref()).await? } else { None };
+                let Some(why) = live else { break Ok(guest) };
+                guest.close().await;
+                tell(&format!("the installer's own system answers, and not the installed one ({why})"));
+                login.limit = limit.saturating_sub(began.elapsed());
+                if login.limit.is_zero() {
+                    break Err(StageError::new(format!(
+                        "until the limit of {limit:?} nothing but the installer's own system answered ({why})"
+                    ))
+                    .hint("does the installer end, and does the VM start from its disk then?"));
+                }
+                let pause = async {
+                    tokio::time::sleep(STATE_EVERY).await;
+                    Ok::<_, StageError>(())
+                };
+                cx.cancellable(pause).await?;
+            }
             Err(error) => break Err(error),
             Ok(None) => {
                 installing = false;
@@ -173,6 +194,30 @@ pub async fn connect(cx: &mut Cx, mut running: Running, seeded: &Seeded) -> Resu
         cx.bindings.bind(LateName::GuestAddress, address);
     }
     Ok(Connected { machine: running.machine, watch: running.watch, guest, key: seeded.key.clone() })
+}
+
+/// Prints what shows that this is an installer's live system: what only its first files have, or a root in memory.
+const LIVE: &str = "for sign in /run/install /run/initramfs/live /run/live/medium /run/archiso /cdrom/casper /.instsys.config; do \
+                    [ ! -e $sign ] || echo \"it has $sign\"; done\n\
+                    while read -r _ place type _; do [ \"$place\" != / ] || root=$type; done </proc/mounts\n\
+                    case $root in rootfs|tmpfs|ramfs|squashfs|iso9660) echo \"its root is $root\" ;; esac";
+const LIVE_LIMIT: Duration = Duration::from_secs(60);
+
+/// What shows that an installer's live system answers, and not what it installs.
+async fn live(cx: &Cx, guest: &dyn Guest) -> Result<Option<String>, StageError> {
+    if cx.plan.access.windows {
+        return Ok(None);
+    }
+    let command = Command { timeout: Some(LIVE_LIMIT), ..Command::new(LIVE) };
+    let mut said = Vec::new();
+    let asked = async { Ok::<_, StageError>(guest.exec(&command, &mut said).await) };
+    let outcome = cx.cancellable(asked).await?;
+    // An installer that ends cuts it.
+    if matches!(outcome, Ok(ExecOutcome::Disconnected)) {
+        return Ok(Some("its connection was lost at once".into()));
+    }
+    let said = String::from_utf8_lossy(&said).trim().replace('\n', ", ");
+    Ok(Some(said).filter(|said| outcome.is_ok() && !said.is_empty()))
 }
 
 /// Why waiting on makes no sense.
@@ -308,10 +353,10 @@ pub async fn reconnect(
         .map_err(|error| StageError::caused(format!("{} holds no key", path.display()), error))
         .map(Arc::new)?;
     if cx.plan.access.makes_console_password() {
-        cx.evidence.redactor().add(&key.console_password());
+        cx.evidence.redactor().add_passing(&key.console_password());
     }
     if cx.plan.access.windows {
-        cx.evidence.redactor().add(&key.windows_password());
+        cx.evidence.redactor().add_passing(&key.windows_password());
     }
     // Served until the guest has answered.
     let seeded = seed_again(cx, &machine, key.clone()).await?;
@@ -326,6 +371,7 @@ pub async fn reconnect(
         key: key.clone(),
         // Not held against the guest: without its seed cloud-init may take it for a new instance and make it new keys.
         host_key: None,
+        installs: false,
         windows_password: cx.plan.windows_password(&key).map(Password::new),
         limit,
     };
@@ -360,7 +406,7 @@ impl Connector for SshConnector {
             source: login.addresses(),
             user: login.user.clone(),
             key: login.key.clone(),
-            access: self.access.clone(),
+            access: SshAccess { patient: login.installs, ..self.access.clone() },
             host_key: login.host_key.clone(),
             limit: login.limit,
         };

@@ -95,6 +95,34 @@ async fn a_tiny_guest_without_a_network_is_built_by_its_agent_alone() -> anyhow:
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_step_over_its_limit_is_ended_in_a_tiny_guest_also_as_root() -> anyhow::Result<()> {
+    let Some(site) = LabSite::with_tiny_guest(false).await? else { return Ok(()) };
+    let steps = r#"
+[[provision]]
+name = "for ever"
+become = true
+timeout = "3s"
+shell = ["echo begun", "sleep 4321"]
+
+[[provision]]
+name = "is it gone"
+on-error = true
+become = true
+shell = ["echo failed: $FORGE_FAILED_STEP", "n=0", "while pgrep -f 'sleep [4]321'; do n=$((n + 1)); test $n -lt 60; sleep 1; done", "echo it is gone"]
+"#;
+    let head = "schema = 1\nname = \"tiny\"\n[os]\nfamily = \"linux\"\n[source]\nclone = \"boot-vm\"\n\
+                [deadlines]\nconnect = \"15m\"\n";
+    site.write("tiny.toml", &format!("{head}{steps}"));
+    let done = site.run(&["build", "tiny.toml"]).await;
+    assert_eq!(done.code, Some(1), "{}{}", done.stdout, done.stderr);
+    for words in ["was not done within 3s", "| begun", "failed: for ever", "it is gone"] {
+        assert!(done.stderr.contains(words), "`{words}` is not in:\n{}", done.stderr);
+    }
+    site.close().await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_tiny_guest_is_built_by_ssh_with_the_same_provisioners() -> anyhow::Result<()> {
     let Some(site) = LabSite::with_tiny_guest(true).await? else { return Ok(()) };
     write_folder(site.path())?;

@@ -1,9 +1,21 @@
 umask 077
-for base in /var/tmp /tmp; do
-	if [ -d "$base" ] && mkdir -p "$base/$1" 2>/dev/null; then
-		id -u "$2" >/dev/null 2>&1 || grep -q "^$2:" /etc/passwd || { rmdir "$base/$1"; echo none; exit 0; }
-		echo "$base/$1 $(cat /proc/sys/kernel/random/boot_id)"
-		exit 0
-	fi
-done
-exit 1
+id -u "$2" >/dev/null 2>&1 || grep -q "^$2:" /etc/passwd || { echo none; exit 0; }
+name=$1
+# place FOLDER...: makes a folder of our own in the first of these that takes it, and prints its path.
+place() {
+	for base; do
+		if [ -d "$base" ] && mkdir -p "$base/$name" 2>/dev/null; then
+			if printf '' 2>/dev/null >"$base/$name/here"; then
+				echo "$base/$name"
+				return 0
+			fi
+			rm -rf "${base:?}/$name"
+		fi
+	done
+	return 1
+}
+# What commands are given lies in memory where it can: it may be secret, and what was on a disk stays in its free space.
+# Of what they print there may be much.
+memory=$(place /dev/shm /var/tmp /tmp) && disk=$(place /var/tmp /tmp) || exit 1
+echo "$disk" >"$memory/disk" || exit 1
+echo "$memory $disk"

@@ -3,7 +3,8 @@
 //! The agent starts programs and answers once, when they are over; output while they run it does not give, and its
 //! input and files are small. So a command runs beside the agent, in a session of its own, with files of a private folder
 //! as its streams (`guest.sh`), and each call reads what came since the last one. A call whose answer is lost is
-//! repeated: starting twice starts once, and reading says from where.
+//! repeated: starting twice starts once, and reading says from where. What a command is given lies in the guest's memory,
+//! where it is not too much for that: it may be secret.
 //!
 //! Invariants: the end of a command is what its own shell wrote; a guest that was started anew, or does not come back,
 //! is [`ExecOutcome::Disconnected`].
@@ -27,6 +28,10 @@ mod tests;
 
 const BEGIN: &str = include_str!("begin.sh");
 const GUEST: &str = include_str!("guest.sh");
+/// Asks `guest.sh`, which is gone with the memory of a guest that was started anew.
+const ASK: &str = "[ -e \"$0\" ] || { echo none 0 0; exit 0; }; exec /bin/sh \"$0\" \"$@\"";
+/// Longer input goes to the guest's disk: its memory may be small.
+const MOST_IN_MEMORY: usize = 2 << 20;
 /// How long the agent may be silent before the guest counts as lost: it is started anew within that, or never.
 const SILENCE: Duration = Duration::from_secs(60);
 /// The pauses between two questions whether a call is over.
@@ -44,8 +49,8 @@ pub struct AgentGuest {
     /// The name of the private folder in the guest: always the same, so that an answer that was lost, or a guest that was
     /// started anew, leaves no second one behind.
     name: String,
-    /// The private folder in the guest; `None` before it is made.
-    folder: Mutex<Option<String>>,
+    /// The private folders in the guest; `None` before they are made.
+    folder: Mutex<Option<Folder>>,
     /// Held while it is made.
     beginning: tokio::sync::Mutex<()>,
     commands: AtomicU64,
@@ -57,10 +62,25 @@ impl fmt::Debug for AgentGuest {
     }
 }
 
+/// The private folders in the guest.
+#[derive(Clone, Debug)]
+struct Folder {
+    /// The one with `guest.sh`, in memory where there is such a place.
+    memory: String,
+    /// The one on the disk.
+    disk: String,
+}
+
+impl Folder {
+    fn script(&self) -> String {
+        format!("{}/guest.sh", self.memory)
+    }
+}
+
 /// What came of looking for the guest.
 enum Found {
     /// It answers.
-    Folder(String),
+    Folder(Folder),
     /// The user is not there yet.
     NoUser,
 }
@@ -88,8 +108,8 @@ impl AgentGuest {
         Ok(Arc::new(guest))
     }
 
-    /// Waits for the guest and makes its private folder.
-    async fn find(&self, limit: Duration, seen: &(dyn Fn(&str) + Send + Sync)) -> Result<String, GuestError> {
+    /// Waits for the guest and makes its private folders.
+    async fn find(&self, limit: Duration, seen: &(dyn Fn(&str) + Send + Sync)) -> Result<Folder, GuestError> {
         let _turn = self.beginning.lock().await;
         if let Some(folder) = self.folder() {
             return Ok(folder);
@@ -125,15 +145,18 @@ impl AgentGuest {
     async fn begin(&self, name: &str) -> Result<Found, AgentError> {
         let answer = self.call(&["/bin/sh", "-c", BEGIN, "sh", name, &self.user]).await?;
         let text = String::from_utf8_lossy(&answer.stdout);
-        let folder = match text.split_whitespace().next() {
-            Some("none") => return Ok(Found::NoUser),
-            Some(folder) if answer.code == Some(0) => folder.to_owned(),
+        let mut words = text.split_whitespace();
+        let folder = match (words.next(), words.next()) {
+            (Some("none"), _) => return Ok(Found::NoUser),
+            (Some(memory), Some(disk)) if answer.code == Some(0) => {
+                Folder { memory: memory.to_owned(), disk: disk.to_owned() }
+            }
             _ => {
                 let said = String::from_utf8_lossy(&answer.stderr).trim().to_owned();
                 return Err(AgentError::Refused { call: "make a folder", source: said.into() });
             }
         };
-        self.channel.write(&format!("{folder}/guest.sh"), GUEST.as_bytes()).await?;
+        self.channel.write(&folder.script(), GUEST.as_bytes()).await?;
         Ok(Found::Folder(folder))
     }
 
@@ -142,7 +165,7 @@ impl AgentGuest {
         format!("{} {}", self.channel.name(), chain(error))
     }
 
-    fn folder(&self) -> Option<String> {
+    fn folder(&self) -> Option<Folder> {
         self.folder.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
@@ -203,9 +226,10 @@ impl AgentGuest {
         let mut tries = 0;
         let (script, path) = loop {
             let folder = self.find(SILENCE, &|_| {}).await?;
-            let path = format!("{folder}/{number}");
+            let large = command.stdin.len() > MOST_IN_MEMORY;
+            let path = format!("{}/{number}", if large { &folder.disk } else { &folder.memory });
             match self.insist(|| self.write(&path, &line)).await {
-                Ok(()) => break (format!("{folder}/guest.sh"), path),
+                Ok(()) => break (folder.script(), path),
                 // The folder may have gone with the boot in which it was made.
                 Err(GuestError::Unreachable { .. }) if tries == 0 => {
                     tries += 1;
@@ -225,17 +249,17 @@ impl AgentGuest {
             ended: false,
         };
         let limit = self.channel.most();
-        let most = limit.to_string();
+        let (most, input) = (limit.to_string(), command.stdin.len().to_string());
         let (mut out, mut err) = (0_u64, 0_u64);
         let mut begun = false;
         let outcome = loop {
             let (from_out, from_err) = (out.to_string(), err.to_string());
-            let words: [&str; 6] = if begun {
-                ["/bin/sh", &script, "pull", &path, &from_out, &from_err]
+            let what: [&str; 5] = if begun {
+                ["pull", &path, &from_out, &from_err, &most]
             } else {
-                ["/bin/sh", &script, "start", &path, &self.user, &most]
+                ["start", &path, &self.user, &most, &input]
             };
-            let words: Vec<&str> = words.into_iter().chain(begun.then_some(most.as_str())).collect();
+            let words: Vec<&str> = ["/bin/sh", "-c", ASK, &script].into_iter().chain(what).collect();
             let answer = match self.insist(|| self.call(&words)).await {
                 Ok(answer) => answer,
                 // The command may have run: nobody knows how it ended.
@@ -261,6 +285,18 @@ impl AgentGuest {
             let whole = (pulled.out.len() as u64) < limit && (pulled.err.len() as u64) < limit;
             match pulled.state {
                 "running" => {}
+                "failed" => {
+                    return Err(GuestError::Broken {
+                        what: format!(
+                            "{} could not store what the command reads, and did not run it",
+                            self.describe()
+                        ),
+                        source: match String::from_utf8_lossy(&answer.stderr).trim() {
+                            "" => "its memory or its disk is full".into(),
+                            said => said.into(),
+                        },
+                    });
+                }
                 "rebooted" | "none" => break ExecOutcome::Disconnected,
                 "lost" if whole => break ExecOutcome::Signalled,
                 status => match status.parse() {
@@ -365,9 +401,9 @@ impl Guest for AgentGuest {
     async fn close(&self) {
         if let Some(folder) = self.folder() {
             self.lose_folder();
-            let script = format!("{folder}/guest.sh");
+            let words = ["/bin/sh", &folder.script(), "end", &folder.memory];
             // A guest that does not answer any more is not waited for.
-            _ = timeout(Duration::from_secs(5), self.call(&["/bin/sh", &script, "end", &folder])).await;
+            _ = timeout(Duration::from_secs(5), self.call(&words)).await;
         }
         _ = timeout(Duration::from_secs(5), self.channel.close()).await;
     }

@@ -11,6 +11,8 @@ use crate::remote::{RemoteScript, ScriptEnd, ScriptOutput, run_script};
 struct Here {
     scratch: tempfile::TempDir,
     loses_each: u64,
+    /// Stores only so many bytes of each write of input, and says that all is well.
+    stores: Option<usize>,
     calls: AtomicU64,
     programs: tokio::sync::Mutex<BTreeMap<i64, tokio::process::Child>>,
 }
@@ -56,7 +58,8 @@ impl AgentChannel for Here {
     }
 
     async fn write(&self, path: &str, content: &[u8]) -> Result<(), AgentError> {
-        std::fs::write(path, content)
+        let kept = if path.contains(".in.") { self.stores.unwrap_or(usize::MAX) } else { usize::MAX };
+        std::fs::write(path, &content[..content.len().min(kept)])
             .map_err(|error| AgentError::Refused { call: "write a file", source: error.into() })?;
         self.lost()
     }
@@ -67,13 +70,18 @@ fn me() -> String {
     user.name
 }
 
-async fn guest(loses_each: u64) -> Arc<AgentGuest> {
-    let here = Here {
+fn here() -> Here {
+    Here {
         scratch: tempfile::tempdir().unwrap(),
-        loses_each,
+        loses_each: 0,
+        stores: None,
         calls: AtomicU64::default(),
         programs: tokio::sync::Mutex::default(),
-    };
+    }
+}
+
+async fn guest(loses_each: u64) -> Arc<AgentGuest> {
+    let here = Here { loses_each, ..here() };
     AgentGuest::connect(Arc::new(here), &me(), Duration::from_secs(60), &|_| {}).await.unwrap()
 }
 
@@ -106,10 +114,12 @@ async fn status_streams_input_and_variables_come_through_also_when_answers_are_l
         assert_eq!(guest.exec(&command, &mut both).await.unwrap(), ExecOutcome::Exited(7));
         assert_eq!((both.0 == input, both.1.as_slice()), (true, &b"it's \"so\""[..]), "loses {loses_each}");
         guest.close().await;
-        if loses_each == 0 {
-            assert!(!std::path::Path::new(&folder).exists(), "the folder is removed");
+        for folder in [&folder.memory, &folder.disk] {
+            if loses_each == 0 {
+                assert!(!std::path::Path::new(folder).exists(), "the folder is removed");
+            }
+            _ = std::fs::remove_dir_all(folder);
         }
-        _ = std::fs::remove_dir_all(folder);
     }
 }
 
@@ -120,7 +130,8 @@ async fn a_command_is_run_once_however_often_its_start_is_asked_for() {
     let command = Command::new(format!("echo once >>{}/log", dir.path().display()));
     assert_eq!(guest.exec(&command, &mut ()).await.unwrap(), ExecOutcome::Exited(0));
     assert_eq!(std::fs::read_to_string(dir.path().join("log")).unwrap(), "once\n");
-    _ = std::fs::remove_dir_all(guest.folder().unwrap());
+    let folder = guest.folder().unwrap();
+    _ = [folder.memory, folder.disk].map(std::fs::remove_dir_all);
 }
 
 #[tokio::test]
@@ -178,6 +189,129 @@ async fn a_command_that_takes_too_long_is_ended_in_the_guest() {
     })
     .await
     .expect("it is ended");
+    guest.close().await;
+}
+
+#[tokio::test]
+async fn what_a_command_is_given_lies_in_memory_and_what_is_long_or_printed_on_the_disk() {
+    let guest = guest(0).await;
+    let folder = guest.folder().unwrap();
+    if !folder.memory.starts_with("/dev/shm/") {
+        eprintln!("skipped: nothing can be written to /dev/shm here");
+        return;
+    }
+    for (length, place) in [(10, &folder.memory), (MOST_IN_MEMORY + 1, &folder.disk)] {
+        let line = format!("readlink /proc/self/fd/0; readlink /proc/self/fd/1; ls -d {place}/*.line; wc -c");
+        let command = Command { stdin: vec![b'x'; length], ..Command::new(line) };
+        let mut both = Both::default();
+        assert_eq!(guest.exec(&command, &mut both).await.unwrap(), ExecOutcome::Exited(0));
+        let told = String::from_utf8(both.0).unwrap();
+        let lines: Vec<&str> = told.lines().collect();
+        assert!(lines[0].starts_with(place.as_str()), "{told}");
+        assert!(lines[1].starts_with(&folder.disk), "{told}");
+        assert_eq!(lines[2..], [length.to_string()], "the line is gone before the command runs");
+    }
+    guest.close().await;
+}
+
+#[tokio::test]
+async fn input_that_finds_no_room_or_comes_in_half_is_an_error_and_the_command_is_not_run() {
+    for half in [false, true] {
+        let here = Here { stores: half.then_some(500), ..here() };
+        let guest =
+            AgentGuest::connect(Arc::new(here), &me(), Duration::from_secs(60), &|_| {}).await.unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let mark = dir.path().join("ran");
+        if !half {
+            // Nothing can be stored where a folder stands.
+            std::fs::create_dir(format!("{}/0.in", guest.folder().unwrap().memory)).unwrap();
+        }
+        let line = format!("touch {}; cat", mark.display());
+        let command = Command { stdin: vec![b'x'; 2500], ..Command::new(line) };
+        let error = guest.exec(&command, &mut ()).await.unwrap_err();
+        let told = crate::engine::error::chain(&error);
+        assert!(told.contains("could not store what the command reads"), "{told}");
+        assert!(told.contains(if half { "1500 of 2500 bytes" } else { "irectory" }), "{told}");
+        assert!(!mark.exists());
+        guest.close().await;
+    }
+}
+
+#[tokio::test]
+async fn a_command_whose_status_finds_no_room_is_no_success_and_not_waited_for_for_ever() {
+    let guest = guest(0).await;
+    std::fs::create_dir(format!("{}/0.ended", guest.folder().unwrap().memory)).unwrap();
+    assert_eq!(guest.exec(&Command::new("true"), &mut ()).await.unwrap(), ExecOutcome::Signalled);
+    guest.close().await;
+}
+
+#[tokio::test]
+async fn a_guest_that_was_started_anew_under_a_command_is_lost_and_then_found_again() {
+    let guest = guest(0).await;
+    let folder = guest.folder().unwrap();
+    // Its memory is gone, or only its boot is another one.
+    for line in [
+        format!("rm -rf {}; sleep 600", folder.memory),
+        format!("echo another >{}/2.boot; sleep 600", folder.memory),
+    ] {
+        assert_eq!(guest.exec(&Command::new(line), &mut ()).await.unwrap(), ExecOutcome::Disconnected);
+        assert_eq!(guest.exec(&Command::new("exit 3"), &mut ()).await.unwrap(), ExecOutcome::Exited(3));
+    }
+    guest.close().await;
+}
+
+#[tokio::test]
+async fn a_command_whose_runner_is_killed_is_told_as_that() {
+    let guest = guest(0).await;
+    let line = "echo so far; kill -9 $PPID; sleep 0.1";
+    let mut both = Both::default();
+    assert_eq!(guest.exec(&Command::new(line), &mut both).await.unwrap(), ExecOutcome::Signalled);
+    assert_eq!(both.0, b"so far\n");
+    guest.close().await;
+}
+
+/// An answer that makes no sense once a script has begun.
+#[derive(Debug)]
+struct Garbles(Here, AtomicU64);
+
+#[async_trait]
+impl AgentChannel for Garbles {
+    fn chunk(&self) -> usize {
+        self.0.chunk()
+    }
+    async fn start(&self, words: &[&str]) -> Result<i64, AgentError> {
+        self.0.start(words).await
+    }
+    async fn ended(&self, number: i64) -> Result<Option<AgentExit>, AgentError> {
+        let mut answer = self.0.ended(number).await?;
+        if let Some(exit) = &mut answer
+            && exit.stdout.windows(7).any(|bytes| bytes == b" begin ")
+            && self.1.fetch_add(1, Ordering::Relaxed) == 0
+        {
+            return Ok(answer);
+        }
+        if let (Some(exit), 1) = (&mut answer, self.1.load(Ordering::Relaxed)) {
+            exit.stdout = b"nonsense".to_vec();
+        }
+        Ok(answer)
+    }
+    async fn write(&self, path: &str, content: &[u8]) -> Result<(), AgentError> {
+        self.0.write(path, content).await
+    }
+}
+
+#[tokio::test]
+async fn a_script_that_had_begun_is_none_that_could_not_be_started() {
+    struct Nothing;
+    impl ScriptOutput for Nothing {
+        fn line(&mut self, _: &str, _: bool) {}
+    }
+    let channel = Arc::new(Garbles(here(), AtomicU64::new(0)));
+    let guest = AgentGuest::connect(channel, &me(), Duration::from_secs(60), &|_| {}).await.unwrap();
+    let run = run_script(guest.as_ref(), &RemoteScript::sh("sleep 3; sleep 3"), &mut Nothing).await.unwrap();
+    assert!(run.begun.is_some());
+    assert_eq!(run.end, ScriptEnd::Truncated(ExecOutcome::Disconnected));
+    assert!(run.tail.concat().contains("makes no sense"), "{:?}", run.tail);
     guest.close().await;
 }
 

@@ -30,7 +30,8 @@ try {
     $task.Principal.UserId = 'SYSTEM'
     $task.Principal.LogonType = 5
     $task.Principal.RunLevel = 1
-    $task.Settings.ExecutionTimeLimit = 'PT0S'
+    # When nobody waits for it any more, its time ends it.
+    $task.Settings.ExecutionTimeLimit = '@LIMIT@'
     $task.Settings.DisallowStartIfOnBatteries = $false
     $task.Settings.StopIfGoingOnBatteries = $false
     $task.Settings.Priority = 4
@@ -63,7 +64,10 @@ try {
         if ($idle -gt 40) { throw "the scheduled task ended without an exit status (its result: $($registered.LastTaskResult))" }
         Start-Sleep -Milliseconds 250
       }
-    } finally { $folder.DeleteTask($name, 0) }
+    } finally {
+      if (-not (Test-Path -LiteralPath "$dir\exit")) { $registered.Stop(0) }
+      $folder.DeleteTask($name, 0)
+    }
   } else {
     & @INTERPRETER@ -File "$dir\run.ps1"
     $code = $LASTEXITCODE
