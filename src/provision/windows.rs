@@ -151,13 +151,31 @@ async fn until(
     }
 }
 
-/// The script of one round.
-fn script(work: &WindowsUpdate) -> String {
+/// Hands on what a round says, and takes down which updates it has installed.
+struct Round<'a> {
+    observer: &'a mut dyn OutputObserver,
+    installed: Vec<String>,
+}
+
+impl OutputObserver for Round<'_> {
+    fn line(&mut self, line: &str, stderr: bool) {
+        let named = line.strip_prefix("Installed: ").and_then(|rest| rest.strip_suffix(')'));
+        if let Some((_, name)) = named.and_then(|rest| rest.rsplit_once(" (")) {
+            self.installed.push(name.to_owned());
+        }
+        self.observer.line(line, stderr);
+    }
+}
+
+/// The script of one round, which leaves out what is known to be installed.
+fn script(work: &WindowsUpdate, known: &[String]) -> String {
+    let known: Vec<String> = known.iter().map(|name| powershell::quoted(name)).collect();
     let filters: Vec<String> = work.filters.iter().map(|filter| powershell::quoted(filter)).collect();
     UPDATE
         .replace("@CRITERIA@", &powershell::quoted(&work.search_criteria))
         .replace("@LIMIT@", &work.update_limit.to_string())
         .replace("@FILTERS@", &filters.join(", "))
+        .replace("@KNOWN@", &known.join(", "))
 }
 
 /// Installs updates, and starts Windows anew between, until there is nothing left to be done.
@@ -172,6 +190,7 @@ pub(super) async fn update(
     let began = Instant::now();
     let left = || work.limit.saturating_sub(began.elapsed());
     let mut rebooted = false;
+    let mut known = Vec::new();
     for _ in 0..ROUNDS {
         let step = ShellStep {
             // Windows Update refuses who comes over the network.
@@ -179,9 +198,11 @@ pub(super) async fn update(
             valid_exit_codes: vec![0, RESTART, AGAIN],
             timeout: Some(left().max(LOOK)),
             power_shell: Some(PowerShell::default()),
-            ..ShellStep::new("windows-update", ShellSource::Inline(vec![script(work)]))
+            ..ShellStep::new("windows-update", ShellSource::Inline(vec![script(work, &known)]))
         };
-        let outcome = super::run(guest, &step, &BTreeMap::new(), observer).await?;
+        let mut round = Round { observer: &mut *observer, installed: Vec::new() };
+        let outcome = super::run(guest, &step, &BTreeMap::new(), &mut round).await?;
+        known.append(&mut round.installed);
         match outcome.exit {
             RESTART => {
                 observer.line("(Windows is started anew)", false);
@@ -227,7 +248,7 @@ mod tests {
             update_limit: 7,
             limit: Duration::from_secs(1),
         };
-        let text = script(&work);
+        let text = script(&work, &[]);
         assert!(
             text.starts_with("$criteria = 'IsInstalled=0 and Type=''Software'''\n$limit = 7\n"),
             "{text}"

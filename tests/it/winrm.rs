@@ -293,6 +293,21 @@ async fn winrm_runs_powershell_scripts_with_variables_and_believes_only_their_no
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_winrm_connection_that_is_lost_under_a_command_does_not_end_it() {
+    let Some(python) = python() else { return };
+    let stand_in = StandIn::start(&python, &json!({ "sealed_only": true, "lost_receives": 2 }));
+    let guest = stand_in.guest().await;
+    let script = RemoteScript::powershell("echo one; sleep 1; echo two; exit 3", PowerShell::default());
+    let mut lines = Lines::default();
+    let run = run_script(guest.as_ref(), &script, &mut lines).await.unwrap();
+    assert_eq!(run.end, ScriptEnd::Exited(3), "{:?}", lines.0);
+    assert!(lines.0.contains(&"one".to_owned()) && lines.0.contains(&"two".to_owned()), "{:?}", lines.0);
+    let told: Vec<_> = lines.0.iter().filter(|line| line.contains("some output may be missing")).collect();
+    assert_eq!(told.len(), 1, "{:?}", lines.0);
+    assert_eq!(stand_in.record().iter().filter(|each| each["lost"] == true).count(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn winrm_carries_files_within_the_servers_envelope_and_compares_them() {
     let Some(python) = python() else { return };
     // Smaller than any Windows takes: the pieces have to become smaller.
@@ -444,9 +459,10 @@ async fn windows_updates_go_on_until_there_are_none_and_sealing_wants_its_proof(
     let stand_in = StandIn::start(
         &python,
         &json!({ "answers": [
-            { "match": search, "say": ["Installed: one"], "exit": 102 },
+            { "match": "$known = @()", "say": ["Installed: one (7c1e-01.200)"], "exit": 102 },
             { "match": search, "say": ["Installed: two"], "exit": 101 },
-            { "match": search, "say": ["There is nothing to install."], "exit": 0 },
+            // An update that is offered again after it was installed.
+            { "match": "$known = @('7c1e-01.200')", "say": ["Left out, it was installed: one"], "exit": 0 },
             { "match": search, "say": ["the download failed"], "exit": 1 },
             { "match": "forge-seal", "say": sealed, "exit": 0 },
             { "match": "forge-seal", "say": [sealed[0], failed], "exit": 1 },
@@ -466,6 +482,7 @@ async fn windows_updates_go_on_until_there_are_none_and_sealing_wants_its_proof(
     assert!(result.unwrap().rebooted, "{seen:?}");
     let installed: Vec<_> = seen.iter().filter(|line| line.starts_with("Installed")).collect();
     assert_eq!(installed.len(), 2, "{seen:?}");
+    assert!(seen.contains(&"Left out, it was installed: one".to_owned()), "{seen:?}");
     assert!(carry_out(guest.as_ref(), update()).await.0.unwrap_err().contains("the download failed"));
 
     let operations: Vec<String> = forge::seal::enabled(&BTreeMap::new(), true);

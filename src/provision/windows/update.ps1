@@ -1,6 +1,9 @@
 $criteria = @CRITERIA@
 $limit = @LIMIT@
 $filters = @(@FILTERS@)
+# What was installed in an earlier round; some updates are offered again for ever.
+$known = @(@KNOWN@)
+function Name-Update($update) { "$($update.Identity.UpdateID).$($update.Identity.RevisionNumber)" }
 $session = New-Object -ComObject Microsoft.Update.Session
 $session.ClientApplicationID = 'forge'
 $searcher = $session.CreateUpdateSearcher()
@@ -22,6 +25,10 @@ foreach ($update in $found.Updates) {
   # What asks a person something can't be installed here.
   if ($update.InstallationBehavior.CanRequestUserInput) {
     Write-Output "Left out, it would ask a person: $($update.Title)"
+    continue
+  }
+  if ($known -contains (Name-Update $update)) {
+    Write-Output "Left out, it was installed and is offered again: $($update.Title)"
     continue
   }
   $take = $false
@@ -62,7 +69,9 @@ $failed = 0
 for ($i = 0; $i -lt $ready.Count; $i++) {
   $one = $result.GetUpdateResult($i)
   $title = $ready.Item($i).Title
-  if ([int]$one.ResultCode -eq 2) { Write-Output "Installed: $title" } else {
+  if ([int]$one.ResultCode -eq 2) {
+    Write-Output "Installed: $title ($(Name-Update ($ready.Item($i))))"
+  } else {
     $failed++
     Write-Output ('Not installed (result {0}, 0x{1:X8}): {2}' -f $one.ResultCode, $one.HResult, $title)
   }

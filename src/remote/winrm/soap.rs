@@ -365,4 +365,87 @@ mod tests {
         assert!(text.contains("I&lt;D") && text.contains("wsman?a&amp;b"));
         assert_eq!(read(&text).unwrap().shell.as_deref(), Some("I<D"));
     }
+
+    /// What Windows servers answered to the client `pypsrp`, whose project keeps the exchanges among its tests
+    /// (`tests/responses/test_winrs_*.yml`): the bodies, with its prefixes, spaces and empty elements.
+    #[test]
+    fn what_real_windows_servers_answered_is_read() {
+        let id = "B0973E54-434E-4D99-B4BE-ADE584CE3BFB";
+        let created = "<x:ResourceCreated><a:Address>http://192.0.2.11:5985/wsman</a:Address><a:ReferenceParameters>\
+            <w:ResourceURI>http://schemas.microsoft.com/wbem/wsman/1/windows/shell/cmd</w:ResourceURI><w:SelectorSet>\
+            <w:Selector Name=\"ShellId\">4283CBDC-3706-415B-88BD-B385F3E51A53</w:Selector></w:SelectorSet>\
+            </a:ReferenceParameters></x:ResourceCreated><rsp:Shell><rsp:ShellId>4283CBDC-3706-415B-88BD-B385F3E51A53</rsp:ShellId>\
+            <rsp:Owner>vagrant</rsp:Owner><rsp:IdleTimeOut>PT7200.000S</rsp:IdleTimeOut><rsp:InputStreams>stdin</rsp:InputStreams>\
+            <rsp:OutputStreams>stdout stderr</rsp:OutputStreams><rsp:ShellRunTime>P0DT0H0M0S</rsp:ShellRunTime></rsp:Shell>";
+        let answer = read(&wrapped(created)).unwrap();
+        assert_eq!(answer.shell.as_deref(), Some("4283CBDC-3706-415B-88BD-B385F3E51A53"));
+        let begun = format!("<rsp:CommandResponse><rsp:CommandId>{id}</rsp:CommandId></rsp:CommandResponse>");
+        assert_eq!(read(&wrapped(&begun)).unwrap().command.as_deref(), Some(id));
+        for taken in ["<rsp:SendResponse/>", "<rsp:SignalResponse/>", ""] {
+            assert_eq!(read(&wrapped(taken)).unwrap(), Answer::default());
+        }
+        // Lines in pieces, the end of each stream in an element of its own, then the state.
+        let stream = |name: &str, rest: &str, text: &str| {
+            format!("<rsp:Stream Name=\"{name}\" CommandId=\"{id}\"{rest}>{text}</rsp:Stream>")
+        };
+        let state = |code: i32| {
+            format!(
+                "<rsp:CommandState CommandId=\"{id}\" State=\"{SHELL}/CommandState/Done\"><rsp:ExitCode>{code}</rsp:ExitCode></rsp:CommandState>"
+            )
+        };
+        let ends =
+            format!("{}{}", stream("stdout", " End=\"true\"", ""), stream("stderr", " End=\"true\"", ""));
+        for (pieces, code, expected) in [
+            (
+                vec![("stdout", "b3V0cHV0IDE="), ("stdout", "Cg=="), ("stdout", "b3V0cHV0IDIK")],
+                0,
+                vec![(false, "output 1"), (false, "\n"), (false, "output 2\n")],
+            ),
+            (
+                vec![("stdout", "b3V0IA0K"), ("stderr", "ZXJyIA0K")],
+                1,
+                vec![(false, "out \r\n"), (true, "err \r\n")],
+            ),
+        ] {
+            let pieces: String = pieces.iter().map(|(name, text)| stream(name, "", text)).collect();
+            let received =
+                format!("<rsp:ReceiveResponse>{pieces}{ends}{}</rsp:ReceiveResponse>", state(code));
+            let answer = read(&wrapped(&received)).unwrap();
+            let expected: Vec<_> =
+                expected.into_iter().map(|(stderr, text)| (stderr, text.as_bytes().to_vec())).collect();
+            assert_eq!((answer.streams, answer.done, answer.exit), (expected, true, Some(code)));
+        }
+    }
+
+    #[test]
+    fn the_faults_of_real_windows_servers_are_told_apart() {
+        let fault = |subcode: &str, code: u32, reason: &str, message: &str| {
+            let body = format!(
+                "<s:Fault><s:Code><s:Value>s:Sender</s:Value><s:Subcode><s:Value>w:{subcode}</s:Value></s:Subcode></s:Code>\
+                 <s:Reason><s:Text xml:lang=\"en-US\">{reason} </s:Text></s:Reason><s:Detail>\
+                 <w:FaultDetail>http://schemas.dmtf.org/wbem/wsman/1/wsman/faultDetail/InvalidValue</w:FaultDetail>\
+                 <f:WSManFault xmlns:f=\"http://schemas.microsoft.com/wbem/wsman/1/wsmanfault\" Code=\"{code}\" Machine=\"192.0.2.15\">\
+                 <f:Message>{message}</f:Message></f:WSManFault></s:Detail></s:Fault>"
+            );
+            read(&wrapped(&body)).unwrap().fault.unwrap()
+        };
+        // A shell or a command that is not there: the same number for both.
+        let gone = fault(
+            "InvalidSelectors",
+            2_150_858_843,
+            "The WS-Management service cannot process the request because the request contained invalid selectors for the resource.",
+            "The Windows Remote Shell received a request to perform an operation on a command identifier that does not exist. ",
+        );
+        assert!(gone.is_no_shell() && !gone.is_timeout() && !gone.is_busy());
+        assert!(gone.to_string().starts_with("The Windows Remote Shell received a request"), "{gone}");
+        // The words of a provider lie one level deeper.
+        let wrong = fault(
+            "InvalidParameter",
+            87,
+            "The parameter is incorrect.",
+            "<f:ProviderFault provider=\"Shell cmd plugin\" path=\"%systemroot%\\system32\\winrscmd.dll\">The parameter is incorrect. </f:ProviderFault>",
+        );
+        assert_eq!(wrong.to_string(), "The parameter is incorrect. (WSMan fault 87)");
+        assert!(!wrong.is_no_shell() && !wrong.is_timeout() && !wrong.is_too_large());
+    }
 }
