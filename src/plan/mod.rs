@@ -354,6 +354,12 @@ impl AccessPlan {
     pub fn makes_console_password(&self) -> bool {
         self.via.contains(&Via::Serial) && self.create && self.ssh.credentials.password.is_none()
     }
+
+    /// Whether the guest lets the build's own key in: it can't know it where the user is its own and logs in otherwise.
+    #[must_use]
+    pub fn knows_build_key(&self) -> bool {
+        self.create || self.ssh.credentials.is_empty()
+    }
 }
 
 /// How long things may take.

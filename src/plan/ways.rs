@@ -64,5 +64,20 @@ pub(super) fn findings(profile: &Profile, plan: &Plan) -> Vec<Finding> {
         let message = format!("`{}` needs SSH: Ansible logs in to the guest itself", step.name);
         findings.push(located(profile, "access.via", message).help("name `ssh` among the ways to the guest"));
     }
+    let credentials = &plan.access.ssh.credentials;
+    if let (true, Some(step)) =
+        (!plan.access.knows_build_key() && !credentials.agent_auth, plan.provision.iter().find(ansible))
+    {
+        let why = match (&credentials.key_file, &credentials.key_passphrase) {
+            (None, _) => Some("the guest does not know the build's key, and no key file is named"),
+            (Some(_), Some(_)) => Some("it can't be told the passphrase of `access.key-file`"),
+            (Some(_), None) => None,
+        };
+        if let Some(why) = why {
+            let message = format!("`{}`: Ansible logs in to the guest itself, and {why}", step.name);
+            let advice = "load the key into an ssh-agent and say `access.agent-auth = true`";
+            findings.push(located(profile, "access", message).help(advice).warning());
+        }
+    }
     findings
 }

@@ -92,20 +92,21 @@ fn galaxy(work: &AnsibleWork, file: &Path) -> Vec<Vec<String>> {
     vec![install("role", &work.roles_path), install("collection", &work.collections_path)]
 }
 
-/// What `ssh` is told: the build's key alone, and the guest's host key alone.
+/// What `ssh` is told: the key alone, where there is one as a file, and the guest's host key alone.
 fn ssh_arguments(around: &Around<'_>, folder: &Path) -> std::io::Result<Vec<String>> {
     let known = folder.join("known-hosts");
     let key = around.guest.host_public_key().unwrap_or_default();
     // By a name of its own: the address may change with a reboot, and the port is no part of it then.
     std::fs::write(&known, format!("{HOST_KEY_ALIAS} {key}\n"))?;
     let options = [
-        "IdentitiesOnly=yes".to_owned(),
-        "StrictHostKeyChecking=yes".into(),
+        "StrictHostKeyChecking=yes".to_owned(),
         format!("HostKeyAlias={HOST_KEY_ALIAS}"),
         format!("UserKnownHostsFile={}", text_of(&known)),
         "GlobalKnownHostsFile=/dev/null".into(),
     ];
-    Ok(options.into_iter().flat_map(|option| ["-o".to_owned(), option]).collect())
+    // Without a file it is the ssh-agent's keys that open the guest.
+    let alone = around.key_file.map(|_| "IdentitiesOnly=yes".to_owned());
+    Ok(alone.into_iter().chain(options).flat_map(|option| ["-o".to_owned(), option]).collect())
 }
 
 fn inventory_of(around: &Around<'_>, work: &AnsibleWork, ssh: &[String]) -> Value {

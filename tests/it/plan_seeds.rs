@@ -121,3 +121,24 @@ fn files_of_the_profile_s_own_are_rendered_beside_the_seed_and_onto_its_disc() {
         said.text
     );
 }
+
+#[test]
+fn ansible_with_a_login_that_its_own_ssh_can_not_make_is_told_in_the_plan() {
+    let told = |access: &str| {
+        let site = LocalSite::new();
+        site.write("medium.iso", "a medium");
+        site.write("vmlinuz", "a kernel");
+        site.write("site.yml", "[]\n");
+        let profile = PROFILE.replace("DELIVERY", "\"typed\"").replace("FIRMWARE", "");
+        let step = "[[provision]]\nname = \"book\"\nansible = \"site.yml\"\n";
+        site.write("steps.toml", &format!("{profile}\n[access]\n{access}\n{step}"));
+        site.succeeds(&["plan", "steps.toml"])
+    };
+    let words = "`book`: Ansible logs in to the guest itself, and the guest does not know the build's key";
+    let password = "user = \"me\"\ncreate = false\npassword = { command = [\"echo\", \"a word of it\"] }";
+    let said = told(password);
+    assert!(said.contains(words) && said.contains("`access.agent-auth = true`"), "{said}");
+    for fine in ["user = \"me\"".to_owned(), format!("{password}\nagent-auth = true")] {
+        assert!(!told(&fine).contains("Ansible logs in"), "{fine}");
+    }
+}
