@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread::JoinHandle;
 use std::time::Instant;
@@ -17,6 +17,12 @@ use forge_console::frame::Frame;
 use forge_machine::ChainId;
 
 use super::{BuildView, Envelope, Event, Redactor, VERSION};
+
+/// How many bytes of output may wait for the sinks, beyond which lines are left out: a guest that floods must not fill the
+/// memory. They are all in the step's own file.
+const MOST_OUTPUT: u64 = 16 << 20;
+/// What an event takes beside its text, about.
+const EVENT: u64 = 256;
 
 /// Takes events in their order.
 pub trait Sink: Send {
@@ -43,6 +49,8 @@ pub struct Bus {
     redactor: Redactor,
     thread: JoinHandle<()>,
     screens: Arc<AtomicBool>,
+    /// How many bytes of output wait.
+    waiting: Arc<AtomicU64>,
 }
 
 impl Bus {
@@ -50,9 +58,10 @@ impl Bus {
     #[must_use]
     pub fn start(sinks: Vec<Box<dyn Sink>>, redactor: Redactor) -> Self {
         let (sender, receiver) = mpsc::channel();
-        let mask = redactor.clone();
-        let thread = std::thread::spawn(move || pump(&receiver, sinks, &mask));
-        Self { sender, redactor, thread, screens: Arc::default() }
+        let (mask, waiting) = (redactor.clone(), Arc::<AtomicU64>::default());
+        let counter = Arc::clone(&waiting);
+        let thread = std::thread::spawn(move || pump(&receiver, sinks, &mask, &counter));
+        Self { sender, redactor, thread, screens: Arc::default(), waiting }
     }
 
     /// A handle for one build, whose clock begins now.
@@ -63,6 +72,8 @@ impl Bus {
             began: Instant::now(),
             sender: self.sender.clone(),
             screens: Arc::clone(&self.screens),
+            waiting: Arc::clone(&self.waiting),
+            left_out: Arc::default(),
         }
     }
 
@@ -99,6 +110,9 @@ pub struct Events {
     began: Instant,
     sender: Sender<Message>,
     screens: Arc<AtomicBool>,
+    waiting: Arc<AtomicU64>,
+    /// How many lines of output were left out since the last that was not.
+    left_out: Arc<AtomicU64>,
 }
 
 /// What a build's screen shows, for live views.
@@ -123,8 +137,29 @@ impl Events {
         let _nobody_listens = self.sender.send(message);
     }
 
-    /// Emits an event.
+    /// Emits an event. Lines of output that come faster than they can be taken are left out, and how many is told.
     pub fn emit(&self, event: Event) {
+        let size = size(&event);
+        if size > 0 && self.waiting.load(Ordering::Relaxed) > MOST_OUTPUT {
+            self.left_out.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        let left_out = self.left_out.swap(0, Ordering::Relaxed);
+        if left_out > 0 {
+            let step = match &event {
+                Event::Output { step, .. } => step.clone(),
+                _ => String::new(),
+            };
+            let line = format!(
+                "({left_out} lines are left out here: they came faster than they could be shown; the step's own file has them)"
+            );
+            self.send(Event::Output { step, line, stderr: true });
+        }
+        self.send(event);
+    }
+
+    fn send(&self, event: Event) {
+        self.waiting.fetch_add(size(&event), Ordering::Relaxed);
         let message = Message::Event {
             build: self.build.clone(),
             began: self.began,
@@ -148,11 +183,27 @@ impl Events {
     }
 }
 
-fn pump(receiver: &Receiver<Message>, mut sinks: Vec<Box<dyn Sink>>, redactor: &Redactor) {
+/// What an event counts for among the output that waits.
+fn size(event: &Event) -> u64 {
+    match event {
+        Event::Output { line, .. } => EVENT + line.len() as u64,
+        _ => 0,
+    }
+}
+
+fn pump(
+    receiver: &Receiver<Message>,
+    mut sinks: Vec<Box<dyn Sink>>,
+    redactor: &Redactor,
+    waiting: &AtomicU64,
+) {
     let mut builds: BTreeMap<ChainId, (u64, BuildView)> = BTreeMap::new();
     while let Ok(message) = receiver.recv() {
         let (build, began, at, event) = match message {
-            Message::Event { build, began, at, event } => (build, began, at, event),
+            Message::Event { build, began, at, event } => {
+                waiting.fetch_sub(size(&event), Ordering::Relaxed);
+                (build, began, at, event)
+            }
             Message::Screen { build, shot } => {
                 sinks.retain_mut(|sink| survives(|| sink.screen(&build, &shot)));
                 continue;
@@ -185,6 +236,10 @@ fn survives(work: impl FnOnce()) -> bool {
 
 /// Masks an event by way of its JSON form, so that no field can be forgotten.
 fn mask(event: Event, redactor: &Redactor) -> Event {
+    // The one kind of which there are millions.
+    if let Event::Output { step, line, stderr } = event {
+        return Event::Output { step: redactor.text(&step), line: redactor.text(&line), stderr };
+    }
     let Ok(value) = serde_json::to_value(&event) else { return event };
     let masked = redactor.value(value.clone());
     if masked == value { event } else { serde_json::from_value(masked).unwrap_or(Event::Unknown) }
@@ -229,6 +284,43 @@ mod tests {
         assert_eq!(seen.iter().map(|e| e.seq).collect::<Vec<_>>(), [0, 1, 2]);
         let Event::Output { line, .. } = &seen[1].event else { unreachable!("an output") };
         assert_eq!(line, "password is ***");
+    }
+
+    #[test]
+    fn lines_that_come_faster_than_they_are_taken_are_left_out_and_counted() {
+        /// Takes nothing until it is let.
+        struct Stuck(mpsc::Receiver<()>, Collect);
+        impl Sink for Stuck {
+            fn take(&mut self, envelope: &Envelope, view: &BuildView) {
+                _ = self.0.recv();
+                self.1.take(envelope, view);
+            }
+        }
+        let collect = Collect::default();
+        let (go, gate) = mpsc::channel();
+        let bus = Bus::start(vec![Box::new(Stuck(gate, collect.clone()))], Redactor::default());
+        let events = bus.events(ChainId::new("CHAIN-x"));
+        let line = "x".repeat(1 << 20);
+        for _ in 0..100 {
+            events.emit(Event::Output { step: "s".into(), line: line.clone(), stderr: false });
+        }
+        events.emit(Event::ProvisionerFinished { name: "s".into(), exit: 0, took_ms: 1 });
+        drop(go);
+        drop(events);
+        bus.close();
+        let seen = collect.0.lock().expect("not poisoned");
+        let lines: Vec<&str> = seen
+            .iter()
+            .filter_map(|envelope| match &envelope.event {
+                Event::Output { line, .. } => Some(line.as_str()),
+                _ => None,
+            })
+            .collect();
+        let whole = lines.iter().filter(|shown| **shown == line).count();
+        assert!((15..30).contains(&whole), "{whole} lines of a MiB wait at once");
+        let told = lines.last().expect("the last line says it");
+        assert!(told.starts_with(&format!("({} lines are left out here", 100 - whole)), "{told}");
+        assert!(matches!(seen.last().expect("some").event, Event::ProvisionerFinished { .. }));
     }
 
     #[test]

@@ -24,6 +24,6 @@ pub mod report;
 pub mod sink;
 pub mod verify;
 
-pub use folder::{EvidenceError, Folder};
+pub use folder::{EvidenceError, Folder, Log};
 pub use layout::Layout;
 pub use sink::{EvidenceSink, close_folder};

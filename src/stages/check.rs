@@ -104,15 +104,12 @@ async fn one(
     env: &std::collections::BTreeMap<String, String>,
 ) -> CheckResult {
     let began = Instant::now();
-    let mut tell = Tell { step: step.name.clone(), events: cx.events.clone(), log: String::new() };
+    let file = format!("checks/{number:02}-{}.log", slug(&step.name));
+    let mut tell = Tell::open(cx, step, &file);
     let around = Around { guest: connected.guest.as_ref(), env, key_file: None, interactive: false };
     let outcome = cx.alive(connected.machine.as_ref(), perform(&around, step, &mut tell)).await;
     let reboots = matches!(&step.action, Action::Shell(shell) if shell.expect_disconnect);
-    let file = format!("checks/{number:02}-{}.log", slug(&step.name));
-    if let Err(error) = cx.evidence.write_text(&file, &tell.log) {
-        cx.warn(chain(&error), "");
-    }
-    let said = tell.log.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or_default().to_owned();
+    let said = tell.close(cx);
     let (verdict, detail) = match outcome {
         Ok(outcome) if outcome.exit == SKIPPED => (Verdict::Skipped, said),
         Ok(outcome) if reboots && !outcome.rebooted => {

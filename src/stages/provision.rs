@@ -14,23 +14,43 @@ use crate::engine::journal::{UndoAction, UndoKind};
 use crate::engine::on_error::Choice;
 use crate::engine::{Cx, Effect, StageError};
 use crate::event::{Event, Events, Stage};
+use crate::evidence::Log;
 use crate::plan::late::LateName;
 use crate::provision::{Around, OutputObserver, Step, is_interactive, perform};
 
 /// How long the guest may take to write what is in its memory to its disk.
 const WRITE_LIMIT: Duration = Duration::from_secs(600);
 
-/// Tells output lines as events and keeps them in a file per step.
+/// Tells output lines as events and writes them to a file per step. Nothing of them is kept but the last: there may be GiBs.
 pub(super) struct Tell {
-    pub(super) step: String,
-    pub(super) events: Events,
-    pub(super) log: String,
+    step: String,
+    events: Events,
+    log: Log,
+    said: String,
+}
+
+impl Tell {
+    /// For a step whose output goes to this file of the evidence.
+    pub(super) fn open(cx: &Cx, step: &Step, file: &str) -> Self {
+        let log = cx.evidence.log(file);
+        Self { step: step.name.clone(), events: cx.events.clone(), log, said: String::new() }
+    }
+
+    /// The last line that says something.
+    pub(super) fn close(self, cx: &Cx) -> String {
+        if let Err(error) = self.log.close() {
+            cx.warn(crate::engine::error::chain(&error), "");
+        }
+        self.said
+    }
 }
 
 impl OutputObserver for Tell {
     fn line(&mut self, line: &str, stderr: bool) {
-        self.log.push_str(line);
-        self.log.push('\n');
+        self.log.line(line);
+        if !line.trim().is_empty() {
+            line.clone_into(&mut self.said);
+        }
         self.events.emit(Event::Output { step: self.step.clone(), line: line.to_owned(), stderr });
     }
 }
@@ -43,10 +63,7 @@ pub async fn provision(cx: &mut Cx, connected: Connected) -> Result<Provisioned,
     let plan = cx.plan.clone();
     let mut env = environment(cx);
     let key_file = match plan.provision.iter().any(|step| step.action.needs_key_file()) {
-        // The guest does not know the build's key then.
-        true if !plan.access.create && plan.access.ssh.credentials.key_file.is_some() => {
-            plan.access.ssh.credentials.key_file.clone()
-        }
+        true if !plan.access.knows_build_key() => plan.access.ssh.credentials.key_file.clone(),
         true => Some(write_key(cx, &connected)?),
         false => None,
     };
@@ -138,13 +155,11 @@ async fn one(
 ) -> Result<(), StageError> {
     cx.events.emit(Event::ProvisionerStarted { number, of, name: step.name.clone() });
     let began = Instant::now();
-    let mut tell = Tell { step: step.name.clone(), events: cx.events.clone(), log: String::new() };
+    let file = format!("provision/{number:02}-{}.log", slug(&step.name));
+    let mut tell = Tell::open(cx, step, &file);
     let machine = connected.machine.as_ref();
     let outcome = disk::while_they_work(machine, cx.alive(machine, perform(around, step, &mut tell))).await;
-    let file = format!("provision/{number:02}-{}.log", slug(&step.name));
-    if let Err(error) = cx.evidence.write_text(&file, &tell.log) {
-        cx.warn(crate::engine::error::chain(&error), "");
-    }
+    tell.close(cx);
     let of_all = format!("provisioner {number} of {of} (`{}`)", step.name);
     let outcome = outcome.map_err(|error| error.seen(format!("{of_all} was at work")))?;
     let outcome = match outcome {

@@ -7,7 +7,7 @@ use forge::engine::JournalDir;
 use forge::engine::effect::{Effect, When};
 use forge::engine::on_error::OnError;
 use forge::engine::run::{Build, Resumption, resume, run};
-use forge::event::{Bus, Ending, Redactor};
+use forge::event::{BuildView, Bus, Ending, Envelope, Event, Redactor, Sink};
 use forge::evidence::Folder;
 use forge::plan::Plan;
 use forge::stages::connect::Connector;
@@ -24,6 +24,17 @@ pub type Point = (Effect, When, Blow);
 /// Opens the target anew, as another process would.
 pub type Open = Box<dyn Fn() -> Arc<dyn Hypervisor> + Send + Sync>;
 
+/// Collects all events but output.
+struct Quiet(Collect);
+
+impl Sink for Quiet {
+    fn take(&mut self, envelope: &Envelope, view: &BuildView) {
+        if !matches!(envelope.event, Event::Output { .. }) {
+            self.0.take(envelope, view);
+        }
+    }
+}
+
 /// A state folder and builds in it.
 pub struct Workbench {
     state: tempfile::TempDir,
@@ -36,6 +47,8 @@ pub struct Workbench {
     pub on_error: OnError,
     /// What masks the evidence.
     pub redactor: Redactor,
+    /// Whether lines of output are not kept among what builds tell.
+    pub without_output: bool,
 }
 
 impl Workbench {
@@ -49,10 +62,21 @@ impl Workbench {
             connector: Arc::new(FakeConnector),
             on_error: OnError::default(),
             redactor: Redactor::default(),
+            without_output: false,
         }
     }
 
-    /// The folder of evidence.
+    /// A bus that collects what is told.
+    fn bus(&self) -> Bus {
+        let collect = self.events.clone();
+        let sink: Box<dyn Sink> = match self.without_output {
+            true => Box::new(Quiet(collect)),
+            false => Box::new(collect),
+        };
+        Bus::start(vec![sink], self.redactor.clone())
+    }
+
+    /// The evidence of the builds here.
     pub fn evidence(&self) -> std::path::PathBuf {
         self.state.path().join("evidence")
     }
@@ -92,7 +116,7 @@ impl Workbench {
 
     /// Builds, with a fault. `None` when the process died at the point.
     pub async fn build_with(&self, point: Option<Point>) -> Option<Ending> {
-        let bus = Bus::start(vec![Box::new(self.events.clone())], Redactor::default());
+        let bus = self.bus();
         let (build, reached, _cancel) = self.build(&bus, point);
         let task = tokio::spawn(run(build));
         let abort = task.abort_handle();
@@ -113,7 +137,7 @@ impl Workbench {
 
     /// Builds until something holds, then interrupts.
     pub async fn interrupt_when(&self, holds: impl Future<Output = ()>) -> Ending {
-        let bus = Bus::start(vec![Box::new(self.events.clone())], Redactor::default());
+        let bus = self.bus();
         let (build, _reached, cancel) = self.build(&bus, None);
         let task = tokio::spawn(run(build));
         holds.await;
@@ -152,7 +176,7 @@ impl Workbench {
     pub async fn finish(&self) -> Ending {
         let dead = self.journals().dead().expect("readable").remove(0).expect("sound");
         let (story, journal) = dead.into_parts();
-        let bus = Bus::start(vec![Box::new(self.events.clone())], Redactor::default());
+        let bus = self.bus();
         let (build, _reached, _cancel) = self.build(&bus, None);
         let kept = story.kept.expect("a kept build");
         let ending = resume(build, Resumption { journal, kept, undos: story.undos }).await;
@@ -161,7 +185,7 @@ impl Workbench {
     }
 
     /// What builds have told so far.
-    pub fn told(&self) -> Vec<forge::event::Event> {
+    pub fn told(&self) -> Vec<Event> {
         let collected = self.events.0.lock().expect("not poisoned");
         collected.iter().map(|envelope| envelope.event.clone()).collect()
     }
