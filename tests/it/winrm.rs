@@ -293,21 +293,6 @@ async fn winrm_runs_powershell_scripts_with_variables_and_believes_only_their_no
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_winrm_connection_that_is_lost_under_a_command_does_not_end_it() {
-    let Some(python) = python() else { return };
-    let stand_in = StandIn::start(&python, &json!({ "sealed_only": true, "lost_receives": 2 }));
-    let guest = stand_in.guest().await;
-    let script = RemoteScript::powershell("echo one; sleep 1; echo two; exit 3", PowerShell::default());
-    let mut lines = Lines::default();
-    let run = run_script(guest.as_ref(), &script, &mut lines).await.unwrap();
-    assert_eq!(run.end, ScriptEnd::Exited(3), "{:?}", lines.0);
-    assert!(lines.0.contains(&"one".to_owned()) && lines.0.contains(&"two".to_owned()), "{:?}", lines.0);
-    let told: Vec<_> = lines.0.iter().filter(|line| line.contains("some output may be missing")).collect();
-    assert_eq!(told.len(), 1, "{:?}", lines.0);
-    assert_eq!(stand_in.record().iter().filter(|each| each["lost"] == true).count(), 2);
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn winrm_carries_files_within_the_servers_envelope_and_compares_them() {
     let Some(python) = python() else { return };
     // Smaller than any Windows takes: the pieces have to become smaller.

@@ -52,8 +52,7 @@ const CLOSE_LIMIT: Duration = Duration::from_secs(10);
 /// How often, and after which pause, input is sent again that a command had no room for.
 const MOST_BUSY: u32 = 12;
 const BUSY_PAUSE: Duration = Duration::from_secs(5);
-/// How long the one reconnection may take that is tried when no shell can be opened, and how long a command is asked for again
-/// whose connection was lost.
+/// How long the one reconnection may take that is tried when no shell can be opened.
 const RECONNECT_LIMIT: Duration = Duration::from_secs(60);
 
 /// How a guest is found and logged in to.
@@ -244,14 +243,11 @@ async fn feed(shell: &Shell, command: &str, mut bytes: &[u8], output: &mut dyn O
     true
 }
 
-/// Reads a command's output to its end. The shell outlives a connection that is lost, and so does the command: it is asked
-/// again on a new one. What the lost answer held is gone, so that how a script ended is still told by its nonce alone.
+/// Reads a command's output to its end.
 async fn listen(shell: &Shell, command: &str, output: &mut dyn OutputSink) -> ExecOutcome {
-    let mut lost: Option<Instant> = None;
     loop {
         match shell.ask(&Ask::Receive { command }).await {
             Ok(answer) => {
-                lost = None;
                 for (stderr, bytes) in &answer.streams {
                     output.write(if *stderr { Stream::Stderr } else { Stream::Stdout }, bytes);
                 }
@@ -259,18 +255,7 @@ async fn listen(shell: &Shell, command: &str, output: &mut dyn OutputSink) -> Ex
                     return answer.exit.map_or(ExecOutcome::Signalled, ExecOutcome::Exited);
                 }
             }
-            Err(AskError::Fault { fault, .. }) if fault.is_timeout() => lost = None,
-            Err(error @ AskError::Lost { .. }) => {
-                let since = lost.get_or_insert_with(|| {
-                    say(output, &error);
-                    output.write(Stream::Stderr, b"(asking again; some output may be missing)\n");
-                    Instant::now()
-                });
-                if since.elapsed() >= RECONNECT_LIMIT {
-                    return ExecOutcome::Disconnected;
-                }
-                sleep(PAUSE).await;
-            }
+            Err(AskError::Fault { fault, .. }) if fault.is_timeout() => {}
             Err(error) => {
                 if !matches!(&error, AskError::Fault { fault, .. } if fault.is_no_shell()) {
                     say(output, &error);

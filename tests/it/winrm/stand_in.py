@@ -381,11 +381,6 @@ class Handler(BaseHTTPRequestHandler):
             plain = body
         record(bytes=len(plain), sealed=sealed)
         root = ET.fromstring(plain)
-        if b"/shell/Receive<" in plain and SETTINGS.get("lost_receives", 0) > 0:
-            SETTINGS["lost_receives"] -= 1
-            record(lost=True)
-            self.close_connection = True
-            return
         status = 200
         try:
             limit = SETTINGS.get("max_envelope")
