@@ -163,7 +163,12 @@ pub async fn connect(cx: &mut Cx, mut running: Running, seeded: &Seeded) -> Resu
                 error = error.seen(fetched.clone());
             }
             // A guest that ended or never began to boot could not ask for anything.
-            if runs && fetched.starts_with("no seed file") && running.watch.dead_end().is_none() {
+            let strangers = seeded.strangers();
+            if let Some(stranger) = strangers.first() {
+                error = error.hint(format!(
+                    "{stranger} asked for the seed and is in none of `seed.allowed-networks` of the target in forge.toml: is it the guest, or a router before it?"
+                ));
+            } else if runs && fetched.starts_with("no seed file") && running.watch.dead_end().is_none() {
                 error = error.hint(format!(
                     "the guest never asked for its seed: can it reach {}:{} from its network?",
                     cx.bindings.get(LateName::SeedAddress).unwrap_or("?"),

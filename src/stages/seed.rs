@@ -1,5 +1,6 @@
 //! Renders the seed and opens its server, before the VM exists: what can't be served must not be built.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,6 +31,8 @@ pub struct Seeded {
     /// Where the guest may be, by its seed and by who has fetched it.
     pub hints: Hints,
     server: Option<SeedServer>,
+    /// Whom it answers; empty for all.
+    allowed_networks: Vec<Network>,
     disc: Option<Vec<u8>>,
     /// What a kernel that is started without a boot loader is told.
     arguments: String,
@@ -80,6 +83,7 @@ pub async fn seed(cx: &mut Cx, key: Arc<BuildKey>) -> Result<Seeded, StageError>
         password_hash,
         hints: hints.clone(),
         server: None,
+        allowed_networks: Vec::new(),
         disc: None,
         arguments: String::new(),
         stop: stop.clone(),
@@ -107,6 +111,7 @@ pub async fn seed(cx: &mut Cx, key: Arc<BuildKey>) -> Result<Seeded, StageError>
         plan.seed.allowed_networks.iter().map(|text| text.parse()).collect::<Result<_, _>>().map_err(
             |error| StageError::caused("`seed.allowed-networks` of the target can't be read", error),
         )?;
+    seeded.allowed_networks.clone_from(&allowed_networks);
     let events = cx.events.clone();
     let server = cx
         .cancellable_effect(Effect::ServeSeed, async {
@@ -420,6 +425,17 @@ impl Seeded {
         } else {
             format!("seed fetched: {}", fetches.join(", "))
         }
+    }
+
+    /// The addresses that asked and are in none of the allowed networks, each once.
+    #[must_use]
+    pub fn strangers(&self) -> Vec<IpAddr> {
+        let fetches = self.server.as_ref().map(SeedServer::fetches).unwrap_or_default();
+        let stranger = |peer: &IpAddr| !self.allowed_networks.iter().any(|network| network.contains(*peer));
+        let peers = fetches.iter().map(|fetch| fetch.peer.ip());
+        let all: BTreeSet<IpAddr> =
+            peers.filter(|peer| !self.allowed_networks.is_empty() && stranger(peer)).collect();
+        all.into_iter().collect()
     }
 
     /// Closes the server: the guest has what it needs, and nobody else may ask. Closing it twice is no error.

@@ -27,6 +27,7 @@ mod lab_prestage;
 mod lab_race;
 mod lab_seal;
 mod lab_seed_files;
+mod lab_seed_server;
 mod lab_silence;
 mod lab_sources;
 mod lab_tiny_faults;

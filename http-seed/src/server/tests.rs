@@ -288,7 +288,7 @@ async fn curl_fetches_the_seed() {
         .await;
     match curl {
         Ok(output) => assert_eq!(String::from_utf8_lossy(&output.stdout), USER_DATA),
-        Err(error) => eprintln!("skipped: curl can't be run here: {error}"),
+        Err(error) => crate::skipped(&format!("curl can't be run here: {error}")),
     }
 }
 
@@ -326,4 +326,61 @@ proptest! {
             prop_assert!(!told.contains(token.expose()), "the secret is told");
         }
     }
+}
+
+/// Bytes that a client might send: pieces of a request, and any others between them.
+fn requests() -> impl Strategy<Value = Vec<u8>> {
+    let known: [&[u8]; 16] = [
+        b"user-data",
+        b" HTTP/1.1\r\nHost: x\r\n\r\n",
+        b" HTTP/1.1\r\n",
+        b"\r\n\r\n",
+        b"/",
+        b"..",
+        b"%2f",
+        b"?",
+        b"#",
+        b" ",
+        b"GET ",
+        b"Content-Length: 5\r\n",
+        b"Transfer-Encoding: chunked\r\n",
+        b"\0",
+        b"http://x",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    ];
+    let known = prop::sample::select(known.to_vec()).prop_map(<[u8]>::to_vec);
+    let any = prop::collection::vec(any::<u8>(), 0..20);
+    prop::collection::vec(prop_oneof![4 => known, 1 => any], 0..10).prop_map(|pieces| pieces.concat())
+}
+
+#[test]
+fn no_bytes_over_the_wire_are_answered_with_content_but_the_right_request() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let (server, _stop) = runtime.block_on(start());
+    let secret = server.token().expose().to_owned();
+    let send = |request: Vec<u8>| {
+        runtime.block_on(async {
+            let mut stream = TcpStream::connect(server.local_addr()).await.expect("listening");
+            let mut answer = Vec::new();
+            // A server that has heard enough closes, and then none of these has to succeed.
+            let _sent = stream.write_all(&request).await;
+            let _ended = stream.shutdown().await;
+            let _read = stream.read_to_end(&mut answer).await;
+            String::from_utf8_lossy(&answer).into_owned()
+        })
+    };
+    let mut runner = proptest::test_runner::TestRunner::default();
+    let checked = runner.run(&(any::<bool>(), requests()), |(told, bytes)| {
+        let before = if told { format!("GET /{secret}/") } else { String::new() };
+        let answer = send([before.as_bytes(), &bytes].concat());
+        let name = bytes.strip_prefix(b"user-data").and_then(<[u8]>::first);
+        // What follows is a query, a fragment or the end of the path.
+        let right = told && matches!(name, Some(b' ' | b'?' | b'#'));
+        prop_assert!(right || !answer.contains(USER_DATA), "{answer}");
+        prop_assert!(!answer.contains(&secret), "{answer}");
+        Ok(())
+    });
+    checked.expect("no other is answered");
+    let sound = format!("GET /{secret}/user-data HTTP/1.1\r\nHost: x\r\n\r\n").into_bytes();
+    assert_eq!(parsed(&send(sound)), (200, USER_DATA.into()), "it answers afterwards");
 }
