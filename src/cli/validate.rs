@@ -24,13 +24,15 @@ struct Row {
     file: String,
     errors: usize,
     warnings: usize,
+    /// Whether it is a base: sound as far as it goes, and none that is built.
+    base: bool,
 }
 
 impl Row {
-    fn new(name: &str, file: &Path, findings: &[Finding]) -> Self {
+    fn new(name: &str, file: &Path, findings: &[Finding], read: bool) -> Self {
         let errors = findings.iter().filter(|finding| finding.fatal).count();
         let (name, file) = (name.to_owned(), file.display().to_string());
-        Self { name, file, errors, warnings: findings.len() - errors }
+        Self { name, file, errors, warnings: findings.len() - errors, base: !read && errors == 0 }
     }
 
     fn cells(&self) -> Vec<String> {
@@ -70,8 +72,9 @@ pub fn validate(global: &Global, args: &ValidateArgs) -> u8 {
         if let (Some(profile), Some(target), true) = (&profile, target, asked) {
             wrong.extend(crate::plan::make::query(profile, target).err());
         }
-        unread |= profile.is_none();
-        rows.push(Row::new(&own, &file, &wrong));
+        let row = Row::new(&own, &file, &wrong, profile.is_some());
+        unread |= row.errors > 0;
+        rows.push(row);
         profiles.extend(profile);
         findings.extend(wrong);
     }
@@ -91,13 +94,14 @@ pub fn validate(global: &Global, args: &ValidateArgs) -> u8 {
     match rows.as_slice() {
         _ if global.quiet => {}
         [] => {}
-        [one] if fatal || one.errors > 0 => {}
+        [one] if fatal || one.base => {}
         [one] => ui::say(&format!("{}: sound", one.name)),
         several => {
             let cells: Vec<Vec<String>> = several.iter().map(Row::cells).collect();
             ui::data(&redactor.text(&table(&["PROFILE", "FILE", "ERRORS", "WARNINGS", "VERDICT"], &cells)));
-            let sound = several.iter().filter(|row| row.errors == 0).count();
-            ui::say(&format!("{sound} of {} profiles are sound", several.len()));
+            let profiles = several.iter().filter(|row| !row.base);
+            let sound = profiles.clone().filter(|row| row.errors == 0).count();
+            ui::say(&format!("{sound} of {} profiles are sound", profiles.count()));
         }
     }
     if fatal { REFUSED } else { 0 }
