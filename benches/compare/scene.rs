@@ -63,6 +63,7 @@ impl Scene {
             instance_id: "bench".into(),
             hostname: None,
             user: Some(BuildUser::sudoer(USER, &public)),
+            host_key: None,
             user_data: None,
             network_config: None,
         })

@@ -90,46 +90,6 @@ impl fmt::Debug for HostKey {
     }
 }
 
-/// What else a guest may be set up with during the build; nothing of it by default.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct GuestSettings {
-    /// The locale (`de_DE.UTF-8`).
-    pub locale: Option<String>,
-    /// The time zone (`Europe/Berlin`).
-    pub timezone: Option<String>,
-    /// The keyboard's layout (`de`).
-    pub keyboard: Option<String>,
-    /// Packages to install.
-    pub packages: Vec<String>,
-    /// The SSH host key to use.
-    pub host_key: Option<HostKey>,
-}
-
-impl GuestSettings {
-    /// By cloud-init's names (modules "Locale", "Timezone", "Keyboard", "Package Update Upgrade Install", "SSH").
-    #[must_use]
-    pub fn to_user_data(&self) -> Value {
-        let mut data = json!({});
-        if let Some(locale) = &self.locale {
-            set(&mut data, "locale", json!(locale));
-        }
-        if let Some(timezone) = &self.timezone {
-            set(&mut data, "timezone", json!(timezone));
-        }
-        if let Some(layout) = &self.keyboard {
-            set(&mut data, "keyboard", json!({ "layout": layout }));
-        }
-        if !self.packages.is_empty() {
-            set(&mut data, "packages", json!(self.packages));
-        }
-        if let Some(key) = &self.host_key {
-            let keys = json!({ "ed25519_private": key.private, "ed25519_public": key.public });
-            set(&mut data, "ssh_keys", keys);
-        }
-        data
-    }
-}
-
 /// A NoCloud seed.
 #[derive(Clone, Debug, PartialEq)]
 pub struct NoCloud {
@@ -139,6 +99,8 @@ pub struct NoCloud {
     pub hostname: Option<String>,
     /// The user to make; `None` when the source has one.
     pub user: Option<BuildUser>,
+    /// The SSH host key that it is given, as its only one; `None` lets it make its own.
+    pub host_key: Option<HostKey>,
     /// Further user-data, merged over forge's own: tables merge, lists append, everything else replaces.
     pub user_data: Option<Value>,
     /// The network configuration (cloud-init's version 1 or 2); `None` leaves the source's.
@@ -146,17 +108,6 @@ pub struct NoCloud {
 }
 
 impl NoCloud {
-    /// Adds settings, under the user's own user-data.
-    #[must_use]
-    pub fn with_settings(mut self, settings: &GuestSettings) -> Self {
-        let mut data = settings.to_user_data();
-        if let Some(own) = &self.user_data {
-            merge(&mut data, own);
-        }
-        self.user_data = Some(data);
-        self
-    }
-
     /// User-data as a value.
     #[must_use]
     pub fn user_data_value(&self) -> Value {
@@ -166,6 +117,11 @@ impl NoCloud {
             // alone: cloud-init would write it into the image's sshd_config, for every clone.
             data.insert("users".into(), json!([user.to_value()]));
             data.insert("disable_root".into(), Value::Bool(true));
+        }
+        // Module "SSH": with keys of its own here, cloud-init makes none.
+        if let Some(key) = &self.host_key {
+            let keys = json!({ "ed25519_private": key.private, "ed25519_public": key.public });
+            data.insert("ssh_keys".into(), keys);
         }
         let mut value = Value::Object(data);
         if let Some(more) = &self.user_data {
@@ -227,6 +183,7 @@ mod tests {
             instance_id: "forge-00112233".into(),
             hostname: Some("build".into()),
             user: Some(BuildUser::sudoer("forge", "ssh-ed25519 AAAA forge-build\n")),
+            host_key: None,
             user_data: None,
             network_config: None,
         }
@@ -265,16 +222,6 @@ mod tests {
 
     #[test]
     fn everything_can_be_asked_for() {
-        let settings = GuestSettings {
-            locale: Some("de_DE.UTF-8".into()),
-            timezone: Some("Europe/Berlin".into()),
-            keyboard: Some("de".into()),
-            packages: vec!["vim".into(), "qemu-guest-agent".into()],
-            host_key: Some(HostKey {
-                private: "-----BEGIN\nAAAA\n-----END\n".into(),
-                public: "ssh-ed25519 B".into(),
-            }),
-        };
         let user = BuildUser {
             groups: vec!["adm".into()],
             sudo: None,
@@ -283,14 +230,17 @@ mod tests {
         let seed = NoCloud {
             hostname: None,
             user: Some(user),
+            host_key: Some(HostKey {
+                private: "-----BEGIN\nAAAA\n-----END\n".into(),
+                public: "ssh-ed25519 B".into(),
+            }),
             user_data: Some(json!({ "packages": ["tmux"], "timezone": "UTC", "users": [{ "name": "x" }] })),
             network_config: Some(json!({
                 "version": 2,
                 "ethernets": { "all": { "match": { "name": "e*" }, "dhcp4": true } },
             })),
             ..sample()
-        }
-        .with_settings(&settings);
+        };
         insta::assert_snapshot!(all(&seed.files().expect("renders")), @r#"
         === meta-data
         instance-id: forge-00112233
@@ -314,22 +264,17 @@ mod tests {
               - "ssh-ed25519 A"
           - name: x
         disable_root: true
-        locale: de_DE.UTF-8
-        timezone: UTC
-        keyboard:
-          layout: de
-        packages:
-          - vim
-          - qemu-guest-agent
-          - tmux
         ssh_keys:
           ed25519_private: "-----BEGIN\nAAAA\n-----END\n"
           ed25519_public: "ssh-ed25519 B"
+        packages:
+          - tmux
+        timezone: UTC
         === vendor-data
         #cloud-config
         {}
         "#);
-        assert!(!format!("{settings:?}").contains("AAAA"), "a private key is not shown");
+        assert!(!format!("{seed:?}").contains("AAAA"), "a private key is not shown");
     }
 
     #[test]

@@ -130,6 +130,8 @@ pub fn files(profile: &Profile, key: Option<&str>) -> Result<SeedSet, String> {
                 instance_id: format!("forge-{}", build.nonce),
                 hostname: seed.hostname.clone(),
                 user: build.create_user.then(|| BuildUser::sudoer(&build.user, &build.public_key)),
+                // Another in each build.
+                host_key: None,
                 user_data: seed.user_data.clone(),
                 network_config: seed.network_config.clone(),
             }

@@ -53,6 +53,24 @@ pub(super) fn findings(profile: &Profile, plan: &Plan) -> Vec<Finding> {
             findings.push(located(profile, "access.via", message).help("leave them out, or `winrm`"));
         }
     }
+    if plan.access.ssh.host_key_in_seed {
+        let why = match (plan.seed.delivery, &plan.seed.answers) {
+            _ if !via.contains(&Via::Ssh) => Some("nothing asks for it without SSH"),
+            (_, Some(_)) => Some("an installer's answers have no place for one"),
+            (Delivery::CloudInitDrive, _) => Some("the target's cloud-init drive has no place for one"),
+            (Delivery::None, _) => Some("nothing carries a seed to the guest"),
+            _ if plan.seed.user_data.as_ref().is_some_and(|data| data.get("ssh_keys").is_some()) => {
+                Some("`seed.user-data` gives it `ssh_keys` of its own")
+            }
+            _ => None,
+        };
+        if let Some(why) = why {
+            let message = format!("the seed can't give the guest a host key: {why}");
+            let finding = located(profile, "access.host-key", message);
+            findings
+                .push(finding.help("leave it out: the first key that is shown is recorded, and must stay"));
+        }
+    }
     findings.extend(super::windows::findings(profile, plan));
     if plan.access.windows && via.iter().any(|via| matches!(via, Via::Agent | Via::Serial)) {
         let message = "on Windows neither the agent nor the serial console is a way to the guest yet";

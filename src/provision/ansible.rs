@@ -36,7 +36,7 @@ pub(super) async fn run(
     let env = environment(work, step, folder.path());
 
     if let Some(file) = &work.galaxy_file {
-        for words in galaxy(work, file) {
+        for words in galaxy(work, file)? {
             program(around, step, (&words, &env), Vec::new(), observer).await?;
         }
     }
@@ -80,8 +80,30 @@ fn environment(work: &AnsibleWork, step: &LocalStep, folder: &Path) -> BTreeMap<
     env
 }
 
+/// What a file of requirements asks for, as `ansible-galaxy` names the kinds. A list is of roles, the older form; what can't
+/// be read is left to `ansible-galaxy`, which tells why.
+///
+/// # Errors
+/// When the file can't be read.
+pub(super) fn required(file: &Path) -> Result<Vec<&'static str>, ProvisionError> {
+    let text = std::fs::read_to_string(file).map_err(|source| ProvisionError::Local {
+        what: format!("the requirements in {} can't be read", file.display()),
+        source,
+    })?;
+    let asked = match serde_yaml::from_str::<Value>(&text) {
+        Ok(Value::Object(table)) => table,
+        Ok(Value::Array(_)) => return Ok(vec!["role"]),
+        _ => return Ok(vec!["role", "collection"]),
+    };
+    let kinds = [("roles", "role"), ("collections", "collection")];
+    Ok(kinds.into_iter().filter(|(key, _)| asked.contains_key(*key)).map(|(_, kind)| kind).collect())
+}
+
 /// How roles and collections are installed. `ansible-galaxy` goes to the network unless the file names archives.
-fn galaxy(work: &AnsibleWork, file: &Path) -> Vec<Vec<String>> {
+///
+/// # Errors
+/// When the file can't be read.
+fn galaxy(work: &AnsibleWork, file: &Path) -> Result<Vec<Vec<String>>, ProvisionError> {
     let install = |kind: &str, path: &Option<PathBuf>| {
         let mut words: Vec<String> =
             ["ansible-galaxy", kind, "install", "-r"].into_iter().map(str::to_owned).collect();
@@ -89,7 +111,11 @@ fn galaxy(work: &AnsibleWork, file: &Path) -> Vec<Vec<String>> {
         words.extend(path.iter().flat_map(|path| ["-p".to_owned(), text_of(path)]));
         words
     };
-    vec![install("role", &work.roles_path), install("collection", &work.collections_path)]
+    let kinds = required(file)?.into_iter().map(|kind| match kind {
+        "role" => install(kind, &work.roles_path),
+        _ => install(kind, &work.collections_path),
+    });
+    Ok(kinds.collect())
 }
 
 /// What `ssh` is told: the key alone, where there is one as a file, and the guest's host key alone.

@@ -90,7 +90,7 @@ async fn carry(
     lines.extend(variables.iter().map(|variable| format!("export {variable}")));
     if let Some(path) = &work.galaxy_file {
         place(path.clone(), "requirements.yml", None, None).await?;
-        for kind in ["role", "collection"] {
+        for kind in ansible::required(path)? {
             lines.push(format!("ansible-galaxy {kind} install -r requirements.yml -p {kind}s"));
         }
     }

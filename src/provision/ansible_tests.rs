@@ -160,6 +160,104 @@ async fn ansible_runs_in_the_guest_itself_and_leaves_nothing_there_but_its_work(
     assert_eq!(guest.left(), Vec::<String>::new(), "the files are gone again");
 }
 
+/// A role and a collection as archives, and a file that asks for them; nothing comes over a network.
+fn requirements(site: &Site) {
+    let write = |name: &str, text: &str| {
+        std::fs::create_dir_all(site.path(name).parent().unwrap()).unwrap();
+        site.write(name, text);
+    };
+    write("galaxy/roles/greet/tasks/main.yml", "- debug: { msg: 'greetings of the role' }\n");
+    write(
+        "galaxy/roles/greet/meta/main.yml",
+        "galaxy_info: { author: us, description: x, license: MIT, min_ansible_version: '2.9' }\ndependencies: []\n",
+    );
+    write(
+        "galaxy/collection/galaxy.yml",
+        "namespace: us\nname: tools\nversion: 1.0.0\nreadme: README.md\nauthors: [us]\n",
+    );
+    write("galaxy/collection/README.md", "ours\n");
+    write("galaxy/collection/roles/wave/tasks/main.yml", "- debug: { msg: 'a wave of the collection' }\n");
+    for line in [
+        "tar -czf greet.tar.gz -C galaxy/roles greet",
+        "ansible-galaxy collection build galaxy/collection --output-path . >/dev/null",
+    ] {
+        let mut command = Command::new("sh");
+        command
+            .args(["-c", line])
+            .current_dir(site.path(""))
+            .env("LC_ALL", "C.UTF-8")
+            .env("HOME", site.path(""));
+        assert!(command.status().unwrap().success(), "{line}");
+    }
+    let (role, collection) = (site.text("greet.tar.gz"), site.text("us-tools-1.0.0.tar.gz"));
+    let roles = format!("- {{ name: greet, src: 'file://{role}' }}\n");
+    let both = format!("roles:\n  {roles}collections:\n  - {{ name: '{collection}', type: file }}\n");
+    write("both.yml", &both);
+    write("roles.yml", &roles);
+    let play = "- hosts: all\n  gather_facts: false\n  roles:\n    - greet\n";
+    write("greet.yml", play);
+    write("wave.yml", &format!("{play}    - us.tools.wave\n"));
+}
+
+#[tokio::test]
+async fn roles_and_collections_are_installed_from_archives_without_a_network() {
+    let Some(site) = Site::new() else { return };
+    if Command::new("ansible-galaxy").arg("--version").output().is_err() {
+        eprintln!("skipped: ansible-galaxy is not there");
+        return;
+    }
+    requirements(&site);
+    let server = site.serve(KEYS_ONLY).await;
+    let guest = works(&server, &key_file(site.path("user"))).await;
+    let work = AnsibleWork {
+        playbook: site.path("greet.yml"),
+        host_alias: "default".into(),
+        groups: vec![],
+        extra_arguments: vec![],
+        galaxy_file: Some(site.path("roles.yml")),
+        roles_path: Some(site.path("to/roles")),
+        collections_path: Some(site.path("to/collections")),
+        vault_password_file: None,
+        playbook_dir: None,
+        become_root: false,
+    };
+    // The older form: a list of roles, which has no collections.
+    let (result, said) = go(guest.as_ref(), &site.path("user"), work.clone()).await;
+    result.unwrap_or_else(|error| panic!("{error}\n{said}"));
+    assert!(said.contains("greetings of the role"), "{said}");
+    assert!(
+        site.path("to/roles/greet/tasks/main.yml").exists() && !site.path("to/collections").exists(),
+        "{said}"
+    );
+    let both =
+        AnsibleWork { galaxy_file: Some(site.path("both.yml")), playbook: site.path("wave.yml"), ..work };
+    let (result, said) = go(guest.as_ref(), &site.path("user"), both.clone()).await;
+    result.unwrap_or_else(|error| panic!("{error}\n{said}"));
+    assert!(said.contains("greetings of the role") && said.contains("a wave of the collection"), "{said}");
+    // The same in the guest itself.
+    let local = LocalGuest::default();
+    let env = BTreeMap::new();
+    let script = ShellStep::inline("ansible", Vec::<String>::new());
+    let inside = AnsibleWork { roles_path: None, collections_path: None, ..both };
+    let around = Around { guest: &local, env: &env, key_file: None, interactive: false };
+    let mut lines = Lines::default();
+    let step = Step::new("ansible", Action::AnsibleLocal { work: inside.clone(), script: script.clone() });
+    let result = perform(&around, &step, &mut lines).await;
+    result.unwrap_or_else(|error| panic!("{error}\n{}", lines.0.join("\n")));
+    let said = lines.0.join("\n");
+    assert!(said.contains("greetings of the role") && said.contains("a wave of the collection"), "{said}");
+    // A file that is not there is told by its name.
+    let gone = AnsibleWork { galaxy_file: Some(site.path("gone.yml")), ..inside };
+    let step = Step::new("ansible", Action::AnsibleLocal { work: gone, script });
+    let told = perform(&around, &step, &mut Lines::default()).await.unwrap_err();
+    assert!(
+        crate::engine::error::chain(&told).contains("gone.yml")
+            && crate::engine::error::chain(&told).contains("No such file"),
+        "{}",
+        crate::engine::error::chain(&told)
+    );
+}
+
 /// A guest in whose place another machine answers.
 #[derive(Debug)]
 struct Moved {

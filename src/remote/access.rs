@@ -125,6 +125,9 @@ pub struct SshPlan {
     /// The guest's host key (`SHA256:…`), when it is known in advance.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub host_key: Option<String>,
+    /// Whether the seed gives the guest its host key, one that is made for the build.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub host_key_in_seed: bool,
     /// Whether algorithms are allowed that only old servers need (SHA-1, CBC).
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub old_algorithms: bool,

@@ -42,7 +42,7 @@ pub use access::{AccessError, SecretSource, SshAccess, SshPlan, WinRmPlan};
 pub use agent::AgentGuest;
 pub use credentials::{Method, Password};
 pub use host::{Host, HostError, HostKey, Ran};
-pub use key::{BUILD_KEY_COMMENT, BuildKey, KeyError};
+pub use key::{BUILD_KEY_COMMENT, BuildKey, GivenHostKey, KeyError};
 pub use known::{Hints, Known};
 pub use lines::{LineSplitter, Tail};
 pub use powershell::PowerShell;

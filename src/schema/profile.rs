@@ -340,7 +340,11 @@ const ACCESS: Form = Form::Table(&[
     ("host", Form::Text, "the guest's address, when it is known"),
     ("interface", Form::Text, "the guest's network interface, by its own name, whose addresses count alone"),
     ("port", PORT, "SSH's port"),
-    ("host-key", Form::Text, "the guest's fingerprint, SHA256:…"),
+    (
+        "host-key",
+        Form::Text,
+        "the guest's fingerprint, SHA256:…; `seed` gives it a key that is made for the build",
+    ),
     ("old-algorithms", Form::Flag, "whether ciphers of old servers are allowed"),
     ("keep-alive", Form::Time, "how often a silent connection is checked"),
     ("key-file", Form::Text, "a private key"),

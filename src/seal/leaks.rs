@@ -19,6 +19,8 @@ const SLACK: Duration = Duration::from_secs(26 * 3600);
 #[derive(Clone, Debug, Default)]
 pub struct Leaks {
     kinds: Vec<Kind>,
+    /// The lines of the build's private key that hold its secret: for the disks that are searched from outside alone.
+    secret_lines: Vec<String>,
     /// How long the build has taken; files that were not written since are not looked at.
     since: Duration,
 }
@@ -42,10 +44,7 @@ impl Leaks {
     #[must_use]
     pub fn of_build(key: Option<&BuildKey>, secrets: &[String], lasting: &[String], since: Duration) -> Self {
         let public = key.and_then(|key| key.public_openssh().split_whitespace().nth(1)).map(str::to_owned);
-        let private = key.map(BuildKey::private_openssh);
-        let lines = private.iter().flat_map(|key| key.lines().filter(|line| !line.starts_with("-----")));
-        // The first lines of a private key are the same in all keys of its kind.
-        let private: Vec<String> = lines.skip(2).map(str::to_owned).collect();
+        let private = key.map(BuildKey::telling_lines).unwrap_or_default();
         let of = |secrets: Vec<&String>| -> Vec<String> {
             secrets.into_iter().flat_map(|secret| forms(secret)).collect()
         };
@@ -62,15 +61,18 @@ impl Leaks {
             kind("a secret of the build", stay, true),
             kind("a secret of the build", of(pass), false),
         ];
-        Self { kinds: kinds.into_iter().filter(|kind| !kind.texts.is_empty()).collect(), since }
+        let secret_lines = key.map(BuildKey::secret_lines).unwrap_or_default();
+        Self { kinds: kinds.into_iter().filter(|kind| !kind.texts.is_empty()).collect(), secret_lines, since }
     }
 
     /// What may not be on a disk at all, neither in a file nor in its free space.
     #[must_use]
     pub fn on_disk(&self) -> Vec<Forbidden> {
-        let kinds = self.kinds.iter().filter(|kind| kind.lasting || kind.name == PRIVATE_KEY);
-        let text = |text: &String, kind: &Kind| Forbidden { text: text.clone(), kind: kind.name };
-        kinds.flat_map(|kind| kind.texts.iter().map(move |each| text(each, kind))).collect()
+        let text = |text: &String, kind| Forbidden { text: text.clone(), kind };
+        let kinds = self.kinds.iter().filter(|kind| kind.lasting && kind.name != PRIVATE_KEY);
+        let secrets = kinds.flat_map(|kind| kind.texts.iter().map(move |each| text(each, kind.name)));
+        let key = self.secret_lines.iter().map(|line| text(line, PRIVATE_KEY));
+        key.chain(secrets).collect()
     }
 
     /// Whether the guest was given a secret that outlasts the build: the build's own key never comes there.

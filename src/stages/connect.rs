@@ -33,7 +33,7 @@ pub struct Login {
     pub user: String,
     /// The build's key.
     pub key: Arc<BuildKey>,
-    /// The host key's fingerprint, when the guest was connected to before.
+    /// The host key's fingerprint, where the seed gave the guest its key.
     pub host_key: Option<String>,
     /// Whether an installer's own sshd may answer first.
     pub installs: bool,
@@ -65,6 +65,16 @@ pub trait Connector: std::fmt::Debug + Send + Sync {
     ) -> Result<Arc<dyn Guest>, StageError>;
 }
 
+/// The fingerprint that the guest has to show from the first time on, where its seed gave it its host key.
+fn given_host_key(cx: &Cx, key: &BuildKey) -> Result<Option<String>, StageError> {
+    if !cx.plan.access.ssh.host_key_in_seed {
+        return Ok(None);
+    }
+    let given =
+        key.host_key().map_err(|error| StageError::caused("the guest's host key is not known", error))?;
+    Ok(Some(given.fingerprint))
+}
+
 /// How often the VM's state is asked for while the guest is awaited: rarely enough to cost nothing.
 const STATE_EVERY: Duration = Duration::from_secs(2);
 
@@ -82,7 +92,7 @@ pub async fn connect(cx: &mut Cx, mut running: Running, seeded: &Seeded) -> Resu
         interface: cx.plan.access.ssh.interface.clone(),
         user: cx.plan.access.user.clone(),
         key: seeded.key.clone(),
-        host_key: None,
+        host_key: given_host_key(cx, &seeded.key)?,
         installs: cx.plan.after_install.is_some(),
         windows_password: cx.plan.windows_password(&seeded.key).map(Password::new),
         limit,
@@ -374,8 +384,9 @@ pub async fn reconnect(
         interface: cx.plan.access.ssh.interface.clone(),
         user: cx.plan.access.user.clone(),
         key: key.clone(),
-        // Not held against the guest: without its seed cloud-init may take it for a new instance and make it new keys.
-        host_key: None,
+        // Another than the seed's is not held against the guest: without its seed cloud-init may take it for a new
+        // instance and make it new keys.
+        host_key: given_host_key(cx, &key)?,
         installs: false,
         windows_password: cx.plan.windows_password(&key).map(Password::new),
         limit,
@@ -411,7 +422,11 @@ impl Connector for SshConnector {
             source: login.addresses(),
             user: login.user.clone(),
             key: login.key.clone(),
-            access: SshAccess { patient: login.installs, ..self.access.clone() },
+            access: SshAccess {
+                // Until cloud-init has read its seed, a source's own sshd may answer.
+                patient: login.installs || login.host_key.is_some(),
+                ..self.access.clone()
+            },
             host_key: login.host_key.clone(),
             limit: login.limit,
         };

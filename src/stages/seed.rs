@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use forge_http_seed::answers::{Build, Kind, WinRm};
 use forge_http_seed::network::Network;
-use forge_http_seed::nocloud::{BuildUser, NoCloud};
+use forge_http_seed::nocloud::{BuildUser, HostKey, NoCloud};
 use forge_http_seed::server::{Fetch, SeedObserver, SeedServer, SeedToken, ServerOptions};
 use forge_http_seed::{SeedSet, address, crypt, disc, serial};
 use forge_machine::{Attachments, CloudInitSettings, Finish, SourceSpec};
@@ -19,7 +19,7 @@ use crate::engine::{Cx, Effect, StageError};
 use crate::event::{Event, Events, Region, Stage};
 use crate::plan::late::LateName;
 use crate::plan::{Delivery, Plan, SeedPlan};
-use crate::remote::{BuildKey, Hints, Via, WinRmAuth};
+use crate::remote::{BuildKey, GivenHostKey, Hints, Via, WinRmAuth};
 
 /// The seed is rendered, and served where the delivery needs it.
 #[derive(Debug)]
@@ -28,6 +28,8 @@ pub struct Seeded {
     pub key: Arc<BuildKey>,
     /// The hash of the password for the serial console, where one is made.
     password_hash: Option<String>,
+    /// The host key that the guest is given, where the profile wants it.
+    host_key: Option<GivenHostKey>,
     /// Where the guest may be, by its seed and by who has fetched it.
     pub hints: Hints,
     server: Option<SeedServer>,
@@ -72,6 +74,7 @@ pub async fn seed(cx: &mut Cx, key: Arc<BuildKey>) -> Result<Seeded, StageError>
     cx.bindings.bind(LateName::BuildNonce, cx.mark.nonce.as_str());
     cx.bindings.bind(LateName::AccessPublicKey, key.public_openssh());
     let password_hash = console_password(cx, &key)?;
+    let host_key = given_host_key(cx, &key)?;
     let stop = CancellationToken::new();
     let drive = plan.seed.delivery == Delivery::CloudInitDrive;
     let hints = Hints::given_by(
@@ -81,6 +84,7 @@ pub async fn seed(cx: &mut Cx, key: Arc<BuildKey>) -> Result<Seeded, StageError>
     let mut seeded = Seeded {
         key,
         password_hash,
+        host_key,
         hints: hints.clone(),
         server: None,
         allowed_networks: Vec::new(),
@@ -186,6 +190,18 @@ fn console_password(cx: &Cx, key: &BuildKey) -> Result<Option<String>, StageErro
     Ok(Some(hash))
 }
 
+/// The host key that the guest is given, where the profile wants it; masked from here on, and looked for in what is sealed.
+fn given_host_key(cx: &Cx, key: &BuildKey) -> Result<Option<GivenHostKey>, StageError> {
+    if !cx.plan.access.ssh.host_key_in_seed {
+        return Ok(None);
+    }
+    let given = key.host_key().map_err(|error| StageError::caused("the guest has no host key", error))?;
+    // The first line of the text is the same in all keys of this kind, which a guest may well hold.
+    let lines: Vec<&str> = given.private.lines().filter(|line| !line.starts_with("-----")).skip(1).collect();
+    cx.evidence.redactor().add_passing(&lines.join("\n"));
+    Ok(Some(given))
+}
+
 /// The seed's files.
 fn files(cx: &mut Cx, seeded: &Seeded) -> Result<SeedSet, StageError> {
     let (plan, key) = (cx.plan.clone(), &seeded.key);
@@ -257,6 +273,10 @@ fn nocloud(cx: &Cx, seeded: &Seeded) -> NoCloud {
         instance_id: format!("forge-{}", cx.mark.nonce),
         hostname: plan.seed.hostname.clone(),
         user: plan.access.create.then(user),
+        host_key: seeded
+            .host_key
+            .as_ref()
+            .map(|given| HostKey { private: given.private.clone(), public: given.public.clone() }),
         user_data: plan.seed.user_data.clone(),
         network_config: plan.seed.network_config.clone(),
     }

@@ -126,11 +126,18 @@ shell = ["echo failed: $FORGE_FAILED_STEP", "n=0", "while pgrep -f 'sleep [4]321
 async fn a_tiny_guest_is_built_by_ssh_with_the_same_provisioners() -> anyhow::Result<()> {
     let Some(site) = LabSite::with_tiny_guest(true).await? else { return Ok(()) };
     write_folder(site.path())?;
+    // The other ways would do as well, and are given up when this one has come.
     let head = "schema = 1\nname = \"tiny\"\n[os]\nfamily = \"linux\"\n[source]\nclone = \"boot-vm\"\n\
-                [deadlines]\nconnect = \"15m\"\n";
-    site.write("tiny.toml", &format!("{head}{STEPS}"));
+                [access]\nvia = [\"ssh\", \"agent\", \"serial\"]\n[deadlines]\nconnect = \"15m\"\n";
+    let alone = "\n[[provision]]\nname = \"nothing of the others\"\nbecome = true\n\
+                 shell = [\"ls -d /var/tmp/forge-agent-* /tmp/forge-agent-* /tmp/forge-serial-* /dev/shm/forge-agent-* >left 2>/dev/null || true\",\n\
+                 \"ps | grep '[f]orge-line-' >>left || true\", \"test ! -s left || { cat left; exit 1; }\"]\n";
+    site.write("tiny.toml", &format!("{head}{alone}{STEPS}"));
+    let privileges = [LEAST_PRIVILEGES_PVE9, &["VM.GuestAgent.Unrestricted"]].concat();
+    site.lab.set_token_access(TOKEN, &[("/", &privileges)]);
     let done = site.run(&["build", "tiny.toml"]).await;
     assert_eq!(done.code, Some(0), "{}{}", done.stdout, done.stderr);
+    assert!(done.stderr.contains(" s  forge@"), "it is SSH that came: {}", done.stderr);
     site.assert_template_only(FIRST_ID);
     assert_eq!(std::fs::read_to_string(site.path().join("came-back"))?, "B");
     site.close().await;

@@ -97,7 +97,8 @@ async fn a_tiny_guest_without_an_agent_is_found_where_its_seed_was_fetched_from(
 async fn somebody_at_a_terminal_is_asked_about_a_failure_in_a_tiny_guest_and_may_have_it_tried_again()
 -> anyhow::Result<()> {
     let Some(site) = LabSite::with_tiny_guest(true).await? else { return Ok(()) };
-    let step = "\n[[provision]]\nname = \"fails once\"\nshell = [\"[ -e tried ] || { touch tried; echo why; exit 3; }\", \"echo it worked\"]\n";
+    let step = "\n[[provision]]\nname = \"fails once\"\nshell = [\"[ -e tried ] || { touch tried; echo why; exit 3; }\", \"echo it worked\"]\n\
+                [[provision]]\nname = \"stop here\"\nbreakpoint = \"look around\"\n";
     site.write("tiny.toml", &format!("{HEAD}{step}"));
     let line = format!("{} --state-dir state build tiny.toml --on-error ask", env!("CARGO_BIN_EXE_forge"));
     let mut child = Command::new("script")
@@ -113,7 +114,7 @@ async fn somebody_at_a_terminal_is_asked_about_a_failure_in_a_tiny_guest_and_may
     let mut screen = String::new();
     let talk = async {
         let mut buffer = [0; 4096];
-        let mut answered = 0;
+        let (mut answered, mut inside) = (0, String::new());
         while let Ok(count @ 1..) = shown.read(&mut buffer).await {
             screen.push_str(&String::from_utf8_lossy(&buffer[..count]));
             // Something that is no answer, and then one.
@@ -125,12 +126,25 @@ async fn somebody_at_a_terminal_is_asked_about_a_failure_in_a_tiny_guest_and_may
                 answered = 2;
                 typed.write_all(b"r\n").await?;
             }
+            // The line that is shown lets somebody in while the build stands still.
+            if answered == 2 && screen.contains("press Enter to go on") {
+                answered = 3;
+                let line =
+                    screen.lines().find_map(|line| line.split_once("to get in: ")).expect("it is shown").1;
+                let options = "-o BatchMode=yes -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null";
+                let line = format!("{} {options} 'echo in as $(id -un)'", line.trim());
+                let output = Command::new("sh").args(["-c", &line]).output().await?;
+                inside = format!("{line}: {}", String::from_utf8_lossy(&output.stdout));
+                typed.write_all(b"\n").await?;
+            }
         }
-        anyhow::Ok(answered)
+        anyhow::Ok((answered, inside))
     };
     let answered = tokio::time::timeout(LIMIT, talk).await;
     let status = tokio::time::timeout(LIMIT, child.wait()).await??;
-    assert!(matches!(answered, Ok(Ok(2))), "{answered:?}\n{screen}");
+    let (answers, inside) = answered??;
+    assert!(answers == 3 && inside.ends_with(": in as forge\n"), "{answers} {inside}\n{screen}");
+    assert!(screen.contains("look around"), "{screen}");
     assert!(status.success() && screen.contains("| it worked"), "{status}\n{screen}");
     site.assert_template_only(FIRST_ID);
     site.close().await;

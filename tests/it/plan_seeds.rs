@@ -123,6 +123,30 @@ fn files_of_the_profile_s_own_are_rendered_beside_the_seed_and_onto_its_disc() {
 }
 
 #[test]
+fn a_seed_that_can_not_give_the_guest_a_host_key_is_told_in_the_plan() {
+    let site = LocalSite::new();
+    site.write("disk.raw", "a disk");
+    let told = |more: &str| {
+        let head = "schema = 1\nname = \"given\"\n[source]\nimage = \"disk.raw\"\n";
+        site.write("given.toml", &format!("{head}[access]\nhost-key = \"seed\"\n{more}"));
+        site.run(&["plan", "given.toml"]).text
+    };
+    for (more, why) in [
+        ("via = [\"agent\"]\n", "nothing asks for it without SSH"),
+        ("[seed]\ndelivery = [\"none\"]\n", "nothing carries a seed to the guest"),
+        (
+            "[seed]\nuser-data = { ssh_keys = { rsa_private = \"x\" } }\n",
+            "`seed.user-data` gives it `ssh_keys` of its own",
+        ),
+    ] {
+        let said = told(more);
+        assert!(said.contains(&format!("the seed can't give the guest a host key: {why}")), "{said}");
+    }
+    let fine = told("");
+    assert!(!fine.contains("a host key"), "{fine}");
+}
+
+#[test]
 fn ansible_with_a_login_that_its_own_ssh_can_not_make_is_told_in_the_plan() {
     let told = |access: &str| {
         let site = LocalSite::new();

@@ -23,6 +23,9 @@ gateway = "10.0.2.2"
 nameservers = ["10.0.2.3"]
 address6 = "fec0::77/64"
 
+[access]
+host-key = "seed"
+
 [vm]
 networks = [{ mac = "52:54:00:12:34:56" }]
 
@@ -31,7 +34,7 @@ connect = "15m"
 
 [[provision]]
 name = "where the seed came from"
-shell = ["hostname", "cloud-init query ds.seed_dir 2>/dev/null || true", "sudo blkid -t LABEL=cidata", "cloud-id", "ip -o address", "cat /etc/resolv.conf"]
+shell = ["hostname", "cloud-init query ds.seed_dir 2>/dev/null || true", "sudo blkid -t LABEL=cidata", "cloud-id", "ip -o address", "cat /etc/resolv.conf", "echo host keys: /etc/ssh/ssh_host_*"]
 "#;
 
 #[test]
@@ -63,6 +66,17 @@ fn debian_takes_its_seed_from_a_disc() -> anyhow::Result<()> {
     let evidence = folder.path().join("output/disc/latest");
     assert!(evidence.join("seed/user-data").is_file(), "the seed is in the evidence");
     assert!(!said.contains("opening the seed server"), "nothing is served: {said}");
+    // forge logged in, so the guest showed the very key of the seed; cloud-init made no other.
+    let keys = "host keys: /etc/ssh/ssh_host_ed25519_key /etc/ssh/ssh_host_ed25519_key.pub\n";
+    assert!(said.contains(keys), "{said}");
+    let data = std::fs::read_to_string(evidence.join("seed/user-data"))?;
+    let private = data.lines().find(|line| line.contains("ed25519_private")).expect("it is there");
+    // The lines of the key between its constant beginning and its end are stars.
+    let lines: Vec<&str> = private.split("\\n").collect();
+    assert!(
+        lines.len() > 4 && lines[2..lines.len() - 2].iter().all(|line| line.contains("***")),
+        "{private}"
+    );
     Ok(())
 }
 

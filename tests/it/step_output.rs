@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use forge::plan::Plan;
+use forge::plan::{Delivery, Plan};
 use forge::provision::{Action, LocalStep, LocalWork, Step};
 use forge_http_seed::answers::{Answers, Kind, Settings};
 use forge_machine::fake::{FakeHypervisor, FakeWorld};
@@ -25,6 +25,35 @@ fn local(name: &str, line: &str) -> Step {
         dir: std::env::temp_dir(),
     };
     Step::new(name, Action::Local(work))
+}
+
+/// What scripts that come from Packer look at.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_variables_of_packer_have_the_values_that_packer_gives() {
+    for delivery in [Delivery::None, Delivery::Smbios] {
+        let mut plan = plan();
+        plan.seed.delivery = delivery;
+        plan.provision = vec![local("look", "env | grep -E '^(PACKER|FORGE)_' | sort")];
+        let (profile, chain) = (plan.profile.clone(), plan.chain_id.to_string());
+        let bench = bench(plan);
+        let ending = bench.build_with(None).await.expect("it ends");
+        assert_eq!(ending.exit_code(), 0, "{ending:?}");
+        let log = std::fs::read_to_string(bench.evidence().join("provision/01-look.log")).expect("a log");
+        let value = |name: &str| {
+            let line = log.lines().find_map(|line| line.split_once(&format!("{name}=")));
+            line.unwrap_or_else(|| panic!("{name} is not in {log}")).1.to_owned()
+        };
+        assert_eq!(value("PACKER_BUILD_NAME"), profile);
+        assert_eq!(value("PACKER_RUN_UUID"), chain);
+        assert_eq!(value("PACKER_BUILDER_TYPE"), "proxmox-clone");
+        let (whole, address, port) = (value("PACKER_HTTP_ADDR"), value("PACKER_HTTP_IP"), value("PACKER_HTTP_PORT"));
+        if delivery == Delivery::Smbios {
+            assert_eq!(whole, format!("{address}:{port}"));
+            whole.parse::<std::net::SocketAddr>().expect("an address and a port");
+        } else {
+            assert_eq!((whole.as_str(), address.as_str(), port.as_str()), ("", "", ""));
+        }
+    }
 }
 
 /// The most memory that this process has had, in KiB.

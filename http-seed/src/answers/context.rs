@@ -212,6 +212,7 @@ fn user_data(answers: &Answers, build: &Build, hash: &Value) -> Value {
         instance_id: String::new(),
         hostname: None,
         user: build.create_user.then_some(user),
+        host_key: None,
         user_data: None,
         network_config: None,
     };

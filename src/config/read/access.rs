@@ -64,12 +64,17 @@ impl Load<'_> {
             self.findings.push(finding.help("leave `create` out, or name another user"));
         }
         access.via = self.via(&mut reader);
+        let host_key_in_seed = matches!(
+            reader.any("host-key").map(|spot| &spot.node),
+            Some(Node::Text(text)) if text == "seed"
+        );
         access.ssh = SshPlan {
             credentials: self.credentials(&mut reader),
             host: self.filled(&mut reader, "host"),
             interface: self.filled(&mut reader, "interface"),
             port: self.port(&mut reader),
-            host_key: self.host_key(&mut reader),
+            host_key_in_seed,
+            host_key: if host_key_in_seed { None } else { self.host_key(&mut reader) },
             old_algorithms: reader.flag("old-algorithms", &mut self.findings).unwrap_or(false),
             keep_alive: self.keep_alive(&mut reader),
             bastions: self.bastions(&mut reader),

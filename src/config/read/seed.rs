@@ -165,6 +165,7 @@ impl Load<'_> {
                 instance_id: "sample".into(),
                 hostname: None,
                 user: None,
+                host_key: None,
                 user_data: Some(user_data.clone()),
                 network_config: None,
             };

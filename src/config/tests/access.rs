@@ -35,6 +35,17 @@ proxy = { type = "http", host = "proxy.example.org" }
 }
 
 #[test]
+fn the_seed_may_bring_the_guest_its_host_key() {
+    let access = sound(&[("x.toml", &least("[access]\nhost-key = \"seed\"\n"))]).access;
+    assert!(access.ssh.host_key_in_seed && access.ssh.host_key.is_none());
+    // A bastion has no seed.
+    let bastion =
+        "[access]\nbastions = [{ host = \"jump\", user = \"me\", agent-auth = true, host-key = \"seed\" }]\n";
+    let (_, told) = load(&[("x.toml", &least(bastion))]);
+    assert!(told.contains("`seed` is no fingerprint of a host key"), "{told}");
+}
+
+#[test]
 fn what_is_wrong_with_the_access_is_told_at_once() {
     let (_, told) = load(&[(
         "x.toml",

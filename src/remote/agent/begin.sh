@@ -16,6 +16,8 @@ place() {
 }
 # What commands are given lies in memory where it can: it may be secret, and what was on a disk stays in its free space.
 # Of what they print there may be much.
-memory=$(place /dev/shm /var/tmp /tmp) && disk=$(place /var/tmp /tmp) || exit 1
+grep -q '^[^ ]* /tmp tmpfs ' /proc/mounts 2>/dev/null && also=/tmp
+# shellcheck disable=SC2086 # one word, or none
+memory=$(place /dev/shm ${also-} /var/tmp /tmp) && disk=$(place /var/tmp /tmp) || exit 1
 echo "$disk" >"$memory/disk" || exit 1
 echo "$memory $disk"
