@@ -4,16 +4,17 @@ use std::path::Path;
 use std::sync::Arc;
 
 use forge_machine::{Hypervisor, PortError};
-use forge_proxmox::{ProxmoxConfig, ProxmoxHypervisor, ProxyChoice, TlsChoice};
+use forge_proxmox::{ProxmoxConfig, ProxmoxHypervisor, ProxyChoice};
 use forge_qemu::accel::Accelerator;
 use forge_qemu::{AcceleratorChoice, QemuHypervisor, QemuTarget};
 
 use crate::config::site::{ProxmoxTarget, Target, TargetKind, TlsConfig};
 
-pub use forge_proxmox::Stranger;
-
+/// Which certificates are believed is the same question to a guest's WinRM.
+pub use forge_proxmox::api::tls;
 pub use forge_proxmox::permissions::{ARCHIVING, ROLE};
 pub use forge_proxmox::setup;
+pub use forge_proxmox::{Stranger, TlsChoice};
 
 /// A Proxmox VE that is being made ready: its address, its certificate where it is known, and a login.
 #[must_use]

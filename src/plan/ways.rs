@@ -43,7 +43,8 @@ pub(super) fn findings(profile: &Profile, plan: &Plan) -> Vec<Finding> {
         }
         let winrm = &plan.access.winrm;
         if made && winrm.use_ssl && !winrm.insecure {
-            let message = "the certificate is one that Windows makes itself, which nobody vouches for";
+            let message =
+                "the certificate is one that Windows makes itself, which nobody vouches for or knows";
             findings.push(located(profile, "access.winrm.use-ssl", message).help(
                 "say `insecure = true` in `[access.winrm]`, or leave `use-ssl` out: NTLM seals by itself",
             ));

@@ -10,6 +10,8 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tokio::process::Command;
 
+use crate::backends::TlsChoice;
+
 use super::credentials::{Method, Password};
 use super::route::{Hop, Proxy, ProxyKind, Route};
 use super::winrm::{PORTS, WinRmAuth};
@@ -163,6 +165,9 @@ pub struct WinRmPlan {
     /// Whether any certificate will do.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub insecure: bool,
+    /// The SHA-256 fingerprint of the one certificate that will do, when it is known in advance.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fingerprint: Option<String>,
     /// How the guest is told who asks.
     pub auth: WinRmAuth,
 }
@@ -172,6 +177,16 @@ impl WinRmPlan {
     #[must_use]
     pub fn is_default(&self) -> bool {
         *self == Self::default()
+    }
+
+    /// Which certificates are believed.
+    #[must_use]
+    pub fn certificate(&self) -> TlsChoice {
+        match (&self.fingerprint, self.insecure) {
+            (Some(fingerprint), _) => TlsChoice::Fingerprint(fingerprint.clone()),
+            (None, true) => TlsChoice::Insecure,
+            (None, false) => TlsChoice::System,
+        }
     }
 
     /// The port.

@@ -359,6 +359,7 @@ const ACCESS: Form = Form::Table(&[
             ("port", PORT, "5985, with TLS 5986"),
             ("use-ssl", Form::Flag, ""),
             ("insecure", Form::Flag, "whether the certificate is taken as it is"),
+            ("fingerprint", Form::Text, "the SHA-256 fingerprint of the one certificate that is taken"),
             ("auth", Form::Word(&["ntlm", "basic"]), ""),
         ]),
         "how Windows Remote Management is spoken",

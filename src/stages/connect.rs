@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use forge_machine::{Command, ExecOutcome, Guest, Machine, Power, StopLadder};
+use forge_machine::{Guest, Machine, Power, StopLadder};
 
-use super::install::{Again, eject};
+use super::install::{Again, eject, not_installed};
 use super::{Connected, Running, Seeded, Watch, disk};
 use crate::engine::error::chain;
 use crate::engine::journal::KeptBuild;
@@ -125,14 +125,19 @@ pub async fn connect(cx: &mut Cx, mut running: Running, seeded: &Seeded) -> Resu
             .await;
         match step {
             Ok(Some(guest)) => {
-                let live = if login.installs { live(cx, guest.as_ref()).await? } else { None };
+                let live = if login.installs { not_installed(cx, guest.as_ref()).await? } else { None };
                 let Some(why) = live else { break Ok(guest) };
                 guest.close().await;
-                tell(&format!("the installer's own system answers, and not the installed one ({why})"));
+                tell(&match cx.plan.access.windows {
+                    true => format!("Windows answers, and is not ready ({why})"),
+                    false => {
+                        format!("the installer's own system answers, and not the installed one ({why})")
+                    }
+                });
                 login.limit = limit.saturating_sub(began.elapsed());
                 if login.limit.is_zero() {
                     break Err(StageError::new(format!(
-                        "until the limit of {limit:?} nothing but the installer's own system answered ({why})"
+                        "until the limit of {limit:?} nothing but a system that is not installed yet answered ({why})"
                     ))
                     .hint("does the installer end, and does the VM start from its disk then?"));
                 }
@@ -209,30 +214,6 @@ pub async fn connect(cx: &mut Cx, mut running: Running, seeded: &Seeded) -> Resu
         cx.bindings.bind(LateName::GuestAddress, address);
     }
     Ok(Connected { machine: running.machine, watch: running.watch, guest, key: seeded.key.clone() })
-}
-
-/// Prints what shows that this is an installer's live system: what only its first files have, or a root in memory.
-const LIVE: &str = "for sign in /run/install /run/initramfs/live /run/live/medium /run/archiso /cdrom/casper /.instsys.config; do \
-                    [ ! -e $sign ] || echo \"it has $sign\"; done\n\
-                    while read -r _ place type _; do [ \"$place\" != / ] || root=$type; done </proc/mounts\n\
-                    case $root in rootfs|tmpfs|ramfs|squashfs|iso9660) echo \"its root is $root\" ;; esac";
-const LIVE_LIMIT: Duration = Duration::from_secs(60);
-
-/// What shows that an installer's live system answers, and not what it installs.
-async fn live(cx: &Cx, guest: &dyn Guest) -> Result<Option<String>, StageError> {
-    if cx.plan.access.windows {
-        return Ok(None);
-    }
-    let command = Command { timeout: Some(LIVE_LIMIT), ..Command::new(LIVE) };
-    let mut said = Vec::new();
-    let asked = async { Ok::<_, StageError>(guest.exec(&command, &mut said).await) };
-    let outcome = cx.cancellable(asked).await?;
-    // An installer that ends cuts it.
-    if matches!(outcome, Ok(ExecOutcome::Disconnected)) {
-        return Ok(Some("its connection was lost at once".into()));
-    }
-    let said = String::from_utf8_lossy(&said).trim().replace('\n', ", ");
-    Ok(Some(said).filter(|said| outcome.is_ok() && !said.is_empty()))
 }
 
 /// Why waiting on makes no sense.

@@ -4,13 +4,15 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use forge_machine::{Machine, Power};
+use forge_http_seed::answers::Kind;
+use forge_machine::{Command, ExecOutcome, Guest, Machine, Power};
 
 use super::connect::start_again;
 use super::{Running, Seeded, Watch};
 use crate::engine::{Cx, Effect, StageError};
 use crate::event::Stage;
 use crate::plan::AfterInstall;
+use crate::remote::{PowerShell, RemoteScript, ScriptOutput, run_script};
 
 /// How often VM and screen are looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -130,6 +132,75 @@ fn is_shown(screen: &[String], now: &[String]) -> bool {
     let now: Vec<String> = now.iter().map(words).collect();
     let there = telling.iter().filter(|line| now.contains(line)).count();
     telling.len() > 1 && there * 10 >= telling.len() * ALIKE
+}
+
+/// Prints what shows that this is an installer's live system: what only its first files have, or a root in memory.
+const LIVE: &str = "for sign in /run/install /run/initramfs/live /run/live/medium /run/archiso /cdrom/casper /.instsys.config; do \
+                    [ ! -e $sign ] || echo \"it has $sign\"; done\n\
+                    while read -r _ place type _; do [ \"$place\" != / ] || root=$type; done </proc/mounts\n\
+                    case $root in rootfs|tmpfs|ramfs|squashfs|iso9660) echo \"its root is $root\" ;; esac";
+const LIVE_LIMIT: Duration = Duration::from_secs(60);
+
+/// What shows that an installer's live system answers, and not what it installs, or that this is not ready yet; `None` when it
+/// is.
+///
+/// # Errors
+/// When it is known that it will not be ready.
+pub(super) async fn not_installed(cx: &Cx, guest: &dyn Guest) -> Result<Option<String>, StageError> {
+    if cx.plan.access.windows {
+        return set_up(cx, guest).await;
+    }
+    let command = Command { timeout: Some(LIVE_LIMIT), ..Command::new(LIVE) };
+    let mut said = Vec::new();
+    let asked = async { Ok::<_, StageError>(guest.exec(&command, &mut said).await) };
+    let outcome = cx.cancellable(asked).await?;
+    // An installer that ends cuts it.
+    if matches!(outcome, Ok(ExecOutcome::Disconnected)) {
+        return Ok(Some("its connection was lost at once".into()));
+    }
+    let said = String::from_utf8_lossy(&said).trim().replace('\n', ", ");
+    Ok(Some(said).filter(|said| outcome.is_ok() && !said.is_empty()))
+}
+
+/// Prints how far the script is by which the answer files set a Windows up, and the last lines of its log.
+const SET_UP: &str = "$state = 'C:\\Windows\\Temp\\forge-setup.txt'\n\
+    if (Test-Path -LiteralPath $state) { Get-Content -LiteralPath $state -TotalCount 1 } else { 'running' }\n\
+    Get-Content -LiteralPath 'C:\\Windows\\Temp\\forge.log' -Tail 8 -ErrorAction SilentlyContinue\n";
+
+/// Why a Windows that lets the build in is not ready yet; `None` when it is.
+///
+/// # Errors
+/// When the script that sets it up has failed.
+async fn set_up(cx: &Cx, guest: &dyn Guest) -> Result<Option<String>, StageError> {
+    #[derive(Default)]
+    struct Lines(Vec<String>);
+    impl ScriptOutput for Lines {
+        fn line(&mut self, line: &str, stderr: bool) {
+            if !stderr {
+                self.0.push(line.trim_start_matches('\u{feff}').trim_end().to_owned());
+            }
+        }
+    }
+    // Another's answers tell nothing of the kind.
+    if cx.plan.seed.answers.as_ref().is_none_or(|answers| answers.kind != Kind::Autounattend) {
+        return Ok(None);
+    }
+    let script =
+        RemoteScript { timeout: Some(LIVE_LIMIT), ..RemoteScript::powershell(SET_UP, PowerShell::default()) };
+    let mut said = Lines::default();
+    let asked = async { Ok::<_, StageError>(run_script(guest, &script, &mut said).await) };
+    // It may restart Windows.
+    if cx.cancellable(asked).await?.is_err() {
+        return Ok(Some("its connection was lost at once".into()));
+    }
+    let mut lines = said.0.into_iter();
+    let state = lines.next().unwrap_or_default();
+    if let Some(why) = state.strip_prefix("failed: ") {
+        let error = StageError::new(format!("Windows is installed, and setting it up failed: {why}"))
+            .hint("the script is forge.ps1 of the seed, in the evidence; its log in the guest is C:\\Windows\\Temp\\forge.log");
+        return Err(lines.filter(|line| !line.is_empty()).fold(error, StageError::seen));
+    }
+    Ok((state == "running").then(|| "it is still being set up".to_owned()))
 }
 
 #[cfg(test)]

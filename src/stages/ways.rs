@@ -134,7 +134,8 @@ impl Ways {
                         password,
                         auth: self.winrm.auth,
                         tls: self.winrm.use_ssl,
-                        insecure: self.winrm.insecure,
+                        certificate: self.winrm.certificate(),
+                        name: self.ssh.access.host.clone(),
                     }),
                 };
                 match WinRmGuest::connect(input, login.limit, seen).await {

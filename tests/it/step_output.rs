@@ -46,7 +46,8 @@ async fn the_variables_of_packer_have_the_values_that_packer_gives() {
         assert_eq!(value("PACKER_BUILD_NAME"), profile);
         assert_eq!(value("PACKER_RUN_UUID"), chain);
         assert_eq!(value("PACKER_BUILDER_TYPE"), "proxmox-clone");
-        let (whole, address, port) = (value("PACKER_HTTP_ADDR"), value("PACKER_HTTP_IP"), value("PACKER_HTTP_PORT"));
+        let (whole, address, port) =
+            (value("PACKER_HTTP_ADDR"), value("PACKER_HTTP_IP"), value("PACKER_HTTP_PORT"));
         if delivery == Delivery::Smbios {
             assert_eq!(whole, format!("{address}:{port}"));
             whole.parse::<std::net::SocketAddr>().expect("an address and a port");

@@ -9,7 +9,9 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use forge::plan::{AccessPlan, Plan, SeedPlan};
+use forge::backends::TlsChoice;
+use forge::backends::tls::Fingerprint;
+use forge::plan::{AccessPlan, AfterInstall, Plan, SeedPlan};
 use forge::provision::{
     Action, Around, Direction, FileStep, OutputObserver, ShellSource, ShellStep, Step, StepOutcome,
     WindowsRestart, WindowsUpdate, perform,
@@ -103,7 +105,8 @@ impl StandIn {
                 password: Password::new(password),
                 auth,
                 tls,
-                insecure: tls,
+                certificate: TlsChoice::Insecure,
+                name: None,
             }),
         }
     }
@@ -217,18 +220,35 @@ async fn winrm_by_basic_and_by_ntlm_alone_and_over_tls_does_the_same() {
         // TLS seals by itself.
         let sealed = way == WinRmAuth::Ntlm && !secure;
         assert!(stand_in.count("sealed", &json!(!sealed)) == 0, "{auth}");
-        if secure {
+        if !secure {
+            continue;
+        }
+        let by = |certificate: TlsChoice, name: Option<&str>| {
+            let name = name.map(str::to_owned);
             let login =
-                WinRmLogin { insecure: false, ..(*stand_in.input(PASSWORD, way, true).login).clone() };
-            let input = WinRmInput { login: Arc::new(login), ..stand_in.input(PASSWORD, way, true) };
+                WinRmLogin { certificate, name, ..(*stand_in.input(PASSWORD, way, true).login).clone() };
+            WinRmInput { login: Arc::new(login), ..stand_in.input(PASSWORD, way, true) }
+        };
+        let print = Fingerprint::of(made.cert.der()).to_string();
+        for input in [
+            by(TlsChoice::Fingerprint(print.clone()), None),
+            by(TlsChoice::CaFile(cert.clone()), Some("windows")),
+        ] {
+            let guest = WinRmGuest::connect(input, LIMIT, &|_| {}).await.unwrap();
+            assert_eq!(exec(guest.as_ref(), "echo hi").await.0, ExecOutcome::Exited(0));
+        }
+        for (input, words) in [
+            (by(TlsChoice::System, None), print.as_str()),
+            (by(TlsChoice::Fingerprint("ab".repeat(32)), None), print.as_str()),
+            (by(TlsChoice::CaFile(cert.clone()), Some("another")), "not made for `another`"),
+            (by(TlsChoice::CaFile(cert.clone()), None), "not made for `127.0.0.1`"),
+        ] {
             let seen = Mutex::new(String::new());
             let tell = |words: &str| seen.lock().unwrap().push_str(words);
-            let refused = async {
-                until(|| seen.lock().unwrap().contains("certificate")).await;
-            };
+            let refused = async { until(|| seen.lock().unwrap().contains(words)).await };
             let connected = WinRmGuest::connect(input, LIMIT, &tell);
             tokio::select! {
-                connected = connected => panic!("{:?}", connected.map(drop)),
+                connected = connected => panic!("{words}: {:?}", connected.map(drop)),
                 () = refused => {}
             }
         }
@@ -500,6 +520,40 @@ fn winrm_is_switched_on_by_what_is_powershell_in_a_grammar_that_is_not_ours() {
     }
     let judged = Command::new(&python).arg(file("grammar.py")).args(&files).output().unwrap();
     assert!(judged.status.success(), "{}", String::from_utf8_lossy(&judged.stderr));
+}
+
+/// Its answer files open the way in before forge may take Windows for ready.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_windows_that_is_still_set_up_is_waited_for_and_what_failed_of_it_is_told() {
+    let Some(python) = python() else { return };
+    let state = "forge-setup.txt";
+    let played = json!({ "answers": [
+        { "match": state, "say": ["running", "Transcript started"], "exit": 0 },
+        { "match": state, "say": ["failed: exit status 3 of: setup.exe /q", "", "setup.exe: no licence"], "exit": 0 },
+    ] });
+    let stand_in = StandIn::start(&python, &played);
+    let world = FakeWorld::with_boot_vm();
+    let mut plan = Plan { after_install: Some(AfterInstall::Reboot), ..windows_plan() };
+    plan.deadlines.connect = Duration::from_secs(60);
+    let mut bench = Workbench::new(plan, Box::new(move || Arc::new(FakeHypervisor::new(world.clone()))));
+    bench.connector = Arc::new(Ways {
+        via: vec![Via::WinRm],
+        ssh: SshConnector {
+            access: SshAccess { host: Some("127.0.0.1".into()), windows: true, ..SshAccess::default() },
+        },
+        winrm: WinRmPlan { port: Some(stand_in.port), ..WinRmPlan::default() },
+    });
+    let ending = bench.build_with(None).await.expect("it ends");
+    assert_eq!(ending.exit_code(), 1, "{ending:?}");
+    let told = format!("{:?}", bench.told());
+    for words in [
+        "Windows answers, and is not ready (it is still being set up)",
+        "Windows is installed, and setting it up failed: exit status 3 of: setup.exe /q",
+        "setup.exe: no licence",
+    ] {
+        assert!(told.contains(words), "{words}: {told}");
+    }
+    stand_in.assert_powershell(&python, 2);
 }
 
 /// The whole of a build but the hypervisor, which is the fake, and Windows, which is the stand-in.

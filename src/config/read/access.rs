@@ -7,6 +7,7 @@ use super::super::place::Node;
 use super::super::profile::Access;
 use super::super::reader::Reader;
 use super::{Load, beside, is_user_name};
+use crate::backends::tls::Fingerprint;
 use crate::remote::access::{BastionPlan, CredentialPlan, ProxyPlan};
 use crate::remote::winrm::PORTS;
 use crate::remote::{ProxyKind, SecretSource, SshPlan, Via, WinRmAuth, WinRmPlan, via};
@@ -97,8 +98,19 @@ impl Load<'_> {
             port: self.port(&mut table),
             use_ssl: table.flag("use-ssl", &mut self.findings).unwrap_or(false),
             insecure: table.flag("insecure", &mut self.findings).unwrap_or(false),
+            fingerprint: self.filled(&mut table, "fingerprint"),
             auth: if auth.as_deref() == Some("basic") { WinRmAuth::Basic } else { WinRmAuth::Ntlm },
         };
+        if plan.fingerprint.as_deref().is_some_and(|text| Fingerprint::parse(text).is_none()) {
+            let finding = table.finding("fingerprint", "it is no SHA-256 fingerprint of a certificate");
+            self.findings.push(finding.help("64 hexadecimal digits, colons allowed"));
+        }
+        if plan.fingerprint.is_some() && (plan.insecure || !plan.use_ssl) {
+            let why =
+                if plan.insecure { "`insecure` takes any certificate" } else { "there is none without TLS" };
+            let finding = table.finding("fingerprint", format!("no certificate is held against it: {why}"));
+            self.findings.push(finding.help("say `use-ssl = true` and leave `insecure` out"));
+        }
         if plan.insecure && !plan.use_ssl {
             let finding = table.finding("insecure", "there is no certificate to be asked about without TLS");
             self.findings.push(finding.help("say `use-ssl = true`, or leave `insecure` out"));

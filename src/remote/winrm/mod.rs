@@ -12,7 +12,6 @@
 mod ntlm;
 mod soap;
 mod transport;
-mod trust;
 
 use std::fmt;
 use std::net::SocketAddr;

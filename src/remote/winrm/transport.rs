@@ -12,7 +12,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use http_body_util::{BodyExt as _, Full};
+use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper::header::{
     AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderMap, USER_AGENT, WWW_AUTHENTICATE,
@@ -26,6 +26,10 @@ use tokio::sync::Mutex;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
+use crate::backends::TlsChoice;
+use crate::backends::tls::{TlsError, client_config};
+use crate::engine::error::chain;
+
 use super::ntlm::{self, Chance, Identity, Sealing};
 use super::soap::{self, Answer, Ask, LONG_POLL_SECONDS};
 
@@ -36,6 +40,8 @@ const BOUNDARY: &str = "--Encrypted Boundary";
 const OCTETS: &[u8] = b"Content-Type: application/octet-stream\r\n";
 /// How long an answer may take: the server's own long poll, and a busy guest's slowness.
 const ANSWER_LIMIT: Duration = Duration::from_secs(LONG_POLL_SECONDS as u64 + 40);
+/// More than an answer has: an envelope is half a MiB, and what is sealed hardly more.
+const MOST: usize = 16 << 20;
 const CONNECT_LIMIT: Duration = Duration::from_secs(15);
 
 /// How the guest is told who asks.
@@ -60,8 +66,10 @@ pub struct WinRmLogin {
     pub auth: WinRmAuth,
     /// Whether TLS is spoken.
     pub tls: bool,
-    /// Whether any certificate will do.
-    pub insecure: bool,
+    /// Which certificates are believed, where it is.
+    pub certificate: TlsChoice,
+    /// The guest's name, where its certificate has to be made for one; else it has to be made for its address.
+    pub name: Option<String>,
 }
 
 impl std::fmt::Debug for WinRmLogin {
@@ -132,7 +140,11 @@ fn innermost(error: &dyn std::error::Error) -> String {
 impl Transport {
     /// Nothing is sent.
     pub fn new(address: SocketAddr, login: &Arc<WinRmLogin>) -> Result<Self, AskError> {
-        let tls = if login.tls { Some(Arc::new(tls(login.insecure)?)) } else { None };
+        let setup = |error: TlsError| AskError::Broken { what: "setting up TLS", detail: chain(&error) };
+        let tls = match login.tls {
+            true => Some(Arc::new(client_config(&login.certificate).map_err(setup)?)),
+            false => None,
+        };
         let scheme = if login.tls { "https" } else { "http" };
         let url = format!("{scheme}://{address}/wsman");
         Ok(Self { address, url, tls, login: login.clone(), open: Mutex::new(None) })
@@ -201,7 +213,8 @@ impl Transport {
                 tokio::spawn(connection);
                 return Ok(sender);
             };
-            let name = ServerName::from(self.address.ip());
+            let named = self.login.name.clone().and_then(|name| ServerName::try_from(name).ok());
+            let name = named.unwrap_or_else(|| ServerName::from(self.address.ip()));
             let stream = TlsConnector::from(tls.clone()).connect(name, tcp).await;
             let stream = TokioIo::new(stream.map_err(|error| lost(&error))?);
             let (sender, connection) = handshake(stream).await.map_err(|error| lost(&error))?;
@@ -288,7 +301,8 @@ impl Transport {
             sender.ready().await.map_err(|error| lost(&error))?;
             let response = sender.send_request(request).await.map_err(|error| lost(&error))?;
             let (head, body) = response.into_parts();
-            let body = body.collect().await.map_err(|error| lost(&error))?.to_bytes();
+            let body = Limited::new(body, MOST).collect().await;
+            let body = body.map_err(|error| lost(error.as_ref()))?.to_bytes();
             Ok(Reply { status: head.status, headers: head.headers, body })
         };
         let late =
@@ -299,20 +313,6 @@ impl Transport {
 
 fn token(scheme: &str, message: &[u8]) -> String {
     format!("{scheme} {}", STANDARD.encode(message))
-}
-
-fn tls(insecure: bool) -> Result<rustls::ClientConfig, AskError> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|error| AskError::Broken { what: "setting up TLS", detail: error.to_string() })?;
-    if insecure {
-        let anybody = Arc::new(super::trust::Anybody::default());
-        return Ok(builder.dangerous().with_custom_certificate_verifier(anybody).with_no_client_auth());
-    }
-    let mut roots = rustls::RootCertStore::empty();
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    Ok(builder.with_root_certificates(roots).with_no_client_auth())
 }
 
 fn offers(reply: &Reply, scheme: &str) -> bool {
