@@ -26,6 +26,10 @@ fn main() -> anyhow::Result<()> {
         }
     };
     let (mib, files, rounds) = (number("--mib", 1024)?, number("--files", 10_000)?, number("--rounds", 3)?);
+    for program in ["scp", "rsync"] {
+        let there = Command::new(program).arg("--version").stderr(std::process::Stdio::null()).output();
+        ensure!(there.is_ok(), "{program} is not here (Debian: openssh-client, rsync)");
+    }
     let folder = tempfile::Builder::new().prefix("forge-transfer-").tempdir()?;
     write_sources(folder.path(), mib, files)?;
     let image = images::debian(&images::default_cache_root())?.disk;

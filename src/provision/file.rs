@@ -1,8 +1,9 @@
 //! Carries files and folders to and from the guest, by commands alone: so it works over every kind of connection.
 //!
-//! What goes over is one file (a folder as a tar archive), in pieces of a few MiB, into a private temporary folder of
-//! the guest. There its SHA-256 is compared, and only then it is put in its place: a single file under a temporary
-//! name beside its target, then renamed, so that nobody ever sees half of it. Downloads go the same way back.
+//! What goes over is one file (a folder as a tar archive), in one go or in pieces of a few MiB, into a private temporary
+//! folder of the guest. There its SHA-256 is compared, and only then it is put in its place: a single file is renamed, on
+//! another file system from a temporary name beside its target, so that nobody ever sees half of it. Downloads go the same
+//! way back.
 //!
 //! A `/` at the end of a folder's path means what it means to rsync: `conf/` is what is in the folder, `conf` the
 //! folder itself. A file whose target ends in `/`, or is a folder, keeps its name.
@@ -11,6 +12,7 @@ use std::fmt::Write as _;
 use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use forge_machine::{Command, ExecOutcome, Guest, OutputSink, Stream};
@@ -41,7 +43,14 @@ const PLACE_FILE: &str = "case $FORGE_TO in\n\
     mkdir -p -- \"$(dirname -- \"$FORGE_TO\")\"\n\
     new=$FORGE_TO.forge-$$\n\
     trap 'rm -f -- \"$new\"' EXIT\n\
+    place=$(dirname -- \"$FORGE_TO\")\n\
+    if [ ! -e /sys/fs/selinux/enforce ] && [ ! -g \"$place\" ] && \\\n\
+      [ \"$(stat -c %d -- \"$FORGE_PART\")\" = \"$(stat -c %d -- \"$place\")\" ] && \\\n\
+      { [ -O \"$FORGE_PART\" ] || chown \"$(id -u):$(id -g)\" -- \"$FORGE_PART\"; }; then\n\
+    new=$FORGE_PART\n\
+    else\n\
     cat <\"$FORGE_PART\" >\"$new\"\n\
+    fi\n\
     chmod \"$FORGE_MODE\" -- \"$new\"\n\
     mv -f -- \"$new\" \"$FORGE_TO\"\n";
 
@@ -105,8 +114,14 @@ pub(super) async fn remove_room(guest: &dyn Guest, room: &str) {
     }
 }
 
-/// Runs a command; its standard output, or why it failed.
+/// Runs a command line; its standard output, or why it failed.
 async fn run(guest: &dyn Guest, line: &str, stdin: Vec<u8>, into: &mut Vec<u8>) -> Result<Vec<u8>, String> {
+    let command = Command { stdin, timeout: Some(PIECE_LIMIT), ..Command::new(line) };
+    carried_out(guest, &command, into).await
+}
+
+/// The same of a command.
+async fn carried_out(guest: &dyn Guest, command: &Command, into: &mut Vec<u8>) -> Result<Vec<u8>, String> {
     struct Split<'a> {
         out: &'a mut Vec<u8>,
         err: Vec<u8>,
@@ -120,9 +135,8 @@ async fn run(guest: &dyn Guest, line: &str, stdin: Vec<u8>, into: &mut Vec<u8>) 
             }
         }
     }
-    let command = Command { stdin, timeout: Some(PIECE_LIMIT), ..Command::new(line) };
     let mut output = Split { out: into, err: Vec::new() };
-    let outcome = guest.exec(&command, &mut output).await;
+    let outcome = guest.exec(command, &mut output).await;
     let said = String::from_utf8_lossy(&output.err).trim().to_owned();
     match outcome {
         Ok(ExecOutcome::Exited(0)) => Ok(std::mem::take(output.out)),
@@ -211,21 +225,31 @@ async fn upload(
 ) -> Result<(), String> {
     let copy = step.clone();
     let mut parcel = blocking(move || pack(&copy)).await?;
-    let mut left = parcel.length;
-    let line = format!("cat >>{}", sh(part));
-    loop {
-        let size = usize::try_from(left).unwrap_or(PIECE).min(PIECE);
-        let (piece, file) = blocking(move || {
-            let mut piece = vec![0; size];
-            parcel.file.read_exact(&mut piece)?;
-            Ok((piece, parcel.file))
-        })
-        .await?;
-        parcel.file = file;
-        run(guest, &line, piece, &mut Vec::new()).await?;
-        left -= size as u64;
-        if left == 0 {
-            break;
+    if guest.takes_files() {
+        let pieces = u32::try_from(parcel.length / PIECE as u64).unwrap_or(u32::MAX);
+        let command = Command {
+            file: Some(Arc::new(parcel.file)),
+            timeout: Some(PIECE_LIMIT.saturating_mul(pieces.saturating_add(1))),
+            ..Command::new(format!("cat >>{}", sh(part)))
+        };
+        carried_out(guest, &command, &mut Vec::new()).await?;
+    } else {
+        let mut left = parcel.length;
+        let line = format!("cat >>{}", sh(part));
+        loop {
+            let size = usize::try_from(left).unwrap_or(PIECE).min(PIECE);
+            let (piece, file) = blocking(move || {
+                let mut piece = vec![0; size];
+                parcel.file.read_exact(&mut piece)?;
+                Ok((piece, parcel.file))
+            })
+            .await?;
+            parcel.file = file;
+            run(guest, &line, piece, &mut Vec::new()).await?;
+            left -= size as u64;
+            if left == 0 {
+                break;
+            }
         }
     }
     let place = if parcel.folder { PLACE_FOLDER } else { PLACE_FILE };

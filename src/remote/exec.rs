@@ -69,13 +69,31 @@ impl Drop for CloseWhenDropped {
     }
 }
 
+/// What a command reads.
+pub(super) enum Input<'a> {
+    /// These bytes.
+    Bytes(&'a [u8]),
+    /// What a file holds from where it is read next.
+    File(tokio::fs::File),
+}
+
+impl<'a> Input<'a> {
+    /// That of a command.
+    pub fn of(command: &'a Command) -> std::io::Result<Self> {
+        match &command.file {
+            Some(file) => Ok(Self::File(tokio::fs::File::from_std(file.try_clone()?))),
+            None => Ok(Self::Bytes(&command.stdin)),
+        }
+    }
+}
+
 /// Runs a command line on a fresh channel to its end.
 ///
 /// Dropping it asks the server to end the command and closes the channel.
 pub(super) async fn run(
     channel: Channel<Msg>,
     line: &str,
-    stdin: &[u8],
+    stdin: Input<'_>,
     output: &mut dyn OutputSink,
 ) -> Result<ExecOutcome, StartError> {
     channel.exec(true, line).await?;
@@ -88,7 +106,12 @@ pub(super) async fn run(
         let feed = async {
             if let Some(writer) = writer {
                 // A command that does not read its input to the end is within its rights.
-                if stdin.is_empty() || writer.data_bytes(stdin.to_vec()).await.is_ok() {
+                let written = match stdin {
+                    Input::Bytes([]) => true,
+                    Input::Bytes(bytes) => writer.data_bytes(bytes.to_vec()).await.is_ok(),
+                    Input::File(file) => writer.data(file).await.is_ok(),
+                };
+                if written {
                     _ = writer.eof().await;
                 }
             }

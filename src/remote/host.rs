@@ -10,7 +10,7 @@ use thiserror::Error;
 use tokio::time::timeout;
 
 use super::credentials::{Method, Progress};
-use super::exec;
+use super::exec::{self, Input};
 use super::route::{Route, Wire, resolve};
 use super::session::{Credentials, KEEPALIVE, LoginError, Session};
 
@@ -187,7 +187,7 @@ impl Host {
         let broken = |detail: String| HostError::Broken { host: self.name.clone(), detail };
         let channel = self.session.channel().await.map_err(|error| broken(error.to_string()))?;
         let mut output = Both::default();
-        let outcome = timeout(COMMAND_LIMIT, exec::run(channel, line, &[], &mut output))
+        let outcome = timeout(COMMAND_LIMIT, exec::run(channel, line, Input::Bytes(&[]), &mut output))
             .await
             .map_err(|_| broken(format!("`{line}` did not end within {} s", COMMAND_LIMIT.as_secs())))?
             .map_err(|error| broken(error.to_string()))?;

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use forge_machine::{Command, ExecOutcome, Guest, GuestError, OutputSink};
 use russh_sftp::client::SftpSession;
 
-use super::exec::{self, StartError};
+use super::exec::{self, Input, StartError};
 use super::powershell;
 use super::session::Session;
 use super::transfer;
@@ -124,8 +124,12 @@ impl SshGuest {
         command: &Command,
         output: &mut dyn OutputSink,
     ) -> Result<ExecOutcome, GuestError> {
+        let input = Input::of(command).map_err(|error| GuestError::Broken {
+            what: "the file that a command is to read can't be read".into(),
+            source: error.into(),
+        })?;
         let channel = self.channel().await?;
-        exec::run(channel, &exec::line(command), &command.stdin, output).await.or_else(|error| match error {
+        exec::run(channel, &exec::line(command), input, output).await.or_else(|error| match error {
             // The line was handed over, so it may have run: nobody knows how it ended.
             StartError::Connection(_) => Ok(ExecOutcome::Disconnected),
             StartError::Refused => Err(GuestError::Broken {
@@ -150,6 +154,10 @@ impl Guest for SshGuest {
 
     fn host_public_key(&self) -> Option<String> {
         Some(self.live().public_key.clone()).filter(|key| !key.is_empty())
+    }
+
+    fn takes_files(&self) -> bool {
+        true
     }
 
     async fn exec(&self, command: &Command, output: &mut dyn OutputSink) -> Result<ExecOutcome, GuestError> {

@@ -132,6 +132,8 @@ async fn somebody_at_a_terminal_is_asked_about_a_failure_in_a_tiny_guest_and_may
                 let line =
                     screen.lines().find_map(|line| line.split_once("to get in: ")).expect("it is shown").1;
                 let options = "-o BatchMode=yes -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null";
+                // Behind it stands the progress that is drawn below.
+                let line = line.split("  ").next().unwrap_or_default();
                 let line = format!("{} {options} 'echo in as $(id -un)'", line.trim());
                 let output = Command::new("sh").args(["-c", &line]).output().await?;
                 inside = format!("{line}: {}", String::from_utf8_lossy(&output.stdout));

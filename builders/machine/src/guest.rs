@@ -4,6 +4,7 @@
 //! still means the same machine (checked by its host key or boot id).
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -45,6 +46,9 @@ pub struct Command {
     pub line: String,
     /// What is written to its standard input.
     pub stdin: Vec<u8>,
+    /// A file that is written there instead, from where it is read next to its end: only for guests that take one
+    /// ([`Guest::takes_files`]).
+    pub file: Option<Arc<std::fs::File>>,
     /// Variables set for it.
     pub env: BTreeMap<String, String>,
     /// How long it may take; `None` is no limit.
@@ -140,6 +144,11 @@ pub trait Guest: std::fmt::Debug + Send + Sync {
 
     /// The host key itself as OpenSSH writes it (`ssh-ed25519 AAAA…`), for programs that keep a list of known hosts.
     fn host_public_key(&self) -> Option<String>;
+
+    /// Whether a command's input may be a file of any length, which goes over without being held in memory.
+    fn takes_files(&self) -> bool {
+        false
+    }
 
     /// Runs a command, handing its output over as it comes.
     ///

@@ -109,6 +109,7 @@ async fn status_streams_input_and_variables_come_through_also_when_answers_are_l
             stdin: input.clone(),
             env: [("A".to_owned(), "it's \"so\"".to_owned())].into(),
             timeout: None,
+            file: None,
         };
         let mut both = Both::default();
         assert_eq!(guest.exec(&command, &mut both).await.unwrap(), ExecOutcome::Exited(7));
