@@ -3,13 +3,15 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use forge_http_seed::SeedSet;
 use forge_http_seed::answers::{Build, Kind};
+use forge_http_seed::disc::{self, DiscError};
 use forge_http_seed::nocloud::{BuildUser, NoCloud};
-use forge_http_seed::{SeedSet, disc};
 
 use super::options::{Global, Selection};
 use super::{REFUSED, prepare};
-use crate::config::{Profile, beside};
+use crate::config::Profile;
+use crate::config::beside::{self, OwnMedium};
 use crate::engine::error::chain;
 use crate::event::Redactor;
 use crate::ui;
@@ -59,15 +61,15 @@ pub fn render(global: &Global, args: &RenderArgs) -> u8 {
         let mut outputs: Vec<(PathBuf, Vec<u8>)> =
             files.files().map(|(name, file)| (folder.join(name), file.bytes().to_vec())).collect();
         if args.disc {
-            match seed_disc(profile, files.clone()) {
+            match medium(profile, files.clone(), profile.seed.disc.as_ref(), disc::CIDATA, disc::iso) {
                 Ok(image) => outputs.push((folder.join("seed.iso"), image)),
                 Err(message) => return refuse(&format!("{}: {message}", profile.name), &redactor),
             }
         }
         if args.floppy {
-            match disc::floppy("FORGE_SEED", &files) {
+            match medium(profile, files, profile.seed.floppy.as_ref(), "FORGE_SEED", disc::floppy) {
                 Ok(image) => outputs.push((folder.join("seed.img"), image)),
-                Err(error) => return refuse(&format!("{}: {error}", profile.name), &redactor),
+                Err(message) => return refuse(&format!("{}: {message}", profile.name), &redactor),
             }
         }
         for (path, bytes) in outputs {
@@ -92,15 +94,20 @@ fn refuse(message: &str, redactor: &Redactor) -> u8 {
     REFUSED
 }
 
-/// The disc as a build would make it of a seed that goes by disc.
-fn seed_disc(profile: &Profile, mut files: SeedSet) -> Result<Vec<u8>, String> {
-    let own = profile.seed.disc.as_ref();
+/// The disc or floppy as a build would make it of a seed that goes that way.
+fn medium(
+    profile: &Profile,
+    mut files: SeedSet,
+    own: Option<&OwnMedium>,
+    otherwise: &str,
+    make: fn(&str, &SeedSet) -> Result<Vec<u8>, DiscError>,
+) -> Result<Vec<u8>, String> {
     if let Some(own) = own {
         beside::add_to(&mut files, &own.files).map_err(|error| chain(&error))?;
     }
-    let of_seed = profile.seed.kind.disc_label().unwrap_or(disc::CIDATA);
+    let of_seed = profile.seed.kind.disc_label().unwrap_or(otherwise);
     let label = own.and_then(|own| own.label.as_deref()).unwrap_or(of_seed);
-    disc::iso(label, &files).map_err(|error| error.to_string())
+    make(label, &files).map_err(|error| error.to_string())
 }
 
 fn write(path: &Path, bytes: &[u8]) -> std::io::Result<()> {

@@ -41,10 +41,10 @@ pub enum Content {
     },
 }
 
-/// The profile's own disc.
+/// A disc or floppy of the profile's own.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub struct OwnDisc {
+pub struct OwnMedium {
     /// Its label; `None` takes the one that the seed's reader looks for.
     pub label: Option<String>,
     /// What is on it, besides the seed where that goes by disc.

@@ -10,7 +10,7 @@ use forge_http_seed::answers::{Answers, Kind};
 use forge_machine::{CloneSelector, DiskSpec, FileFormat, IsoDrives, KernelSpec, Medium, NetworkSpec};
 use serde::Serialize;
 
-use super::beside::{BesideFile, OwnDisc};
+use super::beside::{BesideFile, OwnMedium};
 use super::place::Place;
 use super::secrets::Secrets;
 use super::template::Template;
@@ -248,7 +248,9 @@ pub struct Seed {
     /// Files beside the seed's own.
     pub files: Vec<BesideFile>,
     /// A disc of the profile's own.
-    pub disc: Option<OwnDisc>,
+    pub disc: Option<OwnMedium>,
+    /// A floppy of the profile's own.
+    pub floppy: Option<OwnMedium>,
 }
 
 /// A step of `[boot]`.

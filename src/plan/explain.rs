@@ -59,6 +59,13 @@ pub fn explain(plan: &Plan) -> String {
         let with = if plan.seed.delivery == Delivery::Disc { "with it, " } else { "" };
         row("", format!("a disc `{}`: {with}{}", plan.seed.disc_label(), beside::in_words(&disc.files)));
     }
+    if let Some(floppy) = &plan.seed.floppy {
+        let with = if plan.seed.delivery == Delivery::Floppy { "with it, " } else { "" };
+        row(
+            "",
+            format!("a floppy `{}`: {with}{}", plan.seed.floppy_label(), beside::in_words(&floppy.files)),
+        );
+    }
     for (index, step) in plan.boot.iter().enumerate() {
         row(if index == 0 { "boot" } else { "" }, format!("{}. {}", index + 1, boot_step(step)));
     }

@@ -184,6 +184,7 @@ pub fn make(profile: &Profile, input: &Input<'_>) -> (Option<Plan>, Vec<Finding>
     let mut machine = machine(profile, input, source, &mut findings);
     let seed = seed(profile, input, &machine, source, &mut findings);
     machine.seed_disc = seed.delivery == super::Delivery::Disc || seed.disc.is_some();
+    machine.floppy = seed.delivery == super::Delivery::Floppy || seed.floppy.is_some();
     let starts_kernel = starts_kernel(profile, input.capabilities, seed.delivery);
     if !starts_kernel {
         machine.kernel = None;
@@ -343,6 +344,7 @@ fn machine(
         terminal: profile.access.via.contains(&Via::Serial),
         cloud_init: cloud_init_drive(profile, input, source, findings),
         seed_disc: false,
+        floppy: false,
         extra: if proxmox.is_some() { keys(profile, is_new) } else { vm.qemu.clone() },
         source: source_spec,
     }

@@ -27,13 +27,12 @@ use base64::Engine as _;
 use forge_console::frame::Rect;
 use forge_console::needle::{Needle, NeedleError};
 use forge_http_seed::answers::{Answers, Kind};
-use forge_http_seed::disc;
 use forge_machine::{ChainId, Finish, MachineSpec, Nonce, SourceSpec, TAG_LATEST, TAG_UNTESTED};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use crate::config::beside::{BesideFile, OwnDisc};
+use crate::config::beside::{BesideFile, OwnMedium};
 use crate::provision::Step;
 use crate::remote::{BuildKey, SshPlan, Via, WinRmPlan, via};
 use late::LateText;
@@ -53,6 +52,8 @@ pub enum Delivery {
     Kernel,
     /// A disc that holds the seed.
     Disc,
+    /// A floppy that holds the seed.
+    Floppy,
     /// The NoCloud address typed on the kernel's command line by the boot steps.
     Typed,
     /// No seed: the source already has a user and key of its own.
@@ -68,6 +69,7 @@ impl Delivery {
             Self::Smbios => "smbios",
             Self::Kernel => "kernel",
             Self::Disc => "disc",
+            Self::Floppy => "floppy",
             Self::Typed => "typed",
             Self::None => "none",
         }
@@ -111,28 +113,11 @@ pub struct SeedPlan {
     pub files: Vec<BesideFile>,
     /// A disc of the profile's own; the seed is on it too where that goes by disc.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub disc: Option<OwnDisc>,
+    pub disc: Option<OwnMedium>,
+    /// A floppy of the profile's own; the seed is on it too where that goes by floppy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub floppy: Option<OwnMedium>,
 }
-
-impl SeedPlan {
-    /// The label of the disc.
-    #[must_use]
-    pub fn disc_label(&self) -> &str {
-        let own = self.disc.as_ref().and_then(|disc| disc.label.as_deref());
-        let kind = self.answers.as_ref().map_or(Kind::Nocloud, |answers| answers.kind);
-        let of_seed = kind.disc_label().unwrap_or(disc::CIDATA);
-        own.unwrap_or(if self.delivery == Delivery::Disc { of_seed } else { OWN_LABEL })
-    }
-
-    /// What is on the disc beside the seed.
-    #[must_use]
-    pub fn on_disc(&self) -> &[BesideFile] {
-        self.disc.as_ref().map(|disc| disc.files.as_slice()).unwrap_or_default()
-    }
-}
-
-/// The label of a disc that holds no seed and was given none.
-const OWN_LABEL: &str = "FORGE";
 
 /// A step on the boot screen.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,6 +1,7 @@
 //! How a guest gets its seed: the rung of the ladder, and why.
 
 use forge_http_seed::answers::{Answers, Kind};
+use forge_http_seed::disc;
 use forge_machine::facts::SourceFacts;
 use forge_machine::{Capabilities, MachineSpec};
 
@@ -8,7 +9,7 @@ use super::late::LateName;
 use super::make::{Input, located};
 use super::{Delivery, SeedPlan};
 use crate::config::Finding;
-use crate::config::beside::{BesideFile, LARGEST, OwnDisc};
+use crate::config::beside::{BesideFile, LARGEST, OwnMedium};
 use crate::config::profile::{BootStep, Profile};
 
 /// How the guest gets its seed, and what it is.
@@ -65,67 +66,130 @@ pub(super) fn seed(
         answers: profile.seed.answers.clone(),
         ip_config: profile.seed.ip_config.clone().unwrap_or_else(|| "ip=dhcp".into()),
         files: profile.seed.files.clone(),
-        disc: own_disc(profile, input, delivery, findings),
+        disc: own_medium(Carrier::Disc, profile, input, delivery, findings),
+        floppy: own_medium(Carrier::Floppy, profile, input, delivery, findings),
     }
 }
 
-/// The profile's own disc, and what is wrong with it where the seed goes that way.
-fn own_disc(
+impl SeedPlan {
+    /// The label of the disc.
+    #[must_use]
+    pub fn disc_label(&self) -> &str {
+        self.label(self.disc.as_ref(), Delivery::Disc)
+    }
+
+    /// The label of the floppy.
+    #[must_use]
+    pub fn floppy_label(&self) -> &str {
+        self.label(self.floppy.as_ref(), Delivery::Floppy)
+    }
+
+    fn label<'a>(&self, own: Option<&'a OwnMedium>, holds_seed: Delivery) -> &'a str {
+        let kind = self.answers.as_ref().map_or(Kind::Nocloud, |answers| answers.kind);
+        let of_seed = kind.disc_label().unwrap_or(disc::CIDATA);
+        let otherwise = if self.delivery == holds_seed { of_seed } else { OWN_LABEL };
+        own.and_then(|own| own.label.as_deref()).unwrap_or(otherwise)
+    }
+
+    /// What is on the disc beside the seed.
+    #[must_use]
+    pub fn on_disc(&self) -> &[BesideFile] {
+        self.disc.as_ref().map(|disc| disc.files.as_slice()).unwrap_or_default()
+    }
+
+    /// What is on the floppy beside the seed.
+    #[must_use]
+    pub fn on_floppy(&self) -> &[BesideFile] {
+        self.floppy.as_ref().map(|floppy| floppy.files.as_slice()).unwrap_or_default()
+    }
+}
+
+/// The label of a disc or floppy that holds no seed and was given none.
+const OWN_LABEL: &str = "FORGE";
+
+/// What a medium of the profile's own is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Carrier {
+    Disc,
+    Floppy,
+}
+
+impl Carrier {
+    /// Its name, which is also its key in `[seed]`.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Disc => "disc",
+            Self::Floppy => "floppy",
+        }
+    }
+
+    /// Whether the target can give a VM one; else why not.
+    fn possible(self, input: &Input<'_>) -> Result<(), String> {
+        let (capabilities, facts) = (input.capabilities, input.facts);
+        match self {
+            Self::Disc if !capabilities.seed_disc => {
+                Err(format!("{} can't be given a disc by this version", capabilities.name))
+            }
+            Self::Disc => facts.no_seed_disc.clone().map_or(Ok(()), Err),
+            Self::Floppy if !capabilities.floppy => {
+                Err(format!("{} gives a VM no floppy drive", capabilities.name))
+            }
+            Self::Floppy => Ok(()),
+        }
+    }
+}
+
+/// A medium of the profile's own, and what is wrong with it where the seed goes that way.
+fn own_medium(
+    carrier: Carrier,
     profile: &Profile,
     input: &Input<'_>,
     delivery: Delivery,
     findings: &mut Vec<Finding>,
-) -> Option<OwnDisc> {
-    let seed = &profile.seed;
-    let disc = seed.disc.clone()?;
-    let mut wrong = |key: &str, message: String, help: &str| {
-        findings.push(located(profile, &format!("seed.disc{key}"), message).help(help));
+) -> Option<OwnMedium> {
+    let (seed, name) = (&profile.seed, carrier.name());
+    let (own, holds_seed, most, instead) = match carrier {
+        Carrier::Disc => (&seed.disc, Delivery::Disc, LARGEST, "beside the seed (`seed.files`)"),
+        Carrier::Floppy => (&seed.floppy, Delivery::Floppy, disc::LARGEST_FLOPPY, "on a disc (`seed.disc`)"),
     };
-    if let Err(reason) = can_have_disc(input) {
-        wrong("", format!("no disc can be made: {reason}"), "bring the files beside the seed (`seed.files`)");
+    let own = own.clone()?;
+    let mut wrong = |key: &str, message: String, help: &str| {
+        findings.push(located(profile, &format!("seed.{name}{key}"), message).help(help));
+    };
+    if let Err(reason) = carrier.possible(input) {
+        wrong("", format!("no {name} can be made: {reason}"), &format!("bring the files {instead}"));
     }
-    if delivery != Delivery::Disc {
-        if disc.files.is_empty() {
-            wrong("", "there is nothing on this disc".into(), "name something in `files` or `directory`");
+    if delivery != holds_seed {
+        if own.files.is_empty() {
+            wrong("", format!("there is nothing on this {name}"), "name something in `files` or `directory`");
         }
-        return Some(disc);
+        return Some(own);
     }
     // Windows looks at every medium, whatever its label.
     let wanted = seed.kind.disc_label().filter(|_| seed.kind != Kind::Autounattend);
-    if let (Some(label), Some(wanted)) = (&disc.label, wanted)
+    if let (Some(label), Some(wanted)) = (&own.label, wanted)
         && !label.eq_ignore_ascii_case(wanted)
     {
         let message =
-            format!("the seed is on this disc, and its reader looks for one that is labelled `{wanted}`");
+            format!("the seed is on this {name}, and its reader looks for one that is labelled `{wanted}`");
         wrong(".label", message, "leave `label` out, or have the seed go another way (`seed.delivery`)");
     }
     let answers = seed.answers.iter().flat_map(|answers| answers.templates.keys().map(String::as_str));
     let taken: Vec<&str> = seed.kind.templates().iter().map(|(name, _)| *name).chain(answers).collect();
     let beside = |name: &str| seed.files.iter().any(|file| file.name == name);
-    for file in disc.files.iter().filter(|file| taken.contains(&file.name.as_str()) || beside(&file.name)) {
+    for file in own.files.iter().filter(|file| taken.contains(&file.name.as_str()) || beside(&file.name)) {
         wrong(
             "",
-            format!("`{}` is a file of the seed already, which is on this disc", file.name),
+            format!("`{}` is a file of the seed already, which is on this {name}", file.name),
             "name it otherwise",
         );
     }
-    let bytes: u64 = disc.files.iter().chain(&seed.files).map(BesideFile::bytes).sum();
-    if bytes > LARGEST {
-        let message = format!("the files for the seed's disc come to {}", crate::media::size(bytes));
-        wrong("", message, &format!("{} are the most", crate::media::size(LARGEST)));
+    let bytes: u64 = own.files.iter().chain(&seed.files).map(BesideFile::bytes).sum();
+    if bytes > most {
+        let message = format!("the files for the seed's {name} come to {}", crate::media::size(bytes));
+        wrong("", message, &format!("{} are the most", crate::media::size(most)));
     }
-    Some(disc)
-}
-
-/// Whether the target can give a VM a disc; else why not.
-fn can_have_disc(input: &Input<'_>) -> Result<(), String> {
-    match &input.facts.no_seed_disc {
-        _ if !input.capabilities.seed_disc => {
-            Err(format!("{} can't be given a disc by this version", input.capabilities.name))
-        }
-        Some(reason) => Err(reason.clone()),
-        None => Ok(()),
-    }
+    Some(own)
 }
 
 /// The late values that lead a guest to its served seed.
@@ -214,7 +278,13 @@ fn delivery(
                 Err("the installer's kernel must be told `fips=1`, which no disc does".into())
             }
             Delivery::Disc => {
-                can_have_disc(input).map(|()| "a disc holds the seed: no network and no typing")
+                Carrier::Disc.possible(input).map(|()| "a disc holds the seed: no network and no typing")
+            }
+            Delivery::Floppy if !profile.seed.kind.reads_floppy() => {
+                Err("nothing looks for this seed on a floppy".into())
+            }
+            Delivery::Floppy => {
+                Carrier::Floppy.possible(input).map(|()| "a floppy holds the seed: no network and no typing")
             }
             Delivery::Typed if types_seed(&steps(profile, Delivery::Typed)) => {
                 Ok("the boot steps type the NoCloud address")
@@ -232,6 +302,7 @@ fn delivery(
         Delivery::Smbios,
         Delivery::Kernel,
         Delivery::Disc,
+        Delivery::Floppy,
         Delivery::Typed,
         Delivery::None,
     ];
@@ -241,6 +312,8 @@ fn delivery(
             vec![Delivery::Kernel]
         } else if types_seed(&profile.boot) {
             vec![Delivery::Typed]
+        } else if profile.seed.kind.reads_floppy() {
+            vec![Delivery::Disc, Delivery::Floppy]
         } else {
             vec![Delivery::CloudInitDrive, Delivery::Smbios, Delivery::Disc, Delivery::Typed]
         }

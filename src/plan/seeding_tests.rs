@@ -67,6 +67,7 @@ fn taken(ground: Ground, more: &str) -> String {
         cloud_init_drive: ground.drive,
         smbios_serial: ground.smbios,
         seed_disc: ground.disc,
+        floppy: !ground.drive,
         serial: false,
         templates: ground.drive,
         files: !ground.drive,
@@ -157,7 +158,7 @@ fn each_way_is_taken_or_refused_with_its_reason() {
     let bare = Ground { smbios: false, disc: false, kernel: false, ..QEMU };
     let user_data = "[seed.user-data]\nruncmd = [\"true\"]\n";
     let own_user = "[access]\nuser = \"root\"\n";
-    let every = "\"cloud-init-drive\", \"smbios\", \"kernel\", \"disc\", \"typed\", \"none\"";
+    let every = "\"cloud-init-drive\", \"smbios\", \"kernel\", \"disc\", \"floppy\", \"typed\", \"none\"";
     let told = [
         ("drive", taken(PROXMOX, "")),
         ("no drive", taken(none, "")),
@@ -213,7 +214,15 @@ fn each_way_is_taken_or_refused_with_its_reason() {
             "the Debian installer",
             taken(PROXMOX, &format!("{}{TYPES}", answers("preseed", "debian", "12", "\"disc\", \"typed\""))),
         ),
-        ("Windows", taken(none, &answers("autounattend", "windows", "2022", "\"disc\""))),
+        ("Windows", taken(none, &answers("autounattend", "windows", "2022", "\"disc\", \"floppy\""))),
+        (
+            "Windows by floppy",
+            taken(bare, &answers("autounattend", "windows", "2022", "\"disc\", \"floppy\"")),
+        ),
+        (
+            "Windows by floppy where there is none",
+            taken(none, &answers("autounattend", "windows", "2022", "\"floppy\"")),
+        ),
     ];
     let told: Vec<String> = told.iter().map(|(case, told)| format!("{case}: {told}")).collect();
     insta::assert_snapshot!(told.join("\n"), @r#"
@@ -226,7 +235,7 @@ fn each_way_is_taken_or_refused_with_its_reason() {
     no disc either: wrong: cloud-init-drive: boot-vm has no cloud-init drive, and the profile adds none; smbios: the token lacks VM.Config.HWType on /vms: it can't set the SMBIOS serial; disc: no storage takes ISOs; typed: no boot step types `{{ seed.url }}`
     typed where nothing is better: typed: the boot steps type the NoCloud address (not smbios: the token lacks VM.Config.HWType on /vms: it can't set the SMBIOS serial; not disc: no storage takes ISOs)
     boot steps that type: typed: the boot steps type the NoCloud address
-    nothing at all: none: the source has its own user and key (not cloud-init-drive: QEMU has no cloud-init drive; not smbios: QEMU can't set the SMBIOS serial; not kernel: QEMU starts no kernel without a boot loader; not disc: QEMU can't be given a disc by this version; not typed: no boot step types `{{ seed.url }}`)
+    nothing at all: none: the source has its own user and key (not cloud-init-drive: QEMU has no cloud-init drive; not smbios: QEMU can't set the SMBIOS serial; not kernel: QEMU starts no kernel without a boot loader; not disc: QEMU can't be given a disc by this version; not floppy: nothing looks for this seed on a floppy; not typed: no boot step types `{{ seed.url }}`)
     nothing is allowed: wrong: smbios: QEMU can't set the SMBIOS serial; kernel: QEMU starts no kernel without a boot loader; disc: QEMU can't be given a disc by this version; typed: no boot step types `{{ seed.url }}`
     a kernel: kernel: the kernel is started with the address of its answers: no typing
     a kernel where none is started: smbios: the SMBIOS serial carries the NoCloud address: no typing (not kernel: Proxmox VE starts no kernel without a boot loader)
@@ -236,5 +245,7 @@ fn each_way_is_taken_or_refused_with_its_reason() {
     Anaconda in FIPS mode: typed: the boot steps type the NoCloud address (not disc: the installer's kernel must be told `fips=1`, which no disc does)
     the Debian installer: typed: the boot steps type the NoCloud address (not disc: the installer looks for its answers on no disc)
     Windows: disc: a disc holds the seed: no network and no typing
+    Windows by floppy: floppy: a floppy holds the seed: no network and no typing (not disc: QEMU can't be given a disc by this version)
+    Windows by floppy where there is none: wrong: floppy: Proxmox VE gives a VM no floppy drive
     "#);
 }

@@ -222,7 +222,7 @@ const VM: Form = Form::Table(&[
 
 const KINDS: &[&str] =
     &["nocloud", "autoinstall", "kickstart", "preseed", "autoyast", "agama", "autounattend"];
-const RUNGS: &[&str] = &["cloud-init-drive", "smbios", "kernel", "disc", "typed", "none"];
+const RUNGS: &[&str] = &["cloud-init-drive", "smbios", "kernel", "disc", "floppy", "typed", "none"];
 const SEED: Form = Form::Table(&[
     ("kind", Form::Word(KINDS), "which answers"),
     (
@@ -245,6 +245,15 @@ const SEED: Form = Form::Table(&[
             ("files", OWN_FILES, "files of your own, by their names on it"),
         ]),
         "a disc of your own; the seed is on it too where that goes by disc",
+    ),
+    (
+        "floppy",
+        Form::Table(&[
+            ("label", Form::Text, "its label"),
+            ("directory", Form::Text, "a folder, whose files are on it"),
+            ("files", OWN_FILES, "files of your own, by their names on it"),
+        ]),
+        "a floppy of your own (QEMU); the seed is on it too where that goes by floppy",
     ),
 ]);
 
@@ -285,7 +294,7 @@ const OUTCOME: Keys = &[
 ];
 
 const CONDITIONS: &[&str] =
-    &["bios", "uefi", "cloud-init-drive", "smbios", "kernel", "disc", "typed", "none"];
+    &["bios", "uefi", "cloud-init-drive", "smbios", "kernel", "disc", "floppy", "typed", "none"];
 pub(super) const STEP: Keys = &[
     ("wait-for", Form::Either(&[Form::Text, Form::Table(SIGHT_OR_SERIAL)]), "waits for a text of the screen"),
     ("wait-still", Form::Time, "waits until the screen stands still for so long"),

@@ -36,6 +36,7 @@ pub struct Seeded {
     /// Whom it answers; empty for all.
     allowed_networks: Vec<Network>,
     disc: Option<Vec<u8>>,
+    floppy: Option<Vec<u8>>,
     /// What a kernel that is started without a boot loader is told.
     arguments: String,
     stop: CancellationToken,
@@ -89,11 +90,15 @@ pub async fn seed(cx: &mut Cx, key: Arc<BuildKey>) -> Result<Seeded, StageError>
         server: None,
         allowed_networks: Vec::new(),
         disc: None,
+        floppy: None,
         arguments: String::new(),
         stop: stop.clone(),
     };
     if plan.seed.disc.is_some() && plan.seed.delivery != Delivery::Disc {
         seeded.disc = Some(disc_of(&plan.seed, SeedSet::default())?);
+    }
+    if plan.seed.floppy.is_some() && plan.seed.delivery != Delivery::Floppy {
+        seeded.floppy = Some(floppy_of(&plan.seed, SeedSet::default())?);
     }
     if matches!(plan.seed.delivery, Delivery::CloudInitDrive | Delivery::None) {
         return Ok(seeded);
@@ -108,6 +113,10 @@ pub async fn seed(cx: &mut Cx, key: Arc<BuildKey>) -> Result<Seeded, StageError>
     beside::add_to(&mut set, &plan.seed.files).map_err(no_file)?;
     if plan.seed.delivery == Delivery::Disc {
         seeded.disc = Some(disc_of(&plan.seed, set)?);
+        return Ok(seeded);
+    }
+    if plan.seed.delivery == Delivery::Floppy {
+        seeded.floppy = Some(floppy_of(&plan.seed, set)?);
         return Ok(seeded);
     }
     cx.doing(Stage::Seed, "opening the seed server");
@@ -151,6 +160,13 @@ fn disc_of(seed: &SeedPlan, mut set: SeedSet) -> Result<Vec<u8>, StageError> {
         .map_err(|error| StageError::caused("the disc for the guest could not be made", error))
 }
 
+/// The floppy, likewise.
+fn floppy_of(seed: &SeedPlan, mut set: SeedSet) -> Result<Vec<u8>, StageError> {
+    beside::add_to(&mut set, seed.on_floppy()).map_err(no_file)?;
+    disc::floppy(seed.floppy_label(), &set)
+        .map_err(|error| StageError::caused("the floppy for the guest could not be made", error))
+}
+
 fn no_file(error: BesideError) -> StageError {
     StageError::caused("a file of the profile can't be given to the guest", error)
         .hint("leave the files alone while they are built from, and start the build anew")
@@ -168,6 +184,7 @@ pub async fn seed_user(cx: &mut Cx, key: Arc<BuildKey>) -> Result<Seeded, StageE
     plan.seed.answers = None;
     plan.seed.files.clear();
     plan.seed.disc = None;
+    plan.seed.floppy = None;
     cx.plan = Arc::new(plan);
     let seeded = seed(cx, key).await;
     cx.plan = whole;
@@ -403,9 +420,12 @@ impl Seeded {
                 let url = cx.bindings.get(LateName::SeedUrl).unwrap_or_default();
                 Attachments { smbios_serial: Some(serial::smbios_serial(url)), ..Attachments::default() }
             }
-            Delivery::Disc | Delivery::Kernel | Delivery::Typed | Delivery::None => Attachments::default(),
+            Delivery::Disc | Delivery::Floppy | Delivery::Kernel | Delivery::Typed | Delivery::None => {
+                Attachments::default()
+            }
         };
-        Ok(Attachments { kernel_cmdline: cmdline, seed_disc: self.disc.clone(), ..attachments })
+        let (seed_disc, floppy) = (self.disc.clone(), self.floppy.clone());
+        Ok(Attachments { kernel_cmdline: cmdline, seed_disc, floppy, ..attachments })
     }
 
     /// What is cloned, in words.

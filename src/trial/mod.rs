@@ -65,8 +65,12 @@ pub fn throwaway(plan: Plan, moment: &Moment) -> Result<Plan, &'static str> {
         purpose: Purpose::Test,
         chain_id: moment.chain_id(&profile),
         profile,
-        machine: MachineSpec { seed_disc: plan.seed.delivery == Delivery::Disc, ..plan.machine },
-        seed: SeedPlan { user_data: None, files: Vec::new(), disc: None, ..plan.seed },
+        machine: MachineSpec {
+            seed_disc: plan.seed.delivery == Delivery::Disc,
+            floppy: false,
+            ..plan.machine
+        },
+        seed: SeedPlan { user_data: None, files: Vec::new(), disc: None, floppy: None, ..plan.seed },
         provision: checks::agent()
             .into_iter()
             .map(|check| Step::new(check.name.clone(), Action::Shell(check)))
@@ -163,6 +167,7 @@ pub fn plan(
             ip_config: "ip=dhcp".into(),
             files: Vec::new(),
             disc: None,
+            floppy: None,
         },
         boot: Vec::new(),
         access: AccessPlan {

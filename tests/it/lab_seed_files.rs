@@ -153,9 +153,16 @@ async fn files_that_can_not_reach_the_guest_the_way_its_seed_goes_are_findings_o
     )
     .await;
     refused(&site, "[seed]\ndisc = { label = \"EMPTY\" }\n", &["there is nothing on this disc"]).await;
+    refused(
+        &site,
+        "[seed]\nfloppy = { files = { a = { content = \"x\" } } }\n",
+        &["no floppy can be made: Proxmox VE gives a VM no floppy drive", "on a disc (`seed.disc`)"],
+    )
+    .await;
     let files = "files = { a = { content = \"x\" } }\n";
     for (rung, why) in [
         ("cloud-init-drive", "boot-vm has no cloud-init drive"),
+        ("floppy", "nothing looks for this seed on a floppy"),
         ("none", "nothing would carry the files of the profile"),
     ] {
         let seed = format!("[seed]\ndelivery = [\"{rung}\"]\n{files}");

@@ -52,6 +52,7 @@ mod report_page;
 mod schema;
 mod seed_bad_input;
 mod seed_disc;
+mod seed_floppy;
 mod seed_secrets;
 mod step_output;
 mod support;

@@ -52,6 +52,8 @@ pub struct Capabilities {
     pub smbios_serial: bool,
     /// It can give the guest a disc with the seed.
     pub seed_disc: bool,
+    /// It can give the guest a floppy.
+    pub floppy: bool,
     /// It records what the guest writes to its first serial port.
     pub serial: bool,
     /// Its result is a template on the target.
@@ -92,6 +94,8 @@ pub struct Attachments {
     pub smbios_serial: Option<String>,
     /// The bytes of a disc (ISO 9660) with the seed; taken away when the template is made.
     pub seed_disc: Option<Vec<u8>>,
+    /// The bytes of a floppy (1.44 MB), which the guest can't write to; taken away likewise.
+    pub floppy: Option<Vec<u8>>,
     /// Settings for the cloud-init drive.
     pub cloud_init: Option<CloudInitSettings>,
     /// The command line of the kernel that the first start takes.

@@ -126,6 +126,9 @@ pub struct MachineSpec {
     /// Whether it is given a disc with its seed: it takes a place on a bus.
     #[serde(default)]
     pub seed_disc: bool,
+    /// Whether it is given a floppy.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub floppy: bool,
     /// Keys of this backend only (`[vm.proxmox]`, `[vm.qemu]`), passed through.
     pub extra: BTreeMap<String, String>,
 }
@@ -154,6 +157,7 @@ impl MachineSpec {
             terminal: false,
             cloud_init: None,
             seed_disc: false,
+            floppy: false,
             extra: BTreeMap::new(),
         }
     }

@@ -18,6 +18,8 @@ use crate::hardware::{Adapter, Vga};
 
 /// The disc with the seed.
 pub const SEED_FILE: &str = "seed.iso";
+/// The floppy.
+pub const FLOPPY_FILE: &str = "floppy.img";
 /// The image of the first disk, that takes the guest's writes.
 pub const DISK_FILE: &str = "disk.qcow2";
 /// QEMU's monitor.
@@ -141,6 +143,9 @@ pub struct Settings {
     /// Whether a disc with the seed is in its drive.
     #[serde(default)]
     pub seed_disc: bool,
+    /// Whether there is a floppy in its drive.
+    #[serde(default)]
+    pub floppy: bool,
     /// Arguments of the profile's own, after all others.
     pub args: Vec<String>,
 }
@@ -176,6 +181,7 @@ impl Settings {
             agent: spec.agent.unwrap_or(true),
             smbios_serial: attachments.smbios_serial.clone(),
             seed_disc: attachments.seed_disc.is_some(),
+            floppy: attachments.floppy.is_some(),
             args: hardware.args.clone(),
         }
     }
@@ -237,6 +243,11 @@ impl Settings {
             line.option("-rtc", &["base=localtime"]);
         }
         self.drives().arguments(&mut line);
+        if self.floppy {
+            // The firmware tries it after all that has a place in its order.
+            let file = format!("file={FLOPPY_FILE}");
+            line.option("-drive", &[file.as_str(), "format=raw", "if=floppy", "readonly=on"]);
+        }
         self.kernel(&mut line);
         self.network(&mut line, ssh_port);
         if self.chipset() != Chipset::Microvm {

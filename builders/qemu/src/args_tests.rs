@@ -42,6 +42,18 @@ fn a_seed_disc_is_a_read_only_drive_on_the_main_disks_bus() {
 }
 
 #[test]
+fn a_floppy_is_a_write_protected_drive_whatever_the_disks_hang_on() {
+    let attachments = Attachments { floppy: Some(vec![0; 1440 << 10]), ..Attachments::default() };
+    let drive = "-drive file=floppy.img,format=raw,if=floppy,readonly=on";
+    for slot in ["virtio0", "scsi0", "sata0", "nvme0"] {
+        let spec = MachineSpec { disks: vec![disk(slot)], ..spec() };
+        let text = lines(&spec, &attachments, Accelerator::Tcg);
+        assert!(text.lines().any(|line| line == drive), "{slot}: {text}");
+    }
+    assert!(!lines(&spec(), &Attachments::default(), Accelerator::Tcg).contains("floppy"));
+}
+
+#[test]
 fn a_bare_spec_becomes_this_argument_list() {
     let attachments = Attachments {
         smbios_serial: Some("ds=nocloud;s=http://10.0.2.2:8800/a,b/".into()),

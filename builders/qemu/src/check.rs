@@ -185,6 +185,10 @@ fn hardware(spec: &MachineSpec, host: &Host, found: &mut Vec<Finding>) {
         let help = "move them with `vm.qemu.cdrom-interface = \"scsi\"`, or use fewer disks there";
         found.push(Finding::fatal("source.iso", message, help));
     }
+    if chipset == Some(Chipset::Microvm) && spec.floppy {
+        let help = "use q35 or i440fx, or bring the files on a disc (`seed.disc`)";
+        found.push(Finding::fatal("seed.floppy", "microvm has no floppy drive", help));
+    }
     if chipset == Some(Chipset::Microvm) && !spec.isos.is_empty() && settings.cdrom_bus == "ide" {
         let help = "vm.qemu.cdrom-interface = \"virtio\"";
         found.push(Finding::fatal("vm.qemu.cdrom-interface", "microvm has no IDE", help));

@@ -128,6 +128,8 @@ fn what_a_local_qemu_can_not_do_is_found_before_anything_is_made() {
         (MachineSpec { isos: vec![Medium { checksum: sum(), ..Medium::file("/a.iso") }], ..spec() }, &[]),
         (hardware(Hardware { machine: Some("microvm".into()), ..Hardware::default() }), &[]),
         (hardware(Hardware { machine: Some("pc-q35-9.2".into()), ..Hardware::default() }), &[]),
+        (MachineSpec { floppy: true, ..spec() }, &[]),
+        (MachineSpec { floppy: true, ..crowd("microvm", &["virtio0"], 0, false) }, &[("seed.floppy", true)]),
         (
             hardware(Hardware { machine: Some("isapc".into()), ..Hardware::default() }),
             &[("vm.machine", true)],

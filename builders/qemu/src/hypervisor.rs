@@ -285,6 +285,7 @@ impl Hypervisor for QemuHypervisor {
             cloud_init_drive: false,
             smbios_serial: true,
             seed_disc: true,
+            floppy: true,
             serial: true,
             templates: false,
             files: true,

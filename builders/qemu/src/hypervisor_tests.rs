@@ -67,9 +67,13 @@ impl Rig {
     }
 
     pub(crate) async fn started(&self) -> (VmRef, Arc<dyn Machine>) {
+        self.started_with(&Attachments::default()).await
+    }
+
+    async fn started_with(&self, attachments: &Attachments) -> (VmRef, Arc<dyn Machine>) {
         let at = self.created().await;
         let machine = self.hypervisor.machine(&at);
-        machine.configure(&self.spec, &self.mark, &Attachments::default()).await.expect("configured");
+        machine.configure(&self.spec, &self.mark, attachments).await.expect("configured");
         machine.submit_start().await.expect("started");
         (at, machine)
     }
@@ -514,8 +518,10 @@ async fn every_machine_starts_with_disks_on_every_bus_and_media_in_its_drives() 
         rig.spec.disks = slots.iter().copied().map(disk).collect();
         rig.spec.isos = vec![Medium::file(rig.base()), Medium::file(rig.base())];
         rig.spec.extra = [("cdrom-interface".to_owned(), cdroms.to_owned())].into();
+        rig.spec.floppy = machine != "microvm";
         assert_eq!(rig.hypervisor.check(&rig.spec, &facts_without_source()), []);
-        let (_, machine) = rig.started().await;
+        let floppy = rig.spec.floppy.then(|| vec![0; 1440 << 10]);
+        let (_, machine) = rig.started_with(&Attachments { floppy, ..Attachments::default() }).await;
         assert_eq!(machine.state().await.expect("asked").power, Power::Running);
         machine.destroy().await.expect("removed");
     }

@@ -20,7 +20,9 @@ use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::agent::GuestAgent;
-use crate::args::{AGENT_SOCKET, QMP_SOCKET, SEED_FILE, SERIAL_LOG, SERIAL_SOCKET, Settings, VNC_SOCKET};
+use crate::args::{
+    AGENT_SOCKET, FLOPPY_FILE, QMP_SOCKET, SEED_FILE, SERIAL_LOG, SERIAL_SOCKET, Settings, VNC_SOCKET,
+};
 use crate::base;
 use crate::bridge;
 use crate::drives::disk_file;
@@ -241,11 +243,13 @@ impl Machine for QemuMachine {
         }
         let dir = self.stopped_directory("configuring the VM")?;
         dir.write_mark(mark)?;
-        if let Some(disc) = &attachments.seed_disc {
-            let file = dir.file(SEED_FILE);
-            tokio::fs::write(&file, disc)
+        for (name, what, bytes) in
+            [(SEED_FILE, "seed's disc", &attachments.seed_disc), (FLOPPY_FILE, "floppy", &attachments.floppy)]
+        {
+            let Some(bytes) = bytes else { continue };
+            tokio::fs::write(dir.file(name), bytes)
                 .await
-                .map_err(|error| PortError::broken("the seed's disc could not be written", error))?;
+                .map_err(|error| PortError::broken(format!("the {what} could not be written"), error))?;
         }
         let mut settings = Settings::new(spec, &mark.nonce, attachments);
         let cmdline = attachments.kernel_cmdline.as_deref().unwrap_or_default();
@@ -451,6 +455,7 @@ impl Machine for QemuMachine {
             Some(settings) => dir.write_settings(&Settings {
                 smbios_serial: None,
                 seed_disc: false,
+                floppy: false,
                 kernel: None,
                 ..settings
             }),

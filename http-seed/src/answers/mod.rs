@@ -130,6 +130,14 @@ impl Kind {
             Self::Preseed => None,
         }
     }
+
+    /// Whether the installer looks at a floppy by itself. Windows Setup looks at the root of all removable media
+    /// (Microsoft, "Windows Setup Automation Overview": those that can be written to before those that can't); of the others
+    /// none promises to.
+    #[must_use]
+    pub fn reads_floppy(self) -> bool {
+        self == Self::Autounattend
+    }
 }
 
 impl fmt::Display for Kind {

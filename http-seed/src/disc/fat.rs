@@ -1,6 +1,6 @@
 //! A floppy of 1.44 MB with FAT12 and long names (Microsoft's "FAT: General Overview of On-Disk Format", 1.03).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{DiscError, checked_label};
 use crate::set::SeedSet;
@@ -11,61 +11,157 @@ const FAT_SECTORS: usize = 9;
 const ROOT_ENTRIES: usize = 224;
 const DATA: usize = 1 + 2 * FAT_SECTORS + ROOT_ENTRIES * 32 / SECTOR;
 const CLUSTERS: usize = SECTORS - DATA;
-const MOST: u64 = (CLUSTERS * SECTOR) as u64;
+pub(super) const MOST: u64 = (CLUSTERS * SECTOR) as u64;
 /// 1980-01-01, the first day that FAT knows.
 const DATE: u16 = 0x21;
+/// How deep a file may lie, as on a disc.
+const DEPTH: usize = 8;
+
+/// What an entry is of.
+const LABEL: u8 = 0x08;
+const FOLDER: u8 = 0x10;
+const FILE: u8 = 0x20;
 
 pub(super) fn image(label: &str, files: &SeedSet) -> Result<Vec<u8>, DiscError> {
     let label = checked_label(label, 11, "floppy")?;
-    let mut fat = vec![0xff0_u16, 0xfff];
-    fat.resize(CLUSTERS + 2, 0);
-    let mut root = Vec::new();
-    root.extend(entry(&padded(&label.to_ascii_uppercase()), 0x08, 0, 0));
-    let mut data: Vec<u8> = Vec::new();
-    let mut taken = BTreeSet::new();
+    let too_big = |bytes: usize| DiscError::TooBig { bytes: bytes as u64, medium: "floppy", most: MOST };
     let wanted: usize = files.files().map(|(_, file)| file.bytes().len().next_multiple_of(SECTOR)).sum();
     if wanted > CLUSTERS * SECTOR {
-        return Err(DiscError::TooBig { bytes: wanted as u64, medium: "floppy", most: MOST });
+        return Err(too_big(wanted));
     }
-    for (name, file) in files.files() {
-        let wrong = |why| DiscError::Name { name: name.to_owned(), medium: "floppy", why };
-        if name.contains('/') {
-            return Err(wrong("a floppy has no folders"));
-        }
-        if name.len() > 64 {
-            return Err(wrong("64 characters at most"));
-        }
-        let short = short_name(name, &mut taken);
-        root.extend(long_name(name, &short));
-        let clusters = file.bytes().len().div_ceil(SECTOR);
-        let first = 2 + data.len() / SECTOR;
-        for index in 0..clusters {
-            let next = if index + 1 == clusters { 0xfff } else { first + index + 1 };
-            if let Some(slot) = fat.get_mut(first + index) {
-                *slot = u16::try_from(next).unwrap_or(0xfff);
-            }
-        }
-        let start = if clusters == 0 { 0 } else { u16::try_from(first).unwrap_or_default() };
-        let size = u32::try_from(file.bytes().len()).unwrap_or_default();
-        root.extend(entry(&short, 0x20, start, size));
-        data.extend(file.bytes());
-        data.resize(data.len().next_multiple_of(SECTOR), 0);
-    }
+    let tree = Folder::of(files)?;
+    let mut area = Area { fat: vec![0xff0, 0xfff], data: Vec::new() };
+    area.fat.resize(CLUSTERS + 2, 0);
+    let mut root = entry(&padded(&label.to_ascii_uppercase()), LABEL, 0, 0);
+    root.extend(tree.records(0, &mut area));
     if root.len() > ROOT_ENTRIES * 32 {
         let name = files.files().last().map(|(name, _)| name.to_owned()).unwrap_or_default();
         return Err(DiscError::Name { name, medium: "floppy", why: "its root holds no more files" });
     }
+    // Folders take room too.
+    if area.data.len() > CLUSTERS * SECTOR {
+        return Err(too_big(area.data.len()));
+    }
     let mut out = boot_sector(label);
     for _copy in 0..2 {
-        let table = packed(&fat);
+        let table = packed(&area.fat);
         out.extend(&table);
         out.resize(out.len() + FAT_SECTORS * SECTOR - table.len(), 0);
     }
     root.resize(ROOT_ENTRIES * 32, 0);
     out.extend(root);
-    out.extend(data);
+    out.extend(area.data);
     out.resize(SECTORS * SECTOR, 0);
     Ok(out)
+}
+
+/// What is in a folder, by name.
+#[derive(Default)]
+struct Folder<'a> {
+    files: BTreeMap<&'a str, &'a [u8]>,
+    folders: BTreeMap<&'a str, Folder<'a>>,
+    /// All of these names as FAT compares them.
+    taken: BTreeMap<String, &'a str>,
+}
+
+impl<'a> Folder<'a> {
+    /// The root of a set's names.
+    fn of(files: &'a SeedSet) -> Result<Self, DiscError> {
+        let mut root = Self::default();
+        for (path, file) in files.files() {
+            let wrong = |why| DiscError::Name { name: path.to_owned(), medium: "floppy", why };
+            let parts: Vec<&str> = path.split('/').collect();
+            if parts.len() > DEPTH {
+                return Err(wrong("folders go 8 deep"));
+            }
+            if parts.iter().any(|part| part.len() > 64) {
+                return Err(wrong("each part has 64 characters at most"));
+            }
+            let Some((&name, above)) = parts.split_last() else { continue };
+            let mut at = &mut root;
+            for &part in above {
+                at.claim(part).map_err(wrong)?;
+                if at.files.contains_key(part) {
+                    return Err(wrong("a file and a folder would have the same name"));
+                }
+                at = at.folders.entry(part).or_default();
+            }
+            at.claim(name).map_err(wrong)?;
+            if at.folders.contains_key(name) {
+                return Err(wrong("a file and a folder would have the same name"));
+            }
+            at.files.insert(name, file.bytes());
+        }
+        Ok(root)
+    }
+
+    fn claim(&mut self, name: &'a str) -> Result<(), &'static str> {
+        match self.taken.insert(name.to_ascii_lowercase(), name) {
+            Some(other) if other != name => {
+                Err("another name differs from it in the case of its letters alone")
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// How long its records are, with the two that lead to itself and above.
+    fn size(&self) -> usize {
+        let names = self.files.keys().chain(self.folders.keys());
+        (2 + names.map(|name| name.len().div_ceil(13) + 1).sum::<usize>()) * 32
+    }
+
+    /// Its records, once what is in it lies in the area; `own` is its own first cluster, 0 for the root.
+    fn records(&self, own: u16, area: &mut Area) -> Vec<u8> {
+        let mut taken = BTreeSet::new();
+        let mut out = Vec::new();
+        for (name, bytes) in &self.files {
+            let first = area.take(bytes.len());
+            area.fill(first, bytes);
+            let short = short_name(name, &mut taken);
+            out.extend(long_name(name, &short));
+            out.extend(entry(&short, FILE, first, u32::try_from(bytes.len()).unwrap_or_default()));
+        }
+        for (name, inner) in &self.folders {
+            let first = area.take(inner.size());
+            let mut inside = entry(&padded("."), FOLDER, first, 0);
+            inside.extend(entry(&padded(".."), FOLDER, own, 0));
+            inside.extend(inner.records(first, area));
+            area.fill(first, &inside);
+            let short = short_name(name, &mut taken);
+            out.extend(long_name(name, &short));
+            out.extend(entry(&short, FOLDER, first, 0));
+        }
+        out
+    }
+}
+
+/// The clusters, one sector each, and the table of what follows on which.
+struct Area {
+    fat: Vec<u16>,
+    data: Vec<u8>,
+}
+
+impl Area {
+    /// Takes clusters for so many bytes and gives the first one's number, 0 where there is nothing to hold.
+    fn take(&mut self, bytes: usize) -> u16 {
+        let clusters = bytes.div_ceil(SECTOR);
+        let first = 2 + self.data.len() / SECTOR;
+        for index in 0..clusters {
+            let next = if index + 1 == clusters { 0xfff } else { first + index + 1 };
+            if let Some(slot) = self.fat.get_mut(first + index) {
+                *slot = u16::try_from(next).unwrap_or(0xfff);
+            }
+        }
+        self.data.resize(self.data.len() + clusters * SECTOR, 0);
+        if clusters == 0 { 0 } else { u16::try_from(first).unwrap_or_default() }
+    }
+
+    fn fill(&mut self, first: u16, bytes: &[u8]) {
+        let at = usize::from(first).saturating_sub(2) * SECTOR;
+        if let Some(room) = self.data.get_mut(at..at + bytes.len()) {
+            room.copy_from_slice(bytes);
+        }
+    }
 }
 
 /// The first sector: a floppy of 80 tracks, 2 heads, 18 sectors. It does not boot.
@@ -88,8 +184,8 @@ fn boot_sector(label: &str) -> Vec<u8> {
     out.extend(*b"FORG");
     out.extend(padded(&label.to_ascii_uppercase()));
     out.extend(*b"FAT12   ");
-    // Jump, and stand still there.
-    out.extend([0xeb, 0xfe]);
+    // Who jumps here gives the firmware its turn for the next medium, and stands still where it knows none.
+    out.extend([0xcd, 0x18, 0xeb, 0xfe]);
     out.resize(SECTOR - 2, 0);
     out.extend([0x55, 0xaa]);
     out

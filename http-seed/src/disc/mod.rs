@@ -51,6 +51,8 @@ pub enum DiscError {
 
 /// How many bytes of files a disc holds. No seed is near this; what is larger was not meant to be one.
 pub const LARGEST: u64 = 64 << 20;
+/// How many bytes of files and folders a floppy holds, each rounded up to 512.
+pub const LARGEST_FLOPPY: u64 = fat::MOST;
 
 /// The label by which cloud-init knows a NoCloud disc (cloud-init docs, "NoCloud"; upper case is taken too).
 pub const CIDATA: &str = "cidata";
@@ -65,10 +67,10 @@ pub fn iso(label: &str, files: &SeedSet) -> Result<Vec<u8>, DiscError> {
     iso::image(label, files)
 }
 
-/// A floppy image of 1.44 MB with FAT12 and long names, all files in its root.
+/// A floppy image of 1.44 MB with FAT12 and long names.
 ///
 /// # Errors
-/// When the label does not fit, a name has a `/`, or the files don't fit.
+/// When the label, a name or the files don't fit.
 pub fn floppy(label: &str, files: &SeedSet) -> Result<Vec<u8>, DiscError> {
     fat::image(label, files)
 }

@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 
 use forge_http_seed::answers::{self, Answers, Build, Kind, Settings};
-use forge_http_seed::lint;
 use forge_http_seed::nocloud::NoCloud;
 use forge_http_seed::template::{self, RenderError};
+use forge_http_seed::{disc, lint};
 use serde_json::{Map, Value};
 
 use super::Load;
@@ -15,7 +15,8 @@ use crate::config::profile::{Access, Os, Seed, Vm};
 use crate::config::reader::Reader;
 
 /// The ways to deliver a seed, best first.
-pub(crate) const RUNGS: [&str; 6] = ["cloud-init-drive", "smbios", "kernel", "disc", "typed", "none"];
+pub(crate) const RUNGS: [&str; 7] =
+    ["cloud-init-drive", "smbios", "kernel", "disc", "floppy", "typed", "none"];
 
 impl Load<'_> {
     pub(super) fn seed(&mut self, root: &mut Reader<'_>, os: &Os, vm: &Vm, access: &Access) -> Seed {
@@ -30,6 +31,7 @@ impl Load<'_> {
             network_config: None,
             files: Vec::new(),
             disc: None,
+            floppy: None,
         };
         let Some(mut reader) = root.table("seed", &mut self.findings) else { return seed };
         let kinds = Kind::ALL.map(Kind::name);
@@ -48,7 +50,8 @@ impl Load<'_> {
         let given = self.vars(&mut reader);
         let (templates, beside) = self.own_files(&mut reader, seed.kind);
         seed.files = beside;
-        seed.disc = self.own_disc(&mut reader);
+        seed.disc = self.own_medium(&mut reader, "disc", disc::iso);
+        seed.floppy = self.own_medium(&mut reader, "floppy", disc::floppy);
         let settings = known_kind.and_then(|kind| self.settings(&mut reader, kind, &given));
         if let Some(mut settings) = settings {
             let uefi = vm.proxmox.get("bios").is_some_and(|bios| bios == "ovmf");

@@ -1,13 +1,14 @@
-//! `directory` and `files` of `[seed]` and of `[seed.disc]`: files of the profile's own.
+//! `directory` and `files` of `[seed]`, `[seed.disc]` and `[seed.floppy]`: files of the profile's own.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use forge_http_seed::SeedSet;
 use forge_http_seed::answers::{Kind, TemplateFile};
-use forge_http_seed::{SeedSet, disc};
+use forge_http_seed::disc::{self, DiscError};
 
 use super::{Load, beside};
-use crate::config::beside::{BesideFile, Content, LARGEST, OwnDisc, sha256};
+use crate::config::beside::{BesideFile, Content, LARGEST, OwnMedium, sha256};
 use crate::config::findings::Finding;
 use crate::config::place::{Node, Place, Spot};
 use crate::config::reader::Reader;
@@ -93,9 +94,14 @@ impl Load<'_> {
         (templates, others)
     }
 
-    /// `[seed.disc]`.
-    pub(super) fn own_disc(&mut self, reader: &mut Reader<'_>) -> Option<OwnDisc> {
-        let mut table = reader.table("disc", &mut self.findings)?;
+    /// `[seed.disc]` or `[seed.floppy]`, and what makes one.
+    pub(super) fn own_medium(
+        &mut self,
+        reader: &mut Reader<'_>,
+        key: &'static str,
+        make: fn(&str, &SeedSet) -> Result<Vec<u8>, DiscError>,
+    ) -> Option<OwnMedium> {
+        let mut table = reader.table(key, &mut self.findings)?;
         let label = table.text("label", &mut self.findings);
         let mut files = Vec::new();
         for named in self.named_files(&mut table) {
@@ -109,16 +115,20 @@ impl Load<'_> {
                 }
             }
         }
-        // What a disc can't hold is known by the names alone.
-        let names = files.iter().fold(SeedSet::default(), |set, file| set.with(&file.name, ""));
-        let label_alone = label.as_deref().map(|label| disc::iso(label, &SeedSet::default()));
-        for (key, tried) in [("label", label_alone), ("files", Some(disc::iso(disc::CIDATA, &names)))] {
+        // What a medium can't hold is known by the names alone, and of a small one by the sizes.
+        let small = key == "floppy";
+        let as_large = |file: &BesideFile| {
+            vec![0_u8; if small { usize::try_from(file.bytes()).unwrap_or_default() } else { 0 }]
+        };
+        let names = files.iter().fold(SeedSet::default(), |set, file| set.with(&file.name, as_large(file)));
+        let label_alone = label.as_deref().map(|label| make(label, &SeedSet::default()));
+        for (key, tried) in [("label", label_alone), ("files", Some(make(disc::CIDATA, &names)))] {
             if let Some(Err(error)) = tried {
                 self.findings.push(table.finding(key, error.to_string()));
             }
         }
         table.done(&mut self.findings);
-        Some(OwnDisc { label, files })
+        Some(OwnMedium { label, files })
     }
 
     /// The files of a table with `directory` and `files`; what is named by itself comes instead of what its folder has.

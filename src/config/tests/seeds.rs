@@ -193,6 +193,26 @@ fn files_that_can_not_be_given_to_a_guest_are_told_with_their_lines() {
 }
 
 #[test]
+fn files_that_can_not_be_on_a_floppy_are_told_with_their_lines() {
+    let sound = sound(&[
+        ("a.toml", &*least("[seed.floppy]\nlabel = \"drivers\"\ndirectory = \"on-it\"\n")),
+        ("on-it/viostor/w11/viostor.inf", "a driver"),
+    ]);
+    let floppy = sound.seed.floppy.expect("there is one");
+    assert_eq!(floppy.label.as_deref(), Some("drivers"));
+    assert_eq!(floppy.files.iter().map(|file| &file.name).collect::<Vec<_>>(), ["viostor/w11/viostor.inf"]);
+    let text = least(
+        "[seed.floppy]\nlabel = \"TWELVE_CHARS\"\ndirectory = \"on-it\"\n\n[seed.disc]\ndirectory = \"on-it\"\n",
+    );
+    let large = "x".repeat(1_500_000);
+    let (profile, told) = load(&[("a.toml", text.as_str()), ("on-it/large", large.as_str())]);
+    assert!(profile.is_none());
+    assert_eq!(told.lines().count(), 2, "a disc holds it: {told}");
+    assert!(told.contains("`TWELVE_CHARS` can't be the label of a floppy: 1 to 11 letters"), "{told}");
+    assert!(told.contains("the files have 1500160 bytes, and a floppy holds 1457664"), "{told}");
+}
+
+#[test]
 fn more_than_can_be_held_for_a_guest_is_told_before_it_is_read() {
     let text = least("[seed]\ndirectory = \"web\"\n");
     let folder = super::folder(&[("x.toml", text.as_str()), ("web/small", "x")]);

@@ -164,6 +164,7 @@ pub fn plan() -> Plan {
             ip_config: "ip=dhcp".into(),
             files: Vec::new(),
             disc: None,
+            floppy: None,
         },
         boot: Vec::new(),
         access: AccessPlan {

@@ -31,6 +31,20 @@ impl RawDisk {
         std::fs::remove_file(own).expect("just written");
     }
 
+    /// Gives the boot loader's second part these modules besides those for a menu; it lies behind the first sector.
+    pub fn boot_loader(&self, more: &[&str]) {
+        let modules = ["biosdisk", "part_msdos", "ext2", "normal", "configfile", "linux", "echo", "test"];
+        let mut make = Command::new("grub-mkimage");
+        make.args(["-O", "i386-pc", "-p", "(hd0,msdos1)/boot/grub", "-o", "core.img"])
+            .args(modules)
+            .args(more);
+        run(&mut make, &self.folder);
+        let core = std::fs::read(self.folder.join("core.img")).expect("just made");
+        assert!(core.len() as u64 <= PARTITION - 512, "it would reach into the partition");
+        let disk = std::fs::OpenOptions::new().write(true).open(self.folder.join("disk.raw")).expect("there");
+        std::os::unix::fs::FileExt::write_all_at(&disk, &core, 512).expect("it is ours");
+    }
+
     /// Overwrites the boot loader's first sector, partition table and all.
     pub fn wipe_start(&self) {
         let disk = std::fs::OpenOptions::new().write(true).open(self.folder.join("disk.raw")).expect("there");
