@@ -21,6 +21,7 @@ pub(super) fn seed(
     findings: &mut Vec<Finding>,
 ) -> SeedPlan {
     let (delivery, why) = delivery(profile, input, machine, source, findings);
+    findings.extend(unread_network(profile, delivery));
     let config = &input.target.seed;
     let served = matches!(delivery, Delivery::Smbios | Delivery::Kernel | Delivery::Typed);
     let types = types_seed(&steps(profile, delivery));
@@ -106,6 +107,30 @@ impl SeedPlan {
 
 /// The label of a disc or floppy that holds no seed and was given none.
 const OWN_LABEL: &str = "FORGE";
+
+/// Whether the seed of an image with cloud-init has a network configuration.
+fn has_network(profile: &Profile) -> bool {
+    profile.seed.answers.is_none() && profile.seed.network_config.is_some()
+}
+
+/// The warning that an older cloud-init does not come to read the network configuration.
+fn unread_network(profile: &Profile, delivery: Delivery) -> Option<Finding> {
+    let told = match delivery {
+        Delivery::Smbios => false,
+        Delivery::Typed => super::boot::types(&steps(profile, delivery), LateName::SeedArguments),
+        Delivery::Kernel => tells(profile, &[LateName::SeedArguments]),
+        Delivery::CloudInitDrive | Delivery::Disc | Delivery::Floppy | Delivery::None => return None,
+    };
+    (has_network(profile) && !told).then(|| {
+        let message = format!(
+            "by `{}` cloud-init reads this network configuration from its version 24.3 on: with an older one the guest keeps \
+             what it has",
+            delivery.name()
+        );
+        let help = "have the seed go by `disc`, or tell the kernel `{{ seed.arguments }}`, which have it too";
+        located(profile, "seed.delivery", message).help(help).warning()
+    })
+}
 
 /// What a medium of the profile's own is.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -197,8 +222,13 @@ const LEADS: [LateName; 2] = [LateName::SeedUrl, LateName::SeedArguments];
 
 /// Whether the command line of the kernel that is started names the seed's address.
 fn tells_seed(profile: &Profile) -> bool {
+    tells(profile, &LEADS)
+}
+
+/// Whether the command line of the kernel that is started has one of these.
+fn tells(profile: &Profile, late: &[LateName]) -> bool {
     profile.source.kernel.as_ref().is_some_and(|kernel| {
-        kernel.cmdline.to_late(|_| String::new()).names().any(|name| LEADS.contains(&name))
+        kernel.cmdline.to_late(|_| String::new()).names().any(|name| late.contains(&name))
     })
 }
 
@@ -314,6 +344,9 @@ fn delivery(
             vec![Delivery::Typed]
         } else if profile.seed.kind.reads_floppy() {
             vec![Delivery::Disc, Delivery::Floppy]
+        } else if has_network(profile) {
+            // A disc's network configuration is read by every cloud-init.
+            vec![Delivery::CloudInitDrive, Delivery::Disc, Delivery::Smbios, Delivery::Typed]
         } else {
             vec![Delivery::CloudInitDrive, Delivery::Smbios, Delivery::Disc, Delivery::Typed]
         }

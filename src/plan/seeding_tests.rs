@@ -123,12 +123,15 @@ fn taken(ground: Ground, more: &str) -> String {
     });
     let mut findings = Vec::new();
     let plan = seeding::seed(&profile, &input, &machine, &source, &mut findings);
-    match findings.first() {
+    match findings.iter().find(|found| found.fatal) {
         Some(found) => {
-            assert_eq!((plan.delivery, found.fatal), (Delivery::None, true), "{found}");
+            assert_eq!(plan.delivery, Delivery::None, "{found}");
             format!("wrong: {}", found.help.as_deref().unwrap_or_default())
         }
-        None => format!("{}: {}", plan.delivery.name(), plan.why),
+        None => {
+            let warned: String = findings.iter().map(|found| format!(", but {}", found.message)).collect();
+            format!("{}: {}{warned}", plan.delivery.name(), plan.why)
+        }
     }
 }
 
@@ -247,5 +250,31 @@ fn each_way_is_taken_or_refused_with_its_reason() {
     Windows: disc: a disc holds the seed: no network and no typing
     Windows by floppy: floppy: a floppy holds the seed: no network and no typing (not disc: QEMU can't be given a disc by this version)
     Windows by floppy where there is none: wrong: floppy: Proxmox VE gives a VM no floppy drive
+    "#);
+}
+
+#[test]
+fn a_network_configuration_goes_where_every_cloud_init_reads_it_or_the_plan_warns() {
+    let fixed = "[seed.vars]\naddress = \"192.0.2.9/24\"\ngateway = \"192.0.2.1\"\ninterface = \"eth0\"\n";
+    let full = Ground { no_disc: Some("no storage takes ISOs"), has_drive: false, ..PROXMOX };
+    let by_url = TYPES.replace("arguments", "url");
+    let told = [
+        ("drive", taken(PROXMOX, fixed)),
+        ("QEMU", taken(QEMU, fixed)),
+        ("no disc", taken(full, fixed)),
+        ("typed", taken(QEMU, &format!("{fixed}{TYPES}"))),
+        ("typed without it", taken(QEMU, &format!("{fixed}{by_url}"))),
+        ("a kernel", taken(QEMU, &format!("{KERNEL}{fixed}"))),
+        ("a kernel without it", taken(QEMU, &format!("{}{fixed}", KERNEL.replace("arguments", "url")))),
+    ];
+    let told: Vec<String> = told.iter().map(|(case, told)| format!("{case}: {told}")).collect();
+    insta::assert_snapshot!(told.join("\n"), @r#"
+    drive: cloud-init-drive: the VM has a cloud-init drive: no HTTP and no typing
+    QEMU: disc: a disc holds the seed: no network and no typing (not cloud-init-drive: QEMU has no cloud-init drive)
+    no disc: smbios: the SMBIOS serial carries the NoCloud address: no typing (not cloud-init-drive: boot-vm has no cloud-init drive, and the profile adds none; not disc: no storage takes ISOs), but by `smbios` cloud-init reads this network configuration from its version 24.3 on: with an older one the guest keeps what it has
+    typed: typed: the boot steps type the NoCloud address
+    typed without it: typed: the boot steps type the NoCloud address, but by `typed` cloud-init reads this network configuration from its version 24.3 on: with an older one the guest keeps what it has
+    a kernel: kernel: the kernel is started with the address of its answers: no typing
+    a kernel without it: kernel: the kernel is started with the address of its answers: no typing, but by `kernel` cloud-init reads this network configuration from its version 24.3 on: with an older one the guest keeps what it has
     "#);
 }

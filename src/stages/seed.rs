@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use base64::Engine as _;
 use forge_http_seed::answers::{Build, Kind, WinRm};
 use forge_http_seed::network::Network;
 use forge_http_seed::nocloud::{BuildUser, HostKey, NoCloud};
@@ -269,12 +270,21 @@ pub(super) fn sysprep(cx: &Cx, key: &BuildKey) -> Option<String> {
     set.get("sysprep.xml")?.text().map(str::to_owned)
 }
 
-/// What the installer's kernel is told; `grub` when a boot loader reads it first.
+/// What the installer's kernel is told, or that of an image with cloud-init; `grub` when a boot loader reads it first.
 fn arguments(seed: &SeedPlan, url: &str, grub: bool) -> String {
-    match &seed.answers {
-        Some(answers) => answers.kernel_arguments(url, seed.hostname.as_deref(), grub),
+    let nocloud = match &seed.answers {
+        Some(answers) => return answers.kernel_arguments(url, seed.hostname.as_deref(), grub),
         None if grub => serial::kernel_argument(url),
         None => serial::smbios_serial(url),
+    };
+    // Before 24.3 cloud-init reads no network configuration over HTTP (its pull request 5566), and later ones come to it when
+    // the network is up; that of the kernel's line stands before all others (cloud-init docs, "Network configuration sources").
+    match &seed.network_config {
+        None => nocloud,
+        Some(config) => {
+            let config = base64::engine::general_purpose::STANDARD.encode(config.to_string());
+            format!("{nocloud} network-config={config}")
+        }
     }
 }
 

@@ -136,7 +136,11 @@ async fn somebody_at_a_terminal_is_asked_about_a_failure_in_a_tiny_guest_and_may
                 let line = line.split("  ").next().unwrap_or_default();
                 let line = format!("{} {options} 'echo in as $(id -un)'", line.trim());
                 let output = Command::new("sh").args(["-c", &line]).output().await?;
-                inside = format!("{line}: {}", String::from_utf8_lossy(&output.stdout));
+                inside = format!(
+                    "{line}: {}{}",
+                    String::from_utf8_lossy(&output.stderr),
+                    String::from_utf8_lossy(&output.stdout)
+                );
                 typed.write_all(b"\n").await?;
             }
         }
