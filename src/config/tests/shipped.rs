@@ -202,6 +202,28 @@ fn a_profile_says_reader_where_a_reader_accepts_it_and_only_there() {
 }
 
 #[test]
+fn each_profile_has_its_expected_size_and_its_section_on_the_page() {
+    let page = std::fs::read_to_string(folder().join("README.md")).expect("the page");
+    let (_, rest) = page.split_once("## What each makes, and what was tried\n").expect("the part");
+    let (part, _) = rest.split_once("\n## ").expect("its end");
+    let sections: Vec<&str> = part.split("\n### ").skip(1).collect();
+    for name in crate::config::embedded::names() {
+        let row = page.lines().find(|line| line.starts_with(&format!("| `{name}` |"))).expect("a row");
+        let size = row.rsplit(" | ").nth(1).expect("a size");
+        let known = size.strip_suffix(" GB").is_some_and(|number| number.parse::<f32>().is_ok());
+        assert!(known || size == "–", "{row}");
+        let of_it: Vec<&&str> =
+            sections.iter().filter(|section| section.contains(&format!("`{name}`"))).collect();
+        assert_eq!(of_it.len(), 1, "{name}: {of_it:?}");
+        // A section says what was done, and what not.
+        let tried = ["tests", "accept", "judged", "checked"].iter().any(|word| of_it[0].contains(word));
+        let untried = ["not", "No medium", "None"].iter().any(|word| of_it[0].contains(word));
+        let real = shipped(&format!("{name}.toml")).os.tested == Some(Tested::Real);
+        assert!(tried && (real || untried), "{name}: {}", of_it[0]);
+    }
+}
+
+#[test]
 fn what_was_not_built_here_types_last_and_goes_on_by_itself() {
     for name in crate::config::embedded::names() {
         let profile = shipped(&format!("{name}.toml"));
