@@ -21,7 +21,10 @@ fn main() -> anyhow::Result<()> {
         ("text grid of a 1280x800 frame", 2, text_grid_again()?),
         ("the same for the first time: cells and font are found", 50, text_grid(1280, 800, 8)?),
         ("text grid of a 720x400 frame", 2, text_grid(720, 400, 9)?),
-        ("needle search on 1280x800", 30, needle()?),
+        ("a desktop without text 1280x800: every font and offset is tried", 200, desktop()?),
+        ("needle search on 1280x800", 30, needle((120, 40))?),
+        ("the same for a needle of 16x16", 30, needle((16, 16))?),
+        ("the same for one of 11x11: no coarser picture helps", 30, needle((11, 11))?),
     ];
     let rows: Vec<Vec<String>> = rows
         .into_iter()
@@ -80,8 +83,33 @@ fn text_grid_again() -> anyhow::Result<Vec<Duration>> {
     })
 }
 
-/// Looks for a button on a desktop that has it, and for one that it has not.
-fn needle() -> anyhow::Result<Vec<Duration>> {
+/// Reads a desktop of flat areas and their edges, on which nothing is text: what a console does at most a quarter of the
+/// time while such a picture goes on changing.
+fn desktop() -> anyhow::Result<Vec<Duration>> {
+    let mut frame = Frame::new(1280, 800)?;
+    for y in 0..800_u32 {
+        let row: Vec<u32> = (0..1280_u32)
+            .map(|x| {
+                let window = (203..1001).contains(&x) && (121..703).contains(&y);
+                match (window, y < 151, x / 41 % 2 == 0 && y / 23 % 3 == 0) {
+                    (true, true, _) => 0x0020_4080,
+                    (true, false, true) => 0x00c8_c8c8,
+                    (true, false, false) => 0x00f0_f0f0,
+                    (false, ..) => 0x0000_5a9e,
+                }
+            })
+            .collect();
+        frame.put_row(0, y, &row);
+    }
+    ensure!(Screen::read(&frame).text().is_none(), "text was read on a desktop without any");
+    timed(|| {
+        black_box(Screen::read(black_box(&frame)));
+        Ok(())
+    })
+}
+
+/// Looks for a piece of this size on a desktop that has it, and for one that it has not.
+fn needle((width, height): (u32, u32)) -> anyhow::Result<Vec<Duration>> {
     let mut frame = Frame::new(1280, 800)?;
     for y in 0..800 {
         let row: Vec<u32> = (0..1280_u32)
@@ -89,13 +117,13 @@ fn needle() -> anyhow::Result<Vec<Duration>> {
             .collect();
         frame.put_row(0, y, &row);
     }
-    let mut button = Frame::new(120, 40)?;
-    for y in 0..40 {
-        button.put_row(0, y, frame.row(1003, 611 + y, 120));
+    let mut button = Frame::new(width, height)?;
+    for y in 0..height {
+        button.put_row(0, y, frame.row(1003, 611 + y, width));
     }
     let there = Needle::from_frame(&button, &[])?;
-    for y in 10..30 {
-        button.put_row(10, y, &[0x00ff_ffff; 90]);
+    for y in height / 4..height * 3 / 4 {
+        button.put_row(width / 8, y, &vec![0x00ff_ffff; (width * 3 / 4) as usize]);
     }
     let missing = Needle::from_frame(&button, &[])?;
     timed(|| {

@@ -28,6 +28,9 @@ const FLICKER_SIDE: u32 = 64;
 const IN_VAIN: u32 = 3;
 /// How many such small pictures are remembered.
 const FLICKER_MEMORY: usize = 16;
+/// Of the time, at most one part in so many and one more goes into reading a picture on which no text was found: it
+/// costs the most to read, and may never come to rest.
+const READING_SHARE: u32 = 3;
 
 /// What the display shows.
 #[derive(Debug)]
@@ -42,6 +45,10 @@ pub(crate) struct Look {
     /// Why there is no connection any more.
     pub(crate) failure: Option<ConsoleError>,
     flicker: VecDeque<(Rect, u64)>,
+    /// A picture without text is read again from then on.
+    next_reading: Instant,
+    /// Whether the picture changed since it was read.
+    is_owed: bool,
 }
 
 /// What task and handles share.
@@ -78,17 +85,9 @@ impl Drop for Watching<'_> {
 impl Shared {
     pub(crate) fn new(password: Option<&str>) -> Result<Self, ConsoleError> {
         let client = RfbClient::new(password).map_err(|error| ConsoleError::Rfb(Arc::new(error)))?;
-        let screen = Screen::NoText(NoText { width: 0, height: 0, reason: "no picture was received yet" });
         Ok(Self {
             client: Mutex::new(client),
-            look: Mutex::new(Look {
-                screen: Arc::new(screen),
-                changed: Instant::now(),
-                changes: 0,
-                pictures: 0,
-                failure: None,
-                flicker: VecDeque::new(),
-            }),
+            look: Mutex::new(Look::new()),
             held: Mutex::new(Vec::new()),
             rolled: Mutex::new(Vec::new()),
             version: watch::Sender::new(0),
@@ -313,8 +312,28 @@ impl Shared {
         Ok(())
     }
 
+    /// When the picture as it stands has to be read; `None` when what was read is of that picture.
+    fn owed(&self) -> Option<Instant> {
+        // What is half drawn is read when it is whole.
+        let client = self.client();
+        let whole = client.is_between_updates() && lock(&self.last).is_none();
+        let look = self.look();
+        (whole && look.is_owed).then_some(look.next_reading)
+    }
+
+    /// Reads the picture that was left unread.
+    fn catch_up(&self) {
+        let client = self.client();
+        self.look().read(client.frame(), None);
+        drop(client);
+        self.version.send_modify(|version| *version += 1);
+    }
+
     fn fail(&self, failure: ConsoleError) {
         tracing::debug!(%failure, "display is lost");
+        if self.owed().is_some() {
+            self.catch_up();
+        }
         self.interrupted.store(false, Ordering::Relaxed);
         self.look().failure = Some(failure);
         self.version.send_modify(|version| *version += 1);
@@ -322,19 +341,60 @@ impl Shared {
 }
 
 impl Look {
-    fn show(&mut self, frame: &Frame, dirty: Option<Rect>) {
+    pub(super) fn new() -> Self {
+        let screen = Screen::NoText(NoText { width: 0, height: 0, reason: "no picture was received yet" });
+        let now = Instant::now();
+        Self {
+            screen: Arc::new(screen),
+            changed: now,
+            changes: 0,
+            pictures: 0,
+            failure: None,
+            flicker: VecDeque::new(),
+            next_reading: now,
+            is_owed: false,
+        }
+    }
+
+    /// Takes an update. Text is read at once; a picture on which none was found only when enough time has passed since,
+    /// or when [`Shared::catch_up`] does it.
+    pub(super) fn show(&mut self, frame: &Frame, dirty: Option<Rect>) {
         self.pictures += 1;
         let Some(dirty) = dirty else { return };
-        let screen = Screen::read_after(frame, Some(&self.screen), Some(dirty));
+        let same_size = |old: &NoText| (old.width, old.height) == (frame.width(), frame.height());
+        let was_picture = matches!(&*self.screen, Screen::NoText(old) if same_size(old));
+        if was_picture && Instant::now() < self.next_reading {
+            self.is_owed = true;
+            if self.is_news(frame, dirty) {
+                self.count_change();
+            }
+            return;
+        }
+        self.read(frame, Some(dirty));
+    }
+
+    /// Reads the picture; with no place that changed, it differs only if what is read on it does.
+    fn read(&mut self, frame: &Frame, dirty: Option<Rect>) {
+        // Not the clock of the waits: what counts is the processor's time.
+        let began = std::time::Instant::now();
+        let screen = Screen::read_after(frame, Some(&self.screen), dirty);
+        self.next_reading = Instant::now() + began.elapsed() * READING_SHARE;
+        self.is_owed = false;
         let changed = match (&screen, &*self.screen) {
-            (Screen::NoText(new), Screen::NoText(old)) if new == old => self.is_news(frame, dirty),
+            (Screen::NoText(new), Screen::NoText(old)) if new == old => {
+                dirty.is_some_and(|dirty| self.is_news(frame, dirty))
+            }
             (new, old) => !new.same_content(old),
         };
         self.screen = Arc::new(screen);
         if changed {
-            self.changed = Instant::now();
-            self.changes += 1;
+            self.count_change();
         }
+    }
+
+    fn count_change(&mut self) {
+        self.changed = Instant::now();
+        self.changes += 1;
     }
 
     /// Whether a change of a picture without text is more than a small place going back to an earlier state.
@@ -391,7 +451,7 @@ pub(crate) async fn run(
 /// Moves bytes both ways until the connection ends, shows no picture within the limit, or the last handle goes; gives how
 /// it ended.
 async fn converse(shared: &Shared, stream: Box<dyn DisplayStream>, limit: Option<Duration>) -> ConsoleError {
-    let deadline = limit.map(|limit| (Instant::now() + limit, limit));
+    let silent = limit.map(|limit| (Instant::now() + limit, limit));
     let (mut reader, mut writer) = tokio::io::split(stream);
     let mut input = vec![0_u8; 64 * 1024];
     let mut output = Outgoing::default();
@@ -403,6 +463,7 @@ async fn converse(shared: &Shared, stream: Box<dyn DisplayStream>, limit: Option
             break ConsoleError::Closed;
         }
         let idle = output.is_idle();
+        let owed = shared.owed().map(|at| (at, ()));
         tokio::select! {
             read = reader.read(&mut input) => match read {
                 Ok(0) => break ConsoleError::Closed,
@@ -419,20 +480,21 @@ async fn converse(shared: &Shared, stream: Box<dyn DisplayStream>, limit: Option
                 }
             }
             () = shared.wake.notified() => {}
-            limit = passed(deadline), if shared.interrupted.load(Ordering::Relaxed) => {
+            limit = passed(silent), if shared.interrupted.load(Ordering::Relaxed) => {
                 break ConsoleError::Silent { limit };
             }
+            () = passed(owed) => shared.catch_up(),
             _ = nudge.tick(), if shared.watchers.load(Ordering::Relaxed) > 0 => shared.nudge(),
         }
     }
 }
 
-/// Waits for a deadline; for ever where there is none.
-async fn passed(deadline: Option<(Instant, Duration)>) -> Duration {
+/// Waits for a point in time, and gives what comes with it; for ever where there is none.
+async fn passed<T>(deadline: Option<(Instant, T)>) -> T {
     match deadline {
-        Some((deadline, limit)) => {
+        Some((deadline, with)) => {
             sleep_until(deadline).await;
-            limit
+            with
         }
         None => std::future::pending().await,
     }

@@ -1,6 +1,7 @@
 use std::time::Duration;
 
 use super::*;
+use crate::frame::Rect;
 use crate::keymap::{self, ENTER, SHIFT, us};
 use crate::testing::{Guest, console};
 
@@ -88,4 +89,63 @@ async fn held_keys_are_released_and_shift_agrees_with_the_keysym() {
     while !lock(&guest).down.is_empty() {
         tokio::task::yield_now().await;
     }
+}
+
+/// A desktop: flat areas with edges, and a spinner that turns in the middle.
+fn desktop(turn: u32) -> Frame {
+    let mut frame = Frame::new(1280, 800).unwrap();
+    for y in 0..800_u32 {
+        let row: Vec<u32> = (0..1280_u32)
+            .map(|x| {
+                let spinner = (600..632).contains(&x) && (400..432).contains(&y);
+                let window = (203..1001).contains(&x) && (121..703).contains(&y);
+                match (window, y < 151, x / 41 % 2 == 0 && y / 23 % 3 == 0) {
+                    _ if spinner => 0x00ff_0000 + turn * 7 + x / 8,
+                    (true, true, _) => 0x0020_4080,
+                    (true, false, true) => 0x00c8_c8c8,
+                    (true, false, false) => 0x00f0_f0f0,
+                    (false, ..) => 0x0000_5a9e,
+                }
+            })
+            .collect();
+        frame.put_row(0, y, &row);
+    }
+    frame
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_picture_that_never_rests_is_not_read_at_every_frame() {
+    let mut look = Look::new();
+    look.show(&desktop(0), Some(Rect { x: 0, y: 0, width: 1280, height: 800 }));
+    let first = Arc::clone(&look.screen);
+    assert!(first.text().is_none(), "{first}");
+    let spinner = Rect { x: 600, y: 400, width: 32, height: 32 };
+    for turn in 1..=50 {
+        look.show(&desktop(turn), Some(spinner));
+        assert!(Arc::ptr_eq(&look.screen, &first), "frame {turn} was read");
+        assert_eq!(look.changes, u64::from(turn) + 1, "it is a change all the same");
+    }
+    look.show(&desktop(50), Some(spinner));
+    assert_eq!(look.changes, 51, "what is drawn again as it was is none");
+    // A picture of another size is another screen: it is read at once.
+    look.show(&Frame::new(1024, 768).unwrap(), Some(Rect { x: 0, y: 0, width: 1024, height: 768 }));
+    assert!(look.screen.to_string().contains("1024x768"), "{}", look.screen);
+    look.show(&desktop(51), Some(Rect { x: 0, y: 0, width: 1280, height: 800 }));
+    let second = Arc::clone(&look.screen);
+    tokio::time::advance(Duration::from_secs(600)).await;
+    look.show(&desktop(52), Some(spinner));
+    assert!(!Arc::ptr_eq(&look.screen, &second), "its time has come");
+}
+
+#[tokio::test(start_paused = true)]
+async fn text_that_follows_a_picture_is_read_although_nothing_moves_after_it() {
+    let (console, guest) = console(Guest { graphics: true, ..Guest::with_prompt("boot: ") }).await;
+    assert!(console.screen().text().is_none(), "{}", console.screen());
+    let changes = console.changes();
+    // Its update may come before the picture is read again.
+    lock(&guest).graphics = false;
+    console.wait_for("boot:", SOON).await.unwrap();
+    assert!(console.changes() > changes);
+    let (screen, again) = (console.screen(), console.snapshot().0);
+    assert!(screen.same_content(&again), "{screen}\n{again}");
 }
