@@ -12,6 +12,9 @@ use crate::layout::Layout;
 /// Fewer pixels of an ink than this are a picture's: a full stop has four.
 const LEAST_INK: u32 = 3;
 
+/// The lowest of the terminals' scan lines, which nobody writes: it looks like the cursor of a console over a blank.
+const LIKE_A_CURSOR: char = '\u{23bd}';
+
 /// One cell as read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cell {
@@ -301,7 +304,7 @@ pub(crate) fn read(
 fn exact(table: &Table, layout: &Layout, pixels: &Pixels) -> Option<char> {
     let fitting = || {
         let hits = table.find(pixels.rows(layout.height));
-        hits.filter(|hit| pixels.ninth_fits(hit.character, layout.height))
+        hits.filter(|hit| hit.character != LIKE_A_CURSOR && pixels.ninth_fits(hit.character, layout.height))
     };
     let hit = fitting().find(|hit| hit.font == layout.font);
     hit.or_else(|| fitting().find(|hit| table.related(layout.font, hit.font))).map(|hit| hit.character)
