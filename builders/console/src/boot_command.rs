@@ -214,11 +214,15 @@ impl Parser {
         };
         let argument = rest.get(..end).unwrap_or("").trim();
         let limit = if argument.is_empty() { None } else { duration(argument) };
+        let length = inner.len() - (rest.len() - end - 1);
         if limit.is_none() && !argument.is_empty() {
             self.fail(offset, Problem::Duration { text: argument.to_owned() });
         }
+        if limit == Some(Duration::ZERO) {
+            self.fail(offset, Problem::NoTime { tag: inner.get(..length - 1).unwrap_or(inner).to_owned() });
+        }
         self.actions.push(BootAction::WaitFor { text, limit });
-        Some(inner.len() - (rest.len() - end - 1))
+        Some(length)
     }
 
     /// `<xOn>` and `<xOff>` for any single character; gives the length after the `<`.

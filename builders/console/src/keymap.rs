@@ -8,6 +8,8 @@
 use forge_machine::KeyChord;
 
 mod layout;
+#[cfg(test)]
+mod qemu_tests;
 
 pub(crate) use layout::ALTGR;
 pub use layout::Layout;

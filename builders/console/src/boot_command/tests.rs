@@ -41,6 +41,20 @@ fn packers_language_is_understood() {
 }
 
 #[test]
+fn each_special_key_of_packer_is_pressed_held_and_let_go_in_any_case() {
+    for (name, stroke) in keymap::SPECIAL_KEYS {
+        let capital = format!("{}{}", name[..1].to_uppercase(), &name[1..]);
+        for name in [name.to_owned(), name.to_uppercase(), capital] {
+            assert_eq!(parse(&format!("<{name}>")).unwrap(), [BootAction::Press(stroke)], "{name}");
+            for (on, off) in [("On", "Off"), ("ON", "OFF"), ("on", "off")] {
+                let held = parse(&format!("<{name}{on}><{name}{off}>")).unwrap();
+                assert_eq!(held, [BootAction::Hold(stroke), BootAction::Release(stroke)], "{name}{on}");
+            }
+        }
+    }
+}
+
+#[test]
 fn the_new_words_wait_for_the_screen() {
     let wait_for = |text: &str, limit: Option<u64>| BootAction::WaitFor {
         text: text.to_owned(),
@@ -79,6 +93,7 @@ fn mistakes_are_named_with_their_place() {
         ),
         ("<quux>", "<quux> is no key and no wait; to type it, write <lt>quux> (at byte 0)"),
         ("<wait0>", "<wait0> must wait longer than nothing (at byte 0)"),
+        ("<waitFor \"x\" 0s>", "<waitFor \"x\" 0s> must wait longer than nothing (at byte 0)"),
         ("<wait5x>", "\"5x\" is no duration; write 5, 2s, 500ms or 1m20s (at byte 0)"),
         (
             "<wiat5>",

@@ -80,6 +80,86 @@ fn a_password_is_answered_by_des_and_a_refusal_is_quoted() {
 }
 
 #[test]
+fn older_versions_take_a_password_too_and_refuse_it_without_a_reason() {
+    let challenge: Vec<u8> = (0..16).collect();
+    // 3.3 names the one type that it wants, 3.7 has a list to choose from.
+    for (version, security, chosen) in
+        [(b"RFB 003.003\n", &[0, 0, 0, 2][..], &[][..]), (b"RFB 003.007\n", &[2, 16, 2][..], &[2][..])]
+    {
+        let open = [&version[..], security, &challenge].concat();
+        let mut client = RfbClient::new(Some("password")).unwrap();
+        client.receive(&open).unwrap();
+        let sent = client.take_output();
+        assert_eq!(sent[..12], version[..]);
+        assert_eq!(sent[12..12 + chosen.len()], *chosen);
+        assert_eq!(sent[12 + chosen.len()..], auth::respond("password", challenge[..].try_into().unwrap()));
+        let error = client.receive(&[0, 0, 0, 1]).unwrap_err();
+        assert_eq!(error.to_string(), "the display refused the connection: security result 1");
+
+        let mut client = RfbClient::new(Some("password")).unwrap();
+        client.receive(&open).unwrap();
+        client.take_output();
+        let init = [&[0, 0, 0, 0][..], &[0, 16, 0, 8], &[0; 16], &[0, 0, 0, 4], b"QEMU"].concat();
+        assert_eq!(client.receive(&init).unwrap(), [Event::Ready { name: "QEMU".to_owned() }]);
+
+        let mut client = RfbClient::new(None).unwrap();
+        let error = client
+            .receive(&open[..12 + security.len()])
+            .map(|_| ())
+            .and_then(|()| client.receive(&challenge).map(|_| ()));
+        assert_eq!(error.unwrap_err().to_string(), "the display asks for a password and none was given");
+    }
+    let mut client = RfbClient::new(None).unwrap();
+    let error = client.receive(b"RFB 003.003\n\0\0\0\0\0\0\0\x04busy").unwrap_err();
+    assert_eq!(error.to_string(), "the display refused the connection: busy");
+}
+
+#[test]
+fn no_length_is_believed_that_no_honest_display_has() {
+    let most = u32::MAX.to_be_bytes();
+    let init = |length: u32| {
+        let mut bytes = greeting(b"RFB 003.008\n");
+        let at = bytes.len() - 8;
+        bytes[at..at + 4].copy_from_slice(&length.to_be_bytes());
+        bytes
+    };
+    let handshakes: [(Vec<u8>, &str); 3] = [
+        ([&b"RFB 003.008\n\0"[..], &most].concat(), "the display announced a reason of 4294967295 bytes"),
+        (
+            [&b"RFB 003.008\n\x01\x01\0\0\0\x01"[..], &65_537_u32.to_be_bytes()].concat(),
+            "the display announced a reason of 65537 bytes",
+        ),
+        (init(65_537), "the display announced a name of 65537 bytes"),
+    ];
+    for (bytes, message) in handshakes {
+        let mut client = RfbClient::new(None).unwrap();
+        assert_eq!(client.receive(&bytes).unwrap_err().to_string(), message);
+    }
+    let clipboard = |length: i32| [&[3, 0, 0, 0][..], &length.to_be_bytes()].concat();
+    let messages: [(Vec<u8>, &str); 5] = [
+        (update(&[(&[0; 4], -307, &most)]), "the display announced a name of 4294967295 bytes"),
+        (clipboard(67_108_865), "the display announced a clipboard of 67108865 bytes"),
+        // A negative length announces the extended clipboard.
+        (clipboard(-67_108_865), "the display announced a clipboard of 67108865 bytes"),
+        (clipboard(i32::MIN), "the display announced a clipboard of 2147483648 bytes"),
+        (
+            update(&[(&[0, 0, 0xffff, 0xffff], -239, &[])]),
+            "the display announced a cursor of 17716207620 bytes",
+        ),
+    ];
+    for (bytes, message) in messages {
+        assert_eq!(ready().receive(&bytes).unwrap_err().to_string(), message);
+    }
+    // What is long, but may be, is passed over without being kept.
+    let mut client = ready();
+    client.receive(&clipboard(-1_000_000)).unwrap();
+    for _ in 0..1000 {
+        client.receive(&[7; 1000]).unwrap();
+    }
+    assert_eq!(client.receive(&[2]).unwrap(), [Event::Bell]);
+}
+
+#[test]
 fn what_is_no_display_is_named() {
     let cases: [(&[u8], &str); 6] = [
         (b"SSH-2.0-OpenSSH_9.2\r\n", "the peer does not speak RFB: it began with \"SSH-2.0-Open\""),
