@@ -259,6 +259,12 @@ impl Console {
         self.handle.shared.client().extended_keys()
     }
 
+    /// Whether caps lock is on in the guest; `None` where the server does not tell its lights.
+    #[must_use]
+    pub fn caps_lock(&self) -> Option<bool> {
+        self.handle.shared.client().leds().map(|leds| leds.caps)
+    }
+
     /// Waits until a line of the screen holds the text, runs of blanks counting as one. May be dropped.
     ///
     /// # Errors

@@ -348,15 +348,17 @@ fn squeeze(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// The lines that are not blank, each after a bar, for quoting in errors and logs.
+/// The lines that are not blank, each after a bar, for quoting in errors and logs; a line of which more than a tenth could
+/// not be read after `|?`.
 impl fmt::Display for ScreenText {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut written = false;
-        for row in self.rows.iter().filter(|row| !row.is_empty()) {
+        for (number, row) in self.rows.iter().enumerate().filter(|(_, row)| !row.is_empty()) {
             if written {
                 f.write_str("\n")?;
             }
-            write!(f, "| {row}")?;
+            let bar = if self.line_confidence(number) < ENOUGH { "|?" } else { "|" };
+            write!(f, "{bar} {row}")?;
             written = true;
         }
         if !written {
@@ -426,6 +428,26 @@ pub(crate) mod tests {
         assert!(screen.contains("SeaBIOS  (version"));
         assert!(!screen.contains("GRUB"));
         assert_eq!(screen.to_string(), "| SeaBIOS (version 1.16.3)\n| boot: a_b");
+    }
+
+    #[test]
+    fn a_line_with_unreadable_cells_says_so_and_the_others_do_not() {
+        let mut frame = draw(&["SeaBIOS (version 1.16.3)", "boot: linux quiet", "press 1"], None);
+        // What no font has, over a fifth of the second line.
+        for column in 6..9 {
+            for row in 0..16 {
+                frame.put_row(column * 9, 16 + row, &[INK, 0, INK, INK, 0, INK, 0, 0, INK]);
+            }
+        }
+        let screen = Screen::read(&frame);
+        let text = screen.text().unwrap();
+        let confidence: Vec<f64> = (0..4).map(|line| text.line_confidence(line)).collect();
+        assert!(confidence[0] >= 1.0 && confidence[2] >= 1.0 && confidence[3] >= 1.0, "{confidence:?}");
+        assert!((confidence[1] - 12.0 / 15.0).abs() < 0.001, "{confidence:?}");
+        assert_eq!(
+            screen.to_string(),
+            "| SeaBIOS (version 1.16.3)\n|? boot: \u{fffd}\u{fffd}\u{fffd}ux quiet\n| press 1"
+        );
     }
 
     #[test]

@@ -11,6 +11,9 @@ use crate::keymap::{self, BACKSPACE, ENTER};
 use crate::recording::replay::open;
 use crate::screen::tests::draw;
 
+/// QEMU's pseudo-encoding of the keyboard's lights.
+const LED_STATE: i32 = -261;
+
 /// What the guest does with keys, and how it looks.
 #[derive(Clone, Debug)]
 pub(crate) struct Guest {
@@ -38,6 +41,8 @@ pub(crate) struct Guest {
     pub(crate) redrawn_line: Option<String>,
     /// How many keys were taken, Backspace not counted.
     pub(crate) taken: usize,
+    /// Whether the light of caps lock is on.
+    pub(crate) caps: bool,
 }
 
 impl Guest {
@@ -55,6 +60,7 @@ impl Guest {
             late_line: None,
             redrawn_line: None,
             taken: 0,
+            caps: false,
         }
     }
 
@@ -145,6 +151,7 @@ pub(crate) async fn serve(mut stream: DuplexStream, guest: Shared) -> std::io::R
     open(&mut stream, *b"\x02\xd0\x01\x90", "test").await?;
     let mut asked = false;
     let mut shown: Vec<Option<Look>> = vec![None; 25];
+    let mut light = false;
     loop {
         let mut kind = [0];
         tokio::select! {
@@ -180,9 +187,16 @@ pub(crate) async fn serve(mut stream: DuplexStream, guest: Shared) -> std::io::R
         }
         let changed: Vec<usize> =
             (0..25).filter(|line| shown.get(*line) != Some(&Some(now.look(*line)))).collect();
-        if asked && !changed.is_empty() {
+        let switched = now.caps != light;
+        if asked && (switched || !changed.is_empty()) {
             asked = false;
-            stream.write_all(&[0, 0, 0, changed.len() as u8]).await?;
+            stream.write_all(&[0, 0, 0, changed.len() as u8 + u8::from(switched)]).await?;
+            if switched {
+                light = now.caps;
+                stream.write_all(&[0; 8]).await?;
+                stream.write_all(&LED_STATE.to_be_bytes()).await?;
+                stream.write_all(&[u8::from(light) << 2]).await?;
+            }
             for line in changed {
                 let [high, low] = (line as u16 * 16).to_be_bytes();
                 stream.write_all(&[0, 0, high, low, 0x02, 0xd0, 0, 16, 0, 0, 0, 0]).await?;

@@ -8,7 +8,8 @@
 //! appears elsewhere is taken back, key by key, and typing begins anew.
 //!
 //! While the echo proves every key, keys are rolled: each is pressed and let go only at the end, which halves the
-//! events (QEMU's display takes 10 ms for each). The first wrong echo ends that: from then on strokes are whole.
+//! events (QEMU's display takes 10 ms for each). While nothing comes of them they are let go, before a keyboard would repeat
+//! them. The first wrong echo ends rolling: from then on strokes are whole.
 //!
 //! Invariants: no key is left pressed, also when the future is dropped; on a
 //! screen without readable text nothing is claimed (`verified: false`); an error quotes what was to be typed and
@@ -35,6 +36,8 @@ const KEYS_UNDER_WAY: usize = 14;
 const CURSOR_LIMIT: Duration = Duration::from_millis(600);
 /// The least quiet time after which wrong text counts as wrong and not as half drawn.
 const SETTLED: Duration = Duration::from_secs(1);
+/// A USB keyboard's key that stays down is repeated by Linux after 250 ms, by SeaBIOS after 500: before that it is let go.
+const HELD: Duration = Duration::from_millis(200);
 /// How often typing begins anew because the screen was still being drawn.
 const FRESH_LOOKS: u32 = 3;
 /// So many characters after a correction, the count of corrections begins anew.
@@ -253,8 +256,11 @@ impl Typist<'_> {
             // Until the first character is seen nothing is certain, and a busy guest may only be late.
             let early = !nothing_yet && echoed.length <= self.blanks();
             let limit = if early { limit.max(self.patience() * 4) } else { limit };
+            if progress.elapsed() >= HELD {
+                self.keys.settle();
+            }
             if quiet < limit {
-                let step = limit - quiet;
+                let step = (limit - quiet).min(HELD);
                 let _ = self.console.wait_until(step, |look| look.changes != changes).await?;
                 continue;
             }
@@ -507,6 +513,7 @@ impl Typist<'_> {
             seen: self.seen(before, &screen, self.text.len()),
             corrections: self.report.corrections,
             layouts: self.layouts.clone().unwrap_or_default(),
+            caps_lock: self.console.caps_lock() == Some(true),
             screen,
         }
     }

@@ -49,8 +49,9 @@ pub enum TypeError {
     },
     /// Something else appeared, in spite of corrections.
     #[error(
-        "typed {expected:?}, but the screen shows {seen:?} after {corrections} corrections{}; it shows\n{screen}",
-        as_another_layout(layouts)
+        "typed {expected:?}, but the screen shows {seen:?} after {corrections} corrections{}{}; it shows\n{screen}",
+        as_another_layout(layouts),
+        if *caps_lock { ", and caps lock is on in the guest" } else { "" }
     )]
     Mismatch {
         /// The text.
@@ -61,6 +62,8 @@ pub enum TypeError {
         corrections: u32,
         /// The layouts of a keyboard that would make of the keys just what was seen; empty when there is none.
         layouts: Vec<Layout>,
+        /// Whether the light of caps lock is on in the guest: letters come in the other case.
+        caps_lock: bool,
         /// The screen at the end.
         screen: Arc<Screen>,
     },

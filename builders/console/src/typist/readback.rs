@@ -114,6 +114,10 @@ pub(super) fn tail(text: &ScreenText, start: Place) -> Vec<char> {
         tail.pop();
     }
     tail.truncate(TAIL);
+    // What a dialogue fills its field with gives way to what is typed there.
+    if tail.iter().all(|character| *character == '_') {
+        tail.truncate(1);
+    }
     if tail.is_empty() {
         tail.push(' ');
     }

@@ -47,3 +47,17 @@ fn text_is_followed_in_a_terminal_in_the_middle_of_the_screen() {
     assert_eq!(seen(&now, (0, 21), typed.len()), typed);
     assert!(is_behind(&now, (0, 73), (1, 15)) && !is_behind(&now, (0, 25), (1, 15)));
 }
+
+#[test]
+fn the_filling_of_a_dialogues_field_gives_way_to_what_is_typed() {
+    let row = |typed: &str| format!("  │ {typed:_<40} │");
+    let (empty, typed) = (screen(&[&row("")]), "web-server-01.build.forge.lab.org");
+    let now = screen(&[&row(typed)]);
+    assert_eq!(tail(&empty, (0, 4)), ['_']);
+    let mut whole = chars(typed);
+    whole.extend(tail(&empty, (0, 4)));
+    assert_eq!(read(&now, (0, 4), &whole).length, typed.len() + 1, "nothing else was typed");
+    let doubled = screen(&[&row(&format!("{typed}g"))]);
+    assert_eq!(read(&doubled, (0, 4), &whole).length, typed.len());
+    assert_eq!(tail(&screen(&["name: __init__.py"]), (0, 6)), chars("__init__.py"));
+}

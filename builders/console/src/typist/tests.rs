@@ -137,6 +137,38 @@ async fn a_keyboard_of_another_layout_is_named() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn caps_lock_that_is_on_in_the_guest_is_named_as_the_reason() {
+    for caps in [true, false] {
+        let faults = (0..200).map(|number| (number, Some('Q'))).collect();
+        let guest = Guest { caps, faults, ..Guest::with_prompt("boot: ") };
+        let (outcome, guest) = typed(guest, "quiet").await;
+        let error = outcome.unwrap_err().to_string();
+        let words = "the screen shows \"Q\" after 3 corrections, and caps lock is on in the guest; it shows";
+        assert_eq!(error.contains(words), caps, "{error}");
+        assert!(guest.down.is_empty(), "no key stays pressed");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_scancodes_a_layouts_keys_travel_as_the_keysyms_of_a_us_keyboard() {
+    let german = |character: char| {
+        let mut places = "yz/-;&_)".chars().zip("zy-ßö/?=".chars());
+        places.find(|(us, _)| *us == character).map_or(Some(character), |(_, german)| Some(german))
+    };
+    let mut guest = Guest::with_prompt("boot: ");
+    guest.layout = Some(german);
+    let layout = Layout::by_name("de").unwrap();
+    let (console, shared) = console(guest).await;
+    assert!(!console.types_scancodes());
+    let options = TypeOptions { layout, ..TypeOptions::default() };
+    let report = type_text(&console, "size=yz-/ö", &options).await.unwrap();
+    assert_eq!((report.verified, report.corrections), (true, 0));
+    let guest = crate::console::lock(&shared);
+    assert_eq!(guest.lines[2], "boot: size=yz-/ö", "what the guest made of them");
+    assert_eq!(guest.keys, "siye)zy/&;", "what came on the wire");
+}
+
+#[tokio::test(start_paused = true)]
 async fn without_an_echo_it_fails_or_goes_on_blind_as_told() {
     let guest = || Guest { echoes: false, ..Guest::with_prompt("Name: ") };
     let limit = Duration::from_millis(300);
@@ -175,6 +207,20 @@ async fn a_slow_guest_is_not_overrun() {
     let report = outcome.unwrap();
     assert_eq!((report.verified, report.corrections), (true, 0));
     assert_eq!(guest.keys, "linux vga=normal -- AUTO");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_does_not_stay_down_while_nothing_comes_of_it() {
+    let (console, shared) = console(Guest { echoes: false, ..Guest::with_prompt("boot: ") }).await;
+    let options = TypeOptions::default();
+    let typing = type_text(&console, "linux", &options);
+    let looking = async {
+        sleep(Duration::from_millis(1_500)).await;
+        crate::console::lock(&shared).clone()
+    };
+    let (outcome, guest) = tokio::join!(typing, looking);
+    assert!(matches!(outcome, Err(TypeError::NoEcho { .. })), "{outcome:?}");
+    assert_eq!((guest.keys.as_str(), guest.down.len()), ("l", 0), "pressed once, and up long before the end");
 }
 
 #[tokio::test(start_paused = true)]

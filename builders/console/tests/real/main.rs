@@ -177,6 +177,79 @@ async fn a_display_with_a_password_opens_with_it_and_refuses_another() -> Result
 }
 
 #[tokio::test]
+async fn a_display_over_tcp_is_read() -> Result<()> {
+    if missing(&[QEMU]) {
+        return Ok(());
+    }
+    // QEMU takes the first port that is free.
+    let arguments = ["-m", "64", "-vnc", "127.0.0.1:0,to=999,id=tcp"];
+    let machine = screens::Machine::start(tempfile::tempdir()?, &arguments).await?;
+    let told = machine.ask(&["info vnc"])?.concat();
+    let (_, port) = told.split_once("127.0.0.1:").with_context(|| told.clone())?;
+    let port: String = port.chars().take_while(char::is_ascii_digit).collect();
+    let stream = tokio::net::TcpStream::connect(("127.0.0.1", port.parse()?)).await?;
+    let console = Console::open(stream, None).await?;
+    console.wait_for("No bootable device.", PATIENCE).await?;
+    machine.console.wait_for("No bootable device.", PATIENCE).await?;
+    assert_eq!(console.screen().to_string(), machine.console.screen().to_string());
+    assert!(console.types_scancodes());
+    Ok(())
+}
+
+#[tokio::test]
+async fn caps_lock_that_is_on_in_the_guest_is_named_when_letters_come_wrong() -> Result<()> {
+    const CAPS_LOCK: KeyStroke =
+        KeyStroke { qcode: "caps_lock", keysym: 0xffe5, scancode: 0x3a, shift: false, altgr: false };
+    if missing(&GRUB) {
+        return Ok(());
+    }
+    let (_vm, console) = grub(GRUB_MENU).await?;
+    let open = parse("<waitFor \"Debian GNU/Linux\" 2m>c<waitFor \"grub>\"><waitStill 300ms>")?;
+    play(&console, &console, &open, &PlayOptions::default()).await?;
+    let light = async |wanted: bool| {
+        let turned = async {
+            while console.caps_lock() != Some(wanted) {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, turned).await.with_context(|| format!("caps lock is not {wanted}"))
+    };
+    console.press(&[CAPS_LOCK]).await?;
+    light(true).await?;
+    let options = TypeOptions { corrections: 1, ..TypeOptions::default() };
+    let error = type_text(&console, "echo Quiet", &options).await.unwrap_err().to_string();
+    assert!(error.contains(", and caps lock is on in the guest; it shows"), "{error}");
+    console.press(&[CAPS_LOCK]).await?;
+    light(false).await?;
+    let report = type_text(&console, "echo Quiet", &options).await?;
+    assert!(report.verified, "{report:?}");
+    Ok(())
+}
+
+/// The firmware repeats a key of a USB keyboard that stays down, and such a keyboard tells of six keys at once and no more.
+#[tokio::test]
+async fn a_line_is_typed_on_a_usb_keyboard() -> Result<()> {
+    if missing(&GRUB) {
+        return Ok(());
+    }
+    let folder = tempfile::tempdir()?;
+    let disk = grub_disk::grub_disk(folder.path(), GRUB_MENU)?;
+    let vm = Vm::start_with(folder, &disk, "", &["-device", "qemu-xhci", "-device", "usb-kbd"])?;
+    let console = vm.console().await?;
+    let open = parse("<waitFor \"Debian GNU/Linux\" 2m>c<waitFor \"grub>\"><waitStill 300ms>")?;
+    play(&console, &console, &open, &PlayOptions::default()).await?;
+    let line = format!("echo 'aabbccdd{SEED}'");
+    let report = type_text(&console, &line, &TypeOptions::default()).await?;
+    println!("{report:?}\n{}", console.screen());
+    assert!(report.verified);
+    play(&console, &console, &parse("<enter><waitStill 1s>")?, &PlayOptions::default()).await?;
+    let screen = console.screen();
+    let rows = screen.text().context("text mode")?.rows.join("");
+    assert!(rows.contains(&format!("aabbccdd{SEED}")), "{screen}");
+    Ok(())
+}
+
+#[tokio::test]
 async fn two_hundred_keys_on_grubs_command_line_are_verified_and_run() -> Result<()> {
     if missing(&GRUB) {
         return Ok(());
