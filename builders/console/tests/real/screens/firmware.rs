@@ -8,6 +8,7 @@ use anyhow::{Result, ensure};
 use forge_console::{KeySink as _, PlayOptions, boot_command, keymap, play};
 
 use super::machine::Machine;
+use super::truth::Beside;
 use super::{PATIENCE, STILL, truth};
 use crate::QEMU;
 use crate::vm::missing;
@@ -100,6 +101,7 @@ async fn isolinux_is_read_as_its_text_memory_says_and_its_graphical_menu_as_conf
         &machine,
         "isolinux vesamenu.c32",
         &["Graphical install", "Automated install", "Rescue mode"],
+        Beside::Anything,
     )
     .await
 }
@@ -159,7 +161,7 @@ async fn ovmf_shell_and_setup_are_read() -> Result<()> {
     ];
     let machine = Machine::start(folder, &arguments).await?;
     let expected: Vec<&str> = SHELL_TEXT.lines().collect();
-    truth::lines(&machine, "OVMF shell", &expected).await?;
+    truth::lines(&machine, "OVMF shell", &expected, Beside::Frame).await?;
     let console = &machine.console;
     for key in "exit".chars().filter_map(keymap::us).chain([keymap::ENTER]) {
         console.press(&[key]).await?;
@@ -167,5 +169,5 @@ async fn ovmf_shell_and_setup_are_read() -> Result<()> {
     }
     console.wait_for("Boot Manager", PATIENCE).await?;
     console.wait_still(STILL, PATIENCE).await?;
-    truth::lines(&machine, "OVMF setup", &SETUP).await
+    truth::lines(&machine, "OVMF setup", &SETUP, Beside::Frame).await
 }

@@ -3,13 +3,16 @@
 use std::fs;
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use forge_console::frame::Frame;
-use forge_console::{PlayOptions, boot_command, play};
+use forge_console::frame::{Frame, Rect};
+use forge_console::needle::DEFAULT_TOLERANCE;
+use forge_console::{Console, Needle, Pattern, PlayOptions, Seen, WaitError, boot_command, expect, play};
 
 use super::machine::Machine;
-use super::truth;
+use super::truth::Beside;
+use super::{PATIENCE, truth};
 use crate::QEMU;
 use crate::vm::missing;
 
@@ -86,20 +89,48 @@ async fn grub_is_read_in_text_mode_and_on_its_graphical_terminal() -> Result<()>
     truth::text_memory(&machine, "GRUB menu, text mode", ENTRIES[3], 80, 25).await?;
     play("g").await?;
     truth::size(&machine, (1024, 768)).await?;
-    truth::lines(&machine, "GRUB menu, gfxterm", &ENTRIES).await?;
+    truth::lines(&machine, "GRUB menu, gfxterm", &ENTRIES, Beside::Frame).await?;
     play("e").await?;
-    truth::lines(&machine, "GRUB editor, gfxterm", &EDITED).await?;
+    truth::lines(&machine, "GRUB editor, gfxterm", &EDITED, Beside::Frame).await?;
     play("<esc><waitFor \"With a theme\"><waitStill 500ms>p<waitStill 1s>").await?;
-    truth::lines(&machine, "GRUB menu, gfxterm over a picture", &ENTRIES).await?;
+    truth::lines(&machine, "GRUB menu, gfxterm over a picture", &ENTRIES, Beside::Frame).await?;
     play("c<waitFor \"grub>\"><waitStill 500ms>").await?;
-    truth::lines(&machine, "GRUB command line over a picture", &["grub>"]).await?;
+    truth::lines(&machine, "GRUB command line over a picture", &["grub>"], Beside::Anything).await?;
     play("<esc><waitFor \"With a theme\"><waitStill 500ms>t<waitStill 1s>").await?;
     // Nothing but the theme has this title.
-    truth::lines(&machine, "GRUB theme, title", &["Boot menu of a test"]).await?;
+    truth::lines(&machine, "GRUB theme, title", &["Boot menu of a test"], Beside::Anything).await?;
     for entry in ENTRIES {
-        truth::lines(&machine, "GRUB theme, an entry", &[entry]).await?;
+        truth::lines(&machine, "GRUB theme, an entry", &[entry], Beside::Anything).await?;
     }
+    // A piece of the theme is not on another screen with the same words, and found when the theme is there again.
+    let needle = [Pattern::needle("entry.png", entry_of(console)?, DEFAULT_TOLERANCE)];
+    ensure!(is_seen(console, &needle, PATIENCE).await?, "it was cut from this screen: {}", console.screen());
+    play("x<waitFor \"With a theme\"><waitStill 1s>").await?;
+    truth::size(&machine, (720, 400)).await?;
+    ensure!(!is_seen(console, &needle, Duration::from_secs(1)).await?, "{}", console.screen());
+    play("t").await?;
+    ensure!(is_seen(console, &needle, PATIENCE).await?, "{}", console.screen());
     Ok(())
+}
+
+/// An entry of the themed menu that is not the chosen one, as a picture.
+fn entry_of(console: &Console) -> Result<Needle> {
+    let screen = console.screen();
+    let text = screen.text().context("text")?;
+    let row = text.rows.iter().position(|row| row.contains("Over a picture")).context("the entry")?;
+    let column = text.rows[row].find("Over").map(|at| text.rows[row][..at].chars().count());
+    let first = text.cell_rect(row, column.context("its place")?);
+    let place = Rect { width: first.width * 14, ..first };
+    Ok(Needle::from_frame(&console.frame(), &[place])?)
+}
+
+async fn is_seen(console: &Console, needle: &[Pattern], limit: Duration) -> Result<bool> {
+    match expect(console, needle, limit).await {
+        Ok(Seen::Pattern(_)) => Ok(true),
+        Ok(Seen::Fatal(sighting)) => anyhow::bail!("{sighting}"),
+        Err(WaitError::NoPattern { .. }) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// A disc that boots GRUB, with configuration, font, picture and theme on it.

@@ -8,11 +8,12 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use forge_console::{KeySink as _, keymap, known};
+use forge_console::{KeySink as _, TypeOptions, keymap, known, type_text};
 
 use super::machine::Machine;
 use super::system::System;
-use super::{PATIENCE, truth};
+use super::truth::Beside;
+use super::{PATIENCE, STILL, truth};
 use crate::QEMU;
 use crate::vm::missing;
 
@@ -59,6 +60,8 @@ async fn linux_text_consoles_and_a_newt_dialogue_are_read() -> Result<()> {
     let machine = Machine::start(folder, &arguments).await?;
     truth::text_memory(&machine, "whiptail, Linux VGA console", "Partition disks", 80, 25).await?;
     machine.console.press(&[keymap::ENTER]).await?;
+    an_answer_is_typed_into_a_newt_dialogue(&machine).await?;
+    a_password_is_typed_blind(&machine).await?;
     each_font(&machine, "Linux VGA console", &fonts).await?;
     // The script ends, and init with it.
     machine.console.wait_for("Kernel panic", PATIENCE).await?;
@@ -116,6 +119,36 @@ async fn linux_framebuffer_consoles_are_read() -> Result<()> {
     each_font(&machine, "Linux framebuffer", &fonts).await
 }
 
+/// As long as the field that it is typed into, less a few places.
+const HOST_NAME: &str = "web-server-01.build.forge.lab.example.org";
+
+async fn an_answer_is_typed_into_a_newt_dialogue(machine: &Machine) -> Result<()> {
+    let console = &machine.console;
+    console.wait_for("Host name of the guest", PATIENCE).await?;
+    console.wait_still(STILL, PATIENCE).await?;
+    let report = type_text(console, HOST_NAME, &TypeOptions::default()).await?;
+    println!("a newt dialogue: {report:?}\n{}", console.screen());
+    ensure!(report.verified && report.corrections == 0, "{report:?}");
+    console.press(&[keymap::ENTER]).await?;
+    console.wait_for(&format!("the name is [{HOST_NAME}]"), PATIENCE).await?;
+    console.press(&[keymap::ENTER]).await?;
+    Ok(())
+}
+
+async fn a_password_is_typed_blind(machine: &Machine) -> Result<()> {
+    const PASSWORD: &str = "Correct horse-7";
+    let console = &machine.console;
+    console.wait_for("Password:", PATIENCE).await?;
+    console.wait_still(STILL, PATIENCE).await?;
+    let report = type_text(console, PASSWORD, &TypeOptions::default()).await?;
+    ensure!(!report.verified && report.prompt_hides, "{report:?}");
+    ensure!(!console.screen().contains("Correct"), "it is shown: {}", console.screen());
+    console.press(&[keymap::ENTER]).await?;
+    console.wait_for("what was typed is right", PATIENCE).await?;
+    console.press(&[keymap::ENTER]).await?;
+    Ok(())
+}
+
 const KERNEL_LINE: &str = "console=tty0 quiet loglevel=4 panic=0";
 
 async fn each_font(machine: &Machine, where_: &str, fonts: &[&str]) -> Result<()> {
@@ -126,7 +159,8 @@ async fn each_font(machine: &Machine, where_: &str, fonts: &[&str]) -> Result<()
             expected.extend(TABLE);
         }
         expected.push(&last);
-        truth::lines(machine, &format!("{where_}, {font}"), &expected).await?;
+        // The script cleared the screen before it.
+        truth::lines(machine, &format!("{where_}, {font}"), &expected, Beside::Nothing).await?;
         // Its cells have the font's size: setfont did what it was asked for.
         let screen = machine.console.screen();
         let cell = screen.text().context("text")?.cell_rect(0, 0);
@@ -148,7 +182,11 @@ fn initrd(system: &System, folder: &Path, fonts: &[&str], dialogue: bool) -> Res
         archive.whiptail()?;
         script.push_str(
             "whiptail --title 'Partition disks' --menu 'Choose how the disk is used.' 15 60 4 \
-                 1 'Guided - use entire disk' 2 'Guided - use LVM' 3 Manual\n",
+                 1 'Guided - use entire disk' 2 'Guided - use LVM' 3 Manual\n\
+             whiptail --title 'Network' --inputbox 'Host name of the guest' 9 50 2>/answer\n\
+             /bin/busybox clear\necho \"the name is [$(/bin/busybox cat /answer)]\"\nread -s answer\n\
+             /bin/busybox clear\nprintf 'Password: '\nread -s password\necho\n\
+             [ \"$password\" = 'Correct horse-7' ] && echo 'what was typed is right'\nread -s answer\n",
         );
     }
     for font in fonts {

@@ -53,6 +53,8 @@ impl Score {
         ensure!(self.cells > 0, "{name}: nothing to compare\n{screen}");
         let share = self.right as f64 / self.cells as f64;
         ensure!(share >= 0.999, "{name}: only {share:.4} of {} cells were read\n{screen}", self.cells);
+        // Those that are blank are unread where something is taken for a picture's part.
+        ensure!(self.unread * 1000 <= self.cells, "{name}: {} cells are unread\n{screen}", self.unread);
         Ok(())
     }
 
@@ -112,8 +114,11 @@ fn compare_memory(grid: &ScreenText, memory: &[[u8; 2]]) -> Score {
     let mut score = Score::default();
     for (index, [code, attribute]) in memory.iter().enumerate() {
         let place = (index / grid.cols, index % grid.cols);
-        let Some(cell) = grid.cell(place.0, place.1) else { continue };
         let truth = table[usize::from(*code)];
+        let Some(cell) = grid.cell(place.0, place.1) else {
+            score.count(char::REPLACEMENT_CHARACTER, truth, place);
+            continue;
+        };
         let (ink, paper) = (COLOURS[usize::from(attribute & 15)], COLOURS[usize::from(attribute >> 4 & 7)]);
         // What has the colour of its background can't be seen.
         score.count(cell.character, if ink == paper { ' ' } else { truth }, place);
@@ -137,8 +142,20 @@ pub async fn size(machine: &Machine, size: (u32, u32)) -> Result<()> {
     Ok(())
 }
 
-/// Compares lines that stand somewhere on the screen, one below the other from the first one's place on.
-pub async fn lines(machine: &Machine, name: &str, expected: &[&str]) -> Result<()> {
+/// What may stand beside the lines that are compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Beside {
+    /// A picture, or what the test does not know.
+    Anything,
+    /// A frame, and GRUB's star before the chosen entry; other lines are not looked at.
+    Frame,
+    /// Nothing on the whole screen.
+    Nothing,
+}
+
+/// Compares lines that stand somewhere on the screen, one below the other from the first one's place on, and that what
+/// stands beside them is what may.
+pub async fn lines(machine: &Machine, name: &str, expected: &[&str], beside: Beside) -> Result<()> {
     let first = expected.iter().find(|line| !line.trim().is_empty()).context("a line that is not blank")?;
     let last = expected.iter().rfind(|line| !line.trim().is_empty()).context("a line that is not blank")?;
     for text in [first, last] {
@@ -162,8 +179,24 @@ pub async fn lines(machine: &Machine, name: &str, expected: &[&str]) -> Result<(
     for (offset, line) in expected[skip..].iter().enumerate() {
         for (column, truth) in line.chars().enumerate() {
             let place = (at + offset, left - indent + column);
-            let Some(cell) = grid.cell(place.0, place.1) else { continue };
-            score.count(cell.character, truth, place);
+            let read = grid.cell(place.0, place.1).map_or(char::REPLACEMENT_CHARACTER, |cell| cell.character);
+            score.count(read, truth, place);
+        }
+    }
+    let compared = &expected[skip..];
+    for (row, column) in (0..grid.rows.len()).flat_map(|row| (0..grid.cols).map(move |column| (row, column)))
+    {
+        let line = row.checked_sub(at).and_then(|row| compared.get(row));
+        let within =
+            line.is_some_and(|line| (left - indent..left - indent + line.chars().count()).contains(&column));
+        let read = grid.cell(row, column).map_or(' ', |cell| cell.character);
+        let counts = match beside {
+            Beside::Anything => false,
+            Beside::Frame => line.is_some() && read != '*' && !('─'..='▟').contains(&read),
+            Beside::Nothing => true,
+        };
+        if counts && !within {
+            score.count(read, ' ', (row, column));
         }
     }
     score.settle(name, &machine.console)
