@@ -346,3 +346,7 @@ pub(crate) fn font_of(frame: &Frame, layout: &Layout) -> Option<u8> {
     let most = counts.iter().copied().max().filter(|most| *most > 0)?;
     counts.iter().position(|count| *count == most).map(|index| index as u8)
 }
+
+#[cfg(test)]
+#[path = "layout_tests.rs"]
+mod tests;
