@@ -2,7 +2,8 @@
 //! or what the disk has room for.
 //!
 //! The lab, curl and forge's client are processes of their own, so that each one's peak memory is its own. forge's client
-//! hashes what it sends, and the server compares it; curl sends the same digest along and hashes nothing.
+//! hashes what it sends, and the server compares it; curl sends the same digest along and hashes nothing. Then the same file
+//! comes from a web server on loopback, into the cache and to the lab in one pass.
 
 use std::io::{Read as _, Write as _};
 use std::path::Path;
@@ -10,15 +11,17 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
+use forge::media::{Store, Unwatched};
 use forge::ui;
 use forge_lab::{LEAST_PRIVILEGES_PVE9, Lab, LabConfig};
+use forge_machine::{Algorithm, Checksum, Growth, Location, Medium};
 use forge_proxmox::api::client::Client;
 use forge_proxmox::api::encode::Params;
 use forge_proxmox::api::task::Upid;
 use forge_proxmox::api::transfer::{Upload, sha256_of};
 use forge_proxmox::{ProxmoxConfig, Secret, TlsChoice};
 use serde::{Deserialize, Serialize};
-use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::process::Command;
 
 const TOKEN: &str = "forge@pve!build";
@@ -50,17 +53,19 @@ async fn main() -> anyhow::Result<()> {
     match arguments.first().map(String::as_str) {
         Some("lab") => lab().await,
         Some("send") => send(&arguments).await,
+        Some("through") => through(&arguments).await,
         _ => compare(number("--mib", fitting()?)?, number("--rounds", 3)?).await,
     }
 }
 
-/// 4 GiB, or as much as the disk has room for: the file, what the server has received of it, and its copy of that.
+/// 4 GiB, or as much as the disk has room for: the file, what the server has received of it, its copy of that, and the
+/// client's cache.
 fn fitting() -> anyhow::Result<u64> {
     let disk = nix::sys::statvfs::statvfs(&std::env::temp_dir())?;
     let free = (disk.blocks_available() * disk.fragment_size()) >> 20;
     let sizes = [4096, 2048, 1024, 512, 256, 64];
     let size =
-        sizes.into_iter().find(|size| size * 3 + 1024 <= free).context("there is no room on the disk")?;
+        sizes.into_iter().find(|size| size * 4 + 1024 <= free).context("there is no room on the disk")?;
     if size < sizes[0] {
         ui::say(&format!("{free} MiB are free, so that {size} MiB are sent, not {}", sizes[0]));
     }
@@ -100,17 +105,64 @@ fn client(site: &Site) -> anyhow::Result<Client> {
 async fn send(arguments: &[String]) -> anyhow::Result<()> {
     let [_, site, file, digest] = arguments else { bail!("send SITE FILE DIGEST") };
     let client = client(&serde_json::from_str(site)?)?;
-    let upload = Upload {
-        node: "pve",
-        storage: "local",
-        content: "iso",
-        name: "bench.iso",
-        file: Path::new(file),
-        digest: Some(("sha256", digest)),
-        proved: false,
-    };
     let began = Instant::now();
-    client.upload(&upload, &|_, _| {}).await?;
+    client.upload(&upload(Path::new(file), digest), &|_, _| {}).await?;
+    took(began)
+}
+
+fn upload<'u>(file: &'u Path, digest: &'u str) -> Upload<'u> {
+    let (node, storage, content, name) = ("pve", "local", "iso", "bench.iso");
+    Upload { node, storage, content, name, file, digest: Some(("sha256", digest)), proved: false }
+}
+
+/// One upload of what is being downloaded meanwhile: `through SITE URL DIGEST FOLDER`.
+async fn through(arguments: &[String]) -> anyhow::Result<()> {
+    let [_, site, url, digest, folder] = arguments else { bail!("through SITE URL DIGEST FOLDER") };
+    let client = client(&serde_json::from_str(site)?)?;
+    let store = Store::new(folder.into());
+    let checksum = Checksum::Digest { algorithm: Algorithm::Sha256, hex: digest.clone() };
+    let medium = Medium { location: Location::Url(url.clone()), checksum };
+    let growth = Growth::default();
+    let mut follower = growth.follow();
+    let began = Instant::now();
+    let brought = async {
+        let brought = store.bring_growing(&medium, &[], Some(&growth), &Unwatched).await;
+        growth.end();
+        anyhow::Ok(brought?)
+    };
+    let sent = async {
+        let pass = follower.pass().await.context("nothing came")?;
+        client.upload_growing(&upload(Path::new(url), digest), pass, &|_, _| {}).await?;
+        anyhow::Ok(())
+    };
+    tokio::try_join!(brought, sent)?;
+    took(began)
+}
+
+/// Serves one file to everybody; gives its address.
+async fn serve(file: &Path) -> anyhow::Result<String> {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+    let address = listener.local_addr()?;
+    let file = file.to_owned();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let file = file.clone();
+            tokio::spawn(async move {
+                let _request = stream.read(&mut [0; 4096]).await?;
+                let mut file = tokio::fs::File::open(file).await?;
+                let length = file.metadata().await?.len();
+                let head =
+                    format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n");
+                stream.write_all(head.as_bytes()).await?;
+                tokio::io::copy(&mut file, &mut stream).await
+            });
+        }
+    });
+    Ok(format!("http://{address}/bench.iso"))
+}
+
+/// Tells what it took since then, and how much memory this process had at most.
+fn took(began: Instant) -> anyhow::Result<()> {
     let seconds = began.elapsed().as_secs_f64();
     let status = std::fs::read_to_string("/proc/self/status")?;
     let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("no peak")?;
@@ -136,11 +188,11 @@ async fn curl(site: &Site, file: &Path, digest: &str) -> anyhow::Result<f64> {
     Ok(String::from_utf8(output.stdout)?.trim().parse()?)
 }
 
-async fn forge(site: &Site, file: &Path, digest: &str) -> anyhow::Result<Took> {
+/// One upload by a process of forge's client.
+async fn forge(way: &str, site: &Site, more: &[&str]) -> anyhow::Result<Took> {
     let output = Command::new(std::env::current_exe()?)
-        .args(["send", &serde_json::to_string(site)?])
-        .arg(file)
-        .arg(digest)
+        .args([way, &serde_json::to_string(site)?])
+        .args(more)
         .stderr(Stdio::inherit())
         .output()
         .await?;
@@ -179,6 +231,7 @@ async fn compare(mib: u64, rounds: u64) -> anyhow::Result<()> {
     }
     writer.into_inner()?.sync_all()?;
     let digest = sha256_of(&file).await?;
+    let url = serve(&file).await?;
 
     let mut lab = Command::new(std::env::current_exe()?)
         .arg("lab")
@@ -194,21 +247,27 @@ async fn compare(mib: u64, rounds: u64) -> anyhow::Result<()> {
     for round in 1..=rounds {
         let curl = curl(&site, &file, &digest).await?;
         settle(&client).await?;
-        let forge = forge(&site, &file, &digest).await?;
+        let by_client = forge("send", &site, &[&file.to_string_lossy(), &digest]).await?;
         settle(&client).await?;
+        let cache = tempfile::Builder::new().prefix("forge-upload-cache-").tempdir()?;
+        let onward = forge("through", &site, &[&url, &digest, &cache.path().to_string_lossy()]).await?;
+        settle(&client).await?;
+        cache.close()?;
         let rate = |seconds: f64| format!("{:.0}", mib as f64 / seconds);
         rows.push(vec![
             round.to_string(),
             rate(curl),
-            rate(forge.seconds),
-            format!("{:.2}", curl / forge.seconds),
-            format!("{:.1}", forge.peak_kib as f64 / 1024.0),
+            rate(by_client.seconds),
+            format!("{:.2}", curl / by_client.seconds),
+            format!("{:.1}", by_client.peak_kib as f64 / 1024.0),
+            rate(onward.seconds),
+            format!("{:.1}", onward.peak_kib as f64 / 1024.0),
         ]);
         by_curl.push(curl);
-        by_forge.push(forge.seconds);
+        by_forge.push(by_client.seconds);
     }
     ui::data(&ui::table::table(
-        &["ROUND", "CURL MIB/S", "FORGE MIB/S", "FORGE/CURL", "FORGE'S PEAK MIB"],
+        &["ROUND", "CURL MIB/S", "FORGE MIB/S", "FORGE/CURL", "PEAK MIB", "FROM THE WEB MIB/S", "PEAK MIB"],
         &rows,
     ));
     let median = |mut times: Vec<f64>| {

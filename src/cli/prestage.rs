@@ -10,7 +10,8 @@ use std::time::Instant;
 use async_trait::async_trait;
 use clap::Args;
 use forge_machine::{
-    FactsQuery, Fetch, Hypervisor, Location, MachineSpec, Medium, PortError, SourceSelector, SourceSpec,
+    FactsQuery, Fetch, Growth, Hypervisor, Location, MachineSpec, Medium, PortError, SourceSelector,
+    SourceSpec,
 };
 use serde_json::json;
 
@@ -254,8 +255,9 @@ struct Fetching<'a> {
 
 #[async_trait]
 impl Fetch for Fetching<'_> {
-    async fn fetch(&self, medium: &Medium) -> Result<PathBuf, PortError> {
-        let brought = self.store.bring(medium, &self.errand.mirrors, self.transfers).await?;
+    async fn fetch(&self, medium: &Medium, growth: Option<&Growth>) -> Result<PathBuf, PortError> {
+        let mirrors = &self.errand.mirrors;
+        let brought = self.store.bring_growing(medium, mirrors, growth, self.transfers).await?;
         let path = brought.path.clone();
         *self.brought.lock().unwrap_or_else(PoisonError::into_inner) = Some(brought);
         Ok(path)

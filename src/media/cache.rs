@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use forge_machine::{Algorithm, Checksum, Location, Medium};
+use forge_machine::{Algorithm, Checksum, Growth, Location, Medium};
 use reqwest::Client;
 use sha2::{Digest as _, Sha256};
 
@@ -133,6 +133,21 @@ impl Store {
         mirrors: &[String],
         watch: &dyn Watch,
     ) -> Result<Brought, MediaError> {
+        self.bring_growing(medium, mirrors, None, watch).await
+    }
+
+    /// The same, and a download that a checksum proves is told to `growth`, for who reads the file meanwhile. May be
+    /// dropped.
+    ///
+    /// # Errors
+    /// See [`Self::bring`].
+    pub async fn bring_growing(
+        &self,
+        medium: &Medium,
+        mirrors: &[String],
+        growth: Option<&Growth>,
+        watch: &dyn Watch,
+    ) -> Result<Brought, MediaError> {
         let proved;
         let medium = match &medium.checksum {
             Checksum::File(place) => {
@@ -159,7 +174,7 @@ impl Store {
             }
             (Location::Url(url), Checksum::Digest { algorithm, hex }) => {
                 let urls: Vec<String> = std::iter::once(url).chain(mirrors).cloned().collect();
-                self.bring_proved(&urls, &name, (*algorithm, hex), watch).await
+                self.bring_proved(&urls, &name, (*algorithm, hex), growth, watch).await
             }
             (Location::Url(url), _) => self.bring_newest(url, mirrors, &name, watch).await,
         }
@@ -170,6 +185,7 @@ impl Store {
         urls: &[String],
         name: &str,
         (algorithm, hex): (Algorithm, &str),
+        growth: Option<&Growth>,
         watch: &dyn Watch,
     ) -> Result<Brought, MediaError> {
         let place = self.folder.join(format!("{}-{hex}", algorithm.name()));
@@ -196,6 +212,7 @@ impl Store {
             name,
             part: with_ending(&place, "part"),
             digest: Some((algorithm, hex)),
+            growth,
             known: None,
             lock: Arc::new(lock),
         };
@@ -242,6 +259,7 @@ impl Store {
             name,
             part: with_ending(&stem, "part"),
             digest: None,
+            growth: None,
             known,
             lock: Arc::new(lock),
         };

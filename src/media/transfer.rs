@@ -1,4 +1,5 @@
-//! One download into one file: gone on with after every break, hashed on the way, from the first mirror that has it.
+//! One download into one file: gone on with after every break, hashed on the way, from the first mirror that has it. Who
+//! sends the file on meanwhile follows its [`Growth`].
 
 use std::fs::File;
 use std::io::{self, Seek as _, SeekFrom, Write as _};
@@ -8,7 +9,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use forge_machine::Algorithm;
+use forge_machine::{Algorithm, Growth};
 use reqwest::header::{
     ACCEPT_ENCODING, ETAG, HeaderMap, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, LAST_MODIFIED, RANGE,
 };
@@ -22,6 +23,8 @@ use super::{Watch, shown, size};
 
 /// How much is gathered before it is written.
 const BATCH: usize = 1 << 20;
+/// How long what is gathered waits at most when somebody reads the file meanwhile.
+const SOON: Duration = Duration::from_millis(250);
 /// How often progress is told at most.
 const TELL: Duration = Duration::from_secs(1);
 /// The longest pause between two tries.
@@ -109,6 +112,8 @@ pub(super) struct Transfer<'a> {
     pub(super) part: PathBuf,
     /// The digest that is made on the way, and what it should be.
     pub(super) digest: Option<(Algorithm, &'a str)>,
+    /// Who reads the file meanwhile; of one that is proved on the way only.
+    pub(super) growth: Option<&'a Growth>,
     /// What is here already of an earlier download; asks for something newer only.
     pub(super) known: Option<Origin>,
     /// Held until the last byte is written, also when nobody waits for it any more.
@@ -168,6 +173,9 @@ impl Transfer<'_> {
     }
 
     fn discard(&self) {
+        if let Some(growth) = self.growth {
+            growth.begin_again();
+        }
         for path in [&self.part, &self.notes()] {
             // What stays is compared again by the next one.
             let _gone_already = std::fs::remove_file(path);
@@ -176,8 +184,7 @@ impl Transfer<'_> {
 
     async fn from(&self, url: &str) -> Result<Outcome, MediaError> {
         let mut origin = Origin::read(&self.notes()).unwrap_or_default();
-        let mut sink =
-            Sink::open(&self.part, self.digest.map(|(algorithm, _)| algorithm), &self.lock).await?;
+        let mut sink = self.sink().await?;
         let mut state = State { mixed: sink.have > 0, last_told: None };
         let (mut best, mut still) = (sink.have, 0);
         loop {
@@ -201,7 +208,10 @@ impl Transfer<'_> {
         }
         let size = sink.have;
         self.watch.progress(self.name, size, Some(size));
-        let hex = sink.finished().await.map_err(|error| self.write_error(error, &origin, size))?;
+        let hex = sink
+            .finished(self.digest.map(|(_, hex)| hex))
+            .await
+            .map_err(|error| self.write_error(error, &origin, size))?;
         Ok(Outcome::Got(Got { hex, size, origin, mixed: state.mixed }))
     }
 
@@ -216,6 +226,13 @@ impl Transfer<'_> {
     fn no_space(&self, needed: u64, free: u64) -> MediaError {
         let folder = self.part.parent().unwrap_or(Path::new(".")).to_owned();
         MediaError::NoSpace { name: self.name.to_owned(), folder, needed, free }
+    }
+
+    /// Opens the part; what is in it is hashed first.
+    async fn sink(&self) -> Result<Sink, MediaError> {
+        let (path, lock) = (self.part.clone(), Arc::clone(&self.lock));
+        let algorithm = self.digest.map(|(algorithm, _)| algorithm);
+        Sink::open(path, algorithm, lock, self.growth.cloned()).await
     }
 
     async fn attempt(
@@ -295,6 +312,10 @@ impl Transfer<'_> {
         if let Some(free) = free_bytes(&self.part).filter(|free| *free < needed) {
             return Err(Broke::Final(self.no_space(needed, free)));
         }
+        if let (Some(growth), Some(total)) = (self.growth, total) {
+            growth.begin(&sink.reader, total);
+            growth.reach(sink.have);
+        }
         let of = total.map_or_else(String::new, |total| format!(" ({})", size(total)));
         let from = if sink.have > 0 { format!(", going on at {}", size(sink.have)) } else { String::new() };
         self.watch.doing(&format!("downloading {}{of}{from}", shown(url)));
@@ -312,7 +333,17 @@ impl Transfer<'_> {
         let failed =
             |error, have| Broke::Final(self.write_error(error, &Origin { total, ..Origin::default() }, have));
         loop {
-            let piece = match tokio::time::timeout(self.patience.stall, response.chunk()).await {
+            let mut next = std::pin::pin!(tokio::time::timeout(self.patience.stall, response.chunk()));
+            let next = loop {
+                tokio::select! {
+                    next = &mut next => break next,
+                    () = sink.due() => {
+                        let have = sink.have;
+                        sink.write().await.map_err(|error| failed(error, have))?;
+                    }
+                }
+            };
+            let piece = match next {
                 Ok(Ok(Some(piece))) => piece,
                 Ok(Ok(None)) => break,
                 Ok(Err(error)) => {
@@ -374,7 +405,12 @@ struct Sink {
     have: u64,
     batch: Vec<Bytes>,
     gathered: usize,
+    /// Since when something is gathered.
+    since: Option<Instant>,
     writer: Writer,
+    /// The file, for those who read it meanwhile.
+    reader: Arc<File>,
+    growth: Option<Growth>,
 }
 
 enum Writer {
@@ -387,15 +423,20 @@ enum Writer {
 /// What the blocking thread holds.
 struct Disk {
     file: File,
+    /// Bytes that are in it.
+    written: u64,
     hasher: Option<Hasher>,
     algorithm: Option<Algorithm>,
     _lock: Arc<File>,
 }
 
 impl Sink {
-    /// Opens a part; what is in it is hashed first.
-    async fn open(path: &Path, algorithm: Option<Algorithm>, lock: &Arc<File>) -> Result<Self, MediaError> {
-        let (path, lock) = (path.to_owned(), Arc::clone(lock));
+    async fn open(
+        path: PathBuf,
+        algorithm: Option<Algorithm>,
+        lock: Arc<File>,
+        growth: Option<Growth>,
+    ) -> Result<Self, MediaError> {
         let failed = MediaError::file(path.clone(), "opened");
         let stop = Stop::new();
         let token: Arc<AtomicBool> = Arc::clone(&stop.0);
@@ -407,17 +448,35 @@ impl Sink {
                 None => file.metadata()?.len(),
             };
             file.seek(SeekFrom::Start(have))?;
-            Ok((Disk { file, hasher, algorithm, _lock: lock }, have))
+            let reader = Arc::new(file.try_clone()?);
+            Ok((Disk { file, written: have, hasher, algorithm, _lock: lock }, reader))
         });
         let opened = work.await.map_err(io::Error::other).and_then(|opened| opened);
         drop(stop);
-        let (disk, have) = opened.map_err(failed)?;
-        Ok(Self { have, batch: Vec::new(), gathered: 0, writer: Writer::Idle(Box::new(disk)) })
+        let (disk, reader) = opened.map_err(failed)?;
+        Ok(Self {
+            have: disk.written,
+            batch: Vec::new(),
+            gathered: 0,
+            since: None,
+            writer: Writer::Idle(Box::new(disk)),
+            reader,
+            growth,
+        })
+    }
+
+    /// Returns when what is gathered has waited long enough for somebody who reads the file meanwhile.
+    async fn due(&self) {
+        match self.since.filter(|_| self.growth.is_some()) {
+            Some(since) => tokio::time::sleep_until((since + SOON).into()).await,
+            None => std::future::pending().await,
+        }
     }
 
     async fn take(&mut self, piece: Bytes) -> io::Result<()> {
         self.have += piece.len() as u64;
         self.gathered += piece.len();
+        self.since.get_or_insert_with(Instant::now);
         self.batch.push(piece);
         if self.gathered >= BATCH { self.write().await } else { Ok(()) }
     }
@@ -427,14 +486,20 @@ impl Sink {
         let mut disk = self.idle().await?;
         let batch = std::mem::take(&mut self.batch);
         self.gathered = 0;
+        self.since = None;
+        let growth = self.growth.clone();
         self.writer = Writer::Busy(tokio::task::spawn_blocking(move || {
             let written = batch.iter().try_for_each(|piece| {
                 disk.file.write_all(piece)?;
+                disk.written += piece.len() as u64;
                 if let Some(hasher) = &mut disk.hasher {
                     hasher.update(piece);
                 }
                 Ok(())
             });
+            if let (Some(growth), Ok(())) = (growth, &written) {
+                growth.reach(disk.written);
+            }
             (disk, written)
         }));
         Ok(())
@@ -467,24 +532,29 @@ impl Sink {
         if self.have == 0 {
             return Ok(());
         }
+        if let Some(growth) = &self.growth {
+            growth.begin_again();
+        }
         let mut disk = self.idle().await?;
         disk.file.set_len(0)?;
         disk.file.seek(SeekFrom::Start(0))?;
+        disk.written = 0;
         disk.hasher = disk.algorithm.map(Hasher::new);
         self.have = 0;
         self.writer = Writer::Idle(disk);
         Ok(())
     }
 
-    /// Everything is on the disk; gives the digest.
-    async fn finished(mut self) -> io::Result<Option<String>> {
+    /// Everything is on the disk; gives the digest. Who sends the file on is told of its proof before: a disk may take
+    /// longer to write it down than a server waits for the last byte.
+    async fn finished(mut self, expected: Option<&str>) -> io::Result<Option<String>> {
         self.settled().await?;
-        let disk = self.idle().await?;
-        let work = tokio::task::spawn_blocking(move || {
-            let disk = *disk;
-            disk.file.sync_all()?;
-            Ok(disk.hasher.map(Hasher::finish))
-        });
-        work.await.map_err(io::Error::other)?
+        let mut disk = self.idle().await?;
+        let hex = disk.hasher.take().map(Hasher::finish);
+        if let Some(growth) = self.growth.as_ref().filter(|_| hex.is_some() && hex.as_deref() == expected) {
+            growth.prove();
+        }
+        tokio::task::spawn_blocking(move || disk.file.sync_all()).await.map_err(io::Error::other)??;
+        Ok(hex)
     }
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
 use async_trait::async_trait;
-use forge_machine::{Fetch, Location, MachineSpec, Medium, PortError};
+use forge_machine::{Fetch, Growth, Location, MachineSpec, Medium, PortError};
 
 use crate::engine::{Cx, StageError};
 use crate::event::{Event, Events, Stage};
@@ -44,13 +44,13 @@ struct Here<'a> {
 
 #[async_trait]
 impl Fetch for Here<'_> {
-    async fn fetch(&self, medium: &Medium) -> Result<PathBuf, PortError> {
+    async fn fetch(&self, medium: &Medium, growth: Option<&Growth>) -> Result<PathBuf, PortError> {
         let planned = self.plan.downloads.iter().find(|planned| match &medium.location {
             Location::Url(url) => *url == planned.url,
             Location::File(_) | Location::Volume(_) => false,
         });
         let mirrors = planned.map(|planned| planned.mirrors.as_slice()).unwrap_or_default();
-        Ok(self.store.bring(medium, mirrors, &self.telling).await?.path)
+        Ok(self.store.bring_growing(medium, mirrors, growth, &self.telling).await?.path)
     }
 
     fn tell(&self, what: &str) {

@@ -10,6 +10,7 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 
 use crate::error::PortError;
+use crate::growth::Growth;
 use crate::ids::{ChainId, Nonce, VmRef};
 use crate::ownership::{BuildState, Ownership};
 use crate::port::{Artefact, Attachments, Fetch, Hypervisor, Power, Standing, StopLadder, StopRung};
@@ -70,7 +71,7 @@ struct Here;
 
 #[async_trait]
 impl Fetch for Here {
-    async fn fetch(&self, medium: &Medium) -> Result<PathBuf, PortError> {
+    async fn fetch(&self, medium: &Medium, _growth: Option<&Growth>) -> Result<PathBuf, PortError> {
         match &medium.location {
             Location::File(path) => Ok(path.clone()),
             other => Err(PortError::NotFound { what: other.to_string() }),

@@ -347,7 +347,7 @@ impl Hypervisor for FakeHypervisor {
         let mut spec = spec.clone();
         for medium in spec.media_mut() {
             if !matches!(medium.location, Location::Volume(_)) {
-                medium.location = Location::File(fetch.fetch(medium).await?);
+                medium.location = Location::File(fetch.fetch(medium, None).await?);
             }
             medium.checksum = Checksum::None;
         }

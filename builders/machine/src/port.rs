@@ -25,6 +25,7 @@ use crate::archive::ArchivePlace;
 use crate::console::{Display, DisplayStream, KeyChord};
 use crate::error::PortError;
 use crate::facts::{Facts, FactsQuery, Finding, TemplateFacts};
+use crate::growth::Growth;
 use crate::health::{Checkup, Diagnosis};
 use crate::ids::{Nonce, TaskHandle, VmRef};
 use crate::ownership::Ownership;
@@ -105,12 +106,13 @@ pub struct Attachments {
 /// Brings media to this machine: given to a backend by the engine, which downloads, proves and keeps them.
 #[async_trait]
 pub trait Fetch: Send + Sync {
-    /// The file of this machine that holds a medium, proved by its checksum. May be dropped: what was downloaded so far
-    /// is kept and gone on with.
+    /// The file of this machine that holds a medium, proved by its checksum. One that has to be downloaded, and is proved
+    /// on the way, is told to `growth`, for who reads it meanwhile. May be dropped: what was downloaded so far is kept
+    /// and gone on with.
     ///
     /// # Errors
     /// When it can't be had, or is not what its checksum says.
-    async fn fetch(&self, medium: &Medium) -> Result<PathBuf, PortError>;
+    async fn fetch(&self, medium: &Medium, growth: Option<&Growth>) -> Result<PathBuf, PortError>;
 
     /// Tells what is being done with the media, in a few words.
     fn tell(&self, what: &str);

@@ -10,8 +10,7 @@
 //! ```
 //!
 //! What comes by way of this machine is hashed once: while it is downloaded (or when the cache has it), while it is sent, or,
-//! where the bytes make its name, before. Sending needs a Content-Length and can't be gone on with, and the server cuts a
-//! body that waits for 5 s (`api/transfer.rs`); so a download is whole before it is sent.
+//! where the bytes make its name, before. A download is sent on while it comes (`onward.rs`).
 //!
 //! A file `forge-<digest>-…` comes into being only after the node has compared it with that digest, so that finding it is
 //! almost proof; where the token may let the node download (`Sys.AccessNetwork`), the node compares it once more.
@@ -23,7 +22,7 @@ use std::path::{Path, PathBuf};
 use async_trait::async_trait;
 use forge_machine::source::{login, shown};
 use forge_machine::{
-    Checksum, FactsQuery, Fetch as PortFetch, Location, MachineSpec, Medium as PortMedium, PortError,
+    Checksum, FactsQuery, Fetch as PortFetch, Growth, Location, MachineSpec, Medium as PortMedium, PortError,
     SourceSelector, SourceSpec,
 };
 use serde::Deserialize;
@@ -32,16 +31,17 @@ use crate::api::client::Client;
 use crate::api::encode::{Params, path};
 use crate::api::error::ApiError;
 use crate::api::task::Upid;
-use crate::api::transfer::{Upload, Volume, sha256_of};
+use crate::api::transfer::{Volume, sha256_of};
 use crate::api::types::StorageEntry;
 use crate::permissions::Grants;
 use crate::turns::Turn;
 pub use crate::turns::Turns;
+use onward::Place;
+
+mod onward;
 
 /// How much of a digest stands in a file's name.
 const SHOWN: usize = 20;
-/// How often a file is sent before its failure counts.
-const TRIES: usize = 3;
 /// Who may have any file of a node imported: exactly this user, so by password, and none of its tokens (pve-storage
 /// `Storage.pm`, `check_volume_access`).
 pub(crate) const ROOT: &str = "root@pam";
@@ -58,7 +58,7 @@ struct Running {
 
 /// What is told of one volume.
 #[derive(Debug, Deserialize)]
-struct Place {
+struct Told {
     path: String,
 }
 
@@ -87,11 +87,12 @@ pub struct Medium<'a> {
 /// Downloads to this machine, and hears what is going on.
 #[async_trait]
 pub trait Fetch: Send + Sync {
-    /// The file of this machine that holds what a URL names, proved by the medium's digest. May be dropped.
+    /// The file of this machine that holds what a URL names, proved by the medium's digest; one that is downloaded is
+    /// told to `growth` meanwhile. May be dropped.
     ///
     /// # Errors
     /// When it can't be had.
-    async fn fetch(&self, url: &str) -> Result<PathBuf, PortError>;
+    async fn fetch(&self, url: &str, growth: Option<&Growth>) -> Result<PathBuf, PortError>;
 
     /// Tells what is being done, in a few words.
     fn tell(&self, what: &str);
@@ -174,7 +175,7 @@ impl<'a> Courier<'a> {
         let content = medium.content;
         let Some(digest) = medium.digest else {
             // Without a checksum the bytes themselves make the name.
-            let file = self.fetch.fetch(url).await?;
+            let file = self.fetch.fetch(url, None).await?;
             return self.bring_file(medium, &file, file_name(medium.origin)).await;
         };
         let storage = self.storage_for(content)?;
@@ -216,8 +217,8 @@ impl<'a> Courier<'a> {
         } else {
             self.fetch.tell(&format!("{} needs a login: by way of this machine", shown(url)));
         }
-        let file = self.fetch.fetch(url).await?;
-        self.send(&file, storage, content, &name, digest, true).await?;
+        let place = Place { storage, content, name: &name, digest };
+        self.by_way_of_here(url, &place).await?;
         Ok(volume)
     }
 
@@ -252,7 +253,8 @@ impl<'a> Courier<'a> {
             return Ok(volume);
         }
         // One without a checksum was just read for its name.
-        self.send(file, storage, content, &name, digest, medium.digest.is_none()).await?;
+        let place = Place { storage, content, name: &name, digest };
+        self.send(file, &place, medium.digest.is_none()).await?;
         Ok(volume)
     }
 
@@ -281,7 +283,7 @@ impl<'a> Courier<'a> {
     async fn path_of(&self, volume: &str) -> Result<String, PortError> {
         let (storage, _) = volume.split_once(':').unwrap_or((volume, ""));
         let place = path(&["nodes", self.node, "storage", storage, "content", volume]);
-        let there: Place = self
+        let there: Told = self
             .client
             .get(&place, &Params::new())
             .await
@@ -348,49 +350,6 @@ impl<'a> Courier<'a> {
         }
     }
 
-    async fn send(
-        &self,
-        file: &Path,
-        storage: &str,
-        content: &str,
-        name: &str,
-        digest: (&str, &str),
-        proved: bool,
-    ) -> Result<(), PortError> {
-        let volume = format!("{storage}:{content}/{name}");
-        let upload = Upload { node: self.node, storage, content, name, file, digest: Some(digest), proved };
-        let progress = |sent: u64, size: u64| {
-            let percent = (sent * 100).checked_div(size).unwrap_or(100);
-            self.fetch.tell(&format!("sending {volume}: {percent} % of {} MiB", size >> 20));
-        };
-        let client = self.client;
-        for attempt in 1..=TRIES {
-            let sent = async {
-                match client.upload(&upload, &progress).await? {
-                    Some(upid) => client.wait_task(&upid).await,
-                    None => Ok(()),
-                }
-            };
-            match sent.await {
-                Ok(()) => return Ok(()),
-                // A broken transfer leaves nothing, unless only its answer was lost.
-                Err(error @ (ApiError::Unanswered { .. } | ApiError::Unreachable { .. })) => {
-                    if self.find(storage, content, &volume).await?.is_some()
-                        && self.compare(storage, content, name, digest).await.is_ok()
-                    {
-                        return Ok(());
-                    }
-                    if attempt == TRIES {
-                        return Err(error.at(&format!("send {} to {volume}", file.display())));
-                    }
-                    self.fetch.tell(&format!("sending {volume} broke off; once more"));
-                }
-                Err(error) => return Err(error.at(&format!("send {} to {volume}", file.display()))),
-            }
-        }
-        Ok(())
-    }
-
     fn storage_for(&self, content: &str) -> Result<&str, PortError> {
         pick(&self.storages, self.preferred, content)
             .map_err(|detail| PortError::failed(format!("find a storage for media on {}", self.node), detail))
@@ -432,8 +391,13 @@ pub(crate) fn way_in_words(grants: &Grants, node: &str, query: &FactsQuery) -> O
     let may = grants.on(&by_path, "Sys.AccessNetwork")
         || (grants.on("/", "Sys.Audit") && grants.on("/", "Sys.Modify"));
     let why = match (login(url), checksum) {
+        (_, Checksum::None) => {
+            return Some(format!(
+                "media come to {node} by way of this machine (one has no checksum to be named and compared by): \
+                 downloaded whole into the cache, gone on with where that breaks off, then read for its name and sent"
+            ));
+        }
         (Some(_), _) => "its address holds a login",
-        (_, Checksum::None) => "it has no checksum to be named and compared by",
         _ if may => {
             return Some(format!("{node} downloads media by itself, and compares them with their checksums"));
         }
@@ -441,7 +405,7 @@ pub(crate) fn way_in_words(grants: &Grants, node: &str, query: &FactsQuery) -> O
     };
     Some(format!(
         "media come to {node} by way of this machine ({why}): downloaded into the cache, gone on with where that breaks off, \
-         compared on the way, then sent"
+         compared on the way, and sent meanwhile; from the cache when that has it, or when its server tells no length"
     ))
 }
 
@@ -501,8 +465,8 @@ struct ByEngine<'a> {
 
 #[async_trait]
 impl Fetch for ByEngine<'_> {
-    async fn fetch(&self, _url: &str) -> Result<PathBuf, PortError> {
-        self.fetch.fetch(self.medium).await
+    async fn fetch(&self, _url: &str, growth: Option<&Growth>) -> Result<PathBuf, PortError> {
+        self.fetch.fetch(self.medium, growth).await
     }
 
     fn tell(&self, what: &str) {

@@ -386,7 +386,7 @@ impl Hypervisor for QemuHypervisor {
     async fn prepare_media(&self, spec: &MachineSpec, fetch: &dyn Fetch) -> Result<MachineSpec, PortError> {
         let mut spec = spec.clone();
         for medium in spec.media_mut() {
-            *medium = Medium::file(fetch.fetch(medium).await?);
+            *medium = Medium::file(fetch.fetch(medium, None).await?);
         }
         media::check(&spec).await?;
         Ok(spec)

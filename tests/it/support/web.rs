@@ -37,6 +37,8 @@ pub struct Page {
     pub breaks: VecDeque<usize>,
     /// After how many bytes an answer waits for [`Web::open`].
     pub gate: Option<usize>,
+    /// Whether its length is told.
+    pub length: bool,
     /// What is promised beyond what comes.
     pub promises: u64,
     /// The value of Content-Encoding.
@@ -58,6 +60,7 @@ impl Page {
             ranges: true,
             breaks: VecDeque::new(),
             gate: None,
+            length: true,
             promises: 0,
             encoding: None,
             status: (200, 0),
@@ -229,10 +232,12 @@ async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Respo
         }
         None => page.bytes.clone(),
     };
-    builder = builder.header(CONTENT_LENGTH, bytes.len() as u64 + page.promises);
+    if page.length {
+        builder = builder.header(CONTENT_LENGTH, bytes.len() as u64 + page.promises);
+    }
     let body = if request.method() == Method::HEAD {
         Empty::new().map_err(|never| match never {}).boxed()
-    } else if breaks.is_none() && page.gate.is_none() && page.promises == 0 {
+    } else if breaks.is_none() && page.gate.is_none() && page.length && page.promises == 0 {
         Full::new(bytes).map_err(|never| match never {}).boxed()
     } else {
         streamed(shared, bytes, breaks.or((page.promises > 0).then_some(usize::MAX)), page.gate)

@@ -4,12 +4,14 @@
 //! fields `content`, `checksum-algorithm`, `checksum` and the file in this order, an unquoted boundary. It cuts a body
 //! that stands still for 5 s, keeps it in /var/tmp and copies it from there, and overwrites a file of that name.
 
+use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use forge_machine::growth::{Lost, Pass};
 use futures_util::stream;
 use http::{HeaderValue, header};
 use serde::Deserialize;
@@ -58,6 +60,15 @@ pub struct Upload<'a> {
     pub digest: Option<(&'a str, &'a str)>,
     /// Whether its bytes were just compared with that digest here: they are not hashed once more on the way then.
     pub proved: bool,
+}
+
+impl Upload<'_> {
+    /// Its path, and what it is called when something is said of it.
+    fn request(&self) -> (String, String) {
+        let path = path(&["nodes", self.node, "storage", self.storage, "upload"]);
+        let request = format!("POST {path}");
+        (path, request)
+    }
 }
 
 /// A digest that is made on the way. Only what the server trusts an ISO by is computed here too; the others it checks
@@ -173,10 +184,10 @@ impl Client {
         let mut body = head(&upload).into_bytes();
         body.extend_from_slice(bytes);
         body.extend_from_slice(tail().as_bytes());
-        let path = path(&["nodes", node, "storage", storage, "upload"]);
+        let (path, request) = upload.request();
         let builder = self.request_to(http::Method::POST, &path).await?;
         let builder = builder.header(header::CONTENT_TYPE, form_data()).body(body);
-        let reply = self.answer_to(builder, &format!("POST {path}"), Intent::Write).await?;
+        let reply = self.answer_to(builder, &request, Intent::Write).await?;
         Ok(reply.data.as_str().and_then(Upid::parse))
     }
 
@@ -192,22 +203,55 @@ impl Client {
         upload: &Upload<'_>,
         progress: &(dyn Fn(u64, u64) + Send + Sync),
     ) -> Result<Option<Upid>, ApiError> {
-        let path = path(&["nodes", upload.node, "storage", upload.storage, "upload"]);
-        let request = format!("POST {path}");
         let local = |error: std::io::Error| ApiError::Refused {
-            request: request.clone(),
+            request: upload.request().1,
             detail: format!("{}: {error}", upload.file.display()),
         };
         let file = std::fs::File::open(upload.file).map_err(local)?;
         let size = file.metadata().map_err(local)?.len();
-        let head = head(upload);
-        let tail = tail();
-        let length = head.len() as u64 + size + tail.len() as u64;
         let sent = Arc::new(AtomicU64::new(0));
         let unproved = upload.digest.filter(|_| !upload.proved);
         let (pieces, read) = read_in_pieces(file, size, unproved, Arc::clone(&sent));
-        let body = [Bytes::from(head)];
-        let body = stream::iter(body.map(Ok::<_, std::io::Error>));
+        let outcome = self.send_pieces(upload, size, pieces, &sent, progress).await;
+        // What was wrong with the file on the way explains a broken transfer better than the transfer does.
+        match (outcome, read.await) {
+            (_, Ok(Err(detail))) => Err(ApiError::Refused {
+                request: upload.request().1,
+                detail: format!("{}: {detail}", upload.file.display()),
+            }),
+            (outcome, _) => outcome,
+        }
+    }
+
+    /// The same of a file that is still being downloaded, hashed and proved by whoever does that: it waits for the bytes,
+    /// and for the proof before the last one. May be dropped likewise.
+    ///
+    /// # Errors
+    /// As [`Self::upload`]; a download that begins again or ends leaves the upload [`ApiError::Unanswered`].
+    pub async fn upload_growing(
+        &self,
+        upload: &Upload<'_>,
+        pass: Pass,
+        progress: &(dyn Fn(u64, u64) + Send + Sync),
+    ) -> Result<Option<Upid>, ApiError> {
+        let size = pass.size();
+        let sent = Arc::new(AtomicU64::new(0));
+        self.send_pieces(upload, size, follow_in_pieces(pass, Arc::clone(&sent)), &sent, progress).await
+    }
+
+    async fn send_pieces(
+        &self,
+        upload: &Upload<'_>,
+        size: u64,
+        pieces: Pieces,
+        sent: &AtomicU64,
+        progress: &(dyn Fn(u64, u64) + Send + Sync),
+    ) -> Result<Option<Upid>, ApiError> {
+        let (path, request) = upload.request();
+        let head = head(upload);
+        let tail = tail();
+        let length = head.len() as u64 + size + tail.len() as u64;
+        let body = stream::iter([Ok::<_, std::io::Error>(Bytes::from(head))]);
         let body = futures_util::StreamExt::chain(body, pieces);
         let body = futures_util::StreamExt::chain(body, stream::iter([Ok(Bytes::from(tail))]));
         let builder = self
@@ -220,29 +264,20 @@ impl Client {
             .body(reqwest::Body::wrap_stream(body));
         let answer = self.answer_to(builder, &request, Intent::Write);
         let limit = self.limits().still;
-        let outcome = tokio::select! {
+        let Reply { data, .. } = tokio::select! {
             answer = answer => answer,
-            () = stands_still(&sent, size, limit, progress) => Err(ApiError::Unanswered {
-                request: request.clone(),
+            () = stands_still(sent, size, limit, progress) => Err(ApiError::Unanswered {
                 detail: format!(
                     "nothing moved for {} after {} of {size} bytes",
                     in_words(limit),
                     sent.load(Ordering::Relaxed)
                 ),
+                request: request.clone(),
                 source: None,
             }),
-        };
-        // What was wrong with the file on the way explains a broken transfer better than the transfer does.
-        match (outcome, read.await) {
-            (_, Ok(Err(detail))) => {
-                Err(ApiError::Refused { request, detail: format!("{}: {detail}", upload.file.display()) })
-            }
-            (outcome, _) => {
-                let Reply { data, .. } = outcome?;
-                progress(size, size);
-                Ok(data.as_str().and_then(Upid::parse))
-            }
-        }
+        }?;
+        progress(size, size);
+        Ok(data.as_str().and_then(Upid::parse))
     }
 }
 
@@ -359,4 +394,31 @@ fn read_in_pieces(
         Some((piece, receive))
     });
     (Box::pin(pieces), read)
+}
+
+/// Reads a file as far as it is there, and waits for more.
+fn follow_in_pieces(pass: Pass, sent: Arc<AtomicU64>) -> Pieces {
+    let pieces = stream::try_unfold((pass, 0), move |(mut pass, at)| {
+        let sent = Arc::clone(&sent);
+        async move {
+            if at == pass.size() {
+                return Ok(None);
+            }
+            let end = pass.beyond(at).await.map_err(std::io::Error::other)?;
+            let want = usize::try_from((end - at).min(PIECE as u64)).unwrap_or(PIECE);
+            let file = pass.file();
+            let read = tokio::task::spawn_blocking(move || {
+                let mut piece = vec![0; want];
+                file.read_exact_at(&mut piece, at)?;
+                Ok::<_, std::io::Error>(piece)
+            });
+            let piece = read.await.map_err(std::io::Error::other)?;
+            if !pass.stands() {
+                return Err(std::io::Error::other(Lost::Again));
+            }
+            sent.fetch_add(want as u64, Ordering::Relaxed);
+            Ok(Some((Bytes::from(piece?), (pass, at + want as u64))))
+        }
+    });
+    Box::pin(pieces)
 }

@@ -5,7 +5,7 @@ use std::sync::Mutex;
 
 use async_trait::async_trait;
 use forge_lab::{Fault, Gate};
-use forge_machine::PortError;
+use forge_machine::{Growth, PortError};
 use forge_proxmox::ProxmoxHypervisor;
 use forge_proxmox::api::transfer::sha256_of;
 use forge_proxmox::media::{Courier, Fetch, Medium, Origin, Turns};
@@ -23,7 +23,7 @@ struct Here {
 
 #[async_trait]
 impl Fetch for Here {
-    async fn fetch(&self, _url: &str) -> Result<PathBuf, PortError> {
+    async fn fetch(&self, _url: &str, _growth: Option<&Growth>) -> Result<PathBuf, PortError> {
         *self.fetched.lock().expect("nobody panicked") += 1;
         Ok(self.file.clone())
     }

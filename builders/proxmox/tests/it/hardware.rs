@@ -2,8 +2,8 @@
 
 use forge_lab::{ImportVm, LabConfig, PveVersion, StorageConfig};
 use forge_machine::{
-    Attachments, Checksum, CloudInitDrive, CloudInitSettings, DiskSpec, Fetch, Hypervisor as _, Location,
-    MachineSpec, Medium, NetworkSpec, PortError, SourceSpec, VmRef,
+    Attachments, Checksum, CloudInitDrive, CloudInitSettings, DiskSpec, Fetch, Growth, Hypervisor as _,
+    Location, MachineSpec, Medium, NetworkSpec, PortError, SourceSpec, VmRef,
 };
 
 use crate::support::{bench, bench_with, mark, query, spec};
@@ -421,7 +421,11 @@ struct Nobody;
 
 #[async_trait::async_trait]
 impl Fetch for Nobody {
-    async fn fetch(&self, medium: &Medium) -> Result<std::path::PathBuf, PortError> {
+    async fn fetch(
+        &self,
+        medium: &Medium,
+        _growth: Option<&Growth>,
+    ) -> Result<std::path::PathBuf, PortError> {
         Err(PortError::NotFound { what: medium.to_string() })
     }
 

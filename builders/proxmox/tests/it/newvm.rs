@@ -2,8 +2,8 @@
 
 use forge_lab::{Fault, LEAST_PRIVILEGES_PVE9, LabConfig, PveVersion, StorageConfig};
 use forge_machine::{
-    Attachments, Checksum, DiskSpec, FactsQuery, Fetch, Hypervisor as _, IsoDrives, Location, MachineSpec,
-    Medium, NetworkSpec, PortError, SourceSelector, SourceSpec, Standing,
+    Attachments, Checksum, DiskSpec, FactsQuery, Fetch, Growth, Hypervisor as _, IsoDrives, Location,
+    MachineSpec, Medium, NetworkSpec, PortError, SourceSelector, SourceSpec, Standing,
 };
 use forge_proxmox::Secret;
 
@@ -263,7 +263,11 @@ struct Here;
 
 #[async_trait::async_trait]
 impl Fetch for Here {
-    async fn fetch(&self, medium: &Medium) -> Result<std::path::PathBuf, PortError> {
+    async fn fetch(
+        &self,
+        medium: &Medium,
+        _growth: Option<&Growth>,
+    ) -> Result<std::path::PathBuf, PortError> {
         Err(PortError::NotFound { what: medium.to_string() })
     }
 
