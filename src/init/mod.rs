@@ -17,10 +17,10 @@ mod known;
 mod pick;
 mod private;
 mod record;
-mod remarks;
 mod run;
 mod site;
 mod ssh;
+mod table;
 mod talk;
 
 use std::path::PathBuf;

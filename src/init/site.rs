@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 
 use super::InitError;
-use super::remarks::Remarks;
+use super::table;
 use crate::config::site::{self, TargetKind, TlsConfig};
 
 /// The table that is wanted.
@@ -147,7 +147,8 @@ impl Table {
             return Ok(Fate::Stays(others));
         }
         if force {
-            let text = replaced(existing, self).ok_or_else(|| {
+            let path = ["targets", self.name.as_str()];
+            let text = table::replaced(existing, path, &self.text(), is_proposal).ok_or_else(|| {
                 InitError::refused(format!(
                     "{shown}: the table of `{}` can't be told from the rest",
                     self.name
@@ -216,40 +217,9 @@ impl Table {
     }
 }
 
-/// A site file with this table in the place of the one of its name; `None` when its header is not found. What people have
-/// remarked there stays.
-fn replaced(existing: &str, table: &Table) -> Option<String> {
-    let name = &table.name;
-    let headers = [format!("[targets.{name}]"), format!("[targets.\"{name}\"]")];
-    let below = [format!("[targets.{name}."), format!("[targets.\"{name}\".")];
-    let (mut before, mut old, mut after) = (String::new(), Vec::<&str>::new(), String::new());
-    let (mut inside, mut seen) = (false, false);
-    for line in existing.split_inclusive('\n') {
-        let bare = line.trim();
-        if bare.starts_with('[') {
-            let is_header = headers.iter().any(|header| bare.starts_with(header.as_str()));
-            let was_inside = inside;
-            inside = is_header || inside && below.iter().any(|start| bare.starts_with(start.as_str()));
-            seen |= is_header;
-            if was_inside && !inside {
-                // Remarks that stand right above the next table, apart from this one, are that one's.
-                let remarks = old.iter().rev().take_while(|line| line.trim().starts_with('#')).count();
-                let from = old.len() - remarks;
-                if from > 0 && old[from - 1].trim().is_empty() {
-                    after.extend(old.drain(from..));
-                }
-            }
-        }
-        match (inside, seen) {
-            (true, _) => old.push(line),
-            (false, false) => before.push_str(line),
-            (false, true) => after.push_str(line),
-        }
-    }
-    let is_ours = |remark: &str| remark.starts_with("# vmids = ") && remark.ends_with(PROPOSED);
-    let new = Remarks::read(old, is_ours).into_table(&table.text());
-    let gap = if after.is_empty() { "" } else { "\n" };
-    seen.then(|| format!("{before}{new}{gap}{after}"))
+/// Whether a line of a site file is one of forge's own remarks.
+fn is_proposal(line: &str) -> bool {
+    line.starts_with("# vmids = ") && line.ends_with(PROPOSED)
 }
 
 #[cfg(test)]
