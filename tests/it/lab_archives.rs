@@ -1,9 +1,15 @@
 //! `forge prune --archive`: a template goes only when a backup of it is there and was looked into.
 
+use std::collections::BTreeMap;
+
 use forge_lab::{Fault, Gate, LEAST_PRIVILEGES_PVE9, LabConfig, StorageConfig};
+use forge_proxmox::ProxmoxHypervisor;
+use forge_proxmox::api::encode::Params;
+use forge_proxmox::api::task::Upid;
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
+use crate::lab_matrix::config_of;
 use crate::lab_versions::{fates, ids, linked_clone, template};
 use crate::support::lab_site::{Done, LabSite, TOKEN, reached};
 
@@ -90,6 +96,46 @@ async fn an_old_template_is_deprecated_then_archived_then_removed() -> anyhow::R
         site.lab.backup_marks("pve", volid),
         (true, format!("tpl-web, archived by forge, chain id {chain_id}"))
     );
+    site.close().await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_archive_is_brought_back_as_the_readme_says_and_is_the_template_that_it_was() -> anyhow::Result<()>
+{
+    let site = site().await?;
+    let before = site.lab.vm(9014).expect("there");
+    let done = prune(&site, "local").await;
+    assert_eq!((done.code, ids(&site)), (Some(0), vec![9015]), "{}{}", done.stdout, done.stderr);
+    let volid = row(&done, 9014)["archive"].as_str().expect("it is kept").to_owned();
+
+    let config = config_of(&site.lab.url(), site.lab.fingerprint(), &site.secret);
+    let target = ProxmoxHypervisor::connect(config)?;
+    let body = Params::new().with("vmid", 9014).with("archive", &volid);
+    let reply = target.client().post("/nodes/pve/qemu", &body).await?;
+    target.client().wait_task(&reply.data.as_str().and_then(Upid::parse).expect("a task")).await?;
+    let after = site.lab.vm(9014).expect("it is back");
+    assert!(after.template && after.tags == "deprecated;forge", "{after:?}");
+    // Proxmox VE gives each VM a generation of its own.
+    let own = |config: &BTreeMap<String, String>| {
+        let mut config = config.clone();
+        config.retain(|key, _| key != "tags" && key != "vmgenid");
+        config
+    };
+    assert_eq!(own(&after.config), own(&before.config));
+    assert_eq!(after.description, before.description);
+
+    // forge knows it again; a second archive holds the same disks.
+    target.client().put("/nodes/pve/qemu/9014/config", &Params::new().with("tags", "forge")).await?;
+    let promoted = site.run(&["promote", "9014"]).await;
+    assert_eq!(promoted.code, Some(0), "{}{}", promoted.stdout, promoted.stderr);
+    assert_eq!(site.lab.vm(9014).expect("there").tags, "forge;latest");
+    let first = site.lab.archive("pve", &volid)?;
+    let dump = Params::new().with("vmid", 9014).with("storage", "local").with("compress", "zstd");
+    let reply = target.client().post(DUMP, &dump).await?;
+    target.client().wait_task(&reply.data.as_str().and_then(Upid::parse).expect("a task")).await?;
+    let again = site.lab.backups("pve", "local").into_iter().find(|other| *other != volid).expect("another");
+    assert_eq!(site.lab.archive("pve", &again)?.devices, first.devices);
     site.close().await;
     Ok(())
 }

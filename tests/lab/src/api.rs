@@ -18,6 +18,7 @@ mod qemu;
 mod qemu_config;
 mod reassign;
 mod resize;
+mod restore;
 mod rules;
 mod sendkey;
 mod snapshot;

@@ -5,7 +5,7 @@
 
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use sha2::{Digest as _, Sha256};
 
@@ -254,8 +254,41 @@ pub fn config(input: &mut dyn Read) -> io::Result<String> {
 /// It can't be read, or is none.
 pub fn read(input: &mut dyn Read) -> io::Result<Archive> {
     let head = head(input)?;
-    let mut disks: Vec<(u64, u64, Sha256)> =
-        head.devices.iter().map(|(id, _, size)| (*id, *size, Sha256::new())).collect();
+    let mut digests = vec![Sha256::new(); head.devices.len()];
+    clusters(input, &head, &mut |disk, bytes| {
+        digests[disk].update(bytes);
+        Ok(())
+    })?;
+    let devices = head.devices.into_iter().zip(digests).map(|((_, name, size), digest)| {
+        (name, size, digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+    });
+    Ok(Archive { config: head.config, devices: devices.collect() })
+}
+
+/// Writes the disks of a backup into files of a folder, as they are; gives its configuration, too.
+///
+/// # Errors
+/// It can't be read, is none, or the files can't be written.
+pub fn extract(input: &mut dyn Read, folder: &Path) -> io::Result<(String, Vec<Device>)> {
+    let head = head(input)?;
+    let mut devices = Vec::new();
+    let mut files = Vec::new();
+    for (id, name, _) in &head.devices {
+        let file = folder.join(format!("device-{id}"));
+        files.push(File::create(&file)?);
+        devices.push(Device { name: name.clone(), file });
+    }
+    clusters(input, &head, &mut |disk, bytes| files[disk].write_all(bytes))?;
+    Ok((head.config, devices))
+}
+
+/// Reads what follows the head, and gives each cluster with the place of its disk among the devices.
+fn clusters(
+    input: &mut dyn Read,
+    head: &Head,
+    take: &mut dyn FnMut(usize, &[u8]) -> io::Result<()>,
+) -> io::Result<()> {
+    let mut left: Vec<u64> = head.devices.iter().map(|(_, _, size)| *size).collect();
     loop {
         let mut header = vec![0_u8; EXTENT_HEADER];
         match fill(input, &mut header)? {
@@ -276,26 +309,20 @@ pub fn read(input: &mut dyn Read) -> io::Result<Archive> {
                     input.read_exact(block)?;
                 }
             }
-            let (index, (_, left, digest)) = disks
-                .iter_mut()
-                .enumerate()
-                .find(|(_, disk)| disk.0 == id)
-                .ok_or_else(|| wrong("a cluster is of no disk"))?;
-            if head.devices[index].2 - *left != at {
+            let disk = head.devices.iter().position(|device| device.0 == id);
+            let disk = disk.ok_or_else(|| wrong("a cluster is of no disk"))?;
+            if head.devices[disk].2 - left[disk] != at {
                 return Err(wrong("a cluster is missing"));
             }
-            let length = (*left).min(CLUSTER as u64);
-            digest.update(&cluster[..whole(length)?]);
-            *left -= length;
+            let length = left[disk].min(CLUSTER as u64);
+            take(disk, &cluster[..whole(length)?])?;
+            left[disk] -= length;
         }
     }
-    if disks.iter().any(|(_, left, _)| *left > 0) {
-        return Err(wrong("it ends in the middle of a disk"));
+    match left.iter().any(|left| *left > 0) {
+        true => Err(wrong("it ends in the middle of a disk")),
+        false => Ok(()),
     }
-    let devices = head.devices.into_iter().zip(disks).map(|((_, name, size), (_, _, digest))| {
-        (name, size, digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
-    });
-    Ok(Archive { config: head.config, devices: devices.collect() })
 }
 
 #[cfg(test)]
@@ -336,6 +363,10 @@ mod tests {
             ]
         );
         assert_eq!(config(&mut out.as_slice()).unwrap(), "name: web\n");
+        let into = tempfile::tempdir().unwrap();
+        let (_, back) = extract(&mut out.as_slice(), into.path()).unwrap();
+        let bytes: Vec<Vec<u8>> = back.iter().map(|device| std::fs::read(&device.file).unwrap()).collect();
+        assert_eq!((back[0].name.as_str(), &bytes), ("drive-scsi0", &vec![first.clone(), second.clone()]));
 
         let cut = out.len() - BLOCK;
         assert!(read(&mut &out[..cut]).is_err(), "a part of it is told from all of it");

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
+use tokio::sync::OwnedMutexGuard;
 
 use super::drives::DriveInput;
 use super::{Answer, Call, drives, rules, suspend};
@@ -71,6 +72,22 @@ pub async fn current(call: &Call) -> ApiResult<Answer> {
     Ok(Value::Object(entry).into())
 }
 
+/// Takes the VMID of a call for a VM that is being made.
+///
+/// # Errors
+/// Another one has it.
+pub(super) fn reserve(call: &Call, what: &str) -> ApiResult<Option<OwnedMutexGuard<()>>> {
+    let vmid = call.vmid();
+    let mut state = call.cluster.state();
+    if let Some(vm) = state.vms.get(&vmid) {
+        let text = format!("{what} {vmid} - VM {vmid} already exists on node '{}'", vm.node);
+        return Err(ApiError::die(text));
+    }
+    let config = BTreeMap::from([("lock".to_owned(), "create".to_owned())]);
+    state.insert(&call.cluster.network, vmid, call.node(), config);
+    Ok(state.locks(vmid).config.try_lock_owned().ok())
+}
+
 /// `POST /nodes/{node}/qemu`.
 pub fn create(call: &Call) -> ApiResult<Answer> {
     let cluster = Arc::clone(&call.cluster);
@@ -84,8 +101,8 @@ pub fn create(call: &Call) -> ApiResult<Answer> {
     if !in_pool && !call.may(&path, &["VM.Allocate"]) {
         return Err(ApiError::forbidden_unnamed());
     }
-    if call.params.get("archive").is_some() {
-        return Err(ApiError::die("the lab does not restore backups"));
+    if let Some(archive) = call.params.get("archive") {
+        return super::restore::restore(call, archive, pool);
     }
     let start = call.params.flag("start");
     if start {
@@ -112,18 +129,7 @@ pub fn create(call: &Call) -> ApiResult<Answer> {
     };
     rules::normalise(&mut set);
 
-    let lock = {
-        let mut state = cluster.state();
-        if let Some(vm) = state.vms.get(&vmid) {
-            return Err(ApiError::die(format!(
-                "unable to create VM {vmid} - VM {vmid} already exists on node '{}'",
-                vm.node
-            )));
-        }
-        let config = BTreeMap::from([("lock".to_owned(), "create".to_owned())]);
-        state.insert(&cluster.network, vmid, &node, config);
-        state.locks(vmid).config.try_lock_owned().ok()
-    };
+    let lock = reserve(call, "unable to create VM")?;
     let undo = {
         let (cluster, node) = (Arc::clone(&cluster), node.clone());
         async move { drives::forget_vm(&cluster, &node, vmid) }

@@ -163,3 +163,50 @@ async fn the_disk_of_a_tiny_guest_is_in_its_backup() -> anyhow::Result<()> {
     lab.stop().await;
     Ok(())
 }
+
+#[tokio::test]
+async fn a_backup_of_a_template_is_restored_to_one_where_and_by_whom_it_may_be() -> anyhow::Result<()> {
+    let (lab, client) = lab().await?;
+    assert_eq!(client.done("POST", DUMP, "vmid=9000&storage=local&compress=zstd").await?, "OK");
+    let volid = volids(&client).await?.remove(0);
+    let before = lab.vm(9000).expect("there");
+    let create = "/nodes/pve1/qemu";
+    let restore = |vmid: u32, more: &str| format!("vmid={vmid}&archive={volid}{more}");
+    let line = async |form: String| client.call("POST", create, &form).await.map(|reply| reply.line());
+    assert_eq!(
+        line(restore(9000, "")).await?,
+        "500 unable to restore VM 9000 - VM 9000 already exists on node 'pve1'"
+    );
+    let both = client.call("POST", create, &restore(9002, "&scsi0=local:1")).await?;
+    assert_eq!(both.json()["errors"]["scsi0"], "option conflicts with option 'archive'");
+    let gone =
+        line("vmid=9002&archive=local:backup/vzdump-qemu-9-2026_01_01-00_00_00.vma".to_owned()).await?;
+    assert!(gone.ends_with("does not exist"), "{gone}");
+    assert_eq!(
+        client.done("POST", create, &restore(9002, "&storage=tight")).await?,
+        "unable to restore VM 9002 - storage 'tight' does not support vm images"
+    );
+    assert!(lab.vm(9002).is_none(), "what failed leaves nothing");
+
+    assert_eq!(client.done("POST", create, &restore(9002, "&storage=disks")).await?, "OK");
+    let after = lab.vm(9002).expect("restored");
+    assert!(after.template && after.lock.is_none(), "{after:?}");
+    assert_eq!((&after.name, &after.description), (&before.name, &before.description));
+    let disk = &after.config["scsi0"];
+    assert!(disk.starts_with("disks:9002/base-9002-disk-0.qcow2,"), "{disk}");
+    assert_eq!(client.done("POST", DUMP, "vmid=9002&storage=local&compress=zstd").await?, "OK");
+    let again = volids(&client).await?.into_iter().find(|other| *other != volid).expect("another");
+    assert_eq!(lab.archive("pve1", &again)?.devices, lab.archive("pve1", &volid)?.devices);
+
+    lab.set_token_access(TOKEN, &[("/vms", &["VM.Allocate"]), ("/", &["Sys.Audit"])]);
+    assert_eq!(
+        line(restore(9003, "")).await?,
+        "403 Permission check failed (/storage/local, Datastore.AllocateSpace)"
+    );
+    lab.set_token_access(TOKEN, &[("/", &["VM.Allocate", "Datastore.AllocateSpace"])]);
+    assert_eq!(line(restore(9003, "")).await?, "403 Permission check failed (/vms/9000, VM.Backup)");
+    lab.set_token_access(TOKEN, &[("/", &["VM.Backup", "Datastore.AllocateSpace"])]);
+    assert_eq!(line(restore(9003, "")).await?, "403 Permission check failed");
+    lab.stop().await;
+    Ok(())
+}
