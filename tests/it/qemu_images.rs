@@ -124,6 +124,7 @@ fn a_tiny_guest_is_customised_on_a_microvm_whose_kernel_is_started_without_a_boo
     site.write("custom.toml", &profile.replace("[source]\n", &source));
     let said = site.succeeds(&["build", "custom.toml"]);
     assert!(said.contains("ds=nocloud;s=http"), "{said}");
+    assert!(!said.contains("a microvm has no clock"), "it is told one: {said}");
     assert!(said.contains("4 devices, 0 of them on PCI"), "{said}");
     assert_images(&site, &[("tpl-custom", 256 << 20)], &[]);
     Ok(())

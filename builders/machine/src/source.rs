@@ -260,6 +260,9 @@ pub struct KernelSpec {
     pub kernel: BootFile,
     /// The initrds, loaded one after the other.
     pub initrds: Vec<BootFile>,
+    /// Whether its command line tells it how fast the processor's clock is (`tsc_early_khz=`).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_told_clock: bool,
 }
 
 /// What a profile wants to start from, before the target was asked.

@@ -108,7 +108,8 @@ pub(crate) fn findings(spec: &MachineSpec, facts: &Facts, host: &Host) -> Vec<Fi
 /// What a machine lacks where its processor is translated; `host` says whether that is all that this machine offers.
 pub(crate) fn emulated(spec: &MachineSpec, host: bool) -> Option<Finding> {
     let microvm = Chipset::of(&machine_of(spec)) == Some(Chipset::Microvm);
-    (microvm && (host || spec.hardware.kvm == Some(false))).then(|| {
+    let told = spec.kernel.as_ref().is_some_and(|kernel| kernel.is_told_clock);
+    (microvm && !told && (host || spec.hardware.kvm == Some(false))).then(|| {
         Finding::warning(
             "vm.machine",
             "a microvm has no clock that a Linux kernel could start with unless KVM gives it one, and this VM is emulated",

@@ -1,7 +1,9 @@
 //! What is found before anything is made, as tables.
 
 use forge_machine::facts::SourceDisk;
-use forge_machine::{Bios, Checksum, EfiDisk, Hardware, Medium, SourceFacts, TpmState, VmRef};
+use forge_machine::{
+    Bios, BootFile, Checksum, EfiDisk, Hardware, KernelSpec, Medium, SourceFacts, TpmState, VmRef,
+};
 
 use super::*;
 
@@ -224,6 +226,16 @@ fn a_microvm_that_is_emulated_is_warned_of() {
     assert_eq!(on("microvm", None), [false, true]);
     assert_eq!(on("microvm", Some(false)), [true, true]);
     assert_eq!(on("q35", None), [false, false]);
+    let told = |is_told_clock| MachineSpec {
+        kernel: Some(KernelSpec {
+            kernel: BootFile::Medium(Medium::file("/vmlinuz")),
+            initrds: Vec::new(),
+            is_told_clock,
+        }),
+        ..hardware(Hardware { machine: Some("microvm".into()), ..Hardware::default() })
+    };
+    assert!(emulated(&told(false), true).is_some());
+    assert_eq!(emulated(&told(true), true), None, "its kernel has what it needs");
 }
 
 #[test]

@@ -28,6 +28,7 @@ use crate::bridge;
 use crate::check::{self, Host};
 use crate::create;
 use crate::image::{ImageTool, Unsound};
+use crate::known;
 use crate::machine::{QemuMachine, Running};
 use crate::media;
 use crate::port::HeldPort;
@@ -377,6 +378,7 @@ impl Hypervisor for QemuHypervisor {
 
     fn check(&self, spec: &MachineSpec, facts: &Facts) -> Vec<Finding> {
         let mut findings = check::findings(spec, facts, self.shared.host());
+        findings.extend(known::findings(spec, &self.shared.target.binary));
         let emulates =
             self.shared.verdict.get().is_some_and(|verdict| verdict.accelerator == Accelerator::Tcg);
         findings.extend(check::emulated(spec, emulates));

@@ -108,6 +108,17 @@ impl Iso {
         self.find(path).map(drop)
     }
 
+    /// The first bytes of a file, at most so many.
+    pub(crate) fn start(&mut self, path: &str, most: u64) -> Result<Vec<u8>, IsoError> {
+        let entry = self.find(path)?;
+        let wrap = |source| IsoError::Io { path: self.path.clone(), source };
+        let Some((start, length)) = entry.extents.first() else { return Ok(Vec::new()) };
+        self.file.seek(SeekFrom::Start(*start)).map_err(wrap)?;
+        let mut bytes = Vec::new();
+        (&mut self.file).take(most.min(*length)).read_to_end(&mut bytes).map_err(wrap)?;
+        Ok(bytes)
+    }
+
     /// Copies a file out of it; the number of bytes.
     pub(crate) fn extract(&mut self, path: &str, to: &mut dyn Write) -> Result<u64, IsoError> {
         let entry = self.find(path)?;

@@ -28,6 +28,7 @@ pub mod hardware;
 mod hypervisor;
 pub mod image;
 mod iso;
+mod known;
 mod line;
 mod machine;
 mod media;

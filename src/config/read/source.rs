@@ -110,9 +110,11 @@ impl Load<'_> {
             }
             _ => initrds.extend(self.boot_file(reader, "initrd", iso)),
         }
+        let mut is_told_clock = false;
         let cmdline = match reader.raw_text("cmdline", &mut self.findings) {
             None => Template::default(),
             Some(text) => {
+                is_told_clock = text.contains("tsc_early_khz=");
                 let place = reader.place_of("cmdline").clone();
                 self.templated(&text, Scope::Late, &reader.name("cmdline"), &place)
             }
@@ -130,7 +132,7 @@ impl Load<'_> {
             return None;
         }
         let kernel = self.boot_file(reader, "kernel", iso)?;
-        Some(Kernel { files: KernelSpec { kernel, initrds }, cmdline })
+        Some(Kernel { files: KernelSpec { kernel, initrds, is_told_clock }, cmdline })
     }
 
     /// A medium, or `{ iso = "/path" }`: a file inside the medium to install from.
