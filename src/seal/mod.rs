@@ -103,12 +103,10 @@ pub enum SealError {
         results: Vec<SealResult>,
     },
     /// The script was cut off: nobody knows what was done.
-    #[error("sealing was cut off ({how}) after {after}")]
+    #[error("sealing was cut off ({how}) {}", until(results))]
     CutOff {
         /// How.
         how: String,
-        /// The last operation that came back.
-        after: String,
         /// What had come back until then.
         results: Vec<SealResult>,
     },
@@ -286,8 +284,15 @@ async fn ended<O: ScriptOutput>(
         ScriptEnd::Truncated(_) => "the guest ended it".to_owned(),
         ScriptEnd::TimedOut(limit) => format!("not done within {} s", limit.as_secs()),
     };
-    let after = results.last().map_or_else(|| "nothing".to_owned(), |result| result.operation.clone());
-    Err(SealError::CutOff { how, after, results })
+    Err(SealError::CutOff { how, results })
+}
+
+/// How far sealing came, in words.
+fn until(results: &[SealResult]) -> String {
+    match results.last() {
+        Some(result) => format!("after {}", result.operation),
+        None => "before its first operation had ended".to_owned(),
+    }
 }
 
 #[cfg(test)]

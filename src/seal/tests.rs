@@ -282,6 +282,17 @@ async fn a_connection_that_is_lost_while_sealing_is_no_success() {
 }
 
 #[test]
+fn a_script_that_was_cut_off_says_how_far_it_came() {
+    let told = |results| SealError::CutOff { how: "the guest ended it".into(), results }.to_string();
+    assert_eq!(
+        told(Vec::new()),
+        "sealing was cut off (the guest ended it) before its first operation had ended"
+    );
+    let logs = SealResult { operation: "logs".into(), outcome: SealOutcome::Done(String::new()) };
+    assert_eq!(told(vec![logs]), "sealing was cut off (the guest ended it) after logs");
+}
+
+#[test]
 fn unknown_operations_and_strange_users_are_refused() {
     let error = script(&["machine-ids".into()], "forge", true, &Leaks::default()).unwrap_err().to_string();
     assert!(error.contains("machine-ids") && error.contains("build-user"), "{error}");

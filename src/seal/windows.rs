@@ -101,8 +101,7 @@ pub async fn run(
     // An end without a word about each of them is none.
     if let Some(silent) = operations.iter().find(|name| results.iter().all(|one| one.operation != **name)) {
         let how = format!("nothing was told of {silent}");
-        let after = results.last().map_or_else(|| "nothing".to_owned(), |result| result.operation.clone());
-        return Err(SealError::CutOff { how, after, results });
+        return Err(SealError::CutOff { how, results });
     }
     Ok(results)
 }
