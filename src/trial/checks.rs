@@ -213,4 +213,139 @@ mod tests {
         assert!(status.success());
         assert!(built_in(false).iter().all(|step| !step.expect_disconnect));
     }
+
+    /// Something that a clone has: a file, one that the template had already, or a program.
+    enum Thing {
+        New(&'static str, String),
+        Old(&'static str),
+        Program(&'static str, String),
+    }
+
+    fn new(name: &'static str, text: &str) -> Thing {
+        Thing::New(name, text.to_owned())
+    }
+
+    fn program(name: &'static str, text: &str) -> Thing {
+        Thing::Program(name, text.to_owned())
+    }
+
+    /// Programs that tell of a disk of 4 GiB, its partition and the file system on that.
+    fn disk(partition: u64, file_system: u64) -> Vec<Thing> {
+        let lsblk = format!(
+            "case \"$*\" in *PKNAME*) echo vda;; *SIZE*vda1) echo {partition};; *SIZE*) echo {FOUR_GIB};; \
+             *) echo vda; echo vda1;; esac"
+        );
+        let df = format!("echo Filesystem; echo /dev/vda1 {file_system} 1 1 1% /");
+        vec![new("proc/mounts", "/dev/vda1 / ext4 rw 0 0\n"), program("lsblk", &lsblk), program("df", &df)]
+    }
+
+    const FOUR_GIB: u64 = 4 << 30;
+    const MIB: u64 = 1 << 20;
+
+    /// A folder that stands for a clone.
+    struct Rooted(tempfile::TempDir);
+
+    impl Rooted {
+        fn new(things: &[Thing]) -> Self {
+            let rooted = Self(tempfile::tempdir().unwrap());
+            let folders =
+                ["bin", "etc/ssh", "root/.ssh", "home/forge/.ssh", "run/systemd/system", "proc", "var/tmp"];
+            for folder in folders {
+                std::fs::create_dir_all(rooted.0.path().join(folder)).unwrap();
+            }
+            rooted.put(&new("proc/stat", "cpu 1\nbtime 1000000000\n"));
+            things.iter().for_each(|thing| rooted.put(thing));
+            rooted
+        }
+
+        fn put(&self, thing: &Thing) {
+            use std::os::unix::fs::PermissionsExt as _;
+            let at = |name: &str| self.0.path().join(name);
+            match thing {
+                Thing::New(name, text) => std::fs::write(at(name), text).unwrap(),
+                Thing::Old(name) => {
+                    std::fs::write(at(name), "0123456789abcdef\n").unwrap();
+                    let before = std::time::UNIX_EPOCH + Duration::from_secs(900_000_000);
+                    let file = std::fs::File::options().write(true).open(at(name)).unwrap();
+                    file.set_modified(before).unwrap();
+                }
+                Thing::Program(name, text) => {
+                    let path = at("bin").join(name);
+                    std::fs::write(&path, format!("#!/bin/sh\n{text}\n")).unwrap();
+                    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
+                }
+            }
+        }
+
+        /// How a function ends there, and its words.
+        fn run(&self, function: &str) -> (i32, String) {
+            let root = self.0.path().display().to_string();
+            let mut text = FUNCTIONS.replace("@KEY_COMMENT@", BUILD_KEY_COMMENT);
+            for folder in ["/etc/", "/root/", "/home/", "/run/", "/proc/", "/var/tmp/"] {
+                for before in [" ", ">", "\""] {
+                    text = text.replace(&format!("{before}{folder}"), &format!("{before}{root}{folder}"));
+                }
+            }
+            let output = std::process::Command::new("sh")
+                .args(["-euc", &format!("{text}\n{function}\n")])
+                .env("PATH", format!("{root}/bin:{}", std::env::var("PATH").unwrap()))
+                .env("FORGE_HOSTNAME", "sentinel")
+                .env("FORGE_USER", "forge")
+                .env("FORGE_PUBLIC_KEY", "KEY-OF-TRIAL")
+                .env("FORGE_DISK_SIZE", FOUR_GIB.to_string())
+                .output()
+                .unwrap();
+            let said = [output.stdout, output.stderr].concat();
+            (output.status.code().unwrap_or(-1), String::from_utf8_lossy(&said).trim().to_owned())
+        }
+    }
+
+    #[test]
+    fn each_built_in_check_fails_on_what_it_is_for_and_on_nothing_else() {
+        let id = "0123456789abcdef0123456789abcdef\n";
+        let key = |owner: &str| format!("ssh-ed25519 {owner} {BUILD_KEY_COMMENT}\n");
+        let units = "case $1 in list-units) echo nginx.service x;; esac";
+        for (function, things, code, words) in [
+            ("machine_id", vec![new("etc/machine-id", id)], 0, "0123456789abcdef"),
+            ("machine_id", vec![Thing::Old("etc/machine-id")], 1, "every clone has the same"),
+            ("machine_id", vec![new("etc/machine-id", "uninitialized\n")], 1, "is no id"),
+            ("machine_id", vec![], SKIPPED, "no machine-id"),
+            ("host_keys", vec![new("etc/ssh/ssh_host_rsa_key", "k")], 0, "new: ssh_host_rsa_key"),
+            ("host_keys", vec![Thing::Old("etc/ssh/ssh_host_rsa_key")], 1, "every clone has the same"),
+            ("host_keys", vec![], SKIPPED, "no SSH host key"),
+            ("host_name", vec![program("hostname", "echo sentinel")], 0, "sentinel"),
+            ("host_name", vec![program("hostname", "echo debian")], 1, "was given sentinel"),
+            ("user", vec![program("id", "echo forge"), program("sudo", "true")], 0, "root by sudo"),
+            ("user", vec![program("id", "echo forge"), program("sudo", "false")], 1, "may not become root"),
+            ("user", vec![program("id", "echo debian")], 1, "logged in as debian"),
+            ("agent", vec![program("pidof", "echo 9")], 0, "runs"),
+            ("agent", vec![program("pidof", "exit 1")], 1, "does not run"),
+            ("cloud_init", vec![program("cloud-init", "echo status: done")], 0, "done"),
+            ("cloud_init", vec![program("cloud-init", "echo status: done; exit 2")], 0, "done"),
+            ("cloud_init", vec![program("cloud-init", "echo status: error; exit 1")], 1, "status 1"),
+            ("failed_units", vec![program("systemctl", "true")], 0, "none"),
+            ("failed_units", vec![program("systemctl", units)], 1, "failed: nginx.service"),
+            ("build_key", vec![], 0, "none"),
+            ("build_key", vec![new("home/forge/.ssh/authorized_keys", &key("KEY-OF-TRIAL"))], 0, "none"),
+            ("build_key", vec![new("root/.ssh/authorized_keys", &key("OTHER"))], 1, "the key of a build"),
+            ("disk", disk(FOUR_GIB - MIB, FOUR_GIB - 100 * MIB), 0, "/ has 3996 MiB"),
+            ("disk", disk(2048 * MIB, 2048 * MIB), 1, "the disk grew to 4096 MiB"),
+            ("disk", disk(FOUR_GIB - MIB, 2048 * MIB), 1, "its file system to 2048 MiB"),
+            ("same_again", vec![], 1, "nothing was noted"),
+        ] {
+            let (ended, said) = Rooted::new(&things).run(function);
+            assert!(ended == code && said.contains(words), "{function}: {ended}, not {code}: {said}");
+        }
+        let clone = Rooted::new(&[
+            program("hostname", "echo sentinel"),
+            new("etc/machine-id", id),
+            new("etc/ssh/ssh_host_rsa_key", "one"),
+        ]);
+        assert_eq!(clone.run("remember").0, 0);
+        let (ended, said) = clone.run("same_again");
+        assert_eq!((ended, said.as_str()), (0, "host name, machine-id and host keys are the same"));
+        clone.put(&new("etc/ssh/ssh_host_rsa_key", "another"));
+        let (ended, said) = clone.run("same_again");
+        assert!(ended == 1 && said.contains("changed at the second boot"), "{said}");
+    }
 }

@@ -13,7 +13,13 @@ fn checks(done: &Done) -> Vec<[String; 4]> {
     });
     let text = |check: &Value, key: &str| check[key].as_str().unwrap_or_default().to_owned();
     let list = report["checks"].as_array().expect("a list");
-    list.iter().map(|each| ["check", "health", "found", "help"].map(|key| text(each, key))).collect()
+    let checks: Vec<[String; 4]> =
+        list.iter().map(|each| ["check", "health", "found", "help"].map(|key| text(each, key))).collect();
+    // What is not right is told with what to do about it, whatever it is.
+    for [check, health, found, help] in &checks {
+        assert!(!found.is_empty() && (health == "pass" || !help.is_empty()), "{check}: {found}: {help}");
+    }
+    checks
 }
 
 /// The checks of that health.
@@ -129,6 +135,15 @@ async fn doctor_names_what_else_is_wrong_with_a_site() -> anyhow::Result<()> {
     let failed = of(&checks(&done), "fail");
     assert!(failed.iter().any(|each| each[0] == "login"), "{failed:?}");
     assert!(!done.stdout.contains("00000000-0000"), "the secret is told: {}", done.stdout);
+
+    // A profile whose medium is not on the storage.
+    site.write("media.toml", &PROFILE.replace("[source]\n", "[source]\niso = \"local:iso/gone.iso\"\n"));
+    let done = site.run(&["doctor", "media.toml", "--json"]).await;
+    let failed = of(&checks(&done), "fail");
+    assert!(
+        failed.iter().any(|each| each[0].starts_with("profile ") && each[2].contains("local:iso/gone.iso")),
+        "{failed:?}"
+    );
 
     // A profile whose boot VM is not there, and a clock that is wrong.
     site.write("tiny.toml", &PROFILE.replace("boot-vm", "bootvm"));

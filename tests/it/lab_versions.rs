@@ -156,6 +156,46 @@ async fn prune_removes_old_templates_of_forge_and_nothing_that_somebody_needs() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_latest_of_a_system_is_told_in_each_form_and_the_list_names_each_once() -> anyhow::Result<()> {
+    let site = LabSite::in_name_only().await?;
+    template(&site, 9015, "web", 1, "forge;latest;validated").await?;
+    template(&site, 9014, "web", 9, "forge;validated").await?;
+    template(&site, 9016, "db", 0, "forge;latest").await?;
+    let latest = async |more: &[&str]| {
+        let done = site.run(&[&["latest", "--os", "debian-12"], more].concat()).await;
+        assert_eq!(done.code, Some(0), "{more:?}: {}", done.stderr);
+        done.stdout
+    };
+    assert_eq!(latest(&[]).await, "9016\n", "the newest of all profiles");
+    assert_eq!(latest(&["--validated"]).await, "9015\n");
+    assert_eq!(latest(&["--profile", "web", "-o", "vmid"]).await, "9015\n");
+    assert_eq!(latest(&["--profile", "web", "-o", "name"]).await, "tpl-web\n");
+    assert_eq!(
+        latest(&["--validated", "-o", "tfvars"]).await,
+        "template_vmid = 9015\ntemplate_name = \"tpl-web\"\ntemplate_node = \"pve\"\n"
+    );
+    let table = latest(&["--validated", "-o", "table"]).await;
+    let rows: Vec<Vec<&str>> = table.lines().map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!(rows.len(), 2, "{table}");
+    assert_eq!(
+        (rows[0][..2].to_vec(), rows[1][..3].to_vec()),
+        (vec!["NAME", "VMID"], vec!["tpl-web", "9015", "pve"])
+    );
+    for more in [&["-o", "json"][..], &["--json"]] {
+        let entry: Value = serde_json::from_str(&latest(&[more, &["--profile", "web"]].concat()).await)?;
+        assert_eq!((&entry["vmid"], &entry["profile"]), (&"9015".into(), &"web".into()), "{entry}");
+    }
+    let done = site.run(&["list", "--os", "debian-12"]).await;
+    let named: Vec<&str> =
+        done.stdout.lines().skip(1).filter_map(|line| line.split_whitespace().nth(1)).collect();
+    assert_eq!((done.code, named), (Some(0), vec!["9016", "9015", "9014"]), "newest first: {}", done.stdout);
+    let done = site.run(&["latest", "--os", "ubuntu-24.04"]).await;
+    assert_eq!((done.code, done.stdout.as_str()), (Some(3), ""), "{}", done.stderr);
+    site.close().await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_template_that_cannot_be_removed_is_told_and_the_others_go() -> anyhow::Result<()> {
     let site = LabSite::in_name_only().await?;
     for (vmid, days, tags) in

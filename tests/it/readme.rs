@@ -46,6 +46,41 @@ fn options<'a>(words: &[&'a str]) -> Vec<&'a str> {
 }
 
 #[test]
+fn each_shells_completions_offer_every_command_and_are_read_by_the_shells_that_are_here() {
+    let forge = |arguments: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_forge")).args(arguments).output().expect("it runs");
+        assert!(output.status.success(), "{arguments:?}");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    let help = forge(&["--help"]);
+    let listed = help.split("Commands:").nth(1).and_then(|rest| rest.split("\n\n").next()).expect("a list");
+    let commands: Vec<&str> = listed
+        .lines()
+        .filter(|line| line.starts_with("  ") && !line.starts_with("   "))
+        .filter_map(|line| line.split_whitespace().next())
+        .collect();
+    assert!(commands.len() > 20 && commands.contains(&"build"), "{help}");
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let script = forge(&["completions", shell]);
+        for command in &commands {
+            assert!(script.contains(command), "{shell} does not offer {command}");
+        }
+        for option in ["on-error", "env-file"] {
+            assert!(script.contains(option), "{shell} does not offer --{option}");
+        }
+        let mut file = tempfile::tempfile().expect("a file");
+        std::io::Write::write_all(&mut file, script.as_bytes()).expect("written");
+        std::io::Seek::rewind(&mut file).expect("rewound");
+        // One that is not here reads nothing.
+        if let Ok(read) = Command::new(shell).arg("-n").stdin(file).output()
+            && ["bash", "zsh", "fish"].contains(&shell)
+        {
+            assert!(read.status.success(), "{shell}: {}", String::from_utf8_lossy(&read.stderr));
+        }
+    }
+}
+
+#[test]
 fn every_command_and_option_in_the_tables_is_one_that_forge_takes() {
     let (mut helps, mut commands, mut wrong) =
         (Helps::default(), BTreeMap::<String, usize>::new(), Vec::new());

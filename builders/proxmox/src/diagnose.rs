@@ -181,27 +181,29 @@ async fn token(client: &Client) -> Diagnosis {
     };
     let of_token = path(&["access", "users", user, "token", token]);
     match client.get::<TokenEntry>(&of_token, &Params::new()).await {
-        Ok(entry) if entry.expire == 0 => Diagnosis::pass(check, "it is good, and never ends"),
-        Ok(entry) => {
-            let end = i64::try_from(entry.expire).ok().and_then(|end| Timestamp::from_second(end).ok());
-            let Some(end) = end else { return Diagnosis::pass(check, "it is good") };
-            let left = end.duration_since(Timestamp::now());
-            let words = format!("it ends on {}", end.strftime("%Y-%m-%d %H:%M UTC"));
-            match left < TOKEN_TO_WARN {
-                true => Diagnosis::warn(
-                    check,
-                    words,
-                    format!("as root on a node: pveum user token modify '{user}' '{token}' --expire 0"),
-                ),
-                false => Diagnosis::pass(check, words),
-            }
-        }
+        Ok(entry) => ends(user, token, entry.expire, Timestamp::now()),
         // A token with privileges of its own may not read its user's entry.
         Err(ApiError::Denied { .. }) => {
             Diagnosis::pass(check, "it is good; when it ends it may not see itself")
         }
         Err(error) => Diagnosis::pass(check, format!("it is good ({})", words_of(&error))),
     }
+}
+
+/// How long a token is good for that ends at this second; 0 is never.
+fn ends(user: &str, token: &str, expire: u64, now: Timestamp) -> Diagnosis {
+    let check = "token";
+    if expire == 0 {
+        return Diagnosis::pass(check, "it is good, and never ends");
+    }
+    let end = i64::try_from(expire).ok().and_then(|end| Timestamp::from_second(end).ok());
+    let Some(end) = end else { return Diagnosis::pass(check, "it is good") };
+    let words = format!("it ends on {}", end.strftime("%Y-%m-%d %H:%M UTC"));
+    if end.duration_since(now) >= TOKEN_TO_WARN {
+        return Diagnosis::pass(check, words);
+    }
+    let help = format!("as root on a node: pveum user token modify '{user}' '{token}' --expire 0");
+    Diagnosis::warn(check, words, help)
 }
 
 /// The nodes that builds may use; what is wrong with the others is found.
@@ -423,6 +425,16 @@ mod tests {
         assert_eq!((seen(59).health, seen(-60).health), (Health::Pass, Health::Pass));
         assert!(seen(61).found.contains("61 s ahead of") && seen(-3600).found.contains("3600 s behind"));
         assert_eq!(clock(None).health, Health::Pass);
+    }
+
+    #[test]
+    fn a_token_that_ends_soon_is_told_with_the_command_that_lets_it_live() {
+        let now = Timestamp::from_second(1_800_000_000).expect("a time");
+        let in_days = |days: u64| ends("forge@pve", "build", 1_800_000_000 + days * 86_400, now);
+        assert_eq!([ends("a", "b", 0, now), in_days(15)].map(|found| found.health), [Health::Pass; 2]);
+        let found = in_days(13);
+        assert!(found.health == Health::Warn && found.found.contains("it ends on 2027-01-28"), "{found:?}");
+        assert!(found.help.contains("pveum user token modify 'forge@pve' 'build' --expire 0"), "{found:?}");
     }
 
     #[test]
