@@ -120,10 +120,11 @@ async fn an_archive_is_brought_back_as_the_readme_says_and_is_the_template_that_
     let own = |config: &BTreeMap<String, String>| {
         let mut config = config.clone();
         config.retain(|key, _| key != "tags" && key != "vmgenid");
+        // Its notes are lines of remarks in the archive, the last of which has no end of its own.
+        config.entry("description".to_owned()).and_modify(|notes| notes.truncate(notes.trim_end().len()));
         config
     };
     assert_eq!(own(&after.config), own(&before.config));
-    assert_eq!(after.description, before.description);
 
     // forge knows it again; a second archive holds the same disks.
     target.client().put("/nodes/pve/qemu/9014/config", &Params::new().with("tags", "forge")).await?;
