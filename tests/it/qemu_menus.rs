@@ -1,11 +1,14 @@
-//! Boot steps of real builds when the guest's start is not as it was: a menu without a countdown and in another order; and a
-//! screen from which nothing comes any more, which ends the build by its name.
+//! Boot steps of real builds when the guest's start is not as it was: a menu without a countdown and in another order, and a
+//! machine eight times as slow; and a screen from which nothing comes any more, which ends the build by its name.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use forge_lab::images;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
-use crate::support::local_site::{LocalSite, Said};
+use crate::support::local_site::{LocalSite, Said, UnderWay};
 use crate::support::raw_disk::RawDisk;
 
 /// The seed's address is typed: the build succeeds only when the right entry was found and the line arrived whole.
@@ -76,6 +79,35 @@ fn a_tiny_guest_whose_menu_has_no_countdown_and_another_order_is_built() -> anyh
     let Some((site, _)) = site(&menu)? else { return Ok(()) };
     assert_built(&site, &site.run(&["build", "menu.toml"]));
     Ok(())
+}
+
+#[test]
+fn a_tiny_guest_whose_menu_comes_and_is_typed_at_on_a_machine_eight_times_as_slow_is_built()
+-> anyhow::Result<()> {
+    let menu = format!("set default=0\nset timeout=30\n{OTHER}{TINY}{OTHER}{OTHER}");
+    let Some((site, _)) = site(&menu)? else { return Ok(()) };
+    let mut build = UnderWay::start(site.command(&["build", "menu.toml"]));
+    let mut times = 0_u32;
+    build.until("the guest is waited for", |said| {
+        times += u32::from(hold_up(site.path()));
+        said.contains("waiting for SSH")
+    });
+    assert!(times > 20, "QEMU was held up many times: {times}");
+    assert_built(&site, &build.ended());
+    Ok(())
+}
+
+/// Lets QEMU run for 10 ms of 80 ms; `false` when there is none.
+fn hold_up(folder: &Path) -> bool {
+    let vm = std::fs::read_dir(folder.join("state/qemu/local")).ok().and_then(|mut vms| vms.next()?.ok());
+    let pid = vm.and_then(|vm| std::fs::read_to_string(vm.path().join("qemu.pid")).ok());
+    let Some(pid) = pid.and_then(|pid| pid.trim().parse().ok()).map(Pid::from_raw) else { return false };
+    // It may have ended since.
+    let held = kill(pid, Signal::SIGSTOP).is_ok();
+    std::thread::sleep(Duration::from_millis(70));
+    let _ = kill(pid, Signal::SIGCONT);
+    std::thread::sleep(Duration::from_millis(10));
+    held
 }
 
 /// A menu that asks first, a text that never comes, a screen at rest, a picture that is cut out of a font, and a part of the

@@ -34,6 +34,15 @@ use task::{Look, Shared};
 
 /// How long the handshake and the first picture may take.
 const OPEN_LIMIT: Duration = Duration::from_secs(10);
+/// A picture on which nothing changed while the server looked at its screen so often is drawn to its end. QEMU looks every
+/// 30 ms, and as much more rarely as its guest is slower.
+const LOOKS: u32 = 20;
+/// One that still changes after so many looks has something on it that never rests.
+const RESTLESS: u32 = 150;
+/// What is drawn to its end has not changed for so long.
+const CALM: Duration = Duration::from_millis(300);
+/// A server that does not answer within this time does so only when something changed.
+const NO_SIGN: Duration = Duration::from_secs(2);
 /// The pause between two key strokes of one [`KeySink::press`]. QEMU's keyboard holds 16 bytes that the guest has not
 /// read yet, and drops what comes then.
 const KEY_PAUSE: Duration = Duration::from_millis(10);
@@ -325,6 +334,34 @@ impl Console {
             let step = (quiet - still).min(deadline - now);
             let _ = self.wait_until(step, |look| look.changed.elapsed() < still).await?;
         }
+    }
+
+    /// Waits until the picture is drawn to its end, judged by the pace at which the display is refreshed: a slow machine is
+    /// slow in this too. `false` when something on it never rests, or went on changing until `limit`. May be dropped.
+    ///
+    /// # Errors
+    /// When the display is lost.
+    pub async fn wait_drawn(&self, limit: Duration) -> Result<bool, WaitError> {
+        let deadline = Instant::now() + limit;
+        let (mut all, mut looks, mut changes) = (0, 0, self.changes());
+        while looks < LOOKS || self.unchanged_for() < CALM {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() || all == RESTLESS {
+                return Ok(false);
+            }
+            all += 1;
+            let before = self.look().drawings;
+            self.handle.shared.ask_for_a_sign();
+            let sign = self.wait_until(NO_SIGN.min(left), |look| look.drawings != before).await?;
+            if self.changes() != changes {
+                (looks, changes) = (0, self.changes());
+            } else if sign.is_err() {
+                return Ok(self.unchanged_for() >= CALM);
+            } else {
+                looks += 1;
+            }
+        }
+        Ok(true)
     }
 
     /// Waits until `done`; the inner error is the screen at the deadline, the outer one a lost display.

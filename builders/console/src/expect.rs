@@ -26,8 +26,6 @@ const SEARCH_SHARE: u32 = 3;
 const FIRST_ANSWER: Duration = Duration::from_secs(5);
 /// A guest may take so many times as long for an answer as it took for its slowest one.
 const ANSWERS: u32 = 4;
-/// What has not changed for so long is drawn to its end.
-const DRAWN: Duration = Duration::from_millis(300);
 
 /// A part of a text screen, in lines and columns from 1, both ends included.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -240,10 +238,12 @@ pub async fn press_until<'p, E: From<WaitError>>(
         }
         // What is still being drawn would be taken for an answer; what never rests is not waited for.
         let text = console.screen().text().is_some();
-        let drawn = slowest.map_or(DRAWN, |slowest| DRAWN.max(slowest / 2));
-        let bound = if text { every.max(FIRST_ANSWER) } else { every };
-        let _ = console.wait_still(drawn, bound.min(left)).await;
-        let at_rest = text && console.unchanged_for() >= drawn;
+        let rested = console.wait_drawn(if text { left } else { every.min(left) }).await?;
+        let at_rest = text && rested;
+        // What was drawn meanwhile may be what is waited for.
+        if pattern.find(&console.screen()).is_some() {
+            continue;
+        }
         let patience = match slowest {
             Some(slowest) => every.max(ANSWERS * slowest),
             None if at_rest => first,

@@ -43,6 +43,8 @@ pub(crate) struct Guest {
     pub(crate) taken: usize,
     /// Whether the light of caps lock is on.
     pub(crate) caps: bool,
+    /// How often the display is looked at.
+    pub(crate) refresh: Duration,
 }
 
 impl Guest {
@@ -61,6 +63,7 @@ impl Guest {
             redrawn_line: None,
             taken: 0,
             caps: false,
+            refresh: Duration::from_millis(5),
         }
     }
 
@@ -149,14 +152,15 @@ pub(crate) async fn console(guest: Guest) -> (Console, Shared) {
 /// Serves RFB 3.8 until the client goes or the guest's lines are empty (the VM stopped).
 pub(crate) async fn serve(mut stream: DuplexStream, guest: Shared) -> std::io::Result<()> {
     open(&mut stream, *b"\x02\xd0\x01\x90", "test").await?;
-    let mut asked = false;
+    let (mut asked, mut whole) = (false, false);
     let mut shown: Vec<Option<Look>> = vec![None; 25];
     let mut light = false;
     loop {
         let mut kind = [0];
+        let refresh = lock(&guest).refresh;
         tokio::select! {
             read = stream.read_exact(&mut kind) => { read?; }
-            () = tokio::time::sleep(Duration::from_millis(5)), if asked => kind = [0xfe],
+            () = tokio::time::sleep(refresh), if asked => kind = [0xfe],
         }
         match kind[0] {
             0 => {
@@ -168,8 +172,11 @@ pub(crate) async fn serve(mut stream: DuplexStream, guest: Shared) -> std::io::R
                 stream.read_exact(&mut vec![0; usize::from(head[2]) * 4]).await?;
             }
             3 => {
-                stream.read_exact(&mut [0; 9]).await?;
+                let mut request = [0; 9];
+                stream.read_exact(&mut request).await?;
                 asked = true;
+                // What is not incremental is answered with pixels, changed or not.
+                whole |= request[0] == 0;
             }
             4 => {
                 let mut event = [0; 7];
@@ -185,11 +192,14 @@ pub(crate) async fn serve(mut stream: DuplexStream, guest: Shared) -> std::io::R
         if now.lines.is_empty() {
             return Ok(());
         }
-        let changed: Vec<usize> =
+        let mut changed: Vec<usize> =
             (0..25).filter(|line| shown.get(*line) != Some(&Some(now.look(*line)))).collect();
+        if whole && changed.is_empty() && kind[0] == 0xfe {
+            changed.push(0);
+        }
         let switched = now.caps != light;
         if asked && (switched || !changed.is_empty()) {
-            asked = false;
+            (asked, whole) = (false, false);
             stream.write_all(&[0, 0, 0, changed.len() as u8 + u8::from(switched)]).await?;
             if switched {
                 light = now.caps;

@@ -42,6 +42,8 @@ pub(crate) struct Look {
     pub(crate) changes: u64,
     /// Counts the updates.
     pub(crate) pictures: u64,
+    /// Counts those that had pixels, and so the looks that the server took at its screen.
+    pub(crate) drawings: u64,
     /// Why there is no connection any more.
     pub(crate) failure: Option<ConsoleError>,
     flicker: VecDeque<(Rect, u64)>,
@@ -278,6 +280,12 @@ impl Shared {
         }
     }
 
+    /// Has the server answer when it next looks at its screen, whether anything changed or not.
+    pub(crate) fn ask_for_a_sign(&self) {
+        self.client().request_sign();
+        self.wake.notify_one();
+    }
+
     /// Takes bytes from the server; updates what the handles see.
     fn absorb(&self, bytes: &[u8]) -> Result<(), ConsoleError> {
         let mut client = self.client();
@@ -305,7 +313,10 @@ impl Shared {
         if updated && client.has_drawn() {
             self.interrupted.store(false, Ordering::Relaxed);
             *lock(&self.last) = None;
-            self.look().show(client.frame(), dirty);
+            let mut look = self.look();
+            look.drawings = client.drawings();
+            look.show(client.frame(), dirty);
+            drop(look);
             drop(client);
             self.version.send_modify(|version| *version += 1);
         }
@@ -349,6 +360,7 @@ impl Look {
             changed: now,
             changes: 0,
             pictures: 0,
+            drawings: 0,
             failure: None,
             flicker: VecDeque::new(),
             next_reading: now,

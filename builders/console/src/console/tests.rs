@@ -149,3 +149,26 @@ async fn text_that_follows_a_picture_is_read_although_nothing_moves_after_it() {
     let (screen, again) = (console.screen(), console.snapshot().0);
     assert!(screen.same_content(&again), "{screen}\n{again}");
 }
+
+/// A machine eight times as slow shows what it draws in steps that far apart.
+#[tokio::test(start_paused = true)]
+async fn what_is_drawn_to_its_end_is_judged_by_the_displays_own_pace() {
+    for (refresh, least, most) in [(5, 300, 1_000), (240, 4_800, 7_000)] {
+        let refresh = Duration::from_millis(refresh);
+        let (console, _guest) = console(Guest { refresh, ..Guest::with_prompt("boot: ") }).await;
+        let began = Instant::now();
+        assert!(console.wait_drawn(SOON).await.unwrap());
+        let took = began.elapsed().as_millis();
+        assert!((least..most).contains(&took), "{took} ms at {refresh:?}");
+    }
+    let (console, guest) = console(Guest::with_prompt("boot: ")).await;
+    let drawn = console.wait_drawn(SOON);
+    let drawing = async {
+        for turn in 0..200_u32 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            lock(&guest).lines[0] = turn.to_string();
+        }
+    };
+    let (drawn, ()) = tokio::join!(drawn, drawing);
+    assert!(!drawn.unwrap(), "it never rests");
+}

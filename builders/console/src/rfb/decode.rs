@@ -247,7 +247,7 @@ impl RfbClient {
         match number {
             encoding::RAW => {
                 self.check_inside(rect)?;
-                self.drawn = true;
+                self.pixels = true;
                 self.taken += 12;
                 Ok(self.goto(State::RawRows { left: left - 1, rect, row: 0 }))
             }
@@ -261,12 +261,12 @@ impl RfbClient {
                 };
                 self.check_inside(from)?;
                 self.taken += 16;
-                self.drawn = true;
+                self.pixels = true;
                 self.frame.copy(from.x, from.y, rect);
                 Ok(self.goto(next))
             }
             encoding::ZRLE => {
-                self.drawn = true;
+                self.pixels = true;
                 self.zrle_rect(rect, here, next)
             }
             encoding::DESKTOP_SIZE => {
@@ -386,6 +386,10 @@ impl RfbClient {
         let whole = std::mem::take(&mut self.resized);
         self.request_update(!whole);
         // Before the first pixels, an update tells of keys or lights only: the black picture is nobody's.
+        if std::mem::take(&mut self.pixels) {
+            self.drawn = true;
+            self.drawings += 1;
+        }
         let dirty = if self.drawn { self.frame.take_dirty() } else { None };
         self.events.push(Event::Updated(dirty));
         self.goto(State::Message)

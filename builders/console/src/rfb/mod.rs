@@ -89,6 +89,9 @@ pub struct RfbClient {
     leds: Option<Leds>,
     resized: bool,
     drawn: bool,
+    /// Whether the update that comes in has pixels, and how many such updates were whole.
+    pixels: bool,
+    drawings: u64,
     events: Vec<Event>,
 }
 
@@ -111,6 +114,8 @@ impl RfbClient {
             leds: None,
             resized: false,
             drawn: false,
+            pixels: false,
+            drawings: 0,
             events: Vec::new(),
         })
     }
@@ -177,6 +182,12 @@ impl RfbClient {
         self.drawn
     }
 
+    /// How many updates with pixels were received, those that changed nothing too.
+    #[must_use]
+    pub fn drawings(&self) -> u64 {
+        self.drawings
+    }
+
     /// Whether the frame shows whole updates only: none is being received.
     #[must_use]
     pub fn is_between_updates(&self) -> bool {
@@ -196,6 +207,13 @@ impl RfbClient {
     pub fn request_update(&mut self, incremental: bool) {
         let request = update_request(incremental, self.frame.width(), self.frame.height());
         self.output.extend_from_slice(&request);
+    }
+
+    /// Asks for one pixel, whether it changed or not: the answer comes when the server next looks at its screen.
+    pub fn request_sign(&mut self) {
+        if self.is_ready() && self.frame.width() > 0 {
+            self.output.extend_from_slice(&update_request(false, 1, 1));
+        }
     }
 }
 
