@@ -24,6 +24,12 @@ pub enum NeedleError {
     /// An area lies outside the picture, or has nothing in it.
     #[error("the area {}x{} at {},{} does not lie inside the needle", .0.width, .0.height, .0.x, .0.y)]
     Area(Rect),
+    /// An area has one colour, or nearly.
+    #[error(
+        "the area {}x{} at {},{} of the needle has next to nothing in it: every blank place of its colour would be it",
+        .0.width, .0.height, .0.x, .0.y
+    )]
+    Flat(Rect),
 }
 
 /// A picture to look for.
@@ -61,7 +67,7 @@ impl Needle {
     /// Reads a needle from a PNG; without areas all of it counts.
     ///
     /// # Errors
-    /// When it is no PNG of a screen's size, or an area has no pixels or lies outside of it.
+    /// When it is no PNG of a screen's size, or an area has no pixels, lies outside of it, or has nothing in it.
     pub fn from_png(png: &[u8], areas: &[Rect]) -> Result<Self, NeedleError> {
         let frame = Frame::from_png(png).map_err(NeedleError::Picture)?;
         Self::from_frame(&frame, areas)
@@ -70,7 +76,7 @@ impl Needle {
     /// Cuts a needle from a picture; without areas all of it counts.
     ///
     /// # Errors
-    /// When an area lies outside the picture.
+    /// When an area lies outside the picture, or has nothing in it by which it could be told from a blank one.
     pub fn from_frame(frame: &Frame, areas: &[Rect]) -> Result<Self, NeedleError> {
         let whole = Rect { x: 0, y: 0, width: frame.width(), height: frame.height() };
         let areas = if areas.is_empty() { vec![whole] } else { areas.to_vec() };
@@ -80,7 +86,11 @@ impl Needle {
                 if place.width == 0 || place.height == 0 || !frame.holds(place) {
                     return Err(NeedleError::Area(place));
                 }
-                Ok(Area { place, levels: pyramid(Grey::of(frame, place)) })
+                let grey = Grey::of(frame, place);
+                if grey.spread() <= DEFAULT_TOLERANCE {
+                    return Err(NeedleError::Flat(place));
+                }
+                Ok(Area { place, levels: pyramid(grey) })
             })
             .collect::<Result<Vec<_>, _>>()?;
         Ok(Self { areas, size: (frame.width(), frame.height()) })
@@ -200,6 +210,14 @@ impl Grey {
             }));
         }
         Self { width: place.width as usize, height: place.height as usize, pixels }
+    }
+
+    /// By how much its pixels differ from their mean, in the mean (0 to 1): what a blank place of its colour differs by.
+    fn spread(&self) -> f64 {
+        let count = self.pixels.len().max(1) as u64;
+        let mean = (self.pixels.iter().map(|pixel| u64::from(*pixel)).sum::<u64>() / count) as u8;
+        let sum: u64 = self.pixels.iter().map(|pixel| u64::from(pixel.abs_diff(mean))).sum();
+        sum as f64 / (count as f64 * 255.0)
     }
 
     /// Half as wide and high, each pixel the mean of four.

@@ -85,10 +85,16 @@ fn what_is_hardly_meant_in_boot_steps_is_told_before_anything_is_built() {
 
 #[test]
 fn needles_are_pictures_beside_the_profile_and_what_is_wrong_with_them_is_told() {
-    let png = Frame::new(40, 20).and_then(|frame| frame.png()).expect("a picture");
+    let mut picture = Frame::new(40, 20).expect("a picture");
+    let blank = picture.png().expect("a picture");
+    for y in (0..20).step_by(2) {
+        picture.put_row(0, y, &[0x00ff_ffff; 40]);
+    }
+    let png = picture.png().expect("a picture");
     let load = |steps: &str| {
         let folder = super::folder(&[("a.toml", &least(&format!("[boot]\nsteps = [{steps}]\n")))]);
         std::fs::write(folder.path().join("next.png"), &png).expect("written");
+        std::fs::write(folder.path().join("blank.png"), &blank).expect("written");
         std::fs::write(folder.path().join("large.png"), vec![0; 300 * 1024]).expect("written");
         std::fs::write(folder.path().join("text.png"), "no picture").expect("written");
         let (profile, findings) = load_profile(&folder.path().join("a.toml"), &Given::default());
@@ -111,6 +117,7 @@ fn needles_are_pictures_beside_the_profile_and_what_is_wrong_with_them_is_told()
             "the needle can't be read: the picture is no readable PNG",
         ),
         ("{ wait-for = { needle = \"large.png\" } }", "large.png has 307200 bytes"),
+        ("{ wait-for = { needle = \"blank.png\" } }", "has next to nothing in it"),
         (
             "{ wait-for = { needle = \"next.png\", areas = [\"0,0,41,1\"] } }",
             "does not lie inside the needle",

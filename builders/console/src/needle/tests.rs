@@ -69,6 +69,28 @@ fn only_the_areas_count_and_they_keep_their_places() {
 }
 
 #[test]
+fn an_area_with_nothing_in_it_is_no_needle() {
+    let mut frame = Frame::new(200, 200).unwrap();
+    // A blank button, a hairline across it, and the softest of shades.
+    frame.put_row(0, 30, &[0x00ff_ffff; 200]);
+    for y in 40..60 {
+        let row: Vec<u32> = (0..200).map(|x| 0x0001_0101 * (x / 40)).collect();
+        frame.put_row(0, y, &row);
+    }
+    for (y, height) in [(0, 20), (40, 20), (0, 200)] {
+        let area = Rect { x: 0, y, width: 200, height };
+        let error = Needle::from_frame(&frame, &[area]).unwrap_err();
+        assert!(matches!(error, NeedleError::Flat(flat) if flat == area), "{error}");
+        assert!(
+            error.to_string().starts_with(&format!("the area 200x{height} at 0,{y} of the needle has")),
+            "{error}"
+        );
+    }
+    let around = Rect { x: 0, y: 25, width: 200, height: 10 };
+    assert!(Needle::from_frame(&frame, &[around]).is_ok(), "a line in a narrow area tells");
+}
+
+#[test]
 fn small_differences_are_tolerated() {
     let screen = desktop(640, 480, 3);
     let rect = Rect { x: 77, y: 55, width: 90, height: 33 };
