@@ -130,8 +130,8 @@ async fn a_tiny_guest_is_built_by_ssh_with_the_same_provisioners() -> anyhow::Re
     let head = "schema = 1\nname = \"tiny\"\n[os]\nfamily = \"linux\"\n[source]\nclone = \"boot-vm\"\n\
                 [access]\nvia = [\"ssh\", \"agent\", \"serial\"]\n[deadlines]\nconnect = \"15m\"\n";
     let alone = "\n[[provision]]\nname = \"nothing of the others\"\nbecome = true\n\
-                 shell = [\"ls -d /var/tmp/forge-agent-* /tmp/forge-agent-* /tmp/forge-serial-* /dev/shm/forge-agent-* >left 2>/dev/null || true\",\n\
-                 \"ps | grep '[f]orge-line-' >>left || true\", \"test ! -s left || { cat left; exit 1; }\"]\n";
+                 shell = [\"left() { ls -d /var/tmp/forge-agent-* /tmp/forge-agent-* /tmp/forge-serial-* /dev/shm/forge-agent-* 2>/dev/null; ps | grep '[f]orge-line-'; }\",\n\
+                 \"n=0; while [ -n \\\"$(left)\\\" ]; do n=$((n + 1)); if [ $n -gt 30 ]; then left; exit 1; fi; sleep 1; done\"]\n";
     site.write("tiny.toml", &format!("{head}{alone}{STEPS}"));
     let privileges = [LEAST_PRIVILEGES_PVE9, &["VM.GuestAgent.Unrestricted"]].concat();
     site.lab.set_token_access(TOKEN, &[("/", &privileges)]);

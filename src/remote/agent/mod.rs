@@ -28,6 +28,8 @@ mod tests;
 
 const BEGIN: &str = include_str!("begin.sh");
 const GUEST: &str = include_str!("guest.sh");
+/// Removes what [`BEGIN`] makes; that may have been asked for a moment ago.
+const TAKE_BACK: &str = "sleep 1; rm -rf \"/dev/shm/$1\" \"/var/tmp/$1\" \"/tmp/$1\"";
 /// Asks `guest.sh`, which is gone with the memory of a guest that was started anew.
 const ASK: &str = "[ -e \"$0\" ] || { echo none 0 0; exit 0; }; exec /bin/sh \"$0\" \"$@\"";
 /// Longer input goes to the guest's disk: its memory may be small.
@@ -59,6 +61,28 @@ pub struct AgentGuest {
 impl fmt::Debug for AgentGuest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("AgentGuest").field("user", &self.user).finish_non_exhaustive()
+    }
+}
+
+/// Takes back what may have been made in the guest when looking for it is given up: another way has come first.
+struct GivingUp {
+    channel: Arc<dyn AgentChannel>,
+    name: String,
+    found: bool,
+}
+
+impl Drop for GivingUp {
+    fn drop(&mut self) {
+        if self.found {
+            return;
+        }
+        let (channel, name) = (self.channel.clone(), self.name.clone());
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move {
+                let words = ["/bin/sh", "-c", TAKE_BACK, "sh", &name];
+                _ = timeout(CALL_LIMIT, channel.start(&words)).await;
+            });
+        }
     }
 }
 
@@ -104,7 +128,10 @@ impl AgentGuest {
             beginning: tokio::sync::Mutex::new(()),
             commands: AtomicU64::new(0),
         };
+        let mut giving_up =
+            GivingUp { channel: guest.channel.clone(), name: guest.name.clone(), found: false };
         guest.find(limit, seen).await?;
+        giving_up.found = true;
         Ok(Arc::new(guest))
     }
 

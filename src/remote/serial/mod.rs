@@ -267,6 +267,17 @@ impl Line {
     }
 }
 
+impl Drop for SerialChannel {
+    /// Nobody stays logged in.
+    fn drop(&mut self) {
+        let line = self.line.get_mut();
+        if line.ready {
+            // A guest that does not hear it is gone.
+            _ = line.type_in(format!("{} bye\n", self.mark));
+        }
+    }
+}
+
 #[async_trait]
 impl AgentChannel for SerialChannel {
     fn name(&self) -> &'static str {
@@ -310,7 +321,6 @@ impl AgentChannel for SerialChannel {
     async fn close(&self) {
         let mut line = self.line.lock().await;
         if line.ready {
-            // A guest that does not hear it is gone.
             _ = line.type_in(format!("{} bye\n", self.mark));
         }
         *line = Line { orders: line.orders, ..Line::default() };
