@@ -124,6 +124,11 @@ fn learn(folder: &Path, args: &LearnArgs) -> Result<String, Refusal> {
     }
     let at = args.at.or(first.map(|cell| (cell.x, cell.y))).unwrap_or((0, 0));
     let pitch = if args.cell.is_none() { first.map_or(width, |cell| cell.width) } else { width };
+    if args.name.is_empty() || args.name.contains(|c: char| !c.is_ascii_alphanumeric() && !"-_.".contains(c))
+    {
+        let message = format!("`{}` is no name for a font: letters, digits, `-`, `_` and `.` are", args.name);
+        return Err(refused(message));
+    }
     let file = folder.join(format!("{}-{width}x{height}.font", args.name));
     let mut font = match std::fs::read(&file) {
         Ok(packed) => Font::unpack(&args.name, &packed).map_err(|error| refused(chain(&error)))?,
@@ -131,6 +136,12 @@ fn learn(folder: &Path, args: &LearnArgs) -> Result<String, Refusal> {
     };
     let lines: Vec<&str> = text.lines().collect();
     let new = font.learn(&frame, at, pitch, &lines);
+    if new == 0 && font.is_empty() {
+        return Err(refused(
+            "no character was found in the picture: is its text where `--at` says, and as in the file?"
+                .into(),
+        ));
+    }
     let packed = font.pack().map_err(|error| refused(chain(&error)))?;
     std::fs::create_dir_all(folder)
         .and_then(|()| std::fs::write(&file, packed))
@@ -138,7 +149,7 @@ fn learn(folder: &Path, args: &LearnArgs) -> Result<String, Refusal> {
     font::add(vec![font]);
     let after = Screen::read(&frame);
     Ok(format!(
-        "{new} new pictures of characters in {}\n{}",
+        "{new} new pictures of characters in {}\n{}\n",
         file.display(),
         after.text().map_or_else(|| after.to_string(), ScreenText::to_string)
     ))

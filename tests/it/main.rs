@@ -50,6 +50,7 @@ mod qemu_menus;
 mod readme;
 mod report_page;
 mod schema;
+mod screen_learn;
 mod seed_bad_input;
 mod seed_disc;
 mod seed_floppy;
