@@ -41,6 +41,9 @@ pub struct SoakArguments {
     /// How many lines to type with proof
     #[arg(long, default_value_t = 1000)]
     lines: u32,
+    /// Ends the lines with proof after so many minutes, with their number so far
+    #[arg(long)]
+    minutes: Option<u32>,
     /// How many lines to type as others do, with a fixed interval and unseen
     #[arg(long, default_value_t = 10)]
     fixed: u32,
@@ -62,9 +65,17 @@ pub fn run(arguments: &SoakArguments) -> anyhow::Result<ExitCode> {
         (Soak::Clones, _) => ("forge", "it", "soak_two_clones"),
         (Soak::Console, _) => ("forge", "it", "soak_debian_is_built_by_its_serial_console"),
     };
-    let status = cargo()
-        .args(["test", "--locked", "--offline", "--package", package, "--test", target, "--"])
-        .args(["--ignored", "--nocapture", test])
+    let mut soak = cargo();
+    soak.args(["test", "--locked", "--offline", "--package", package, "--test", target]);
+    if arguments.name == Soak::Typing {
+        // Its times are those of what people run.
+        soak.arg("--release");
+    }
+    if let Some(minutes) = arguments.minutes {
+        soak.env("FORGE_SOAK_MINUTES", minutes.to_string());
+    }
+    let status = soak
+        .args(["--", "--ignored", "--nocapture", test])
         .env("FORGE_LAB", "1")
         .env("FORGE_SOAK_LINES", arguments.lines.to_string())
         .env("FORGE_SOAK_FIXED_LINES", arguments.fixed.to_string())
