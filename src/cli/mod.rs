@@ -187,5 +187,7 @@ pub fn main() -> ExitCode {
             Command::Completions(args) => completions(args.shell),
         }
     });
+    // A file of this machine that is still being read (a pipe, a disk that is gone) holds nobody up: all else has ended.
+    runtime.shutdown_background();
     ExitCode::from(code)
 }

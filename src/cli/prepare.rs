@@ -208,9 +208,10 @@ pub(super) fn selected(
             Finding::general(format!("no profile that was given is called `{pattern}`")).help(there.clone())
         }));
     }
+    let some = !names.is_empty();
     let left: Vec<Profile> =
         profiles.into_iter().filter(|profile| selection.takes(&profile.name, target)).collect();
-    if left.is_empty() && findings.iter().all(|finding| !finding.fatal) {
+    if left.is_empty() && some && findings.iter().all(|finding| !finding.fatal) {
         findings.push(Finding::general("--only and --except leave no profile").help(there));
     }
     left

@@ -42,9 +42,9 @@ pub fn render(global: &Global, args: &RenderArgs) -> u8 {
     if prepare::tell(&findings, &redactor) {
         return REFUSED;
     }
-    let key = match args.key.as_ref().map(std::fs::read_to_string).transpose() {
-        Ok(key) => key.map(|key| key.trim().to_owned()),
-        Err(error) => return refuse(&format!("the key can't be read: {error}"), &redactor),
+    let key = match args.key.as_deref().map(public_key).transpose() {
+        Ok(key) => key,
+        Err(message) => return refuse(&message, &redactor),
     };
     let several = profiles.len() > 1;
     let mut written = Vec::new();
@@ -87,6 +87,26 @@ pub fn render(global: &Global, args: &RenderArgs) -> u8 {
         }
     }
     0
+}
+
+/// A public key in OpenSSH's form, of a file; a private one does not belong into a seed.
+///
+/// # Errors
+/// In words, when it is none.
+fn public_key(path: &Path) -> Result<String, String> {
+    let shown = path.display();
+    let text =
+        std::fs::read_to_string(path).map_err(|error| format!("the key {shown} can't be read: {error}"))?;
+    let text = text.trim();
+    match russh::keys::PublicKey::from_openssh(text) {
+        Ok(_) => Ok(text.to_owned()),
+        Err(_) if text.contains("PRIVATE KEY") => {
+            Err(format!("{shown} is a private key, which stays with you: give the public one ({shown}.pub)"))
+        }
+        Err(error) => {
+            Err(format!("{shown} is no public key as OpenSSH writes it (`ssh-ed25519 AAAA…`): {error}"))
+        }
+    }
 }
 
 fn refuse(message: &str, redactor: &Redactor) -> u8 {

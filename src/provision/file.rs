@@ -189,6 +189,8 @@ fn pack(step: &FileStep) -> std::io::Result<Parcel> {
             };
             archive.append_dir_all(name, &step.local)?;
             (archive.into_inner()?, true, 0)
+        } else if !facts.is_file() {
+            return Err(std::io::Error::other("it is neither a file nor a folder"));
         } else {
             (std::fs::File::open(&step.local)?, false, facts.permissions().mode() & 0o7777)
         }

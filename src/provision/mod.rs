@@ -198,7 +198,13 @@ impl ProvisionError {
             Self::NotRebooted { .. } => "can the user reboot it? is `become` needed?",
             Self::NeverCame { .. } => "raise the step's `timeout`, or look why it does not come",
             Self::Local { .. } => "paths are relative to the profile's folder",
-            Self::Transfer { .. } => "paths that are not the user's need `become = true`",
+            Self::Transfer { why, .. } if why.contains("Permission denied") => {
+                "paths that are not the user's need `become = true`"
+            }
+            Self::Transfer { why, .. } if why.contains("No space left") => {
+                "the file lies in a temporary folder first: is there room for it, and for a folder's content twice?"
+            }
+            Self::Transfer { .. } => "",
             Self::LocalFailed { .. } | Self::Guest { .. } => "",
         }
     }

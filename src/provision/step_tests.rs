@@ -190,6 +190,17 @@ async fn what_was_damaged_on_the_way_does_not_come_into_its_place() {
 }
 
 #[tokio::test]
+async fn a_pipe_is_no_file_and_nobody_waits_for_its_writer() {
+    let dir = tempfile::tempdir().unwrap();
+    let pipe = dir.path().join("pipe");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    for from in [pipe.as_path(), Path::new("/dev/zero")] {
+        let told = carried(file(Direction::Upload, from, dir.path().join("to"))).await.unwrap_err();
+        assert!(told.contains("it is neither a file nor a folder"), "{told}");
+    }
+}
+
+#[tokio::test]
 async fn what_can_t_be_carried_is_told_with_both_ends_and_the_reason() {
     let dir = tempfile::tempdir().unwrap();
     let missing = dir.path().join("nosuch");

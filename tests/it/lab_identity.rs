@@ -132,9 +132,11 @@ async fn somebody_at_a_terminal_is_asked_about_a_failure_in_a_tiny_guest_and_may
                 let line =
                     screen.lines().find_map(|line| line.split_once("to get in: ")).expect("it is shown").1;
                 let options = "-o BatchMode=yes -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null";
-                // Behind it stands the progress that is drawn below.
-                let line = line.split("  ").next().unwrap_or_default();
-                let line = format!("{} {options} 'echo in as $(id -un)'", line.trim());
+                // Behind it stands what draws the progress below.
+                let (words, address) = line.split_once('@').expect("an address");
+                let address: String =
+                    address.chars().take_while(|c| c.is_ascii_digit() || *c == '.').collect();
+                let line = format!("{words}@{address} {options} 'echo in as $(id -un)'");
                 let output = Command::new("sh").args(["-c", &line]).output().await?;
                 inside = format!(
                     "{line}: {}{}",
@@ -149,7 +151,7 @@ async fn somebody_at_a_terminal_is_asked_about_a_failure_in_a_tiny_guest_and_may
     let answered = tokio::time::timeout(LIMIT, talk).await;
     let status = tokio::time::timeout(LIMIT, child.wait()).await??;
     let (answers, inside) = answered??;
-    assert!(answers == 3 && inside.ends_with(": in as forge\n"), "{answers} {inside}\n{screen}");
+    assert!(answers == 3 && inside.ends_with("in as forge\n"), "{answers} {inside}\n{screen}");
     assert!(screen.contains("look around"), "{screen}");
     assert!(status.success() && screen.contains("| it worked"), "{status}\n{screen}");
     site.assert_template_only(FIRST_ID);

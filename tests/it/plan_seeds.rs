@@ -123,6 +123,36 @@ fn files_of_the_profile_s_own_are_rendered_beside_the_seed_and_onto_its_disc() {
 }
 
 #[test]
+fn a_key_that_is_private_or_none_does_not_come_into_a_rendered_seed() {
+    let site = LocalSite::new();
+    site.write(
+        "p.toml",
+        "schema = 1\nname = \"p\"\n[source]\nclone = \"boot-vm\"\n[seed]\nkind = \"nocloud\"\n",
+    );
+    let made = std::process::Command::new("ssh-keygen")
+        .args(["-q", "-t", "ed25519", "-N", "", "-C", "me", "-f", "mine"])
+        .current_dir(site.path())
+        .status();
+    if !made.is_ok_and(|status| status.success()) {
+        eprintln!("skipped: ssh-keygen is not here");
+        return;
+    }
+    site.write("garbage", "garbage\n");
+    for (key, words) in [
+        ("mine", "mine is a private key, which stays with you: give the public one (mine.pub)"),
+        ("garbage", "garbage is no public key as OpenSSH writes it"),
+        ("gone", "the key gone can't be read: No such file or directory"),
+    ] {
+        let said = site.run(&["render", "p.toml", "-o", "seed", "--key", key]);
+        assert!(said.code == Some(3) && said.text.contains(words), "{}", said.text);
+        assert!(!site.path().join("seed").exists(), "nothing is written");
+    }
+    site.succeeds(&["render", "p.toml", "-o", "seed", "--key", "mine.pub"]);
+    let data = std::fs::read_to_string(site.path().join("seed/user-data")).expect("it is rendered");
+    assert!(data.contains("ssh-ed25519 AAAA"), "{data}");
+}
+
+#[test]
 fn a_seed_that_can_not_give_the_guest_a_host_key_is_told_in_the_plan() {
     let site = LocalSite::new();
     site.write("disk.raw", "a disk");

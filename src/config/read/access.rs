@@ -258,7 +258,7 @@ impl Load<'_> {
         if !fits {
             let finding = reader.finding("host-key", format!("`{text}` is no fingerprint of a host key"));
             self.findings
-                .push(finding.help("`ssh-keygen -l -f FILE` prints it: `SHA256:` and 43 characters"));
+                .push(finding.help("`ssh-keygen -l -f FILE` prints it: `SHA256:` and 43 characters; `seed` (of the guest alone) has the seed bring one"));
         }
         Some(format!("SHA256:{hash}"))
     }

@@ -236,6 +236,11 @@ impl Load<'_> {
                     let finding = reader.finding("upload", format!("{} does not exist", local.display()));
                     self.findings.push(finding.help("paths are relative to the file that names them"));
                 }
+                let kind = std::fs::metadata(&local).ok().filter(|_| source.is_some());
+                if kind.is_some_and(|kind| !kind.is_file() && !kind.is_dir()) {
+                    let message = format!("{} is neither a file nor a folder", local.display());
+                    self.findings.push(reader.finding("upload", message));
+                }
                 let name = format!("upload to {remote}");
                 self.needs_destination(reader, &remote);
                 let direction = Direction::Upload;
