@@ -1,5 +1,6 @@
 //! `forge finish`.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -11,15 +12,19 @@ use super::gate::{Gate, NOT_PUBLISHED};
 use super::options::Global;
 use super::signals::cancel_on_signals;
 use super::{REFUSED, prepare};
+use crate::config::findings::suggest;
 use crate::config::{load_given, load_profile};
 use crate::engine::error::chain;
 use crate::engine::journal::DeadJournal;
 use crate::engine::on_error::OnError;
 use crate::engine::run::Resumption;
 use crate::engine::{Build, NoFaults, run};
-use crate::event::{Bus, Ending, MASK, Redactor};
+use crate::event::{Bus, Ending, Event, MASK, Redactor};
 use crate::evidence::{EvidenceSink, Folder};
 use crate::plan::Plan;
+use crate::provision::{Action, ShellStep, Step};
+use crate::remote::{Become, PowerShell};
+use crate::seal;
 use crate::ui::{self, Style};
 
 /// Options of `forge finish`.
@@ -37,12 +42,61 @@ pub struct FinishArgs {
     /// Publishes without a trial, whatever the profile says
     #[arg(long)]
     no_test: bool,
+    /// Runs this in the guest as root before it is sealed; may be repeated
+    #[arg(long = "run", value_name = "COMMAND")]
+    runs: Vec<String>,
+    /// Shows how to log in to the guest, and waits for Enter before it is sealed (after `--run`)
+    #[arg(long)]
+    breakpoint: bool,
+    /// Switches a seal operation on or off, whatever the profile says; may be repeated
+    #[arg(long = "seal", value_name = "NAME=BOOL", value_parser = switch)]
+    seal: Vec<(String, bool)>,
     /// A value for a variable of the profile, as for the build; may be repeated
     #[arg(long = "var", value_name = "NAME=VALUE")]
     vars: Vec<String>,
     /// A TOML file of values for variables, as for the build; may be repeated, later ones win
     #[arg(long = "var-file", value_name = "FILE")]
     var_files: Vec<PathBuf>,
+}
+
+/// Reads `NAME=true` or `NAME=false`.
+fn switch(text: &str) -> Result<(String, bool), String> {
+    let read = text.split_once('=').and_then(|(name, value)| Some((name.to_owned(), value.parse().ok()?)));
+    read.ok_or_else(|| "write NAME=true or NAME=false, as in `[seal]` of the profile".to_owned())
+}
+
+impl FinishArgs {
+    /// What is done in the guest before it is sealed.
+    fn before_seal(&self, windows: bool) -> Vec<Step> {
+        let run = |line: &String| {
+            let mut step = ShellStep::inline(format!("finish: {line}"), [line.as_str()]);
+            step.become_root = Become::Auto;
+            step.power_shell = windows.then(PowerShell::default);
+            Step::new(step.name.clone(), Action::Shell(step))
+        };
+        let stop = || Step::new("finish: breakpoint", Action::Breakpoint { note: String::new() });
+        self.runs.iter().map(run).chain(self.breakpoint.then(stop)).collect()
+    }
+
+    /// Switches the seal's operations as it is told; tells those that are left out against the plan.
+    fn switch_seal(&self, plan: &mut Plan, sealed: bool) -> Result<Vec<String>, String> {
+        let windows = plan.access.windows;
+        let switches: BTreeMap<String, bool> = self.seal.iter().cloned().collect();
+        let seal = seal::switched(&plan.seal, &switches, windows).map_err(|name| {
+            let known: Vec<_> = seal::operations(windows).iter().map(|operation| operation.name).collect();
+            format!("there is no seal operation `{name}`\n    help: {}", suggest(&name, &known))
+        })?;
+        let added = seal.iter().any(|name| !plan.seal.contains(name));
+        if sealed && (added || self.breakpoint || !self.runs.is_empty()) {
+            let message =
+                "is sealed already, so nobody can log in to it any more, and nothing can be done in it";
+            let help = "what is sealed can only be searched less: --seal leak-gate=false";
+            return Err(format!("the guest of VM {} {message}\n    help: {help}", self.vm));
+        }
+        let without = plan.seal.iter().filter(|name| !seal.contains(name)).cloned().collect();
+        plan.seal = seal;
+        Ok(without)
+    }
 }
 
 /// Goes on with a kept build; gives the exit code.
@@ -94,14 +148,17 @@ async fn prepare_finish(
         .map_err(|error| format!("the plan {} can't be read: {error}", path.display()))?;
     let mut plan: Plan =
         serde_json::from_str(&text).map_err(|error| format!("{} is no plan: {error}", path.display()))?;
+    let recorded = Arc::new(plan.clone());
+    let without = args.switch_seal(&mut plan, kept.sealed)?;
+    let before_seal = args.before_seal(plan.access.windows);
     if let Finish::Files { replace, .. } = &mut plan.finish {
         *replace |= args.force;
     }
     if args.no_test {
         plan.set_gate(false);
     }
-    let masked = |value: &String| value.contains(MASK);
-    if !kept.sealed || plan.machine.extra.values().any(masked) {
+    // A sealed guest's disks are searched too.
+    if !kept.sealed || text.contains(MASK) {
         secrets(args, &mut plan, redactor)?;
     }
     let (site, findings) = prepare::site(global);
@@ -119,7 +176,7 @@ async fn prepare_finish(
         prepare::connector(&plan.access, redactor).await.map_err(|finding| finding.to_string())?;
     let plan = Arc::new(plan);
     let evidence = Folder::reopen(story.evidence.clone(), redactor.clone()).map_err(|error| chain(&error))?;
-    let sink = EvidenceSink::reopen(plan.clone(), evidence.clone()).map_err(|error| chain(&error))?;
+    let sink = EvidenceSink::reopen(recorded, evidence.clone()).map_err(|error| chain(&error))?;
     let cancel = cancel_on_signals(global.journals().path().to_owned());
     let bus =
         Bus::start(vec![Style::choose(global.json, global.quiet).sink(), Box::new(sink)], redactor.clone());
@@ -145,7 +202,11 @@ async fn prepare_finish(
         on_error: OnError::default(),
         faults: Arc::new(NoFaults),
     };
-    Ok((build, Resumption { journal, kept, undos: story.undos }, bus))
+    for name in without {
+        let message = format!("it is sealed without `{name}`, as --seal says");
+        build.events.emit(Event::Warning { message, help: String::new() });
+    }
+    Ok((build, Resumption { journal, kept, undos: story.undos, before_seal }, bus))
 }
 
 /// Learns the secrets of the build's profile again: the plan of its evidence has stars in their place, and a guest that

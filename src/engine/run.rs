@@ -22,6 +22,7 @@ use crate::event::{CheckResult, Ending, Event, Events, Failure, Region, Stage};
 use crate::evidence::Folder;
 use crate::media::Store;
 use crate::plan::{Plan, Purpose};
+use crate::provision::Step;
 use crate::remote::BuildKey;
 use crate::stages::connect::Connector;
 use crate::stages::finish::Committed;
@@ -63,6 +64,8 @@ pub struct Resumption {
     pub kept: KeptBuild,
     /// What is still to be undone, newest first.
     pub undos: Vec<OpenUndo>,
+    /// What is done in the guest before it is sealed; only in one that is not sealed yet.
+    pub before_seal: Vec<Step>,
 }
 
 /// Runs a build. Never panics and never leaves silently: whatever happens is in the ending.
@@ -73,8 +76,8 @@ pub async fn run(build: Build) -> Ending {
 
 /// Goes on with a kept build.
 pub async fn resume(build: Build, resumption: Resumption) -> Ending {
-    let Resumption { journal, kept, undos } = resumption;
-    start(build, Ok(Cleanup::resume(journal, undos)), Some(kept)).await
+    let Resumption { journal, kept, undos, before_seal } = resumption;
+    start(build, Ok(Cleanup::resume(journal, undos)), Some((kept, before_seal))).await
 }
 
 fn open_journal(build: &Build) -> Result<Journal, StageError> {
@@ -93,7 +96,11 @@ fn open_journal(build: &Build) -> Result<Journal, StageError> {
     Ok(journal)
 }
 
-async fn start(build: Build, cleanup: Result<Cleanup, StageError>, kept: Option<KeptBuild>) -> Ending {
+async fn start(
+    build: Build,
+    cleanup: Result<Cleanup, StageError>,
+    kept: Option<(KeptBuild, Vec<Step>)>,
+) -> Ending {
     let Build {
         plan,
         hypervisor,
@@ -150,13 +157,15 @@ async fn start(build: Build, cleanup: Result<Cleanup, StageError>, kept: Option<
 pub(super) struct Progress {
     journals: JournalDir,
     kept: Option<KeptBuild>,
+    before_seal: Vec<Step>,
     pub(super) machine: Option<Arc<dyn Machine>>,
     pub(super) key: Option<Arc<BuildKey>>,
 }
 
 impl Progress {
-    fn new(journals: JournalDir, kept: Option<KeptBuild>) -> Self {
-        Self { journals, kept, machine: None, key: None }
+    fn new(journals: JournalDir, kept: Option<(KeptBuild, Vec<Step>)>) -> Self {
+        let (kept, before_seal) = kept.unzip();
+        Self { journals, kept, before_seal: before_seal.unwrap_or_default(), machine: None, key: None }
     }
 
     pub(super) fn key_file(&self, cx: &Cx) -> PathBuf {
@@ -249,9 +258,14 @@ async fn build(cx: &mut Cx, progress: &mut Progress) -> StageResult<Committed> {
             let machine = still_kept(cx, &kept).await?;
             progress.machine = Some(machine.clone());
             if kept.sealed {
-                Sealed { machine, forbidden: stages::seal::forbidden(cx, None) }
+                let key = stages::connect::kept_key(&kept).ok();
+                Sealed { machine, forbidden: stages::seal::forbidden(cx, key.as_deref()) }
             } else {
-                let provisioned = reconnect(cx, machine, &kept).await?;
+                let connected = reconnect(cx, machine, &kept).await?;
+                let provisioned = match std::mem::take(&mut progress.before_seal) {
+                    none if none.is_empty() => Provisioned(connected),
+                    steps => provision(cx, connected, &steps).await?,
+                };
                 seal(cx, progress, provisioned).await?
             }
         }
@@ -302,19 +316,26 @@ async fn up_to_login(cx: &mut Cx, progress: &mut Progress) -> StageResult<(Conne
 
 async fn up_to_keep_point(cx: &mut Cx, progress: &mut Progress) -> StageResult<Provisioned> {
     let (connected, seeded) = up_to_login(cx, progress).await?;
+    let plan = cx.plan.clone();
     let clock = cx.begin(Stage::Provision);
-    let result = stages::provision::provision(cx, connected).await;
+    let result = stages::provision::provision(cx, connected, &plan.provision).await;
     seeded.close();
     let result = match result {
         Ok(provisioned) => keep_point(cx, progress, &seeded.key, &provisioned).await.map(|()| provisioned),
         Err(error) => Err(error),
     };
-    let count = cx.plan.provision.len();
-    cx.end(
-        clock,
-        result,
-        |_| if count == 1 { "1 provisioner".into() } else { format!("{count} provisioners") },
-    )
+    cx.end(clock, result, |_| provisioners(plan.provision.len()))
+}
+
+fn provisioners(count: usize) -> String {
+    if count == 1 { "1 provisioner".into() } else { format!("{count} provisioners") }
+}
+
+/// Does in a kept guest what is to be done before it is sealed.
+async fn provision(cx: &mut Cx, connected: Connected, steps: &[Step]) -> StageResult<Provisioned> {
+    let clock = cx.begin(Stage::Provision);
+    let result = stages::provision::provision(cx, connected, steps).await;
+    cx.end(clock, result, |_| provisioners(steps.len()))
 }
 
 /// The kept VM, if it is still the one that the build kept: its id may have gone to somebody else since.
@@ -369,10 +390,10 @@ async fn keep_point(
 }
 
 /// Starts a kept VM again and logs in with the key that was kept.
-async fn reconnect(cx: &mut Cx, machine: Arc<dyn Machine>, kept: &KeptBuild) -> StageResult<Provisioned> {
+async fn reconnect(cx: &mut Cx, machine: Arc<dyn Machine>, kept: &KeptBuild) -> StageResult<Connected> {
     let clock = cx.begin(Stage::Connect);
     let result = stages::connect::reconnect(cx, machine, kept).await;
-    cx.end(clock, result, |connected: &Connected| connected.guest.describe()).map(Provisioned)
+    cx.end(clock, result, |connected: &Connected| connected.guest.describe())
 }
 
 async fn seal(cx: &mut Cx, progress: &mut Progress, provisioned: Provisioned) -> StageResult<Sealed> {

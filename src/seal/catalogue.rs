@@ -167,3 +167,24 @@ pub fn enabled(switches: &std::collections::BTreeMap<String, bool>, windows: boo
         .map(|operation| operation.name.to_owned())
         .collect()
 }
+
+/// Operations with some of them switched on or off, in their order.
+///
+/// # Errors
+/// The first name that is none.
+pub fn switched(
+    operations_on: &[String],
+    switches: &std::collections::BTreeMap<String, bool>,
+    windows: bool,
+) -> Result<Vec<String>, String> {
+    let known = |name: &&String| !operations(windows).iter().any(|operation| operation.name == **name);
+    if let Some(unknown) = switches.keys().find(known) {
+        return Err(unknown.clone());
+    }
+    let on = |name: &str| {
+        let before = || operations_on.iter().any(|each| each == name);
+        switches.get(name).copied().unwrap_or_else(before)
+    };
+    let kept = operations(windows).iter().filter(|operation| on(operation.name));
+    Ok(kept.map(|operation| operation.name.to_owned()).collect())
+}

@@ -15,7 +15,7 @@ use forge_machine::{ExecOutcome, Guest, GuestError};
 use thiserror::Error;
 
 use crate::remote::{BUILD_KEY_COMMENT, Become, RemoteScript, ScriptEnd, ScriptOutput, quote, run_script};
-pub use catalogue::{OPERATIONS, Operation, WINDOWS_OPERATIONS, enabled, operation, operations};
+pub use catalogue::{OPERATIONS, Operation, WINDOWS_OPERATIONS, enabled, operation, operations, switched};
 pub use leaks::Leaks;
 pub use windows::{FINISH_LIMIT, run as run_windows, switched_off};
 
@@ -23,6 +23,11 @@ pub use windows::{FINISH_LIMIT, run as run_windows, switched_off};
 const LIMIT: Duration = Duration::from_secs(600);
 /// How much longer where whole disks are read, and perhaps written.
 const DISKS: Duration = Duration::from_secs(3000);
+
+/// The operation that looks for what may not stay.
+pub const LEAK_GATE: &str = "leak-gate";
+/// The operation that looks for it outside of files.
+const FREE_SPACE: &str = "free-space";
 
 /// What stands before the first operation of a script.
 const FIRST: &str = "# The operations.\n";
@@ -133,6 +138,32 @@ pub enum SealError {
     },
 }
 
+/// What the search for the build's secrets came upon.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// The operation that found it.
+    pub operation: &'static str,
+    /// The files that hold it, as far as they were told.
+    pub files: Vec<String>,
+}
+
+impl SealError {
+    /// What of the build is still in the guest, where that is why sealing failed.
+    #[must_use]
+    pub fn found(&self) -> Option<Found> {
+        let Self::Failed { results } = self else { return None };
+        [LEAK_GATE, FREE_SPACE].into_iter().find_map(|operation| {
+            let text = results.iter().find_map(|result| match &result.outcome {
+                SealOutcome::Failed(text) if result.operation == operation => Some(text),
+                _ => None,
+            })?;
+            let holds = |part: &str| part.split_once(" holds ").map(|(file, _)| file.to_owned());
+            let files = text.split("; ").filter_map(holds).filter(|file| !file.starts_with("/dev/"));
+            Some(Found { operation, files: files.collect() })
+        })
+    }
+}
+
 fn failures(results: &[SealResult]) -> String {
     let failed = results.iter().filter_map(|result| match &result.outcome {
         SealOutcome::Failed(text) => Some(format!("{}: {text}", result.operation)),
@@ -186,10 +217,13 @@ pub fn script(
     text.push_str(&leaks.prelude(operations));
     text.push_str(FIRST);
     // The catalogue's order holds, whatever order they are asked for in.
-    for operation in
-        OPERATIONS.iter().filter(|operation| operations.iter().any(|name| name == operation.name))
-    {
+    let on = |name: &str| operations.iter().any(|each| each == name);
+    let mut ahead = operation(LEAK_GATE).filter(|gate| on(gate.name) && leaks.has_lasting());
+    for operation in OPERATIONS.iter().filter(|operation| on(operation.name)) {
         let Operation { name, text: function, last, .. } = operation;
+        if let Some(gate) = ahead.take_if(|_| *last) {
+            text.push_str(&format!("{}leak_ahead\n", gate.text));
+        }
         let run = if *last { "run_last_op" } else { "run_op" };
         text.push_str(&format!("#: op {name} done\n{function}{run} {name} {}\n", name.replace('-', "_")));
     }

@@ -352,6 +352,42 @@ fn secrets_of(secrets: &[&str]) -> Leaks {
 }
 
 #[tokio::test]
+async fn a_secret_that_outlasts_the_build_is_found_while_somebody_can_still_log_in() {
+    let names = ["ssh-host-keys", "build-user", "leak-gate"];
+    let leaks = secrets_of(&["correct horse battery"]);
+    let root = Root::new();
+    root.write("etc/ssh/ssh_host_ed25519_key", "a key");
+    root.write("home/forge/.token", "correct horse battery");
+    root.write("opt/it's one", "correct horse battery");
+    root.write("etc/app.conf", "token = correct horse battery\n");
+    let Err(error) = root.seal_without(&leaks, &names, true).await else { panic!("it was not found") };
+    let found = error.found().expect("that is why");
+    assert_eq!(
+        (found.operation, found.files),
+        ("leak-gate", vec!["/etc/app.conf".into(), "/opt/it's one".into()])
+    );
+    assert!(root.has("etc/ssh/ssh_host_ed25519_key"), "another login needs it: {error}");
+    assert!(root.read("etc/passwd").unwrap().contains("forge:x:1000"), "{error}");
+    // What is in the user's home goes with it.
+    fs::remove_file(root.path().join("opt/it's one")).unwrap();
+    fs::remove_file(root.path().join("etc/app.conf")).unwrap();
+    let sealed = root.seal_without(&leaks, &names, true).await.unwrap();
+    assert_eq!(sealed.len(), 3, "{sealed:?}");
+    assert!(!root.has("etc/ssh/ssh_host_ed25519_key") && !root.has("home/forge"));
+}
+
+#[test]
+fn operations_are_switched_as_it_is_said_and_in_their_order() {
+    let of = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>();
+    let plan = of(&["logs", "leak-gate"]);
+    let switches = |pairs: &[(&str, bool)]| pairs.iter().map(|&(name, on)| (name.to_owned(), on)).collect();
+    assert_eq!(switched(&plan, &switches(&[]), false), Ok(plan.clone()));
+    let changed = switches(&[("leak-gate", false), ("machine-id", true)]);
+    assert_eq!(switched(&plan, &changed, false), Ok(of(&["machine-id", "logs"])));
+    assert_eq!(switched(&plan, &switches(&[("leak-gates", false)]), false), Err("leak-gates".into()));
+}
+
+#[tokio::test]
 async fn the_hash_of_a_password_of_the_build_in_shadow_fails_the_seal() {
     let hash = "$6$rounds=5000$saltsalt$0123456789abcdefghijklmnopqrstuv";
     let root = Root::new();

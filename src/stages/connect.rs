@@ -330,6 +330,25 @@ pub(super) async fn start_again(cx: &Cx, machine: &Arc<dyn Machine>) -> Result<W
     Ok(Watch::open(cx, machine.clone()).await.unwrap_or_default())
 }
 
+/// The key that was kept for a kept VM.
+///
+/// # Errors
+/// When it is not there any more.
+pub fn kept_key(kept: &KeptBuild) -> Result<Arc<BuildKey>, StageError> {
+    let path = kept.key_file.as_ref().ok_or_else(|| {
+        StageError::new("the build's key was not kept, so nobody can log in to seal the guest")
+    })?;
+    let text = std::fs::read_to_string(path).map_err(|error| {
+        StageError::caused(format!("the build's key {} can't be read", path.display()), error)
+    })?;
+    BuildKey::from_openssh(&text)
+        .map_err(|error| StageError::caused(format!("{} holds no key", path.display()), error))
+        .map(Arc::new)
+}
+
+/// The operations of the seal after which a guest makes itself new host keys.
+const NEW_HOST_KEYS: [&str; 2] = ["ssh-host-keys", "cloud-init"];
+
 /// Starts a kept VM again and logs in with the key that was kept for it.
 ///
 /// # Errors
@@ -339,15 +358,7 @@ pub async fn reconnect(
     machine: Arc<dyn Machine>,
     kept: &KeptBuild,
 ) -> Result<Connected, StageError> {
-    let path = kept.key_file.as_ref().ok_or_else(|| {
-        StageError::new("the build's key was not kept, so nobody can log in to seal the guest")
-    })?;
-    let text = std::fs::read_to_string(path).map_err(|error| {
-        StageError::caused(format!("the build's key {} can't be read", path.display()), error)
-    })?;
-    let key = BuildKey::from_openssh(&text)
-        .map_err(|error| StageError::caused(format!("{} holds no key", path.display()), error))
-        .map(Arc::new)?;
+    let key = kept_key(kept)?;
     if cx.plan.access.makes_console_password() {
         cx.evidence.redactor().add_passing(&key.console_password());
     }
@@ -377,10 +388,15 @@ pub async fn reconnect(
     let tell = |seen: &str| cx.waiting(Stage::Connect, &ways, seen, limit);
     let guest = cx.cancellable_effect(Effect::Login, connector.connect(&login, &tell)).await?;
     if kept.host_key.is_some() && guest.host_key() != kept.host_key {
-        cx.warn(
-            "the kept guest shows another host key than during the build",
-            "cloud-init makes new ones when it takes the guest for a new instance; else look who answers there",
-        );
+        if cx.plan.seal.iter().any(|operation| NEW_HOST_KEYS.contains(&operation.as_str())) {
+            cx.doing(Stage::Connect, "it has new host keys: sealing had begun, and removes the old ones");
+        } else {
+            cx.warn(
+                "the kept guest shows another host key than during the build",
+                "no operation of `[seal]` removes host keys; cloud-init makes new ones when it takes the guest for a new \
+                 instance, else look who answers there",
+            );
+        }
     }
     Ok(Connected { machine, watch, guest, key })
 }

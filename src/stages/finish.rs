@@ -84,10 +84,12 @@ async fn search(
     let places: Vec<String> =
         finds.iter().map(|find| format!("{} on {} at byte {}", find.kind, find.disk, find.offset)).collect();
     let error = StageError::new(format!("the image would hold {}", places.join(", ")));
-    Err(error.hint(
+    let error = error.hint(
         "no file that the seal looked at has it: it may be in free space (is `free-space = false` in `[seal]`?), \
          in a swap partition, or in a file system that was not mounted",
-    ))
+    );
+    let vm = &machine.reference().id;
+    Err(error.hint(format!("if that may be: `forge finish {vm} --seal {}=false`", crate::seal::LEAK_GATE)))
 }
 
 /// Whether the artefact is there.

@@ -55,14 +55,14 @@ impl OutputObserver for Tell {
     }
 }
 
-/// Runs all provisioners, one after the other; when one fails, those for failures, whose own failures are only told.
+/// Runs these provisioners, one after the other; when one fails, those for failures, whose own failures are only told.
 ///
 /// # Errors
 /// When one of them fails, with its last lines.
-pub async fn provision(cx: &mut Cx, connected: Connected) -> Result<Provisioned, StageError> {
+pub async fn provision(cx: &mut Cx, connected: Connected, steps: &[Step]) -> Result<Provisioned, StageError> {
     let plan = cx.plan.clone();
     let mut env = environment(cx);
-    let key_file = match plan.provision.iter().any(|step| step.action.needs_key_file()) {
+    let key_file = match steps.iter().any(|step| step.action.needs_key_file()) {
         true if !plan.access.knows_build_key() => plan.access.ssh.credentials.key_file.clone(),
         true => Some(write_key(cx, &connected)?),
         false => None,
@@ -70,14 +70,14 @@ pub async fn provision(cx: &mut Cx, connected: Connected) -> Result<Provisioned,
     let interactive = is_interactive();
     let result = cx
         .cancellable_effect(Effect::Provision, async {
-            let (late, steps): (Vec<&Step>, Vec<&Step>) =
-                plan.provision.iter().partition(|step| step.on_error);
+            let (late, steps): (Vec<&Step>, Vec<&Step>) = steps.iter().partition(|step| step.on_error);
             let of = steps.len();
             let guest = connected.guest.as_ref();
             'steps: for (index, step) in steps.into_iter().enumerate() {
                 let around = Around { guest, env: &env, key_file: key_file.as_deref(), interactive };
                 let (error, choice) = loop {
-                    let Err(error) = one(cx, &connected, &around, step, (index + 1, of)).await else {
+                    let place = Place { number: index + 1, of, before: 0 };
+                    let Err(error) = one(cx, &connected, &around, step, place).await else {
                         continue 'steps;
                     };
                     let failed = crate::engine::error::chain(&error);
@@ -94,9 +94,8 @@ pub async fn provision(cx: &mut Cx, connected: Connected) -> Result<Provisioned,
                 env.insert("FORGE_ERROR".into(), error.to_string());
                 for (index, step) in late.iter().enumerate() {
                     let around = Around { guest, env: &env, key_file: key_file.as_deref(), interactive };
-                    if let Err(error) =
-                        one(cx, &connected, &around, step, (of + index + 1, of + late.len())).await
-                    {
+                    let place = Place { number: index + 1, of: late.len(), before: of };
+                    if let Err(error) = one(cx, &connected, &around, step, place).await {
                         cx.warn(
                             crate::engine::error::chain(&error),
                             "it was to run on a failure, and failed too",

@@ -5,12 +5,8 @@ use forge_machine::{Forbidden, Machine};
 use super::{Provisioned, Sealed, disk, gone};
 use crate::engine::{Cx, Effect, StageError};
 use crate::event::{Event, Stage};
-use crate::remote::BuildKey;
+use crate::remote::{BuildKey, quote};
 use crate::seal;
-
-/// What to do about something that the leak gate found.
-const LEAKED: &str =
-    "let a provisioner remove it; what is meant to be in the template: `leak-gate = false` in `[seal]`";
 
 /// What to do about a Windows whose last operations failed.
 const STILL_RUNS: &str =
@@ -96,7 +92,7 @@ fn leaks(cx: &Cx, key: Option<&BuildKey>) -> seal::Leaks {
 #[must_use]
 pub fn forbidden(cx: &Cx, key: Option<&BuildKey>) -> Vec<Forbidden> {
     let plan = &cx.plan;
-    let gate = !plan.seal_dry_run && plan.seal.iter().any(|operation| operation == "leak-gate");
+    let gate = !plan.seal_dry_run && plan.seal.iter().any(|operation| operation == seal::LEAK_GATE);
     if gate { leaks(cx, key).on_disk() } else { Vec::new() }
 }
 
@@ -110,13 +106,31 @@ async fn failed(machine: &dyn Machine, error: seal::SealError) -> StageError {
     if let Some(words) = gone {
         return StageError::caused(format!("{WHAT}: {words}"), error).hint(gone::ADVICE);
     }
-    let hint = match &error {
-        seal::SealError::StillRuns { .. } => Some(STILL_RUNS),
-        error if ["leak-gate:", "free-space:"].iter().any(|name| error.to_string().contains(name)) => {
-            Some(LEAKED)
-        }
-        _ => None,
+    let hints = match (&error, error.found()) {
+        (seal::SealError::StillRuns { .. }, _) => vec![STILL_RUNS.to_owned()],
+        (_, Some(found)) => what_to_do(&found, &machine.reference().id),
+        _ => Vec::new(),
     };
-    let failed = StageError::caused(WHAT, error);
-    hint.into_iter().fold(failed, StageError::hint)
+    hints.into_iter().fold(StageError::caused(WHAT, error), StageError::hint)
+}
+
+/// What to do about something of the build that is still in the guest, which is kept.
+fn what_to_do(found: &seal::Found, vm: &str) -> Vec<String> {
+    let files: Vec<_> = found.files.iter().map(|file| quote::sh(file)).collect();
+    let command = if files.is_empty() {
+        "COMMAND".into()
+    } else {
+        quote::sh(&format!("rm {}", files.join(" "))).into_owned()
+    };
+    let operation = found.operation;
+    vec![
+        format!(
+            "to remove it: `forge finish {vm} --run {command}` runs that as root, then seals and searches again \
+             (`--breakpoint` shows how to log in and waits before it seals)"
+        ),
+        format!("if it belongs into the template: `forge finish {vm} --seal {operation}=false`"),
+        "give `forge finish` the variables of the build too (--var, --var-file): they tell it what is secret"
+            .into(),
+        format!("for the next build: let a provisioner remove it, or say `{operation} = false` in `[seal]`"),
+    ]
 }

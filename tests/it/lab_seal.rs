@@ -85,6 +85,13 @@ async fn a_secret_that_was_written_and_removed_in_a_tiny_guest_is_not_on_the_dis
     assert_eq!(done.code, Some(0), "{}{}", done.stdout, done.stderr);
     site.assert_template_only(FIRST_ID);
     assert!(done.stderr.contains("overwritten: there was something of the build in it"), "{}", done.stderr);
+    assert_not_on_its_disks(&site).await?;
+    site.close().await;
+    Ok(())
+}
+
+/// Asserts that the secret is nowhere on the template's disks.
+async fn assert_not_on_its_disks(site: &LabSite) -> anyhow::Result<()> {
     let own = format!("/{FIRST_ID}/");
     let disks: Vec<_> =
         site.lab.image_files().into_iter().filter(|file| file.to_string_lossy().contains(&own)).collect();
@@ -97,6 +104,80 @@ async fn a_secret_that_was_written_and_removed_in_a_tiny_guest_is_not_on_the_dis
         let bytes = std::fs::read(&raw)?;
         assert!(!bytes.windows(WORD.len()).any(|each| each == WORD.as_bytes()), "{}", disk.display());
     }
+    Ok(())
+}
+
+/// The arguments of the first command of forge's own that a message names and that begins so, as a shell takes them.
+fn advised(text: &str, begins: &str) -> Vec<String> {
+    let command = text.split('`').find(|part| part.starts_with(begins)).unwrap_or_else(|| panic!("{text}"));
+    let words = format!("printf '%s\\n' {}", command.trim_start_matches("forge "));
+    let said = std::process::Command::new("sh").args(["-c", &words]).output().expect("there is a shell");
+    String::from_utf8(said.stdout).expect("text").lines().map(str::to_owned).collect()
+}
+
+/// What the leak gate found is removed by what its message says, and the build becomes the template it was to be.
+async fn mended_by_its_advice(site: LabSite, leave: &str, found: &str) -> anyhow::Result<()> {
+    site.write("tiny.toml", &with_secret(leave));
+    let word = format!("token={WORD}");
+    let failed = site.run(&["build", "tiny.toml", "--var", &word]).await;
+    assert_eq!(failed.code, Some(1), "{}", failed.stderr);
+    assert!(failed.stderr.contains(found), "{}", failed.stderr);
+    // Without anything done it fails as before.
+    let again = site.run(&["finish", "9001", "--var", &word]).await;
+    assert!(again.code == Some(1) && again.stderr.contains(found), "{:?} {}", again.code, again.stderr);
+    let advised = advised(&again.stderr, "forge finish 9001 --run ");
+    let arguments: Vec<&str> = advised.iter().map(String::as_str).collect();
+    let more = ["--breakpoint", "--var", &word];
+    let done = site.run(&[&arguments[..], &more].concat()).await;
+    assert_eq!(done.code, Some(0), "{advised:?}: {}{}", done.stdout, done.stderr);
+    for words in ["provision: 1 of 2: finish: rm ", "to get in: ssh -i ", "nobody is at a terminal"] {
+        assert!(done.stderr.contains(words), "`{words}` is not in:\n{}", done.stderr);
+    }
+    for text in [&again.stderr, &done.stderr] {
+        assert!(!text.contains("another host key"), "{text}");
+    }
+    site.assert_template_only(FIRST_ID);
+    assert_not_on_its_disks(&site).await?;
+    site.close().await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_secret_in_a_debian_guest_is_removed_by_finish_as_the_leak_gate_advises() -> anyhow::Result<()> {
+    let Some(site) = LabSite::with_debian(false).await? else { return Ok(()) };
+    let leave = r#""mkdir -p /opt", "echo $TOKEN >'/opt/a token'""#;
+    mended_by_its_advice(site, leave, "/opt/a token holds a secret of the build").await
+}
+
+/// That one is found when the build's user is gone already, and host keys too.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_of_the_build_in_a_tiny_guest_is_removed_by_finish_as_the_leak_gate_advises()
+-> anyhow::Result<()> {
+    let Some(site) = LabSite::with_tiny_guest(false).await? else { return Ok(()) };
+    let leave = r#""mkdir -p /opt", "cat ~forge/.ssh/authorized_keys >/opt/keys""#;
+    mended_by_its_advice(site, leave, "/opt/keys holds the build's public key").await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_belongs_into_the_template_of_a_tiny_guest_is_let_be_when_finish_is_told_so()
+-> anyhow::Result<()> {
+    let Some(site) = LabSite::with_tiny_guest(false).await? else { return Ok(()) };
+    site.write("tiny.toml", &with_secret(r#""mkdir -p /opt", "echo $TOKEN >/opt/token""#));
+    let word = format!("token={WORD}");
+    let failed = site.run(&["build", "tiny.toml", "--var", &word]).await;
+    assert_eq!(failed.code, Some(1), "{}", failed.stderr);
+    let wrong = site.run(&["finish", "9001", "--seal", "leakgate=false"]).await;
+    assert_eq!(wrong.code, Some(3), "{}", wrong.stderr);
+    assert!(wrong.stderr.contains("did you mean `leak-gate`?"), "{}", wrong.stderr);
+    let advised = advised(&failed.stderr, "forge finish 9001 --seal ");
+    let arguments: Vec<&str> = advised.iter().map(String::as_str).collect();
+    let done = site.run(&[&arguments[..], &["--var", &word]].concat()).await;
+    assert_eq!(done.code, Some(0), "{}{}", done.stdout, done.stderr);
+    assert!(done.stderr.contains("it is sealed without `leak-gate`, as --seal says"), "{}", done.stderr);
+    site.assert_template_only(FIRST_ID);
+    let evidence = site.evidence();
+    let verified = site.run(&["evidence", "verify", &evidence.to_string_lossy()]).await;
+    assert_eq!(verified.code, Some(0), "{}{}", verified.stdout, verified.stderr);
     site.close().await;
     Ok(())
 }

@@ -179,7 +179,8 @@ impl Workbench {
         let bus = self.bus();
         let (build, _reached, _cancel) = self.build(&bus, None);
         let kept = story.kept.expect("a kept build");
-        let ending = resume(build, Resumption { journal, kept, undos: story.undos }).await;
+        let ending =
+            resume(build, Resumption { journal, kept, undos: story.undos, before_seal: Vec::new() }).await;
         bus.close();
         ending
     }
