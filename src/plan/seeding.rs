@@ -277,6 +277,8 @@ fn delivery(
                     Err(format!("{} has no cloud-init drive, and the profile adds none", source.name))
                 } else if !profile.seed.files.is_empty() {
                     Err("the drive carries a user and a key, and the profile has files beside them".into())
+                } else if profile.access.ssh.host_key_in_seed {
+                    Err("the drive has no place for a host key (`access.host-key = \"seed\"`)".into())
                 } else if more_than_a_user {
                     Err("the drive carries a user and a key, and the profile gives more user-data".into())
                 } else if !profile.access.create {

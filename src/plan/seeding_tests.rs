@@ -167,6 +167,7 @@ fn each_way_is_taken_or_refused_with_its_reason() {
         ("no drive", taken(none, "")),
         ("more than a user", taken(PROXMOX, user_data)),
         ("the user is there", taken(PROXMOX, own_user)),
+        ("a host key from the seed", taken(PROXMOX, "[access]\nhost-key = \"seed\"\n")),
         ("QEMU", taken(QEMU, "")),
         ("the serial is denied", taken(denied, "")),
         ("no disc either", taken(full, "")),
@@ -233,6 +234,7 @@ fn each_way_is_taken_or_refused_with_its_reason() {
     no drive: smbios: the SMBIOS serial carries the NoCloud address: no typing (not cloud-init-drive: boot-vm has no cloud-init drive, and the profile adds none)
     more than a user: smbios: the SMBIOS serial carries the NoCloud address: no typing (not cloud-init-drive: the drive carries a user and a key, and the profile gives more user-data)
     the user is there: smbios: the SMBIOS serial carries the NoCloud address: no typing (not cloud-init-drive: the drive makes the user, and the profile has one already (`access.create = false`))
+    a host key from the seed: smbios: the SMBIOS serial carries the NoCloud address: no typing (not cloud-init-drive: the drive has no place for a host key (`access.host-key = "seed"`))
     QEMU: smbios: the SMBIOS serial carries the NoCloud address: no typing (not cloud-init-drive: QEMU has no cloud-init drive)
     the serial is denied: disc: a disc holds the seed: no network and no typing (not cloud-init-drive: boot-vm has no cloud-init drive, and the profile adds none; not smbios: the token lacks VM.Config.HWType on /vms: it can't set the SMBIOS serial)
     no disc either: wrong: cloud-init-drive: boot-vm has no cloud-init drive, and the profile adds none; smbios: the token lacks VM.Config.HWType on /vms: it can't set the SMBIOS serial; disc: no storage takes ISOs; typed: no boot step types `{{ seed.url }}`

@@ -58,7 +58,6 @@ pub(super) fn findings(profile: &Profile, plan: &Plan) -> Vec<Finding> {
         let why = match (plan.seed.delivery, &plan.seed.answers) {
             _ if !via.contains(&Via::Ssh) => Some("nothing asks for it without SSH"),
             (_, Some(_)) => Some("an installer's answers have no place for one"),
-            (Delivery::CloudInitDrive, _) => Some("the target's cloud-init drive has no place for one"),
             (Delivery::None, _) => Some("nothing carries a seed to the guest"),
             _ if plan.seed.user_data.as_ref().is_some_and(|data| data.get("ssh_keys").is_some()) => {
                 Some("`seed.user-data` gives it `ssh_keys` of its own")

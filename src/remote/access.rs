@@ -218,8 +218,21 @@ pub struct SshAccess {
     pub route: Arc<Route>,
     /// Whether the guest is a Windows, whose files go by PowerShell.
     pub windows: bool,
-    /// Whether somebody else may answer at the guest's address before it does: an installer's own sshd.
-    pub patient: bool,
+    /// For how long somebody else may answer at the guest's address before it does.
+    pub patience: Patience,
+}
+
+/// What another host key than the known one means.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Patience {
+    /// Another machine has the guest's address: the end, as soon as it is certain.
+    #[default]
+    None,
+    /// The guest has not read its seed yet, which gives it the key. When all this time the same other key was shown, it
+    /// will not.
+    Seed(Duration),
+    /// An installer's own sshd, which is waited out.
+    Installer,
 }
 
 impl SshAccess {
@@ -406,7 +419,7 @@ impl SshAccess {
             host_key: plan.host_key.clone(),
             route: Arc::new(Route::new(proxy, hops, plan.old_algorithms)),
             windows: false,
-            patient: false,
+            patience: Patience::None,
         })
     }
 }

@@ -26,7 +26,7 @@ pub mod serial;
 mod session;
 pub mod ssh;
 #[cfg(test)]
-mod ssh_tests;
+pub(crate) mod ssh_tests;
 #[cfg(test)]
 pub(crate) mod sshd_tests;
 #[cfg(test)]
@@ -38,7 +38,7 @@ pub mod wait;
 mod windows_tests;
 pub mod winrm;
 
-pub use access::{AccessError, SecretSource, SshAccess, SshPlan, WinRmPlan};
+pub use access::{AccessError, Patience, SecretSource, SshAccess, SshPlan, WinRmPlan};
 pub use agent::AgentGuest;
 pub use credentials::{Method, Password};
 pub use host::{Host, HostError, HostKey, Ran};

@@ -9,6 +9,7 @@ use async_trait::async_trait;
 use forge_machine::{Command, ExecOutcome, Guest, GuestError, OutputSink};
 use russh_sftp::client::SftpSession;
 
+use super::access::Patience;
 use super::exec::{self, Input, StartError};
 use super::powershell;
 use super::session::Session;
@@ -41,7 +42,7 @@ impl fmt::Debug for SshGuest {
 impl SshGuest {
     pub(super) fn new(search: Search, session: Session) -> Self {
         // It was found: nobody else is to be expected any more.
-        let search = Search { patient: false, ..search };
+        let search = Search { patience: Patience::None, ..search };
         Self {
             search,
             host_key: session.host_key.clone(),
@@ -92,7 +93,8 @@ impl SshGuest {
 
     fn lost(&self, error: WaitError) -> GuestError {
         match error {
-            WaitError::HostKeyChanged { guest, expected, seen } => {
+            WaitError::HostKeyChanged { guest, expected, seen }
+            | WaitError::SeedIgnored { guest, given: expected, seen, .. } => {
                 GuestError::HostKeyChanged { guest, expected, seen }
             }
             WaitError::Refused { last_seen, .. } => {

@@ -10,7 +10,7 @@ use forge_machine::{AddressReport, Command, ExecOutcome, Guest, GuestError};
 use tokio::net::TcpListener;
 
 use super::testing::{Faults, SshServer};
-use super::{AddressSource, BuildKey, SshGuest, WaitError, WaitInput, wait_for_guest};
+use super::{AddressSource, BuildKey, Patience, SshGuest, WaitError, WaitInput, wait_for_guest};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -26,7 +26,7 @@ fn input(source: impl AddressSource + 'static, limit: Duration) -> WaitInput {
     }
 }
 
-async fn connect(server: &SshServer) -> Arc<SshGuest> {
+pub(crate) async fn connect(server: &SshServer) -> Arc<SshGuest> {
     wait_for_guest(input(server.address, LIMIT), &|_| {}).await.unwrap()
 }
 
@@ -116,7 +116,7 @@ async fn an_installer_s_own_sshd_is_passed_over_until_the_known_key_shows() {
     server.change(|faults| faults.other_host_key = true);
     let mut input = input(server.address, LIMIT);
     input.host_key.clone_from(&known);
-    input.access.patient = true;
+    input.access.patience = Patience::Installer;
     // The installed system is there once the other key was seen.
     let seen = Mutex::new(Vec::new());
     let tell = |what: &str| {
@@ -128,6 +128,32 @@ async fn an_installer_s_own_sshd_is_passed_over_until_the_known_key_shows() {
     let guest = wait_for_guest(input, &tell).await.unwrap();
     assert_eq!(guest.host_key(), known);
     assert!(seen.lock().unwrap().iter().any(|what| what.contains("another host key: SHA256:")), "{seen:?}");
+}
+
+#[tokio::test]
+async fn a_guest_that_keeps_another_key_than_its_seed_s_is_given_up_long_before_the_limit() {
+    let server = SshServer::start(Faults::default()).await;
+    let known = connect(&server).await.host_key();
+    server.change(|faults| faults.other_host_key = true);
+    let watched = Duration::from_secs(3);
+    let mut input = input(server.address, Duration::from_secs(3600));
+    input.host_key.clone_from(&known);
+    input.access.patience = Patience::Seed(watched);
+    let began = Instant::now();
+    let error = wait(input.clone()).await.0.expect_err("it has another key");
+    assert!(began.elapsed() >= watched && began.elapsed() < LIMIT, "{:?}", began.elapsed());
+    let WaitError::SeedIgnored { given, seen, watched: told, .. } = &error else { panic!("{error:?}") };
+    assert!(Some(given) == known.as_ref() && seen != given && *told >= watched, "{error:?}");
+    let words = error.to_string();
+    assert!(words.contains("did not take the seed's host key") && words.contains(seen), "{words}");
+    assert!(error.hint().contains("cloud-init"), "{}", error.hint());
+    // One that reads its seed in the meantime is let be.
+    let tell = |what: &str| {
+        if what.contains("another host key") {
+            server.change(|faults| faults.other_host_key = false);
+        }
+    };
+    assert_eq!(wait_for_guest(input, &tell).await.unwrap().host_key(), known);
 }
 
 /// Tells the old address once, is silent, and then tells the new one.

@@ -15,7 +15,7 @@ use futures_util::stream::FuturesUnordered;
 use thiserror::Error;
 use tokio::time::{sleep, timeout};
 
-use super::access::SshAccess;
+use super::access::{Patience, SshAccess};
 use super::credentials::{Method, Progress};
 use super::key::BuildKey;
 use super::probe::{Probe, knock};
@@ -168,6 +168,18 @@ pub enum WaitError {
         /// The fingerprint shown now.
         seen: String,
     },
+    /// The guest has not taken the host key that its seed brings.
+    #[error("{guest} did not take the seed's host key: for {} s it has shown {seen}, and the seed has {given} for it", watched.as_secs())]
+    SeedIgnored {
+        /// The guest, as `user@address`.
+        guest: String,
+        /// The fingerprint of the seed's key.
+        given: String,
+        /// The fingerprint shown.
+        seen: String,
+        /// For how long.
+        watched: Duration,
+    },
 }
 
 impl WaitError {
@@ -178,6 +190,10 @@ impl WaitError {
             Self::TimedOut { .. } => "",
             Self::Refused { .. } => {
                 "does the seed (or the image) create this user with the build's key, and does its sshd allow keys?"
+            }
+            Self::SeedIgnored { .. } => {
+                "does the guest run cloud-init, and read this seed rather than another source of data? else leave \
+                 `access.host-key` out: the first key that is shown is recorded, and must stay"
             }
             Self::HostKeyChanged { .. } => {
                 "another machine has this address, or the guest was installed anew: give the build VM an address of its own"
@@ -216,7 +232,7 @@ pub async fn wait_for_guest(
         limit: input.limit,
         route: access.route,
         windows: access.windows,
-        patient: access.patient,
+        patience: access.patience,
     };
     let session = find(&search, seen).await?;
     Ok(Arc::new(SshGuest::new(search, session)))
@@ -230,8 +246,8 @@ pub(super) struct Search {
     pub limit: Duration,
     pub route: Arc<Route>,
     pub windows: bool,
-    /// Whether somebody else may answer at the guest's address for a while.
-    pub patient: bool,
+    /// For how long somebody else may answer at the guest's address.
+    pub patience: Patience,
 }
 
 /// What is known of one address.
@@ -240,7 +256,14 @@ enum Sight {
     Nothing,
     Port(Probe),
     LoggingIn { banner: String },
-    Login { banner: String, text: String, refused: bool, changed: Option<String> },
+    Login { banner: String, text: String, refused: bool, changed: Option<Other> },
+}
+
+/// Another host key than the known one, and since when nothing but it was shown.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Other {
+    key: String,
+    since: Instant,
 }
 
 /// What is known altogether; shared between the candidates' loops and the words for it.
@@ -314,13 +337,33 @@ fn too_late(search: &Search, board: &Board<'_>) -> WaitError {
 
 fn changed(search: &Search, address: SocketAddr, sight: &Sight) -> Option<WaitError> {
     match sight {
-        Sight::Login { changed: Some(seen), .. } => Some(WaitError::HostKeyChanged {
-            guest: format!("{}@{address}", search.credentials.user),
-            expected: search.host_key.clone().unwrap_or_default(),
-            seen: seen.clone(),
-        }),
+        Sight::Login { changed: Some(other), .. } => {
+            let guest = format!("{}@{address}", search.credentials.user);
+            let expected = search.host_key.clone().unwrap_or_default();
+            let (seen, watched) = (other.key.clone(), other.since.elapsed());
+            Some(match search.patience {
+                Patience::Seed(_) => WaitError::SeedIgnored { guest, given: expected, seen, watched },
+                Patience::None | Patience::Installer => WaitError::HostKeyChanged { guest, expected, seen },
+            })
+        }
         _ => None,
     }
+}
+
+/// That the guest does not take the host key that its seed has for it: at one of its addresses nothing but the same other
+/// key was shown for so long, and at none a server that may still be another.
+fn ignored(search: &Search, sights: &BTreeMap<SocketAddr, Sight>) -> Option<WaitError> {
+    let Patience::Seed(limit) = search.patience else { return None };
+    let open = |sight: &Sight| matches!(sight, Sight::LoggingIn { .. } | Sight::Login { changed: None, .. });
+    if sights.values().any(open) {
+        return None;
+    }
+    sights.iter().find_map(|(address, sight)| match sight {
+        Sight::Login { changed: Some(other), .. } if other.since.elapsed() >= limit => {
+            changed(search, *address, sight)
+        }
+        _ => None,
+    })
 }
 
 async fn look(search: &Search, board: &Board<'_>) -> Result<Session, WaitError> {
@@ -336,7 +379,10 @@ async fn look(search: &Search, board: &Board<'_>) -> Result<Session, WaitError> 
                 let now: Vec<SocketAddr> = report.candidates.iter().map(|(ip, port)| (*ip, *port).into()).collect();
                 // A silent agent says nothing against addresses that were learnt before.
                 let keep_old = now.is_empty();
-                if !keep_old && !search.patient {
+                if let Some(error) = ignored(search, &board.sights()) {
+                    return Err(error);
+                }
+                if !keep_old && search.patience == Patience::None {
                     let sights = board.sights();
                     let other = |address: &SocketAddr| changed(search, *address, sights.get(address)?);
                     told = if now.iter().all(|address| other(address).is_some()) { told + 1 } else { 0 };
@@ -385,6 +431,7 @@ async fn pursue(search: &Search, board: &Board<'_>, address: SocketAddr) -> Sess
     let mut pause = FIRST_PAUSE;
     let mut progress = Progress::default();
     let mut refusals = 0;
+    let mut other: Option<Other> = None;
     let mut last = Probe::TimedOut;
     loop {
         let began = Instant::now();
@@ -402,13 +449,16 @@ async fn pursue(search: &Search, board: &Board<'_>, address: SocketAddr) -> Sess
                 };
                 let text = error.to_string();
                 let refused = matches!(error, LoginError::Refused(_) | LoginError::More(_));
-                let other = match error {
-                    LoginError::HostKeyChanged { seen, .. } => Some(seen),
+                other = match error {
+                    LoginError::HostKeyChanged { seen: key, .. } => {
+                        let since = other.filter(|other| other.key == key).map(|other| other.since);
+                        Some(Other { key, since: since.unwrap_or_else(Instant::now) })
+                    }
                     _ => None,
                 };
                 // Nothing was offered to it, so nothing was refused; it is not asked often.
                 let again = refused || other.is_some();
-                board.sight(address, Sight::Login { banner, text, refused, changed: other });
+                board.sight(address, Sight::Login { banner, text, refused, changed: other.clone() });
                 pause = if again {
                     REFUSED_PAUSES[refusals.min(REFUSED_PAUSES.len() - 1)]
                 } else {
@@ -427,6 +477,7 @@ async fn pursue(search: &Search, board: &Board<'_>, address: SocketAddr) -> Sess
                     pause = CROWDED_PAUSE;
                 }
                 last = probe.clone();
+                other = None;
                 board.sight(address, Sight::Port(probe));
             }
         }

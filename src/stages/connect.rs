@@ -16,7 +16,7 @@ use crate::plan::late::LateName;
 use crate::plan::{AfterInstall, Delivery};
 use crate::provision::Step;
 use crate::remote::{
-    AddressSource, BuildKey, Hints, Known, MachineAddresses, Password, SshAccess, Via, WaitInput,
+    AddressSource, BuildKey, Hints, Known, MachineAddresses, Password, Patience, SshAccess, Via, WaitInput,
     wait_for_guest,
 };
 
@@ -74,6 +74,10 @@ fn given_host_key(cx: &Cx, key: &BuildKey) -> Result<Option<String>, StageError>
         key.host_key().map_err(|error| StageError::caused("the guest's host key is not known", error))?;
     Ok(Some(given.fingerprint))
 }
+
+/// For how long a guest may show the same other host key than its seed's: an sshd may answer before cloud-init has read the
+/// seed, and a slow machine takes its time between the two.
+const SEED_IS_READ: Duration = Duration::from_secs(60);
 
 /// How often the VM's state is asked for while the guest is awaited: rarely enough to cost nothing.
 const STATE_EVERY: Duration = Duration::from_secs(2);
@@ -420,8 +424,11 @@ impl Connector for SshConnector {
             user: login.user.clone(),
             key: login.key.clone(),
             access: SshAccess {
-                // Until cloud-init has read its seed, a source's own sshd may answer.
-                patient: login.installs || login.host_key.is_some(),
+                patience: match &login.host_key {
+                    _ if login.installs => Patience::Installer,
+                    Some(_) => Patience::Seed(SEED_IS_READ),
+                    None => Patience::None,
+                },
                 ..self.access.clone()
             },
             host_key: login.host_key.clone(),

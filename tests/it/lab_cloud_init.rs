@@ -112,3 +112,33 @@ async fn a_kept_build_of_a_tiny_guest_gives_its_template_the_password_and_not_th
     site.close().await;
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn debian_with_a_cloud_init_drive_gets_the_seed_s_host_key_another_way_and_a_tiny_guest_that_ignores_it_is_given_up()
+-> anyhow::Result<()> {
+    let given = PROFILE.replace("[deadlines]", "[access]\nhost-key = \"seed\"\n\n[deadlines]");
+    let not_the_drive = "not cloud-init-drive: the drive has no place for a host key";
+    let Some(site) = LabSite::with_debian(true).await? else { return Ok(()) };
+    site.write("tiny.toml", &given);
+    let planned = site.run(&["plan", "tiny.toml"]).await;
+    assert!(planned.stdout.contains(not_the_drive), "{}{}", planned.stdout, planned.stderr);
+    // Whoever is logged in to has shown that very key.
+    let done = site.run(&["build", "tiny.toml"]).await;
+    assert_eq!(done.code, Some(0), "{}{}", done.stdout, done.stderr);
+    assert!(done.stderr.contains("delivered by smbios"), "{}", done.stderr);
+    site.assert_template_only(FIRST_ID);
+    site.close().await;
+
+    let Some(site) = LabSite::with_tiny_guest(true).await? else { return Ok(()) };
+    site.write("tiny.toml", &given);
+    let began = std::time::Instant::now();
+    let done = site.run(&["build", "tiny.toml"]).await;
+    assert_eq!(done.code, Some(1), "{}{}", done.stdout, done.stderr);
+    assert!(began.elapsed() < std::time::Duration::from_secs(600), "{:?}", began.elapsed());
+    for words in ["did not take the seed's host key: for 6", "SHA256:", "leave `access.host-key` out"] {
+        assert!(done.stderr.contains(words), "`{words}` is not in:\n{}", done.stderr);
+    }
+    site.assert_nothing_left();
+    site.close().await;
+    Ok(())
+}
