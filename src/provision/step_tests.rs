@@ -3,8 +3,6 @@
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
-use forge_machine::{Command, ExecOutcome, OutputSink, Stream};
-
 use super::*;
 use crate::remote::testing::LocalGuest;
 
@@ -116,55 +114,6 @@ async fn a_text_of_the_profile_becomes_a_file() {
     assert_eq!(std::fs::metadata(&there).unwrap().permissions().mode() & 0o777, 0o644);
 }
 
-/// A guest on whose wire a letter is changed: of what goes there, or of what comes back.
-#[derive(Debug)]
-struct Damaged(LocalGuest, &'static str);
-
-struct Flip<'a>(&'a mut dyn OutputSink);
-
-impl OutputSink for Flip<'_> {
-    fn write(&mut self, stream: Stream, bytes: &[u8]) {
-        let mut bytes = bytes.to_vec();
-        if let Some(first) = bytes.first_mut() {
-            *first ^= 1;
-        }
-        self.0.write(stream, &bytes);
-    }
-}
-
-#[async_trait::async_trait]
-impl Guest for Damaged {
-    fn describe(&self) -> String {
-        self.0.describe()
-    }
-    fn host_key(&self) -> Option<String> {
-        None
-    }
-    fn host_public_key(&self) -> Option<String> {
-        None
-    }
-    async fn exec(&self, command: &Command, output: &mut dyn OutputSink) -> Result<ExecOutcome, GuestError> {
-        if !command.line.starts_with(self.1) {
-            return self.0.exec(command, output).await;
-        }
-        let mut changed = command.clone();
-        if let Some(first) = changed.stdin.first_mut() {
-            *first ^= 1;
-        }
-        self.0.exec(&changed, &mut Flip(output)).await
-    }
-    async fn put(&self, path: &str, content: &[u8], mode: u32) -> Result<(), GuestError> {
-        self.0.put(path, content, mode).await
-    }
-    async fn get(&self, path: &str, limit: u64) -> Result<Vec<u8>, GuestError> {
-        self.0.get(path, limit).await
-    }
-    async fn reconnect(&self, limit: Duration) -> Result<(), GuestError> {
-        self.0.reconnect(limit).await
-    }
-    async fn close(&self) {}
-}
-
 #[tokio::test]
 async fn what_was_damaged_on_the_way_does_not_come_into_its_place() {
     let dir = tempfile::tempdir().unwrap();
@@ -172,7 +121,7 @@ async fn what_was_damaged_on_the_way_does_not_come_into_its_place() {
     std::fs::write(&from, "what it is to be").unwrap();
     for (wire, direction) in [("cat >>", Direction::Upload), ("dd if=", Direction::Download)] {
         std::fs::write(&to, "what it was").unwrap();
-        let guest = Damaged(LocalGuest::default(), wire);
+        let guest = LocalGuest::damaging(wire);
         let (local, remote) = match direction {
             Direction::Upload => (&from, &to),
             Direction::Download => (&to, &from),
@@ -183,7 +132,7 @@ async fn what_was_damaged_on_the_way_does_not_come_into_its_place() {
         let told = perform(&around, &step, &mut Lines::default()).await.unwrap_err().to_string();
         assert!(told.contains("the checksum differs"), "{told}");
         assert_eq!(std::fs::read_to_string(&to).unwrap(), "what it was", "{wire}");
-        assert_eq!(guest.0.left(), Vec::<String>::new(), "nothing is left in the guest");
+        assert_eq!(guest.left(), Vec::<String>::new(), "nothing is left in the guest");
         let beside = std::fs::read_dir(dir.path()).unwrap().count();
         assert_eq!(beside, 2, "nothing is left beside the files");
     }

@@ -18,16 +18,45 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use tokio::process;
 
+/// What is done to a command line before it is run.
+type Change = Box<dyn Fn(&str) -> String + Send + Sync>;
+
 /// Runs commands on this machine.
-#[derive(Debug)]
 pub(crate) struct LocalGuest {
     as_nobody: bool,
     scratch: tempfile::TempDir,
+    /// Changes command lines before they are run.
+    change: Option<Change>,
+    /// A letter of what such a command reads and of what it prints is another one.
+    damaged: Option<&'static str>,
+}
+
+impl std::fmt::Debug for LocalGuest {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LocalGuest").field("as_nobody", &self.as_nobody).finish_non_exhaustive()
+    }
 }
 
 impl Default for LocalGuest {
     fn default() -> Self {
-        Self { as_nobody: false, scratch: scratch() }
+        Self { as_nobody: false, scratch: scratch(), change: None, damaged: None }
+    }
+}
+
+/// Hands output on, with a letter of each piece changed.
+struct Flip<'a>(&'a mut dyn OutputSink);
+
+impl OutputSink for Flip<'_> {
+    fn write(&mut self, stream: Stream, bytes: &[u8]) {
+        let mut bytes = bytes.to_vec();
+        flip(&mut bytes);
+        self.0.write(stream, &bytes);
+    }
+}
+
+fn flip(bytes: &mut [u8]) {
+    if let Some(first) = bytes.first_mut() {
+        *first ^= 1;
     }
 }
 
@@ -57,6 +86,16 @@ impl LocalGuest {
         let works = command.status().is_ok_and(|status| status.success());
         works.then(|| Self { as_nobody: true, ..Self::default() })
     }
+
+    /// This one, with its command lines changed before they are run.
+    pub fn changing(self, change: impl Fn(&str) -> String + Send + Sync + 'static) -> Self {
+        Self { change: Some(Box::new(change)), ..self }
+    }
+
+    /// One on whose wire a letter is changed: of what commands that begin so read, and of what they print.
+    pub fn damaging(begin: &'static str) -> Self {
+        Self { damaged: Some(begin), ..Self::default() }
+    }
 }
 
 #[async_trait]
@@ -74,6 +113,19 @@ impl Guest for LocalGuest {
     }
 
     async fn exec(&self, command: &Command, output: &mut dyn OutputSink) -> Result<ExecOutcome, GuestError> {
+        let mut command = command.clone();
+        if let Some(change) = &self.change {
+            command.line = change(&command.line);
+        }
+        let mut flipped = Flip(output);
+        let damaged = self.damaged.is_some_and(|begin| command.line.starts_with(begin));
+        let output: &mut dyn OutputSink = if damaged {
+            flip(&mut command.stdin);
+            &mut flipped
+        } else {
+            flipped.0
+        };
+        let command = &command;
         // Memory and disk are the same to this guest.
         let line = super::exec::line(command).replace("/dev/shm", self.scratch.path().to_str().unwrap());
         let mut child = if self.as_nobody {

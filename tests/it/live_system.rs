@@ -10,43 +10,22 @@ use forge::event::Event;
 use forge::plan::{AfterInstall, Plan};
 use forge::stages::connect::{Connector, Login};
 use forge_machine::fake::{FakeHypervisor, FakeWorld};
-use forge_machine::{Command, ExecOutcome, Guest, GuestError, OutputSink, Stream};
+use forge_machine::{Command, ExecOutcome, Guest, OutputSink, Stream};
 
-use crate::support::fake_build::plan;
+use crate::support::fake_build::{FakeGuest, plan};
 use crate::support::workbench::Workbench;
 
-/// Says something to each command.
-#[derive(Debug)]
-struct Says(&'static str);
-
-#[async_trait]
-impl Guest for Says {
-    fn describe(&self) -> String {
-        "forge@127.0.0.1".into()
-    }
-    fn host_key(&self) -> Option<String> {
-        None
-    }
-    fn host_public_key(&self) -> Option<String> {
-        None
-    }
-    async fn exec(&self, command: &Command, output: &mut dyn OutputSink) -> Result<ExecOutcome, GuestError> {
+/// What the systems say of themselves, one after another: two that are not installed, and the installed one.
+const SYSTEMS: [fn(&Command, &mut dyn OutputSink) -> ExecOutcome; 3] = [
+    |command, output| {
         if command.line.contains("/run/install") {
-            output.write(Stream::Stdout, self.0.as_bytes());
+            output.write(Stream::Stdout, b"it has /run/install\nits root is tmpfs\n");
         }
-        Ok(if self.0 == "cut" { ExecOutcome::Disconnected } else { ExecOutcome::Exited(0) })
-    }
-    async fn put(&self, _: &str, _: &[u8], _: u32) -> Result<(), GuestError> {
-        Ok(())
-    }
-    async fn get(&self, _: &str, _: u64) -> Result<Vec<u8>, GuestError> {
-        Ok(Vec::new())
-    }
-    async fn reconnect(&self, _: Duration) -> Result<(), GuestError> {
-        Ok(())
-    }
-    async fn close(&self) {}
-}
+        ExecOutcome::Exited(0)
+    },
+    |_, _| ExecOutcome::Disconnected,
+    |_, _| ExecOutcome::Exited(0),
+];
 
 /// Lets the live system answer first, then what was installed.
 #[derive(Debug)]
@@ -60,8 +39,9 @@ impl Connector for LiveFirst {
         _seen: &(dyn for<'a> Fn(&'a str) + Send + Sync),
     ) -> Result<Arc<dyn Guest>, StageError> {
         assert!(login.installs && login.limit <= Duration::from_secs(30));
-        let all = ["it has /run/install\nits root is tmpfs\n", "cut", ""];
-        Ok(Arc::new(Says(all.get(self.0.fetch_add(1, Ordering::SeqCst)).copied().unwrap_or_default())))
+        let number = self.0.fetch_add(1, Ordering::SeqCst);
+        let exec = SYSTEMS[number.min(SYSTEMS.len() - 1)];
+        Ok(Arc::new(FakeGuest { host_key: None, exec }))
     }
 }
 

@@ -152,43 +152,8 @@ async fn variables_of_any_name_change_nothing_of_how_a_script_is_run() {
     }
 }
 
-/// A guest whose command lines are changed before they are run.
-struct Changed(LocalGuest, Box<dyn Fn(&str) -> String + Send + Sync>);
-
-impl std::fmt::Debug for Changed {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-#[async_trait::async_trait]
-impl Guest for Changed {
-    fn describe(&self) -> String {
-        self.0.describe()
-    }
-    fn host_key(&self) -> Option<String> {
-        None
-    }
-    fn host_public_key(&self) -> Option<String> {
-        None
-    }
-    async fn exec(&self, command: &Command, output: &mut dyn OutputSink) -> Result<ExecOutcome, GuestError> {
-        self.0.exec(&Command { line: (self.1)(&command.line), ..command.clone() }, output).await
-    }
-    async fn put(&self, _: &str, _: &[u8], _: u32) -> Result<(), GuestError> {
-        unreachable!("no files")
-    }
-    async fn get(&self, _: &str, _: u64) -> Result<Vec<u8>, GuestError> {
-        unreachable!("no files")
-    }
-    async fn reconnect(&self, _: Duration) -> Result<(), GuestError> {
-        Ok(())
-    }
-    async fn close(&self) {}
-}
-
 /// A guest whose temporary folder holds 64 KiB.
-fn narrow() -> Changed {
+fn narrow() -> LocalGuest {
     let line = |line: &str| {
         let inner = format!(
             "mount -t tmpfs -o size=64k tmpfs \"$TMPDIR\" || exit 77; /bin/sh -c {}; code=$?; \
@@ -197,7 +162,7 @@ fn narrow() -> Changed {
         );
         format!("exec unshare -rm /bin/sh -c {}", quote::sh(&inner))
     };
-    Changed(LocalGuest::default(), Box::new(line))
+    LocalGuest::default().changing(line)
 }
 
 #[tokio::test]
@@ -238,7 +203,7 @@ async fn root_is_become_by_the_way_that_is_named_or_by_the_first_that_works() {
         }
         let path = format!("export PATH={}:$PATH; ", tools.path().display());
         let line = move |line: &str| format!("{path}{line}");
-        let guest = Changed(LocalGuest::unprivileged().unwrap(), Box::new(line));
+        let guest = LocalGuest::unprivileged().unwrap().changing(line);
         let mut script = RemoteScript::sh("cat; echo \"$A\"; exit 3");
         script.env.insert("A".into(), "it's there".into());
         script.dir = Some("/".into());

@@ -58,9 +58,20 @@ impl Faults for At {
     }
 }
 
-/// A guest that answers and does nothing.
+/// A guest that answers and does nothing but what it is given for its commands.
 #[derive(Debug)]
-struct FakeGuest;
+pub struct FakeGuest {
+    /// Its host key's fingerprint.
+    pub host_key: Option<&'static str>,
+    /// How its commands end, and what they print.
+    pub exec: fn(&Command, &mut dyn OutputSink) -> ExecOutcome,
+}
+
+impl Default for FakeGuest {
+    fn default() -> Self {
+        Self { host_key: Some("SHA256:fake"), exec: |_, _| ExecOutcome::Exited(0) }
+    }
+}
 
 #[async_trait]
 impl Guest for FakeGuest {
@@ -68,18 +79,14 @@ impl Guest for FakeGuest {
         "forge@127.0.0.1".into()
     }
     fn host_key(&self) -> Option<String> {
-        Some("SHA256:fake".into())
+        self.host_key.map(str::to_owned)
     }
 
     fn host_public_key(&self) -> Option<String> {
         None
     }
-    async fn exec(
-        &self,
-        _command: &Command,
-        _output: &mut dyn OutputSink,
-    ) -> Result<ExecOutcome, GuestError> {
-        Ok(ExecOutcome::Exited(0))
+    async fn exec(&self, command: &Command, output: &mut dyn OutputSink) -> Result<ExecOutcome, GuestError> {
+        Ok((self.exec)(command, output))
     }
     async fn put(&self, _path: &str, _content: &[u8], _mode: u32) -> Result<(), GuestError> {
         Ok(())
@@ -106,7 +113,7 @@ impl Connector for FakeConnector {
     ) -> Result<Arc<dyn Guest>, StageError> {
         seen("the fake guest answers");
         assert!(login.host_key.as_deref().is_none_or(|key| key == "SHA256:fake"));
-        Ok(Arc::new(FakeGuest))
+        Ok(Arc::new(FakeGuest::default()))
     }
 }
 
