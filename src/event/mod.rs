@@ -252,7 +252,7 @@ pub enum Event {
         /// How long the wait may take in all, in milliseconds; 0 for no limit.
         limit_ms: u64,
     },
-    /// A download moves. Told once a second at most.
+    /// A download or an upload moves. Told once a second at most.
     #[serde(rename_all = "kebab-case")]
     Transferring {
         /// The stage.
@@ -263,6 +263,9 @@ pub enum Event {
         done: u64,
         /// How many there are; `None` when the server does not tell.
         total: Option<u64>,
+        /// Whether it goes from this machine to the guest.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        up: bool,
     },
     /// A value that the plan left open is known.
     #[serde(rename_all = "kebab-case")]
@@ -303,6 +306,9 @@ pub enum Event {
         of: usize,
         /// Its name.
         name: String,
+        /// Whether it is one of those that run when another has failed, which are counted by themselves.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        on_error: bool,
     },
     /// A line of the guest's output.
     #[serde(rename_all = "kebab-case")]

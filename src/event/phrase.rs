@@ -75,8 +75,9 @@ pub fn phrase(envelope: &Envelope) -> Option<(Tone, &'static str, String)> {
             let tone = if *status < 400 { Tone::Faint } else { Tone::Warn };
             (tone, " ", format!("seed: {peer} fetched {path} ({status})"))
         }
-        Event::ProvisionerStarted { number, of, name } => {
-            (Tone::Plain, " ", format!("provision: {number} of {of}: {name}"))
+        Event::ProvisionerStarted { number, of, name, on_error } => {
+            let after = if *on_error { "after the failure, " } else { "" };
+            (Tone::Plain, " ", format!("provision: {after}{number} of {of}: {name}"))
         }
         Event::Output { line, .. } => (Tone::Faint, "|", line.clone()),
         Event::ProvisionerFinished { name, took_ms, .. } => {

@@ -46,7 +46,7 @@ pub struct Wait {
     pub since_ms: u64,
 }
 
-/// A download that is going on.
+/// A download or an upload that is going on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Transfer {
     /// The file's name.
@@ -59,27 +59,30 @@ pub struct Transfer {
     pub since: (u64, u64),
     /// When it was last seen, likewise.
     pub now_ms: u64,
+    /// Whether it goes from this machine to the guest.
+    pub up: bool,
 }
 
 impl Transfer {
-    /// The download after it has moved.
+    /// A download after it has moved.
     #[must_use]
     pub fn moved(before: Option<&Self>, name: &str, done: u64, total: Option<u64>, t_ms: u64) -> Self {
         let same = before.filter(|before| before.name == name && before.done <= done);
         let since = same.map_or((done, t_ms), |before| before.since);
-        Self { name: name.to_owned(), done, total, since, now_ms: t_ms }
+        Self { name: name.to_owned(), done, total, since, now_ms: t_ms, up: false }
     }
 
-    /// How far it is, how fast and how long it will take, in words.
+    /// What it is, how far it is, how fast and how long it will take, in words.
     #[must_use]
     pub fn in_words(&self) -> String {
-        let mut words = match self.total {
+        let mut words = if self.up { "uploading " } else { "downloading " }.to_owned();
+        words.push_str(&match self.total {
             Some(total) => {
                 let percent = (u128::from(self.done) * 100).checked_div(u128::from(total)).unwrap_or(100);
                 format!("{}: {percent} % of {}", self.name, size(total))
             }
             None => format!("{}: {}", self.name, size(self.done)),
-        };
+        });
         let (done, took) =
             (self.done - self.since.0.min(self.done), self.now_ms.saturating_sub(self.since.1));
         // A rate over less than a second says nothing.
@@ -210,8 +213,9 @@ impl BuildView {
                 self.transfer = None;
                 self.wait = None;
             }
-            Event::Transferring { name, done, total, .. } => {
-                self.transfer = Some(Transfer::moved(self.transfer.as_ref(), name, *done, *total, t_ms));
+            Event::Transferring { name, done, total, up, .. } => {
+                let moved = Transfer::moved(self.transfer.as_ref(), name, *done, *total, t_ms);
+                self.transfer = Some(Transfer { up: *up, ..moved });
                 self.wait = None;
             }
             Event::Waiting { what, seen, limit_ms, .. } => {
@@ -221,12 +225,20 @@ impl BuildView {
                     Some(Wait { what: what.clone(), seen: seen.clone(), limit_ms: *limit_ms, since_ms });
             }
             Event::Fetched { status, .. } if *status < 400 => self.fetches += 1,
-            Event::ProvisionerStarted { number, of, name } => {
-                self.provisioner = Some((*number, *of, name.clone()));
+            Event::ProvisionerStarted { number, of, name, on_error } => {
+                let after = if *on_error { " (after the failure)" } else { "" };
+                self.provisioner = Some((*number, *of, format!("{name}{after}")));
                 self.output.clear();
+                self.transfer = None;
             }
-            Event::Output { line, .. } => self.output.clone_from(line),
-            Event::ProvisionerFinished { .. } => self.output.clear(),
+            Event::Output { line, .. } => {
+                self.output.clone_from(line);
+                self.transfer = None;
+            }
+            Event::ProvisionerFinished { .. } => {
+                self.output.clear();
+                self.transfer = None;
+            }
             Event::Warning { message, .. } => self.warnings.push(message.clone()),
             Event::StageFinished { stage, took_ms, result } => {
                 self.set(*stage, StageStatus::Done { took_ms: *took_ms, result: result.clone() });

@@ -24,6 +24,8 @@ use crate::remote::{RemoteScript, ScriptEnd, ScriptOutput, run_script};
 
 /// How much goes over at once.
 const PIECE: usize = 4 << 20;
+/// How often it is looked how far a file is that goes over in one go.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// How long one piece may take: a link of 14 kB/s is slow enough.
 const PIECE_LIMIT: Duration = Duration::from_secs(300);
 /// How large a block of `dd` is.
@@ -53,6 +55,8 @@ const PLACE_FILE: &str = "case $FORGE_TO in\n\
     fi\n\
     chmod \"$FORGE_MODE\" -- \"$new\"\n\
     mv -f -- \"$new\" \"$FORGE_TO\"\n";
+/// A file that is moved there has nothing of its new folder: neither its group (`-g`), nor a label of SELinux, nor what new
+/// files inherit. A folder with a default ACL takes no notice of a umask.
 
 const PLACE_FOLDER: &str = "mkdir -p -- \"$FORGE_TO\"\ntar -xpof \"$FORGE_PART\" -C \"$FORGE_TO\"\n";
 
@@ -230,11 +234,22 @@ async fn upload(
     if guest.takes_files() {
         let pieces = u32::try_from(parcel.length / PIECE as u64).unwrap_or(u32::MAX);
         let command = Command {
-            file: Some(Arc::new(parcel.file)),
+            file: Some(file.clone()),
             timeout: Some(PIECE_LIMIT.saturating_mul(pieces.saturating_add(1))),
             ..Command::new(format!("cat >>{}", sh(part)))
         };
-        carried_out(guest, &command, &mut Vec::new()).await?;
+        let mut nothing = Vec::new();
+        let mut going = std::pin::pin!(carried_out(guest, &command, &mut nothing));
+        loop {
+            tokio::select! {
+                done = &mut going => break done.map(drop)?,
+                () = tokio::time::sleep(LOOK_EVERY) => {
+                    // Whoever reads it moves this position too; a little of it is still on its way.
+                    let read = (&*file).stream_position().unwrap_or_default();
+                    observer.moved(&shown, read, parcel.length, true);
+                }
+            }
+        }
     } else {
         let mut left = parcel.length;
         let line = format!("cat >>{}", sh(part));
@@ -251,8 +266,11 @@ async fn upload(
             left -= size as u64;
             if left == 0 {
                 break;
+    let shown =
+        step.local.file_name().map_or(step.remote.clone(), |name| name.to_string_lossy().into_owned());
             }
         }
+        let file = Arc::new(parcel.file);
     }
     let place = if parcel.folder { PLACE_FOLDER } else { PLACE_FILE };
     let name = step.local.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
@@ -273,6 +291,7 @@ async fn upload(
     scripted(guest, &script).await?;
     observer.line(&format!("{} bytes, sha256 {}", parcel.length, parcel.sum), false);
     Ok(())
+            observer.moved(&shown, parcel.length - left, parcel.length, true);
 }
 
 /// Runs a script that must exit with 0; the marks that it printed.
@@ -326,7 +345,7 @@ async fn download(
     let target = step.local.clone();
     let remote_name = step.remote.trim_end_matches('/').rsplit('/').next().unwrap_or_default().to_owned();
     let into = if !folder && (ends_in_slash(&target) || target.is_dir()) {
-        target.join(remote_name)
+        target.join(&remote_name)
     } else {
         target
     };
@@ -375,3 +394,4 @@ async fn download(
     observer.line(&format!("{length} bytes, sha256 {sum}"), false);
     Ok(())
 }
+        observer.moved(&remote_name, have, length, false);

@@ -47,6 +47,9 @@ const START_PAUSE: Duration = Duration::from_millis(500);
 pub trait OutputObserver: Send {
     /// Takes a line, free of control characters.
     fn line(&mut self, line: &str, stderr: bool);
+
+    /// Takes how many bytes of a file are over, of how many; `up` when it goes to the guest. Told often.
+    fn moved(&mut self, _name: &str, _done: u64, _total: u64, _up: bool) {}
 }
 
 /// How a step ended well.

@@ -32,7 +32,8 @@ pub async fn check(cx: &mut Cx, connected: &Connected) -> Result<Vec<CheckResult
             let mut results = Vec::new();
             for (index, step) in plan.provision.iter().enumerate() {
                 let number = index + 1;
-                cx.events.emit(Event::ProvisionerStarted { number, of, name: step.name.clone() });
+                let name = step.name.clone();
+                cx.events.emit(Event::ProvisionerStarted { number, of, name, on_error: false });
                 let result = one(cx, connected, step, number, &env).await;
                 cx.events.emit(Event::ProvisionerFinished {
                     name: step.name.clone(),

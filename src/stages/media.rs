@@ -74,7 +74,8 @@ impl Watch for Telling {
     }
 
     fn progress(&self, name: &str, done: u64, total: Option<u64>) {
-        self.events.emit(Event::Transferring { stage: Stage::Create, name: name.to_owned(), done, total });
+        let name = name.to_owned();
+        self.events.emit(Event::Transferring { stage: Stage::Create, name, done, total, up: false });
     }
 
     fn warn(&self, what: &str) {

@@ -21,19 +21,24 @@ use crate::provision::{Around, OutputObserver, Step, is_interactive, perform};
 /// How long the guest may take to write what is in its memory to its disk.
 const WRITE_LIMIT: Duration = Duration::from_secs(600);
 
+/// How often it is told how far a file is.
+const MOVED_EVERY: Duration = Duration::from_secs(1);
+
 /// Tells output lines as events and writes them to a file per step. Nothing of them is kept but the last: there may be GiBs.
 pub(super) struct Tell {
     step: String,
     events: Events,
     log: Log,
     said: String,
+    /// The file that is on its way, and when that was told last.
+    moving: Option<(String, Instant)>,
 }
 
 impl Tell {
     /// For a step whose output goes to this file of the evidence.
     pub(super) fn open(cx: &Cx, step: &Step, file: &str) -> Self {
         let log = cx.evidence.log(file);
-        Self { step: step.name.clone(), events: cx.events.clone(), log, said: String::new() }
+        Self { step: step.name.clone(), events: cx.events.clone(), log, said: String::new(), moving: None }
     }
 
     /// The last line that says something.
@@ -52,6 +57,22 @@ impl OutputObserver for Tell {
             line.clone_into(&mut self.said);
         }
         self.events.emit(Event::Output { step: self.step.clone(), line: line.to_owned(), stderr });
+    }
+
+    fn moved(&mut self, name: &str, done: u64, total: u64, up: bool) {
+        let now = Instant::now();
+        match &mut self.moving {
+            Some((same, told)) if same == name => {
+                if now.duration_since(*told) < MOVED_EVERY {
+                    return;
+                }
+                *told = now;
+                let (stage, name, total) = (Stage::Provision, name.to_owned(), Some(total));
+                self.events.emit(Event::Transferring { stage, name, done, total, up });
+            }
+            // Most are over before there is anything to tell.
+            other => *other = Some((name.to_owned(), now)),
+        }
     }
 }
 
@@ -145,21 +166,32 @@ async fn written(cx: &Cx, connected: &Connected) -> Result<(), StageError> {
     }
 }
 
+/// Where a step stands among those of its kind: those of a build, or those that run when one of them has failed.
+#[derive(Clone, Copy)]
+struct Place {
+    number: usize,
+    of: usize,
+    /// How many steps of the other kind stand before them in the plan.
+    before: usize,
+}
+
 async fn one(
     cx: &Cx,
     connected: &Connected,
     around: &Around<'_>,
     step: &Step,
-    (number, of): (usize, usize),
+    Place { number, of, before }: Place,
 ) -> Result<(), StageError> {
-    cx.events.emit(Event::ProvisionerStarted { number, of, name: step.name.clone() });
+    let (name, on_error) = (step.name.clone(), step.on_error);
+    cx.events.emit(Event::ProvisionerStarted { number, of, name, on_error });
     let began = Instant::now();
-    let file = format!("provision/{number:02}-{}.log", slug(&step.name));
+    let file = format!("provision/{:02}-{}.log", before + number, slug(&step.name));
     let mut tell = Tell::open(cx, step, &file);
     let machine = connected.machine.as_ref();
     let outcome = disk::while_they_work(machine, cx.alive(machine, perform(around, step, &mut tell))).await;
-    tell.close(cx);
-    let of_all = format!("provisioner {number} of {of} (`{}`)", step.name);
+    let said = !tell.close(cx).is_empty();
+    let kind = if on_error { "provisioner for failures" } else { "provisioner" };
+    let of_all = format!("{kind} {number} of {of} (`{}`)", step.name);
     let outcome = outcome.map_err(|error| error.seen(format!("{of_all} was at work")))?;
     let outcome = match outcome {
         Ok(outcome) => outcome,
@@ -171,7 +203,8 @@ async fn one(
             };
             let failed = StageError::caused(format!("{of_all} failed{why}"), error);
             let failed = if hint.is_empty() { failed } else { failed.hint(hint) };
-            return Err(failed.hint(format!("its whole output is in {file} of the evidence")));
+            let output = said.then(|| format!("its whole output is in {file} of the evidence"));
+            return Err(output.into_iter().fold(failed, StageError::hint));
         }
     };
     let took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);

@@ -17,7 +17,7 @@ pub struct Lines<W> {
     steps: Steps,
 }
 
-/// Which of many events about downloads become lines: one for every tenth of a file, and one in half a minute.
+/// Which of many events about downloads and uploads become lines: one for every tenth of a file, and one in half a minute.
 #[derive(Debug, Default)]
 pub(super) struct Steps {
     last: BTreeMap<String, (String, u64, u64)>,
@@ -55,14 +55,12 @@ impl<W: Write + Send> Lines<W> {
 
 impl<W: Write + Send> Sink for Lines<W> {
     fn take(&mut self, envelope: &Envelope, view: &BuildView) {
-        let transfer =
-            matches!(envelope.event, Event::Transferring { .. }).then_some(view.transfer.as_ref()).flatten();
-        let said = match transfer {
-            Some(transfer) => self
+        let said = match (&envelope.event, &view.transfer) {
+            (Event::Transferring { stage, .. }, Some(transfer)) => self
                 .steps
                 .is_due(envelope.build.as_str(), transfer, envelope.t_ms)
-                .then(|| (Tone::Plain, " ", format!("create: downloading {}", transfer.in_words()))),
-            None => phrase(envelope),
+                .then(|| (Tone::Plain, " ", format!("{stage}: {}", transfer.in_words()))),
+            _ => phrase(envelope),
         };
         let Some((tone, mark, words)) = said else { return };
         let result = matches!(envelope.event, Event::BuildFinished { .. });
@@ -80,5 +78,43 @@ impl<W: Write + Send> Sink for Lines<W> {
             let _reader_is_gone = write!(self.out, "{}", failure::render(failed));
         }
         let _reader_is_gone = self.out.flush();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use forge_machine::ChainId;
+
+    use super::*;
+    use crate::event::{Stage, VERSION};
+
+    #[test]
+    fn a_file_on_its_way_to_the_guest_is_a_line_for_each_tenth_with_its_share_and_rate() {
+        let mut out = Vec::new();
+        let mut view = BuildView::new(ChainId::new("CHAIN-20261121T040506Z-web"));
+        let mut lines = Lines::new(&mut out, false);
+        for (seq, mib) in [(0_u64, 4_u64), (1, 14), (2, 15), (3, 34)] {
+            let event = Event::Transferring {
+                stage: Stage::Provision,
+                name: "disk.img".into(),
+                done: mib << 20,
+                total: Some(100 << 20),
+                up: true,
+            };
+            let envelope = Envelope { v: VERSION, build: view.build.clone(), seq, t_ms: seq * 1000, event };
+            view.apply(&envelope);
+            lines.take(&envelope, &view);
+        }
+        drop(lines);
+        let told = String::from_utf8(out).expect("text");
+        let told: Vec<&str> = told.lines().collect();
+        assert_eq!(told.len(), 2, "{told:?}");
+        let words = "provision: uploading disk.img: 14 % of 100.0 MiB, 10.0 MiB/s, 8.0 s left";
+        assert!(told[0].contains(words), "{told:?}");
+        assert!(told[1].contains("34 % of 100.0 MiB, 10.0 MiB/s, 6.0 s left"), "{told:?}");
+        // What the provisioner says next takes its place.
+        let event = Event::Output { step: "files".into(), line: "done".into(), stderr: false };
+        view.apply(&Envelope { v: VERSION, build: view.build.clone(), seq: 4, t_ms: 4000, event });
+        assert_eq!(view.transfer, None);
     }
 }

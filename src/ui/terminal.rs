@@ -153,7 +153,7 @@ pub fn line(view: &BuildView) -> (String, String) {
     }
     let Some(stage) = view.running() else { return (String::new(), view.profile.clone()) };
     if let Some(transfer) = &view.transfer {
-        return (stage.name().into(), format!("downloading {}", transfer.in_words()));
+        return (stage.name().into(), transfer.in_words());
     }
     let mut words = match (&view.wait, &view.provisioner) {
         (Some(wait), _) => {

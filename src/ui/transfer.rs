@@ -100,7 +100,7 @@ impl Watch for Transfers {
         let now = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
         let mut state = self.state();
         let transfer = Transfer::moved(state.transfer.as_ref(), name, done, total, now);
-        let words = format!("downloading {}", transfer.in_words());
+        let words = transfer.in_words();
         let due = state.steps.is_due("", &transfer, now);
         state.transfer = Some(transfer);
         state.bar.set_message(words.clone());

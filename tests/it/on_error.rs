@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use forge::engine::effect::{Effect, When};
 use forge::engine::on_error::{Ask, Choice, OnError};
-use forge::event::Ending;
+use forge::event::{Ending, Event};
 use forge::plan::Plan;
 use forge::provision::{Action, LocalStep, LocalWork, Step};
 use forge_machine::fake::{FakeHypervisor, FakeVm, FakeWorld};
@@ -90,6 +90,25 @@ async fn by_default_the_steps_for_failures_run_and_the_vm_is_removed() {
     assert!(matches!(&ending, Ending::Failed { left_behind, .. } if left_behind.is_empty()), "{ending:?}");
     assert_eq!(site.told().as_deref(), Some("fails once"));
     assert_eq!(site.vms(), []);
+}
+
+#[tokio::test]
+async fn steps_for_failures_are_counted_by_themselves_and_an_empty_output_is_not_pointed_to() {
+    let site = Site::new(OnError::default());
+    let ending = site.bench.build_with(None).await.expect("it ends");
+    let counted: Vec<_> = site
+        .bench
+        .told()
+        .into_iter()
+        .filter_map(|event| match event {
+            Event::ProvisionerStarted { number, of, name, on_error } => Some((number, of, name, on_error)),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(counted, [(1, 1, "fails once".to_owned(), false), (1, 1, "too bad".to_owned(), true)]);
+    let failure = ending.failure().expect("it failed");
+    assert!(failure.heading.contains("provisioner 1 of 1 (`fails once`) failed"), "{failure:?}");
+    assert!(!failure.hints.iter().any(|hint| hint.contains("whole output")), "it said nothing: {failure:?}");
 }
 
 #[tokio::test]
