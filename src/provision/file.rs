@@ -34,10 +34,29 @@ const BLOCK: usize = 1 << 20;
 /// A temporary folder on the disk, where `/tmp` may be memory.
 const MAKE_ROOM: &str = "umask 077; t=${TMPDIR:-}; [ -n \"$t\" ] || { t=/var/tmp; [ -w \"$t\" ] || t=/tmp; }; mktemp -d \"$t/forge-XXXXXXXXXX\"";
 
+/// Says in `$there` what a path means to a shell: `~` is the home of whoever runs this, who is at home, `~ann` that of ann.
+const EXPAND: &str = "expand() {\n\
+    there=$1\n\
+    case $1 in\n\
+    '~') there=$(pwd) ;;\n\
+    '~/'*) there=$(pwd)/${1#??} ;;\n\
+    '~'[A-Za-z_]*)\n\
+    user=${1#?}\n\
+    user=${user%%/*}\n\
+    case $user in *[!A-Za-z0-9._-]*) return 0 ;; esac\n\
+    eval \"there=~$user\"\n\
+    [ \"$there\" != \"~$user\" ] || { echo \"$1: the guest has no user $user\" >&2; exit 1; }\n\
+    there=$there${1#\"~$user\"} ;;\n\
+    esac\n\
+    }\n";
+
 const CHECK: &str = "set -- $(sha256sum <\"$FORGE_PART\")\n\
     [ \"$1\" = \"$FORGE_SUM\" ] || { echo \"the checksum differs: $1 instead of $FORGE_SUM\" >&2; exit 1; }\n\
-    case $FORGE_TO in '~/'*) FORGE_TO=${FORGE_TO#??} ;; esac\n";
+    expand \"$FORGE_TO\"\n\
+    FORGE_TO=$there\n";
 
+/// A file that is moved there has nothing of its new folder: neither its group (`-g`), nor a label of SELinux, nor what new
+/// files inherit. A folder with a default ACL takes no notice of a umask.
 const PLACE_FILE: &str = "case $FORGE_TO in\n\
     */) FORGE_TO=$FORGE_TO$FORGE_NAME ;;\n\
     *) if [ -d \"$FORGE_TO\" ]; then FORGE_TO=$FORGE_TO/$FORGE_NAME; fi ;;\n\
@@ -46,8 +65,14 @@ const PLACE_FILE: &str = "case $FORGE_TO in\n\
     new=$FORGE_TO.forge-$$\n\
     trap 'rm -f -- \"$new\"' EXIT\n\
     place=$(dirname -- \"$FORGE_TO\")\n\
+    inherits() {\n\
+    (umask 777; : >\"$new\") 2>/dev/null || :\n\
+    bits=$(stat -c %a -- \"$new\" 2>/dev/null) || :\n\
+    rm -f -- \"$new\"\n\
+    [ \"$bits\" != 0 ]\n\
+    }\n\
     if [ ! -e /sys/fs/selinux/enforce ] && [ ! -g \"$place\" ] && \\\n\
-      [ \"$(stat -c %d -- \"$FORGE_PART\")\" = \"$(stat -c %d -- \"$place\")\" ] && \\\n\
+      [ \"$(stat -c %d -- \"$FORGE_PART\")\" = \"$(stat -c %d -- \"$place\")\" ] && ! inherits && \\\n\
       { [ -O \"$FORGE_PART\" ] || chown \"$(id -u):$(id -g)\" -- \"$FORGE_PART\"; }; then\n\
     new=$FORGE_PART\n\
     else\n\
@@ -55,12 +80,11 @@ const PLACE_FILE: &str = "case $FORGE_TO in\n\
     fi\n\
     chmod \"$FORGE_MODE\" -- \"$new\"\n\
     mv -f -- \"$new\" \"$FORGE_TO\"\n";
-/// A file that is moved there has nothing of its new folder: neither its group (`-g`), nor a label of SELinux, nor what new
-/// files inherit. A folder with a default ACL takes no notice of a umask.
 
 const PLACE_FOLDER: &str = "mkdir -p -- \"$FORGE_TO\"\ntar -xpof \"$FORGE_PART\" -C \"$FORGE_TO\"\n";
 
-const FETCH: &str = "case $FORGE_FROM in '~/'*) FORGE_FROM=${FORGE_FROM#??} ;; esac\n\
+const FETCH: &str = "expand \"$FORGE_FROM\"\n\
+    FORGE_FROM=$there\n\
     if [ -d \"$FORGE_FROM\" ]; then\n\
     kind=folder\n\
     case $FORGE_FROM in\n\
@@ -231,8 +255,11 @@ async fn upload(
 ) -> Result<(), String> {
     let copy = step.clone();
     let mut parcel = blocking(move || pack(&copy)).await?;
+    let shown =
+        step.local.file_name().map_or(step.remote.clone(), |name| name.to_string_lossy().into_owned());
     if guest.takes_files() {
         let pieces = u32::try_from(parcel.length / PIECE as u64).unwrap_or(u32::MAX);
+        let file = Arc::new(parcel.file);
         let command = Command {
             file: Some(file.clone()),
             timeout: Some(PIECE_LIMIT.saturating_mul(pieces.saturating_add(1))),
@@ -264,13 +291,11 @@ async fn upload(
             parcel.file = file;
             run(guest, &line, piece, &mut Vec::new()).await?;
             left -= size as u64;
+            observer.moved(&shown, parcel.length - left, parcel.length, true);
             if left == 0 {
                 break;
-    let shown =
-        step.local.file_name().map_or(step.remote.clone(), |name| name.to_string_lossy().into_owned());
             }
         }
-        let file = Arc::new(parcel.file);
     }
     let place = if parcel.folder { PLACE_FOLDER } else { PLACE_FILE };
     let name = step.local.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
@@ -286,12 +311,11 @@ async fn upload(
         .map(|(name, value)| (name.to_owned(), value))
         .collect(),
         become_root: step.become_root,
-        ..RemoteScript::sh(format!("{CHECK}{place}"))
+        ..RemoteScript::sh(format!("{EXPAND}{CHECK}{place}"))
     };
     scripted(guest, &script).await?;
     observer.line(&format!("{} bytes, sha256 {}", parcel.length, parcel.sum), false);
     Ok(())
-            observer.moved(&shown, parcel.length - left, parcel.length, true);
 }
 
 /// Runs a script that must exit with 0; the marks that it printed.
@@ -330,7 +354,7 @@ async fn download(
     let mut script = RemoteScript::sh("");
     let told =
         format!("printf '%s file %s %s %s\\n' {} \"$kind\" \"$1\" \"$3\"\n", sh(script.sentinel.nonce()));
-    script.content = format!("{FETCH}{told}").into_bytes();
+    script.content = format!("{EXPAND}{FETCH}{told}").into_bytes();
     script.env = [("FORGE_FROM", step.remote.as_str()), ("FORGE_PART", part)]
         .into_iter()
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
@@ -344,6 +368,9 @@ async fn download(
     let Some((folder, sum, length)) = facts else { return Err("the guest did not tell the checksum".into()) };
     let target = step.local.clone();
     let remote_name = step.remote.trim_end_matches('/').rsplit('/').next().unwrap_or_default().to_owned();
+    if folder && step.mode.is_some() {
+        return Err("it is a folder, and `mode` is for a single file".into());
+    }
     let into = if !folder && (ends_in_slash(&target) || target.is_dir()) {
         target.join(&remote_name)
     } else {
@@ -369,6 +396,7 @@ async fn download(
         }
         hash.update(&piece);
         have += expected;
+        observer.moved(&remote_name, have, length, false);
         file = blocking(move || {
             file.write_all(&piece)?;
             Ok(file)
@@ -379,7 +407,11 @@ async fn download(
     if seen != sum {
         return Err(format!("the checksum differs: {seen} instead of {sum}"));
     }
+    let mode = step.mode;
     blocking(move || {
+        if let Some(mode) = mode {
+            file.as_file().set_permissions(std::fs::Permissions::from_mode(mode))?;
+        }
         if folder {
             let mut file = file.reopen()?;
             file.seek(SeekFrom::Start(0))?;
@@ -394,4 +426,3 @@ async fn download(
     observer.line(&format!("{length} bytes, sha256 {sum}"), false);
     Ok(())
 }
-        observer.moved(&remote_name, have, length, false);

@@ -210,7 +210,8 @@ pub struct FileStep {
     pub remote: String,
     /// A text that is uploaded instead of a file.
     pub content: Option<String>,
-    /// The permission bits that an uploaded file gets; `None` keeps those of this machine's file (0644 for a text).
+    /// The permission bits that the file gets; `None` keeps those of this machine's file for an upload (0644 for a text),
+    /// and leaves a downloaded one to the umask.
     pub mode: Option<u32>,
     /// Whether and how root is become, for paths that are not the user's.
     #[serde(rename = "become")]

@@ -7,11 +7,15 @@ use super::*;
 use crate::remote::testing::LocalGuest;
 
 #[derive(Default)]
-struct Lines(Vec<String>);
+struct Lines(Vec<String>, Vec<(String, u64, u64, bool)>);
 
 impl OutputObserver for Lines {
     fn line(&mut self, line: &str, _stderr: bool) {
         self.0.push(line.to_owned());
+    }
+
+    fn moved(&mut self, name: &str, done: u64, total: u64, up: bool) {
+        self.1.push((name.to_owned(), done, total, up));
     }
 }
 
@@ -65,6 +69,95 @@ async fn a_file_of_more_than_one_piece_goes_up_and_down_unchanged() {
     for folder in ["made", "back"] {
         assert_eq!(std::fs::read_dir(dir.path().join(folder)).unwrap().count(), 1, "{folder}");
     }
+}
+
+#[tokio::test]
+async fn how_far_a_large_file_is_is_told_on_its_way_up_and_down() {
+    let dir = tempfile::tempdir().unwrap();
+    let (here, there, back) = (dir.path().join("disk.img"), dir.path().join("up"), dir.path().join("back"));
+    let total = 9 << 20;
+    std::fs::File::create(&here).unwrap().set_len(total).unwrap();
+    let env = BTreeMap::new();
+    let carry = async |guest: &dyn forge_machine::Guest, step: FileStep| {
+        let mut told = Lines::default();
+        let around = Around { guest, env: &env, key_file: None, interactive: false };
+        perform(&around, &Step::new("files", Action::File(step)), &mut told).await.unwrap();
+        told.1
+    };
+    let local = LocalGuest::default();
+    let pieces = |name: &str, up| [4, 8, 9].map(|mib: u64| (name.to_owned(), mib << 20, total, up)).to_vec();
+    assert_eq!(carry(&local, file(Direction::Upload, &here, &there)).await, pieces("disk.img", true));
+    assert_eq!(carry(&local, file(Direction::Download, &back, &there)).await, pieces("up", false));
+    // In one go too, where the guest reads no faster than this.
+    let server = crate::remote::testing::SshServer::start(crate::remote::testing::Faults::default()).await;
+    let ssh = crate::remote::ssh_tests::connect(&server).await;
+    let total = 160 << 20;
+    std::fs::File::options().write(true).open(&here).unwrap().set_len(total).unwrap();
+    let told = carry(ssh.as_ref(), file(Direction::Upload, &here, &there)).await;
+    assert!(told.iter().any(|(_, done, ..)| *done > 0 && *done < total), "{told:?}");
+    assert!(
+        told.iter().all(|(name, done, all, up)| name == "disk.img" && done <= all && *all == total && *up)
+    );
+    assert!(told.is_sorted_by_key(|(_, done, ..)| *done), "{told:?}");
+}
+
+#[tokio::test]
+async fn a_downloaded_file_gets_the_mode_that_is_asked_for_and_a_folder_takes_none() {
+    let dir = tempfile::tempdir().unwrap();
+    let (there, back) = (dir.path().join("there"), dir.path().join("back"));
+    std::fs::write(&there, "secret").unwrap();
+    let step = FileStep { mode: Some(0o600), ..file(Direction::Download, &back, &there) };
+    carried(step.clone()).await.unwrap();
+    assert_eq!(std::fs::metadata(&back).unwrap().permissions().mode() & 0o7777, 0o600);
+    let told = carried(FileStep { remote: dir.path().display().to_string(), ..step }).await.unwrap_err();
+    assert!(told.contains("it is a folder, and `mode` is for a single file"), "{told}");
+}
+
+#[tokio::test]
+async fn a_tilde_is_the_home_that_a_shell_would_take_it_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let (here, back) = (dir.path().join("a.conf"), dir.path().join("back"));
+    std::fs::write(&here, "a").unwrap();
+    let said = |line: &str| {
+        let out = std::process::Command::new("/bin/sh").args(["-c", line]).output().unwrap().stdout;
+        String::from_utf8(out).unwrap().trim().to_owned()
+    };
+    let user = said("id -un");
+    for (tilde, home) in
+        [("~".to_owned(), said("echo ~")), (format!("~{user}"), said(&format!("echo ~{user}")))]
+    {
+        let up = "/..".repeat(Path::new(&home).components().count() - 1);
+        let there = dir.path().join(format!("to-{}", tilde.len()));
+        let remote = format!("{tilde}{up}{}", there.display());
+        carried(file(Direction::Upload, &here, &remote)).await.unwrap();
+        assert_eq!(std::fs::read_to_string(&there).unwrap(), "a", "{remote}");
+        carried(file(Direction::Download, &back, &remote)).await.unwrap();
+        assert_eq!(std::fs::read_to_string(&back).unwrap(), "a", "{remote}");
+    }
+    let told = carried(file(Direction::Upload, &here, "~no-such-user/x")).await.unwrap_err();
+    assert!(told.contains("~no-such-user/x: the guest has no user no-such-user"), "{told}");
+}
+
+#[tokio::test]
+async fn a_file_takes_what_its_folder_has_its_new_files_inherit() {
+    let dir = tempfile::tempdir().unwrap();
+    let (here, folder) = (dir.path().join("a.conf"), dir.path().join("shared"));
+    std::fs::write(&here, "a").unwrap();
+    std::fs::create_dir(&folder).unwrap();
+    let give = |folder: &Path| {
+        let mut give = std::process::Command::new("setfacl");
+        give.args(["-d", "-m", "u:65534:rwx"]).arg(folder).status().is_ok_and(|status| status.success())
+    };
+    if !give(&folder) {
+        println!("skipped: needs setfacl, and a file system that has ACLs");
+        return;
+    }
+    let there = folder.join("a.conf");
+    carried(FileStep { mode: Some(0o660), ..file(Direction::Upload, &here, &there) }).await.unwrap();
+    let listed = std::process::Command::new("getfacl").arg("-n").arg(&there).output().unwrap();
+    let listed = String::from_utf8(listed.stdout).unwrap();
+    assert!(listed.contains("user:65534:rwx"), "{listed}");
+    assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 1, "nothing else is left there");
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
 //! Files to and from a Windows: one at a time, by PowerShell, their checksums compared.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use forge_machine::Guest;
@@ -70,6 +71,10 @@ async fn download(guest: &dyn Guest, step: &FileStep) -> Result<usize, String> {
     // Half a file never stands under the name.
     let part = folder.join(format!(".forge-{:016x}", rand::random::<u64>()));
     tokio::fs::write(&part, &content).await.map_err(unwritten)?;
+    if let Some(mode) = step.mode {
+        let bits = std::fs::Permissions::from_mode(mode);
+        tokio::fs::set_permissions(&part, bits).await.map_err(unwritten)?;
+    }
     tokio::fs::rename(&part, &to).await.map_err(unwritten)?;
     Ok(content.len())
 }

@@ -435,7 +435,7 @@ const PROVISION: Keys = &[
     ("download", Form::Text, "a file or folder from the guest"),
     ("content", Form::Text, "a text that becomes a file of the guest"),
     ("destination", Form::Text, "where it goes to"),
-    ("mode", Form::Text, "its permission bits, \"0755\""),
+    ("mode", Form::Text, "the permission bits of the file that is made, \"0755\""),
     ("reboot", Form::Flag, "starts the guest anew"),
     (
         "wait-for",

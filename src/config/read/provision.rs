@@ -89,7 +89,7 @@ impl Load<'_> {
 
     fn provisioner(&mut self, reader: &mut Reader<'_>, enabled: bool, windows: bool) -> Vec<Provisioner> {
         let name = reader.raw_text("name", &mut self.findings).unwrap_or_default();
-        let kind = self.kind(reader);
+        let kind = self.kind(reader, windows);
         let shell = self.power_shell(reader);
         let script = if kind.is_none() { self.script(reader) } else { None };
         let step = Provisioner {
@@ -150,7 +150,7 @@ impl Load<'_> {
     }
 
     /// What it is, when it is no script for the guest: the kind, a script for this machine, and what names it.
-    fn kind(&mut self, reader: &mut Reader<'_>) -> Option<(ProvisionerKind, String, String)> {
+    fn kind(&mut self, reader: &mut Reader<'_>, windows: bool) -> Option<(ProvisionerKind, String, String)> {
         const KINDS: [&str; 15] = [
             "shell",
             "script",
@@ -232,6 +232,9 @@ impl Load<'_> {
                     self.findings.push(finding.help("write the whole path of the file"));
                 }
                 let local = source.as_deref().map(path).unwrap_or_default();
+                if let Some(source) = &source {
+                    self.no_home(reader, "upload", source, "on this machine");
+                }
                 if source.is_some() && !(self.context.exists)(&local) {
                     let finding = reader.finding("upload", format!("{} does not exist", local.display()));
                     self.findings.push(finding.help("paths are relative to the file that names them"));
@@ -243,6 +246,13 @@ impl Load<'_> {
                 }
                 let name = format!("upload to {remote}");
                 self.needs_destination(reader, &remote);
+                if windows && mode.is_some() {
+                    let finding = reader.finding("mode", "a file of Windows has no permission bits");
+                    self.findings.push(finding.help("leave it out").warning());
+                }
+                if windows {
+                    self.no_home(reader, "destination", &remote, "by Windows");
+                }
                 let direction = Direction::Upload;
                 (ProvisionerKind::File { direction, local, remote, content, mode }, String::new(), name)
             }
@@ -250,13 +260,13 @@ impl Load<'_> {
                 let remote = reader.raw_text("download", &mut self.findings)?;
                 let near = destination.unwrap_or_default();
                 self.needs_destination(reader, &near);
+                self.no_home(reader, "destination", &near, "on this machine");
+                if windows {
+                    self.no_home(reader, "download", &remote, "by Windows");
+                }
                 let (name, local) = (format!("download {remote}"), path(&near));
                 let direction = Direction::Download;
-                (
-                    ProvisionerKind::File { direction, local, remote, content: None, mode: None },
-                    String::new(),
-                    name,
-                )
+                (ProvisionerKind::File { direction, local, remote, content: None, mode }, String::new(), name)
             }
             "reboot" => {
                 if reader.flag("reboot", &mut self.findings) == Some(false) {
@@ -351,6 +361,14 @@ impl Load<'_> {
         if path.is_empty() {
             let finding = Finding::at(reader.place(), reader.path(), "`destination` is missing");
             self.findings.push(finding.help("say where the file goes to"));
+        }
+    }
+
+    /// Tells of a `~` where nobody makes a home of it.
+    fn no_home(&mut self, reader: &Reader<'_>, key: &str, path: &str, by: &str) {
+        if path == "~" || path.starts_with("~/") || path.starts_with("~\\") {
+            let finding = reader.finding(key, format!("`~` is not taken for a home {by}"));
+            self.findings.push(finding.help("write the whole path"));
         }
     }
 

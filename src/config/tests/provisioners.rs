@@ -122,3 +122,15 @@ fn files_are_relative_to_the_file_that_names_them() {
     assert!(matches!(&profile.provision[0].kind, ProvisionerKind::File { local, .. }
         if local.canonicalize().unwrap() == folder.path().join("base/files").canonicalize().unwrap()));
 }
+
+#[test]
+fn a_tilde_that_nobody_makes_a_home_of_is_told() {
+    let step = |text: &str| load(&[("x.toml", &least(&format!("[[provision]]\n{text}\n")))]).1;
+    let here = "`~` is not taken for a home on this machine";
+    let told = step("download = \"/etc/hostname\"\ndestination = \"~/names\"");
+    assert!(told.contains(here) && told.contains("`provision[0].destination`"), "{told}");
+    let told = step("upload = \"~/names\"\ndestination = \"/etc/names\"");
+    assert!(told.contains(here), "{told}");
+    let told = step("download = \"~/names\"\ndestination = \"names\"\nmode = \"0600\"");
+    assert_eq!(told, "", "in the guest it is one, and the file here gets its mode");
+}

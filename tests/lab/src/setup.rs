@@ -102,12 +102,13 @@ const NEEDS: [Need; 30] = [
 ];
 
 /// What only the tests need.
-const TESTS_NEED: [Need; 7] = [
+const TESTS_NEED: [Need; 8] = [
     program("ansible-core", "ansible-playbook", "provisions a guest by a playbook"),
     program("openssh-server", "sshd", "is a server to log in to; it is kept from running by itself"),
     program("chromium", "chromium", "is a browser, for noVNC and the lab's page"),
     program("npm", "npm", "installs noVNC"),
     program("make", "make", "runs the goals of the pipelines' Makefile"),
+    program("acl", "setfacl", "gives a folder what its new files inherit"),
     Need {
         package: "systemd-boot-efi",
         proof: Proof::File("/usr/lib/systemd/boot/efi/systemd-bootx64.efi"),
