@@ -100,7 +100,7 @@ fn seen(sight: &profile::Sight, known: &impl Fn(PlanName) -> String) -> Sight {
 }
 
 /// Whether a step types the late value, in an outcome's steps too.
-pub(super) fn types(steps: &[ConfigStep], wanted: LateName) -> bool {
+pub(crate) fn types(steps: &[ConfigStep], wanted: LateName) -> bool {
     let names = |text: &Template| text.to_late(|_| String::new()).names().any(|name| name == wanted);
     steps.iter().any(|step| match step {
         ConfigStep::Keys(text) | ConfigStep::Type { text, .. } => names(text),

@@ -160,7 +160,7 @@ fn each_way_is_taken_or_refused_with_its_reason() {
     let full = Ground { no_disc: Some("no storage takes ISOs"), ..denied };
     let bare = Ground { smbios: false, disc: false, kernel: false, ..QEMU };
     let user_data = "[seed.user-data]\nruncmd = [\"true\"]\n";
-    let own_user = "[access]\nuser = \"root\"\n";
+    let own_user = "[access]\nuser = \"root\"\nagent-auth = true\n";
     let every = "\"cloud-init-drive\", \"smbios\", \"kernel\", \"disc\", \"floppy\", \"typed\", \"none\"";
     let told = [
         ("drive", taken(PROXMOX, "")),

@@ -29,11 +29,6 @@ pub(super) fn findings(profile: &Profile, plan: &Plan) -> Vec<Finding> {
         }
     }
     if via.contains(&Via::WinRm) {
-        if !plan.access.windows {
-            let message = "WinRM is Windows' own, and the profile's family is linux";
-            findings
-                .push(located(profile, "access.via", message).help("say `family = \"windows\"` in `[os]`"));
-        }
         let named = plan.access.ssh.credentials.password.is_some();
         let made = plan.access.create && super::windows::makes_user(plan);
         if !made && !named {

@@ -304,7 +304,7 @@ async fn a_tiny_guest_that_refuses_the_key_fails_the_build_with_what_was_last_se
         "tiny.toml",
         &PROFILE
             .replace("connect = \"15m\"", "connect = \"100s\"")
-            .replace("[deadlines]", "[access]\nuser = \"nobody-here\"\ncreate = false\n\n[deadlines]"),
+            .replace("[deadlines]", "[access]\nuser = \"nobody-here\"\ncreate = false\npassword = { command = [\"echo\", \"no-such-word\"] }\n\n[deadlines]"),
     );
     let done = site.run(&["build", "tiny.toml"]).await;
     assert_eq!(done.code, Some(1), "{}", done.stderr);

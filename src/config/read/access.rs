@@ -2,12 +2,16 @@
 
 use std::time::Duration;
 
-use super::super::findings::Finding;
+use super::super::findings::{Finding, nearest};
 use super::super::place::Node;
-use super::super::profile::Access;
+use super::super::profile::{Access, Profile};
 use super::super::reader::Reader;
+use super::super::template::Template;
 use super::{Load, beside, is_user_name};
 use crate::backends::tls::Fingerprint;
+use crate::plan::boot::types;
+use crate::plan::late::LateName;
+use crate::plan::make::located;
 use crate::remote::access::{BastionPlan, CredentialPlan, ProxyPlan};
 use crate::remote::winrm::PORTS;
 use crate::remote::{ProxyKind, SecretSource, SshPlan, Via, WinRmAuth, WinRmPlan, via};
@@ -22,6 +26,26 @@ fn is_windows_user(user: &str) -> bool {
     !name.is_empty()
         && name.chars().count() <= 20
         && !name.chars().any(|c| c.is_control() || "\"/\\[]:;|=,+*?<>@".contains(c))
+}
+
+/// What is wrong when nothing says how to log in: a user whom the build does not make knows no key that is made for the
+/// build. An installer's answers may bring it, and boot steps may type it.
+pub(super) fn no_login(profile: &Profile) -> Option<Finding> {
+    let Profile { access, seed, boot, source, .. } = profile;
+    let key = LateName::AccessPublicKey;
+    let told = |cmdline: &Template| cmdline.to_late(|_| String::new()).names().any(|name| name == key);
+    let brought = seed.answers.is_some()
+        || !seed.files.is_empty()
+        || types(boot, key)
+        || source.kernel.as_ref().is_some_and(|kernel| told(&kernel.cmdline));
+    let given = access.create || !access.ssh.credentials.is_empty() || access.via.contains(&Via::Agent);
+    if brought || given {
+        return None;
+    }
+    let message =
+        format!("`{}` is not made by the build, and nothing says how to log in as that user", access.user);
+    let help = "name `key-file`, `agent-auth` or `password` in `[access]`; a user that the build makes knows its key";
+    Some(located(profile, "access.create", message).help(help))
 }
 
 impl Load<'_> {
@@ -65,6 +89,10 @@ impl Load<'_> {
             self.findings.push(finding.help("leave `create` out, or name another user"));
         }
         access.via = self.via(&mut reader);
+        if access.via.contains(&Via::WinRm) && !windows {
+            let finding = reader.finding("via", "WinRM is Windows' own, and the profile's family is linux");
+            self.findings.push(finding.help("say `family = \"windows\"` in `[os]`, or leave `winrm` out"));
+        }
         let host_key_in_seed = matches!(
             reader.any("host-key").map(|spot| &spot.node),
             Some(Node::Text(text)) if text == "seed"
@@ -75,7 +103,7 @@ impl Load<'_> {
             interface: self.filled(&mut reader, "interface"),
             port: self.port(&mut reader),
             host_key_in_seed,
-            host_key: if host_key_in_seed { None } else { self.host_key(&mut reader) },
+            host_key: if host_key_in_seed { None } else { self.host_key(&mut reader, &["seed"]) },
             old_algorithms: reader.flag("old-algorithms", &mut self.findings).unwrap_or(false),
             keep_alive: self.keep_alive(&mut reader),
             bastions: self.bastions(&mut reader),
@@ -217,7 +245,7 @@ impl Load<'_> {
                     host: self.filled(&mut reader, "host").unwrap_or_default(),
                     port: self.port(&mut reader).unwrap_or(SSH_PORT),
                     user: self.filled(&mut reader, "user").unwrap_or_default(),
-                    host_key: self.host_key(&mut reader),
+                    host_key: self.host_key(&mut reader, &[]),
                     credentials,
                 };
                 reader.done(&mut self.findings);
@@ -249,16 +277,18 @@ impl Load<'_> {
         reader.integer("port", 1, 65535, &mut self.findings).and_then(|port| u16::try_from(port).ok())
     }
 
-    /// A host key as `ssh-keygen -l` prints it.
-    fn host_key(&mut self, reader: &mut Reader<'_>) -> Option<String> {
+    /// A host key as `ssh-keygen -l` prints it; `words` are what may stand in its place here.
+    fn host_key(&mut self, reader: &mut Reader<'_>, words: &[&'static str]) -> Option<String> {
         let text = self.filled(reader, "host-key")?;
         let hash = text.strip_prefix("SHA256:").unwrap_or_default().trim_end_matches('=');
         let fits =
             hash.len() == 43 && hash.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '+' | '/'));
         if !fits {
             let finding = reader.finding("host-key", format!("`{text}` is no fingerprint of a host key"));
-            self.findings
-                .push(finding.help("`ssh-keygen -l -f FILE` prints it: `SHA256:` and 43 characters; `seed` (of the guest alone) has the seed bring one"));
+            self.findings.push(finding.help(match nearest(&text, words.iter().copied()) {
+                Some(near) => format!("did you mean `{near}`?"),
+                None => "`ssh-keygen -l -f FILE` prints it: `SHA256:` and 43 characters; `seed` (of the guest alone) has the seed bring one".into(),
+            }));
         }
         Some(format!("SHA256:{hash}"))
     }

@@ -124,6 +124,9 @@ pub fn profile(
         secrets,
         places,
     };
+    if !base {
+        findings.extend(access::no_login(&profile));
+    }
     let usable = !base && findings.iter().all(|finding| !finding.fatal);
     (usable.then_some(profile), in_order(findings))
 }

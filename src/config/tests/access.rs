@@ -46,6 +46,42 @@ fn the_seed_may_bring_the_guest_its_host_key() {
 }
 
 #[test]
+fn a_word_that_is_nearly_the_one_for_the_seed_s_host_key_is_told_which() {
+    let (_, told) = load(&[("x.toml", &least("[access]\nhost-key = \"seeds\"\n"))]);
+    assert!(
+        told.contains("`seeds` is no fingerprint of a host key") && told.contains("did you mean `seed`?"),
+        "{told}"
+    );
+}
+
+#[test]
+fn winrm_for_a_linux_is_told_without_a_target() {
+    let (_, told) = load(&[("x.toml", &least("[access]\nvia = [\"winrm\"]\n"))]);
+    assert!(
+        told.contains("WinRM is Windows' own, and the profile's family is linux (`access.via`)"),
+        "{told}"
+    );
+}
+
+#[test]
+fn a_user_whom_nobody_gave_a_key_is_told_without_a_target() {
+    let words =
+        "`me` is not made by the build, and nothing says how to log in as that user (`access.create`)";
+    let none = "[access]\nuser = \"me\"\ncreate = false\n";
+    let (_, told) = load(&[("x.toml", &least(none))]);
+    assert!(told.contains(words) && told.contains("name `key-file`, `agent-auth` or `password`"), "{told}");
+    for known in [
+        "agent-auth = true\n",
+        "password = { env = \"WORD\" }\n",
+        "via = [\"agent\"]\n",
+        "[boot]\nsteps = [{ type = \"echo '{{ access.public-key }}'\" }]\n",
+    ] {
+        let (profile, told) = load(&[("x.toml", &least(&format!("{none}{known}")))]);
+        assert!(profile.is_some() && !told.contains(words), "{known}: {told}");
+    }
+}
+
+#[test]
 fn what_is_wrong_with_the_access_is_told_at_once() {
     let (_, told) = load(&[(
         "x.toml",

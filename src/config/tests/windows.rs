@@ -24,7 +24,8 @@ fn a_script_in_ps1_is_for_powershell_in_a_windows_and_for_its_first_line_elsewhe
 #[test]
 fn windows_users_are_known_by_their_names_in_any_case_and_a_domains_are_not_made() {
     let create = |user: &str| {
-        let profile = sound(&[("x.toml", &windows(&format!("[access]\nuser = '{user}'\n")))]);
+        let profile =
+            sound(&[("x.toml", &windows(&format!("[access]\nuser = '{user}'\nagent-auth = true\n")))]);
         profile.access.create
     };
     assert!(create("forge") && create("Jörg Meier"));
