@@ -18,7 +18,10 @@ use async_trait::async_trait;
 use forge_machine::{
     AgentChannel, AgentError, AgentExit, Command, ExecOutcome, Guest, GuestError, OutputSink, Stream,
 };
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
 
 use super::{quote, transfer};
 use crate::engine::error::chain;
@@ -28,8 +31,8 @@ mod tests;
 
 const BEGIN: &str = include_str!("begin.sh");
 const GUEST: &str = include_str!("guest.sh");
-/// Removes what [`BEGIN`] makes; that may have been asked for a moment ago.
-const TAKE_BACK: &str = "sleep 1; rm -rf \"/dev/shm/$1\" \"/var/tmp/$1\" \"/tmp/$1\"";
+/// Removes what [`BEGIN`] makes.
+const TAKE_BACK: &str = "rm -rf \"/dev/shm/$1\" \"/var/tmp/$1\" \"/tmp/$1\"";
 /// Asks `guest.sh`, which is gone with the memory of a guest that was started anew.
 const ASK: &str = "[ -e \"$0\" ] || { echo none 0 0; exit 0; }; exec /bin/sh \"$0\" \"$@\"";
 /// Longer input goes to the guest's disk: its memory may be small.
@@ -64,23 +67,28 @@ impl fmt::Debug for AgentGuest {
     }
 }
 
-/// Takes back what may have been made in the guest when looking for it is given up: another way has come first.
-struct GivingUp {
-    channel: Arc<dyn AgentChannel>,
-    name: String,
+/// Looking for the guest, in a task of its own. When nobody waits for it any more, because another way has come first, it is
+/// told to stop: the call that is under way comes to its end, and what was made is removed after it.
+struct Search {
+    guest: Arc<AgentGuest>,
+    stop: CancellationToken,
+    task: Option<JoinHandle<()>>,
     found: bool,
 }
 
-impl Drop for GivingUp {
+impl Drop for Search {
     fn drop(&mut self) {
         if self.found {
             return;
         }
-        let (channel, name) = (self.channel.clone(), self.name.clone());
+        self.stop.cancel();
+        let (guest, task) = (self.guest.clone(), self.task.take());
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(async move {
-                let words = ["/bin/sh", "-c", TAKE_BACK, "sh", &name];
-                _ = timeout(CALL_LIMIT, channel.start(&words)).await;
+                if let Some(task) = task {
+                    _ = task.await;
+                }
+                _ = guest.call(&["/bin/sh", "-c", TAKE_BACK, "sh", &guest.name]).await;
             });
         }
     }
@@ -128,15 +136,40 @@ impl AgentGuest {
             beginning: tokio::sync::Mutex::new(()),
             commands: AtomicU64::new(0),
         };
-        let mut giving_up =
-            GivingUp { channel: guest.channel.clone(), name: guest.name.clone(), found: false };
-        guest.find(limit, seen).await?;
-        giving_up.found = true;
-        Ok(Arc::new(guest))
+        let guest = Arc::new(guest);
+        let (tell, mut told) = mpsc::unbounded_channel::<String>();
+        let (answer, found) = oneshot::channel();
+        let stop = CancellationToken::new();
+        let looking = {
+            let (guest, stop) = (guest.clone(), stop.clone());
+            async move {
+                let seen = |words: &str| _ = tell.send(words.to_owned());
+                _ = answer.send(guest.find_until(limit, &seen, &stop).await);
+            }
+        };
+        let task = Some(tokio::spawn(looking));
+        let mut search = Search { guest: guest.clone(), stop, task, found: false };
+        while let Some(words) = told.recv().await {
+            seen(&words);
+        }
+        let what = || format!("{} could not be looked for", guest.describe());
+        found.await.map_err(|error| GuestError::Broken { what: what(), source: error.into() })??;
+        search.found = true;
+        Ok(guest)
     }
 
     /// Waits for the guest and makes its private folders.
-    async fn find(&self, limit: Duration, seen: &(dyn Fn(&str) + Send + Sync)) -> Result<Folder, GuestError> {
+    async fn find(&self, limit: Duration) -> Result<Folder, GuestError> {
+        self.find_until(limit, &|_| {}, &CancellationToken::new()).await
+    }
+
+    /// The same, until it is told to stop; `seen` is told each change of what is seen.
+    async fn find_until(
+        &self,
+        limit: Duration,
+        seen: &(dyn Fn(&str) + Send + Sync),
+        stop: &CancellationToken,
+    ) -> Result<Folder, GuestError> {
         let _turn = self.beginning.lock().await;
         if let Some(folder) = self.folder() {
             return Ok(folder);
@@ -161,11 +194,18 @@ impl AgentGuest {
                 seen(&words);
                 told.clone_from(&words);
             }
-            if began.elapsed() >= limit {
-                let detail = format!("not there within {} s; last seen: {words}", limit.as_secs());
+            let why = if stop.is_cancelled() {
+                Some("given up".to_owned())
+            } else if began.elapsed() >= limit {
+                Some(format!("not there within {} s", limit.as_secs()))
+            } else {
+                None
+            };
+            if let Some(why) = why {
+                let detail = format!("{why}; last seen: {words}");
                 return Err(GuestError::Unreachable { guest: self.describe(), detail });
             }
-            sleep(REST).await;
+            _ = timeout(REST, stop.cancelled()).await;
         }
     }
 
@@ -252,7 +292,7 @@ impl AgentGuest {
         let line = format!("{}{}", quote::exports(&command.env), command.line);
         let mut tries = 0;
         let (script, path) = loop {
-            let folder = self.find(SILENCE, &|_| {}).await?;
+            let folder = self.find(SILENCE).await?;
             let large = command.stdin.len() > MOST_IN_MEMORY;
             let path = format!("{}/{number}", if large { &folder.disk } else { &folder.memory });
             match self.insist(|| self.write(&path, &line)).await {
@@ -422,7 +462,7 @@ impl Guest for AgentGuest {
 
     async fn reconnect(&self, limit: Duration) -> Result<(), GuestError> {
         self.lose_folder();
-        self.find(limit, &|_| {}).await.map(drop)
+        self.find(limit).await.map(drop)
     }
 
     async fn close(&self) {

@@ -350,6 +350,61 @@ async fn a_script_can_t_lie_about_its_end_by_the_agent_either() {
     guest.close().await;
 }
 
+/// An agent whose guest is at work on its first call until it is let go on; and what was asked for, with the folder's name.
+#[derive(Debug)]
+struct Slow(Here, tokio::sync::Semaphore, Mutex<Vec<(String, String)>>);
+
+#[async_trait]
+impl AgentChannel for Slow {
+    fn chunk(&self) -> usize {
+        self.0.chunk()
+    }
+    async fn start(&self, words: &[&str]) -> Result<i64, AgentError> {
+        let number = self.0.start(words).await?;
+        self.2.lock().unwrap().push((words[2].to_owned(), words[4].to_owned()));
+        Ok(number)
+    }
+    async fn ended(&self, number: i64) -> Result<Option<AgentExit>, AgentError> {
+        if self.1.available_permits() == 0 { Ok(None) } else { self.0.ended(number).await }
+    }
+    async fn write(&self, path: &str, content: &[u8]) -> Result<(), AgentError> {
+        self.0.write(path, content).await
+    }
+}
+
+#[tokio::test]
+async fn what_was_being_made_when_the_agent_was_given_up_is_removed_when_it_is_made() {
+    let slow = Arc::new(Slow(here(), tokio::sync::Semaphore::new(0), Mutex::default()));
+    let (channel, user) = (slow.clone(), me());
+    let connecting = tokio::spawn(async move {
+        AgentGuest::connect(channel, &user, Duration::from_secs(60), &|_| {}).await.map(drop)
+    });
+    let asked = || slow.2.lock().unwrap().clone();
+    let until = async |number: usize| {
+        while asked().len() < number {
+            tokio::task::yield_now().await;
+        }
+    };
+    until(1).await;
+    connecting.abort();
+    assert!(connecting.await.unwrap_err().is_cancelled());
+    let (first, name) = asked().remove(0);
+    assert_eq!(
+        (first.as_str(), asked().len()),
+        (BEGIN, 1),
+        "nothing is removed while it is still being made"
+    );
+    slow.1.add_permits(1);
+    until(2).await;
+    assert_eq!(asked().pop(), Some((TAKE_BACK.to_owned(), name.clone())));
+    let there = || {
+        ["/dev/shm", "/var/tmp", "/tmp"].iter().any(|base| std::path::Path::new(base).join(&name).exists())
+    };
+    while there() {
+        tokio::task::yield_now().await;
+    }
+}
+
 #[tokio::test]
 async fn an_agent_that_may_not_be_used_is_told_at_once_and_a_silent_one_with_what_was_seen() {
     #[derive(Debug)]
