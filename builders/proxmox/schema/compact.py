@@ -4,11 +4,13 @@
 Usage: compact.py FULL.json > pve-9.2.json
 
 FULL.json holds `paths[PATH][METHOD]` with parameters as `pvesh` describes them. Kept are the keys of a VM's configuration
-with type, limits, enumeration and the parts of a property string; a schema that is used more than once moves to `defs`,
-and a key that is a number refers to it. Patterns are left out: the server has the last word on the form of a value.
+with type, limits, enumeration, pattern and the parts of a property string; a schema that is used more than once moves to
+`defs`, and a key that is a number refers to it. What the schema has by the name of a format only is in `formats.json`, with
+words for a person, the number of a key's slots, and the release since which there is a part.
 """
 import collections
 import json
+import pathlib
 import sys
 
 CREATE = "/nodes/{node}/qemu"
@@ -17,43 +19,54 @@ NO_CONFIG = {
     "archive", "bwlimit", "force", "ha-managed", "import-working-storage", "live-restore", "lock", "node", "pool",
     "start", "storage", "template", "unique", "vmid",
 }
-KEPT = ("type", "enum", "minimum", "maximum", "maxLength", "optional", "default_key", "alias")
-# Property strings that the schema only names (facts of qemu-server).
-TEXT = {"type": "string", "optional": 1}
-NAMED = {
-    "pve-qm-rng": {
-        "source": {"type": "string", "default_key": 1, "enum": ["/dev/urandom", "/dev/random", "/dev/hwrng"]},
-        "max_bytes": {"type": "integer", "optional": 1},
-        "period": {"type": "integer", "optional": 1},
-    },
-    "pve-qm-ipconfig": {"ip": TEXT, "gw": TEXT, "ip6": TEXT, "gw6": TEXT},
-    "pve-qm-cicustom": {"meta": TEXT, "network": TEXT, "user": TEXT, "vendor": TEXT},
-    "pve-qm-watchdog": {
-        "model": {"type": "string", "default_key": 1, "optional": 1, "enum": ["i6300esb", "ib700"]},
-        "action": {
-            "type": "string", "optional": 1,
-            "enum": ["reset", "shutdown", "poweroff", "pause", "debug", "none"],
-        },
-    },
-}
+# What forge writes in another form than a profile has it.
+NO_FORM = {"sshkeys"}
+KEPT = ("type", "enum", "minimum", "maximum", "maxLength", "optional", "default_key", "alias", "pattern")
+FORMATS = json.loads((pathlib.Path(__file__).parent / "formats.json").read_text())
+
+full = json.load(open(sys.argv[1]))
+major = int(full["version"].split(".")[0])
+properties = full["paths"][CREATE]["POST"]["parameters"]["properties"]
 
 
-def compact(schema):
-    out = {key: schema[key] for key in KEPT if key in schema}
+def of_format(form):
+    """What a format's name stands for."""
+    if form == "pve-qm-ide":
+        return {"parts": properties["ide[n]"]["format"]}
+    if form in FORMATS["strings"]:
+        return {"parts": FORMATS["strings"][form]}
+    return FORMATS["values"].get(form, {})
+
+
+def compact(schema, key):
+    out = {name: schema[name] for name in (*KEPT, "form", "open", "items", "separators") if name in schema}
     form = schema.get("format")
-    form = NAMED.get(form) if isinstance(form, str) else form
-    if isinstance(form, dict):
-        out["parts"] = {key: compact(part) for key, part in form.items()}
+    named = of_format(form) if isinstance(form, str) and key not in NO_FORM else {}
+    parts = form if isinstance(form, dict) else named.get("parts")
+    # A pattern of the key's own is what its format says, and closer.
+    out = {**{name: named[name] for name in named if name != "parts"}, **out}
+    if out.get("pattern") in FORMATS["words"]:
+        out["form"] = FORMATS["words"][out["pattern"]]
+    if parts is not None:
+        out["parts"] = {
+            name: compact(part, name) for name, part in parts.items() if part.get("since", 0) <= major
+        }
     for limit in ("minimum", "maximum"):
         if limit in out:
             out[limit] = float(out[limit])
             out[limit] = int(out[limit]) if out[limit].is_integer() else out[limit]
+    if "items" in out:
+        items = {name: value for name, value in out["items"].items() if name != "since"}
+        newer = out["items"].get("since", {})
+        if "enum" in items:
+            items["enum"] = [value for value in items["enum"] if newer.get(value, 0) <= major]
+        out["items"] = items
+    if key.endswith("[n]"):
+        out["slots"] = FORMATS["slots"][key[:-3]]
     return out
 
 
-full = json.load(open(sys.argv[1]))
-properties = full["paths"][CREATE]["POST"]["parameters"]["properties"]
-keys = {key: compact(schema) for key, schema in properties.items() if key not in NO_CONFIG}
+keys = {key: compact(schema, key) for key, schema in properties.items() if key not in NO_CONFIG}
 counts = collections.Counter()
 for schema in keys.values():
     for part in schema.get("parts", {}).values():

@@ -38,8 +38,7 @@ pub fn check(config: &ProxmoxConfig, spec: &MachineSpec, facts: &Facts) -> Vec<F
 
 /// `[vm.proxmox]`, and the options of disks and adapters, by the schema of the server's release.
 fn keys(config: &ProxmoxConfig, spec: &MachineSpec, facts: &Facts, findings: &mut Vec<Finding>) {
-    let release = Release::of(facts.product.rsplit(' ').next().unwrap_or_default());
-    let mut tell = |setting: String, fault: Fault| {
+    let mut tell = |(setting, fault): (String, Fault)| {
         let Fault { message, help, fatal } = fault;
         findings.push(Finding { setting, message, help, fatal });
     };
@@ -48,35 +47,58 @@ fn keys(config: &ProxmoxConfig, spec: &MachineSpec, facts: &Facts, findings: &mu
         let setting = format!("vm.proxmox.{key}");
         if RESERVED_KEYS.contains(&key.as_str()) {
             let help = "remove it here; where a profile may set it, it has a key of its own";
-            tell(setting, refuse(format!("`{key}` is set by forge itself"), help));
+            tell((setting, refuse(format!("`{key}` is set by forge itself"), help)));
         } else if is_drive_slot(key) || is_state_slot(key) {
             let help =
                 "name disks in `vm.disks`, and those of firmware and TPM by `vm.efi-disk` and `vm.tpm`";
-            tell(setting, refuse(format!("`{key}` is a disk, and would be made anew each time"), help));
-        } else {
-            if let Some(fault) = only_root(&config.token_id, key, value) {
-                tell(setting.clone(), fault);
-            }
-            for fault in release.map(|release| release.check(key, value)).unwrap_or_default() {
-                tell(setting.clone(), fault);
-            }
+            tell((setting, refuse(format!("`{key}` is a disk, and would be made anew each time"), help)));
+        } else if let Some(fault) = only_root(&config.token_id, key, value) {
+            tell((setting, fault));
         }
     }
-    let Some(release) = release else { return };
+    if let Some(release) = Release::of(facts.product.rsplit(' ').next().unwrap_or_default()) {
+        values(&release, spec).into_iter().for_each(tell);
+    }
+}
+
+/// What a release does not take of a spec's keys and options, by their settings.
+fn values(release: &Release, spec: &MachineSpec) -> Vec<(String, Fault)> {
+    let mut found = Vec::new();
+    let own = |key: &str| RESERVED_KEYS.contains(&key) || is_drive_slot(key) || is_state_slot(key);
+    for (key, value) in spec.extra.iter().filter(|(key, _)| !own(key)) {
+        found.extend(release.check(key, value).into_iter().map(|fault| (format!("vm.proxmox.{key}"), fault)));
+    }
+    if let Some(cpu) = &spec.cpu {
+        found.extend(release.check("cpu", cpu).into_iter().map(|fault| ("vm.cpu".to_owned(), fault)));
+    }
     for (number, disk) in spec.disks.iter().enumerate() {
         for (name, fault) in release.check_options(&disk.slot, &disk.options) {
-            tell(format!("{}.{name}", setting_of_disk(number, &disk.slot)), fault);
+            found.push((format!("{}.{name}", setting_of_disk(number, &disk.slot)), fault));
         }
     }
     for (number, network) in spec.networks.iter().enumerate() {
         let (setting, key) = (format!("vm.networks[{number}]"), format!("net{number}"));
         for fault in release.check(&key, &network.model) {
-            tell(format!("{setting}.model"), fault);
+            found.push((format!("{setting}.model"), fault));
         }
         for (name, fault) in release.check_options(&key, &network.options) {
-            tell(format!("{setting}.{}", name.replace('_', "-")), fault);
+            found.push((format!("{setting}.{}", name.replace('_', "-")), fault));
         }
     }
+    found
+}
+
+/// What no known release takes of a spec's keys and options: it is wrong wherever the VM is built, and nobody has to be asked.
+/// What a newer release may know is a warning.
+#[must_use]
+pub fn anywhere(spec: &MachineSpec) -> Vec<Finding> {
+    let mut by_release: Vec<Vec<(String, Fault)>> =
+        Release::all().iter().map(|release| values(release, spec)).collect();
+    let newest = by_release.pop().unwrap_or_default();
+    let everywhere =
+        |setting: &str| by_release.iter().all(|found| found.iter().any(|(other, _)| other == setting));
+    let wrong = newest.into_iter().filter(|(setting, _)| everywhere(setting));
+    wrong.map(|(setting, Fault { message, help, fatal })| Finding { setting, message, help, fatal }).collect()
 }
 
 /// Storages of cloud-init's custom files hold snippets; whether the files are there only the start tells.

@@ -193,6 +193,11 @@ impl PropertyString {
         self.0.is_empty()
     }
 
+    /// All parts in their order; what stands there without a key has none.
+    pub fn parts(&self) -> impl Iterator<Item = (Option<&str>, &str)> {
+        self.0.iter().map(|(key, value)| (key.as_deref(), value.as_str()))
+    }
+
     /// Keys and values, without the part that has no key.
     pub fn pairs(&self) -> impl Iterator<Item = (&str, &str)> {
         self.0.iter().filter_map(|(key, value)| Some((key.as_deref()?, value.as_str())))
