@@ -263,12 +263,44 @@ fn a_qemu_that_ends_at_once_is_told_in_its_own_words() {
     let said = site.run(&["build", "bare.toml"]);
     assert_failed(&site, &said, 1, &["could not be started", "qemu: no luck today", "nothing is left"]);
 
-    // So is an argument of the profile's that QEMU does not know.
+    // So is an argument of the profile's whose value QEMU does not know: that it tells only when it starts.
     std::fs::remove_file(site.path().join("bin/qemu-system-x86_64")).expect("there");
-    let wrong = "memory = \"64MiB\"\nargs = \"-no-such-option\"";
+    let wrong = "memory = \"64MiB\"\nargs = \"-device no-such-device\"";
     site.write("bare.toml", &PROFILE.replace("memory = \"64MiB\"", wrong));
     let said = site.run(&["build", "bare.toml"]);
-    assert_failed(&site, &said, 1, &["-no-such-option: invalid option"]);
+    assert_failed(&site, &said, 1, &["no-such-device", "is not a valid device model name"]);
+}
+
+#[test]
+fn what_this_machine_or_its_qemu_does_not_have_is_told_with_its_line_before_anything_is_made() {
+    let Some(site) = site() else { return };
+    let vm = r#"memory = "1024TiB"
+cores = 4096
+sockets = 2
+args = ["-devise", "virtio-rng-pci"]
+"#;
+    site.write("bare.toml", &PROFILE.replace("memory = \"64MiB\"\n", vm));
+    assert_refused(
+        &site,
+        &[
+            "error: bare.toml:11:10: 1048576 GiB of memory are more than this machine has, which is ",
+            "error: bare.toml:12:9: the machine `q35` of this QEMU takes ",
+            " CPUs at most, not 8192 (`vm.cores`)",
+            "bare.toml:12:9: warning: the guest gets 8192 CPUs, and this machine has ",
+            "error: bare.toml:14:8: this QEMU has no option `-devise` (`vm.args`)",
+            "help: did you mean `-device`? `qemu-system-x86_64 -help` lists them all",
+        ],
+    );
+    let lacks = "memory = \"64MiB\"\nargs = \"-device virtio-rng-pci -M\"";
+    site.write("bare.toml", &PROFILE.replace("memory = \"64MiB\"", lacks));
+    assert_refused(&site, &["error: bare.toml:12:8: `-M` lacks its argument (`vm.args`)"]);
+
+    // An option that its help does not list is one all the same.
+    let hidden = "memory = \"64MiB\"\nargs = [\"-M\", \"hpet=off\", \"-device\", \"virtio-rng-pci\"]";
+    site.write("bare.toml", &PROFILE.replace("memory = \"64MiB\"", hidden));
+    let said = site.run(&["plan", "bare.toml"]);
+    assert_failed(&site, &said, 0, &[]);
+    assert!(!said.text.contains("vm.args"), "{}", said.text);
 }
 
 #[test]

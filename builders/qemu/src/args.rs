@@ -335,6 +335,12 @@ impl Settings {
     }
 }
 
+/// How many CPUs a spec asks for, with the default where it says nothing.
+pub(crate) fn processors_of(spec: &MachineSpec) -> u32 {
+    let (cores, sockets) = (spec.cores.unwrap_or(DEFAULT_CORES), spec.sockets.unwrap_or(1));
+    cores.max(1).saturating_mul(sockets.max(1))
+}
+
 /// The machine's name: that of the profile's part for QEMU, or of the profile, or q35.
 pub(crate) fn machine_of(spec: &MachineSpec) -> String {
     let general = spec.hardware.machine.clone().filter(|_| !spec.extra.contains_key("machine"));

@@ -33,6 +33,7 @@ use crate::machine::{QemuMachine, Running};
 use crate::media;
 use crate::port::HeldPort;
 use crate::process::find_program;
+use crate::room::Room;
 use crate::sandbox;
 use crate::workdir::WorkDir;
 
@@ -379,6 +380,7 @@ impl Hypervisor for QemuHypervisor {
     fn check(&self, spec: &MachineSpec, facts: &Facts) -> Vec<Finding> {
         let mut findings = check::findings(spec, facts, self.shared.host());
         findings.extend(known::findings(spec, &self.shared.target.binary));
+        findings.extend(Room::look().findings(spec));
         let emulates =
             self.shared.verdict.get().is_some_and(|verdict| verdict.accelerator == Accelerator::Tcg);
         findings.extend(check::emulated(spec, emulates));

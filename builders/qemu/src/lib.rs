@@ -35,6 +35,7 @@ mod media;
 mod port;
 pub mod process;
 pub mod qmp;
+mod room;
 mod sandbox;
 mod search;
 mod socket;
