@@ -3,11 +3,12 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use forge_machine::{Hypervisor, PortError};
+use forge_machine::{Finding, Hypervisor, MachineSpec, PortError, SourceSpec};
 use forge_proxmox::{ProxmoxConfig, ProxmoxHypervisor, ProxyChoice};
 use forge_qemu::accel::Accelerator;
 use forge_qemu::{AcceleratorChoice, QemuHypervisor, QemuTarget};
 
+use crate::config::profile::Profile;
 use crate::config::site::{ProxmoxTarget, Target, TargetKind, TlsConfig};
 
 /// Which certificates are believed is the same question to a guest's WinRM.
@@ -66,6 +67,19 @@ pub fn open(
             Ok(Arc::new(QemuHypervisor::new(local)))
         }
     }
+}
+
+/// What no known release of Proxmox VE takes of a profile, without asking one.
+#[must_use]
+pub fn wrong_on_proxmox(profile: &Profile) -> Vec<Finding> {
+    let vm = &profile.vm;
+    forge_proxmox::check::anywhere(&MachineSpec {
+        extra: vm.proxmox.clone(),
+        cpu: vm.cpu.clone(),
+        disks: vm.disks.iter().chain(&vm.state_disks).cloned().collect(),
+        networks: vm.networks.clone(),
+        ..MachineSpec::new(SourceSpec::New, "")
+    })
 }
 
 /// What the client is told about a Proxmox VE target.

@@ -8,6 +8,7 @@ use super::REFUSED;
 use super::options::{Global, Selection};
 use super::prepare;
 use crate::config::Finding;
+use crate::config::site::TargetKind;
 use crate::event::Redactor;
 use crate::ui::{self, table::table};
 
@@ -71,6 +72,11 @@ pub fn validate(global: &Global, args: &ValidateArgs) -> u8 {
         }
         if let (Some(profile), Some(target), true) = (&profile, target, asked) {
             wrong.extend(crate::plan::make::query(profile, target).err());
+        }
+        // A source that is cloned is on Proxmox VE, whichever the target is called.
+        let on_proxmox = target.map(|target| matches!(target.kind, TargetKind::Proxmox(_)));
+        if let Some(profile) = profile.as_ref().filter(|it| on_proxmox.unwrap_or(it.source.clone.is_some())) {
+            wrong.extend(crate::plan::make::offline(profile));
         }
         let row = Row::new(&own, &file, &wrong, profile.is_some());
         unread |= row.errors > 0;

@@ -105,6 +105,23 @@ pub fn located(profile: &Profile, setting: &str, message: impl Into<String>) -> 
     }
 }
 
+/// What a backend found about a setting, with its file and line.
+fn of_backend(profile: &Profile, setting: &str, found: &forge_machine::Finding) -> Finding {
+    let finding = located(profile, setting, found.message.clone());
+    let help = (!found.help.is_empty()).then(|| found.help.clone());
+    Finding { help, fatal: found.fatal, ..finding }
+}
+
+/// What is wrong with a profile wherever on Proxmox VE it is built. Nobody is asked.
+#[must_use]
+pub fn offline(profile: &Profile) -> Vec<Finding> {
+    let wrong = crate::backends::wrong_on_proxmox(profile);
+    let of_backend = wrong.iter().map(|found| of_backend(profile, &found.setting, found));
+    // A name with a date or a number in it is that of no source.
+    let name = profile.template_name.to_text(|_| "\0".to_owned()).unwrap_or_default();
+    of_backend.chain(super::naming::by_name(profile, &name)).collect()
+}
+
 /// Where what a backend found is set: backends know neither the files nor which of them names a storage.
 fn setting_of(profile: &Profile, target: &Target, found: &forge_machine::Finding) -> String {
     let named = |name: &Option<String>| {
@@ -124,6 +141,8 @@ fn setting_of(profile: &Profile, target: &Target, found: &forge_machine::Finding
             Some(index) => format!("vm.networks[{index}].bridge"),
             None => in_target("bridge"),
         },
+        "pool" if named(&profile.vm.pool) => "vm.pool".into(),
+        "pool" => in_target("pool"),
         "target.token" => in_target("token-id"),
         other => other.to_owned(),
     }
@@ -150,13 +169,7 @@ pub fn make(profile: &Profile, input: &Input<'_>) -> (Option<Plan>, Vec<Finding>
     let mut findings: Vec<Finding> = input
         .findings
         .iter()
-        .map(|found| {
-            let setting = setting_of(profile, input.target, found);
-            let mut finding = located(profile, &setting, found.message.clone());
-            finding.help = (!found.help.is_empty()).then(|| found.help.clone());
-            finding.fatal = found.fatal;
-            finding
-        })
+        .map(|found| of_backend(profile, &setting_of(profile, input.target, found), found))
         .collect();
     if let Some(warning) = profile.os.tested.and_then(profile::Tested::warning) {
         findings.push(located(profile, "os.tested", format!("{}: {warning}", profile.name)).warning());
@@ -191,6 +204,9 @@ pub fn make(profile: &Profile, input: &Input<'_>) -> (Option<Plan>, Vec<Finding>
     }
     let kernel = profile.source.kernel.as_ref().filter(|_| starts_kernel);
     let name = profile.template_name.to_text(known).unwrap_or_default();
+    if matches!(input.target.kind, TargetKind::Proxmox(_)) {
+        findings.extend(super::naming::finding(profile, source, &name));
+    }
     let finish = match &input.target.kind {
         TargetKind::Proxmox(_) => Finish::Template {
             name,

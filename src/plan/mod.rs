@@ -9,6 +9,7 @@ pub mod explain;
 mod hardware;
 pub mod late;
 pub mod make;
+mod naming;
 pub mod origin;
 pub mod places;
 mod seeding;
