@@ -38,6 +38,7 @@ mod live_view;
 mod media;
 mod on_error;
 mod pipelines;
+mod plan_limits;
 mod plan_seeds;
 mod prestage;
 mod qemu_bad_input;

@@ -11,11 +11,13 @@ use crate::api::error::ApiError;
 use crate::api::types::{
     CpuEntry, NetworkEntry, NodeEntry, PermissionMap, ResourceEntry, StorageEntry, Version,
 };
+use crate::capacity::Room;
 use crate::config::ProxmoxConfig;
 use crate::ids;
 use crate::media;
 use crate::permissions::Grants;
 use crate::placement;
+use crate::pool;
 use crate::sdn::{Zones, zones};
 use crate::source::find_source;
 use crate::tags::{self, TagPolicy};
@@ -32,6 +34,8 @@ pub struct Found {
     pub grants: Grants,
     /// The CPU types that the node offers; empty when it does not say.
     pub cpus: Vec<String>,
+    /// What nodes and storages have room for, likewise.
+    pub room: Room,
 }
 
 /// Looks at the target. May be dropped.
@@ -64,7 +68,7 @@ pub async fn discover(
         SourceSelector::New => Some(nothing("", "a new VM")),
     };
     let placed = match query.node {
-        None => placement::place(client, &nodes, source.as_ref(), query).await?,
+        None => placement::place(client, &nodes, &all_nodes, source.as_ref(), query).await?,
         Some(_) => None,
     };
     let node = query
@@ -80,10 +84,11 @@ pub async fn discover(
     {
         source.vm.node.clone_from(node);
     }
-    let (storages, bridges, cpus) = match &node {
-        Some(node) => tokio::try_join!(storages(client, node), bridges(client, node), cpus(client, node))?,
+    let (entries, bridges, cpus) = match &node {
+        Some(node) => tokio::try_join!(entries(client, node), bridges(client, node), cpus(client, node))?,
         None => (Vec::new(), None, Vec::new()),
     };
+    let storages = storage_facts(&entries);
     let mut grants = Grants {
         token_id: client.login_id().to_owned(),
         role: client.role().to_owned(),
@@ -94,6 +99,9 @@ pub async fn discover(
     };
     if placed.is_some() {
         findings.extend(grants.for_placement(&nodes));
+    }
+    if let Some(pool) = &query.pool {
+        findings.extend(pool::missing(client, pool, &grants).await?);
     }
     let wanted = Wanted::new(config, query, source.as_ref());
     // Where nothing lacks, nobody has to be told a path.
@@ -153,7 +161,9 @@ pub async fn discover(
         storages,
         endpoint: Some(client.endpoint()),
     };
-    Ok(Found { facts, findings, grants, cpus })
+    let allowed = |entry: &NodeEntry| facts.nodes.contains(&entry.node);
+    let room = Room { nodes: all_nodes.into_iter().filter(allowed).collect(), storages: entries };
+    Ok(Found { facts, findings, grants, cpus, room })
 }
 
 /// The CPU types of a node; none when it can't tell.
@@ -339,9 +349,16 @@ pub async fn vm_config(client: &Client, at: &VmRef) -> Result<VmConfig, ApiError
 }
 
 pub(crate) async fn storages(client: &Client, node: &str) -> Result<Vec<StorageFacts>, ApiError> {
-    let entries: Vec<StorageEntry> = client.get(&path(&["nodes", node, "storage"]), &Params::new()).await?;
+    Ok(storage_facts(&entries(client, node).await?))
+}
+
+async fn entries(client: &Client, node: &str) -> Result<Vec<StorageEntry>, ApiError> {
+    client.get(&path(&["nodes", node, "storage"]), &Params::new()).await
+}
+
+fn storage_facts(entries: &[StorageEntry]) -> Vec<StorageFacts> {
     let mut found: Vec<StorageFacts> = entries
-        .into_iter()
+        .iter()
         .map(|entry| StorageFacts {
             content: entry
                 .content
@@ -352,11 +369,11 @@ pub(crate) async fn storages(client: &Client, node: &str) -> Result<Vec<StorageF
                 .collect(),
             available: entry.avail,
             active: entry.active && entry.enabled,
-            name: entry.storage,
+            name: entry.storage.clone(),
         })
         .collect();
     found.sort_by(|a, b| a.name.cmp(&b.name));
-    Ok(found)
+    found
 }
 
 /// The bridges of a node; `None` when the token may not list them: the answer is empty then, not an error.

@@ -23,6 +23,7 @@ use crate::api::task::{Pace, Upid, is_success};
 use crate::api::tls::TrustError;
 use crate::api::types::{NodeEntry, ResourceEntry};
 use crate::archive;
+use crate::capacity::{self, Room};
 use crate::check;
 use crate::config::ProxmoxConfig;
 use crate::diagnose;
@@ -58,6 +59,8 @@ struct Learnt {
     grants: Grants,
     /// The CPU types that the node offers; empty when it does not say.
     cpus: Vec<String>,
+    /// What nodes and storages have room for.
+    room: Room,
 }
 
 /// What stands at a VMID.
@@ -249,7 +252,7 @@ impl Hypervisor for ProxmoxHypervisor {
         let found = discovery::discover(&self.shared.client, &self.shared.config, query).await;
         let found = found.map_err(|error| error.at(&format!("look at target `{}`", self.target())))?;
         *self.shared.learnt.lock().unwrap_or_else(PoisonError::into_inner) =
-            Some(Learnt { grants: found.grants, cpus: found.cpus });
+            Some(Learnt { grants: found.grants, cpus: found.cpus, room: found.room });
         Ok((found.facts, found.findings))
     }
 
@@ -265,6 +268,8 @@ impl Hypervisor for ProxmoxHypervisor {
             let media = self.shared.config.iso_storage.as_deref();
             findings.extend(learnt.grants.for_media(media, spec));
             findings.extend(check::cpu(spec, &learnt.cpus));
+            let storage = self.shared.config.disk_storage.as_deref();
+            findings.extend(capacity::findings(&learnt.room, spec, facts.source.as_ref(), storage));
         }
         findings
     }

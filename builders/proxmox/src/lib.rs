@@ -18,6 +18,7 @@
 mod agent;
 pub mod api;
 mod archive;
+mod capacity;
 pub mod check;
 pub mod config;
 mod diagnose;
@@ -33,6 +34,7 @@ pub mod newvm;
 pub mod params;
 pub mod permissions;
 mod placement;
+mod pool;
 mod power;
 pub mod schema;
 pub mod sdn;

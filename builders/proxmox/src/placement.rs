@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use crate::api::client::Client;
 use crate::api::encode::{Params, path};
 use crate::api::error::ApiError;
-use crate::api::types::{NodeStatus, ResourceEntry, StatusCurrent, StorageEntry};
+use crate::api::types::{NodeEntry, NodeStatus, ResourceEntry, StatusCurrent, StorageEntry};
 use crate::discovery::vm_config;
 use crate::params::TAG_BUILD;
 use crate::vmconfig::VmConfig;
@@ -131,6 +131,8 @@ pub async fn admission(
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Load {
     node: String,
+    /// Whether it has as much memory at all, free or not.
+    able: bool,
     /// Free memory less what is spoken for; `None` when it is not known.
     memory: Option<u64>,
     builds: usize,
@@ -139,7 +141,7 @@ struct Load {
     is_source: bool,
 }
 
-/// Chooses a node: one with memory and space enough first, then the fewest builds, then most memory by the GiB, the
+/// Chooses a node: one with memory and space enough first, of those which could ever have it, then the fewest builds, then most memory by the GiB, the
 /// source's own, most space.
 fn best(loads: Vec<Load>, memory: u64, space: u64) -> Option<Load> {
     loads.into_iter().max_by(|a, b| {
@@ -147,7 +149,7 @@ fn best(loads: Vec<Load>, memory: u64, space: u64) -> Option<Load> {
             let fits = load.memory.is_none_or(|free| free >= memory);
             let free = load.memory.map(|free| free >> 30);
             let fewest = std::cmp::Reverse(load.builds);
-            (fits, load.space >= space, fewest, free, load.is_source, load.space >> 30)
+            (load.able, fits, load.space >= space, fewest, free, load.is_source, load.space >> 30)
         };
         // Of equal ones the first by name.
         key(a).cmp(&key(b)).then_with(|| b.node.cmp(&a.node))
@@ -191,6 +193,7 @@ async fn holds(client: &Client, node: &str, volumes: &[&str]) -> Result<bool, Ap
 pub async fn place(
     client: &Client,
     nodes: &[String],
+    figures: &[NodeEntry],
     source: Option<&SourceFacts>,
     query: &FactsQuery,
 ) -> Result<Option<(String, String)>, ApiError> {
@@ -218,6 +221,9 @@ pub async fn place(
     let others = under_way(client, None).await?;
     let mut wanted: Vec<&str> = query.storages.iter().map(String::as_str).collect();
     wanted.extend(disks.iter().map(|disk| disk.storage.as_str()).filter(|_| query.storages.is_empty()));
+    let memory = query.memory_mib.or_else(|| source.map(|source| source.memory_mib)).unwrap_or(0);
+    let memory = u64::from(memory) * MIB;
+    let total = |node: &str| figures.iter().find(|entry| entry.node == node).map_or(0, |entry| entry.maxmem);
     let loads: Vec<Load> = looks
         .iter()
         .filter(|(node, .., holds)| *holds && (!bound || home == Some(node.as_str())))
@@ -237,6 +243,7 @@ pub async fn place(
                 + coming.iter().sum::<u64>();
             Some(Load {
                 node: node.clone(),
+                able: total(node) == 0 || total(node) >= memory,
                 memory: free.map(|free| free.saturating_sub(spoken_for)),
                 builds: here.len() + coming.len(),
                 space: space?.into_iter().min().unwrap_or(0),
@@ -244,10 +251,9 @@ pub async fn place(
             })
         })
         .collect();
-    let memory = query.memory_mib.or_else(|| source.map(|source| source.memory_mib)).unwrap_or(0);
     let size = disks.iter().map(|disk| disk.size).sum();
     let of = loads.len();
-    let Some(load) = best(loads, u64::from(memory) * MIB, size) else { return Ok(None) };
+    let Some(load) = best(loads, memory, size) else { return Ok(None) };
     let known = match load.memory {
         Some(free) => format!("{} MiB free", free / MIB),
         None => "memory not looked at (the token lacks Sys.Audit there)".to_owned(),
@@ -270,7 +276,7 @@ mod tests {
     use super::*;
 
     fn load(node: &str, memory: Option<u64>, builds: usize, space: u64) -> Load {
-        Load { node: node.into(), memory, builds, space, is_source: node == "n2" }
+        Load { node: node.into(), able: true, memory, builds, space, is_source: node == "n2" }
     }
 
     #[test]
@@ -311,6 +317,8 @@ mod tests {
     fn a_build_goes_where_it_fits_then_where_the_fewest_builds_are() {
         let chosen = |loads: Vec<Load>| best(loads, 4, 10).map(|load| load.node).unwrap_or_default();
         assert_eq!(chosen(vec![load("n1", Some(3), 0, 99), load("n2", Some(4), 9, 99)]), "n2", "memory");
+        let small = Load { able: false, ..load("n1", Some(9), 0, 99) };
+        assert_eq!(chosen(vec![small, load("n2", Some(3), 9, 99)]), "n2", "it will never have as much");
         assert_eq!(chosen(vec![load("n1", Some(9), 0, 9), load("n2", Some(9), 3, 10)]), "n2", "space");
         assert_eq!(chosen(vec![load("n1", Some(9), 1, 99), load("n2", Some(8), 0, 99)]), "n2", "builds");
         assert_eq!(

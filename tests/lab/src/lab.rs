@@ -160,6 +160,11 @@ impl Lab {
         self.cluster.auth().set_password(user, password);
     }
 
+    /// Makes a pool without members.
+    pub fn add_pool(&self, id: &str) {
+        self.cluster.auth().pools.insert(id.to_owned(), crate::auth::Pool::default());
+    }
+
     /// Replaces what a user may do, and makes the user if it is not there.
     pub fn set_user_access(&self, user: &str, access: &[(&str, &[&str])]) {
         self.cluster.auth().set_user_access(user, access);

@@ -88,6 +88,8 @@ struct StorageText {
     shared: bool,
     size: Option<String>,
     nodes: Option<Vec<String>>,
+    #[serde(rename = "type")]
+    kind: Option<String>,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -270,6 +272,7 @@ impl Scenario {
                     shared: text.shared,
                     size: text.size.as_deref().map(bytes).transpose()?,
                     nodes: text.nodes.clone(),
+                    kind: text.kind.clone(),
                 })
             });
             config.storages = storages.collect::<anyhow::Result<_>>()?;

@@ -168,6 +168,8 @@ impl ApiError {
         }
         match status {
             401 => Self::Unauthorized { peer: peer.to_owned(), detail: text },
+            // No privilege is missing where a pool is: a server says it with the same number.
+            403 if is_missing_pool(&text) => Self::Missing { request: request.to_owned(), detail: text },
             403 => Self::Denied { request: request.to_owned(), detail: text },
             // AnyEvent's own numbers: 595 the connection to pvedaemon or the other node failed; 596 to 599 it stood and
             // then failed or timed out, after which pvedaemon goes on with the work.
@@ -281,6 +283,11 @@ impl ApiError {
 /// `{"vmid": "VM N already exists"}` is how `nextid` and `create` say it.
 fn is_taken_field(text: &str) -> bool {
     text.contains("vmid: ") && text.contains("already exists")
+}
+
+/// `Permission check failed (pool 'x' does not exist)`, which Proxmox says of a pool that nobody has made.
+fn is_missing_pool(text: &str) -> bool {
+    text.contains("(pool '") && text.contains("does not exist)")
 }
 
 fn first_number(text: &str) -> Option<String> {

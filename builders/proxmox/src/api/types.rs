@@ -29,6 +29,12 @@ pub struct NodeEntry {
     /// `online`, `offline`, or `unknown` while the status daemon has said nothing yet.
     #[serde(default)]
     pub status: String,
+    /// How many CPUs it has; 0 for a login that may not see it.
+    #[serde(default, deserialize_with = "number")]
+    pub maxcpu: u64,
+    /// How much memory it has in bytes; 0 for a login that may not see it.
+    #[serde(default, deserialize_with = "number")]
+    pub maxmem: u64,
 }
 
 /// `GET /access/users/{user}/token/{token}`.
@@ -79,12 +85,18 @@ pub fn split_tags(text: &str) -> impl Iterator<Item = &str> {
 pub struct StorageEntry {
     /// The storage's name.
     pub storage: String,
+    /// Its type (`dir`, `lvmthin`, …).
+    #[serde(rename = "type", default)]
+    pub kind: String,
     /// Content types, an unordered comma list.
     #[serde(default)]
     pub content: String,
     /// Free bytes.
     #[serde(default, deserialize_with = "number")]
     pub avail: u64,
+    /// All of its bytes; 0 when it does not say.
+    #[serde(default, deserialize_with = "number")]
+    pub total: u64,
     /// Whether it is usable at the moment.
     #[serde(default, deserialize_with = "boolean")]
     pub active: bool,

@@ -20,6 +20,8 @@ pub struct StorageConfig {
     pub size: Option<u64>,
     /// The nodes that have it; `None` is all.
     pub nodes: Option<Vec<String>>,
+    /// The type it is shown as; `None` is `nfs` for a shared one and `dir` for any other, which all are underneath.
+    pub kind: Option<String>,
 }
 
 impl StorageConfig {
@@ -31,7 +33,7 @@ impl StorageConfig {
     /// A storage of these content types.
     pub fn of(name: &str, content: &[&str]) -> Self {
         let content = content.iter().map(|kind| (*kind).to_owned()).collect();
-        StorageConfig { name: name.to_owned(), content, shared: false, size: None, nodes: None }
+        StorageConfig { name: name.to_owned(), content, shared: false, size: None, nodes: None, kind: None }
     }
 
     /// The same storage, seen by all nodes.
@@ -49,8 +51,8 @@ impl StorageConfig {
     }
 
     /// The type it is shown as.
-    pub fn kind(&self) -> &'static str {
-        if self.shared { "nfs" } else { "dir" }
+    pub fn kind(&self) -> &str {
+        self.kind.as_deref().unwrap_or(if self.shared { "nfs" } else { "dir" })
     }
 
     /// Whether it takes a content type.
