@@ -12,8 +12,10 @@ async fn a_warning_of_a_task_is_shown_and_a_refused_field_is_told_with_its_line(
     let site = LabSite::in_name_only().await?;
     let warning = "clone of volume is not thin any more";
     site.lab.faults().on("POST", "/nodes/*/qemu/*/clone").then(Fault::TaskWarn { text: warning.into() });
-    // The patterns of values are the server's to know.
-    site.write("tiny.toml", &format!("{PROFILE}\n[vm.proxmox]\nstartdate = \"soon\"\n"));
+    // The last word on a value is the server's: this one knows no moments before 2027, say.
+    let reason = "Parameter verification failed (startdate: value is not a valid start date)".to_owned();
+    site.lab.faults().on("PUT", "/nodes/*/qemu/*/config").call(2).then(Fault::Refuse { status: 400, reason });
+    site.write("tiny.toml", &format!("{PROFILE}\n[vm.proxmox]\nstartdate = \"2026-11-22\"\n"));
     let done = site.run(&["build", "tiny.toml"]).await;
     assert_eq!(done.code, Some(1), "{}", done.stderr);
     assert!(done.stderr.contains(&format!("Proxmox VE warns: {warning}")), "{}", done.stderr);
