@@ -1,10 +1,7 @@
 //! What a medium says it is: the label of its ISO 9660 file system.
 
-use std::io::{Read as _, Seek as _, SeekFrom};
 use std::path::Path;
 
-/// Where the primary volume descriptor lies (ECMA-119, 6.2.1).
-const DESCRIPTOR: u64 = 16 * 2048;
 /// The words by which publishers' labels begin, and what profiles call these distributions.
 const WORDS: [(&str, &str); 9] = [
     ("rocky", "rocky"),
@@ -21,13 +18,7 @@ const WORDS: [(&str, &str); 9] = [
 /// The label of a medium; `None` for what is no ISO 9660 file system or can't be read.
 #[must_use]
 pub fn of(path: &Path) -> Option<String> {
-    let mut file = std::fs::File::open(path).ok()?;
-    file.seek(SeekFrom::Start(DESCRIPTOR)).ok()?;
-    let mut descriptor = [0; 72];
-    file.read_exact(&mut descriptor).ok()?;
-    // Type 1, `CD001`; the volume identifier is in the bytes 41 to 72 (ECMA-119, 8.4).
-    let label = (descriptor.get(..6)? == b"\x01CD001").then(|| descriptor.get(40..))??;
-    Some(String::from_utf8_lossy(label).trim_end_matches([' ', '\0']).to_owned())
+    Some(forge_iso::Iso::open(path).ok()?.label().to_owned())
 }
 
 /// How a label contradicts what a profile installs. A label that names no known distribution contradicts nothing.
@@ -80,18 +71,5 @@ mod tests {
             let told = contradicts(label, distribution, version).expect("told");
             assert!(told.contains(label) && told.contains(distribution), "{told}");
         }
-    }
-
-    #[test]
-    fn the_label_is_where_iso_9660_has_it() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let file = folder.path().join("a.iso");
-        let mut bytes = vec![0; 40 * 2048];
-        bytes[16 * 2048..16 * 2048 + 6].copy_from_slice(b"\x01CD001");
-        bytes[16 * 2048 + 40..16 * 2048 + 72].copy_from_slice(b"Debian 12.11.0 amd64 n          ");
-        std::fs::write(&file, &bytes).expect("written");
-        assert_eq!(of(&file).as_deref(), Some("Debian 12.11.0 amd64 n"));
-        std::fs::write(&file, "no disc").expect("written");
-        assert_eq!(of(&file), None);
     }
 }

@@ -27,7 +27,6 @@ pub mod firmware;
 pub mod hardware;
 mod hypervisor;
 pub mod image;
-mod iso;
 mod known;
 mod line;
 mod machine;

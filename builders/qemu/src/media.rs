@@ -4,12 +4,12 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use forge_iso::Iso;
 use forge_machine::{BootFile, KernelSpec, MachineSpec, PortError};
 
 use crate::args::{FIRMWARE_VARIABLES_FILE, Kernel, file_of};
 use crate::firmware::Firmware;
 use crate::image::ImageTool;
-use crate::iso::Iso;
 use crate::workdir::WorkDir;
 
 /// The kernel that was taken out of a medium.
@@ -127,7 +127,7 @@ fn open(spec: &MachineSpec, path: &str) -> Result<Iso, PortError> {
     Iso::open(&medium).map_err(|error| failed(path, error))
 }
 
-fn failed(path: &str, error: crate::iso::IsoError) -> PortError {
+fn failed(path: &str, error: forge_iso::IsoError) -> PortError {
     PortError::broken(format!("{path} can't be taken out of the medium"), error)
 }
 

@@ -52,6 +52,20 @@ fn files_are_found_by_their_rock_ridge_names() {
 }
 
 #[test]
+fn the_label_and_the_files_of_a_folder_are_told() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let Some(path) = image(folder.path(), &["-R", "-V", "Debian 12 amd64 n"]) else { return };
+    let mut iso = Iso::open(&path).expect("an image");
+    assert_eq!(iso.label(), "Debian 12 amd64 n");
+    assert_eq!(iso.files("/install.amd/gtk").expect("a folder"), ["initrd.gz"]);
+    assert_eq!(iso.files("/INSTALL.AMD").expect("a folder").len(), 101, "folders are none");
+    let error = iso.files("/install.amd/vmlinuz").expect_err("a file").to_string();
+    assert!(error.contains("has no file /install.amd/vmlinuz"), "{error}");
+    let error = iso.files("/EFI/BOOT").expect_err("nothing").to_string();
+    assert!(error.contains("in / it has: install.amd/"), "{error}");
+}
+
+#[test]
 fn files_are_found_by_their_plain_names_in_whatever_case() {
     let folder = tempfile::tempdir().expect("a folder");
     let Some(iso) = image(folder.path(), &["-iso-level", "3"]) else { return };

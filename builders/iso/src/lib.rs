@@ -1,4 +1,4 @@
-//! Takes files out of an ISO 9660 image by their paths: a medium's kernel and initrd.
+//! Takes files out of an ISO 9660 image by their paths: a medium's kernel and initrd, its loaders, and its label.
 //!
 //! Reads what installers' media have: Rock Ridge names where there are some, else the plain ones without version and
 //! regardless of case; files in several extents. Layout by ECMA-119 and the Rock Ridge Interchange Protocol 1.12. The
@@ -71,15 +71,19 @@ impl Entry {
 
 /// An image that is open.
 #[derive(Debug)]
-pub(crate) struct Iso {
+pub struct Iso {
     file: File,
     path: PathBuf,
+    label: String,
     root: Entry,
 }
 
 impl Iso {
     /// Opens an image.
-    pub(crate) fn open(path: &Path) -> Result<Self, IsoError> {
+    ///
+    /// # Errors
+    /// When it can't be read, or is no ISO 9660 image.
+    pub fn open(path: &Path) -> Result<Self, IsoError> {
         let wrap = |source| IsoError::Io { path: path.to_owned(), source };
         let mut file = File::open(path).map_err(wrap)?;
         let (first, count) = DESCRIPTORS;
@@ -94,7 +98,10 @@ impl Iso {
                 (Some(b"CD001"), Some(1)) => {
                     let root = sector.get(156..190).and_then(|bytes| record(bytes, 0));
                     let (root, _) = root.ok_or_else(|| IsoError::NotIso { path: path.to_owned() })?;
-                    return Ok(Self { file, path: path.to_owned(), root });
+                    // The volume identifier: the bytes 41 to 72 (ECMA-119, 8.4).
+                    let label = String::from_utf8_lossy(sector.get(40..72).unwrap_or_default());
+                    let label = label.trim_end_matches([' ', '\0']).to_owned();
+                    return Ok(Self { file, path: path.to_owned(), label, root });
                 }
                 (Some(b"CD001"), Some(number)) if *number != 255 => {}
                 _ => break,
@@ -103,14 +110,36 @@ impl Iso {
         Err(IsoError::NotIso { path: path.to_owned() })
     }
 
+    /// The label of its file system.
+    #[must_use]
+    pub fn label(&self) -> &str {
+        &self.label
+    }
+
+    /// The names of the files of a folder, as they are there.
+    ///
+    /// # Errors
+    /// When it has no such folder, with what is there instead; when it can't be read.
+    pub fn files(&mut self, folder: &str) -> Result<Vec<String>, IsoError> {
+        let at = self.find(folder, true)?;
+        let entries = self.entries(&at)?;
+        Ok(entries.into_iter().filter(|entry| !entry.folder).map(|entry| entry.name).collect())
+    }
+
     /// Whether it holds that file.
-    pub(crate) fn check(&mut self, path: &str) -> Result<(), IsoError> {
-        self.find(path).map(drop)
+    ///
+    /// # Errors
+    /// When it does not, with what is there instead; when it can't be read.
+    pub fn check(&mut self, path: &str) -> Result<(), IsoError> {
+        self.find(path, false).map(drop)
     }
 
     /// The first bytes of a file, at most so many.
-    pub(crate) fn start(&mut self, path: &str, most: u64) -> Result<Vec<u8>, IsoError> {
-        let entry = self.find(path)?;
+    ///
+    /// # Errors
+    /// When there is no such file, or it can't be read.
+    pub fn start(&mut self, path: &str, most: u64) -> Result<Vec<u8>, IsoError> {
+        let entry = self.find(path, false)?;
         let wrap = |source| IsoError::Io { path: self.path.clone(), source };
         let Some((start, length)) = entry.extents.first() else { return Ok(Vec::new()) };
         self.file.seek(SeekFrom::Start(*start)).map_err(wrap)?;
@@ -120,8 +149,11 @@ impl Iso {
     }
 
     /// Copies a file out of it; the number of bytes.
-    pub(crate) fn extract(&mut self, path: &str, to: &mut dyn Write) -> Result<u64, IsoError> {
-        let entry = self.find(path)?;
+    ///
+    /// # Errors
+    /// When there is no such file, the image is cut off, or one of both can't be read or written.
+    pub fn extract(&mut self, path: &str, to: &mut dyn Write) -> Result<u64, IsoError> {
+        let entry = self.find(path, false)?;
         let wrap = |source| IsoError::Io { path: self.path.clone(), source };
         for (start, length) in &entry.extents {
             self.file.seek(SeekFrom::Start(*start)).map_err(wrap)?;
@@ -133,7 +165,7 @@ impl Iso {
         Ok(entry.size())
     }
 
-    fn find(&mut self, path: &str) -> Result<Entry, IsoError> {
+    fn find(&mut self, path: &str, folder_wanted: bool) -> Result<Entry, IsoError> {
         let names: Vec<&str> = path.split('/').filter(|name| !name.is_empty()).collect();
         let mut at = self.root.clone();
         let mut folder = String::from("/");
@@ -141,15 +173,15 @@ impl Iso {
             let entries = self.entries(&at)?;
             let same = entries.iter().find(|entry| entry.name == *name);
             let found = same.or_else(|| entries.iter().find(|entry| entry.name.eq_ignore_ascii_case(name)));
-            // Only the last one is a file.
-            let wanted = |entry: &&Entry| entry.folder == (index + 1 < names.len());
+            // Only the last one may be a file.
+            let wanted = |entry: &&Entry| entry.folder == (folder_wanted || index + 1 < names.len());
             let Some(found) = found.filter(wanted) else {
                 return Err(self.not_found(path, folder, &entries));
             };
             at = found.clone();
             folder = format!("{}/{name}", folder.trim_end_matches('/'));
         }
-        if at.folder {
+        if at.folder && !folder_wanted {
             let entries = self.entries(&at)?;
             return Err(self.not_found(path, folder, &entries));
         }
@@ -262,5 +294,4 @@ fn number(bytes: &[u8], at: usize) -> Option<u64> {
 }
 
 #[cfg(test)]
-#[path = "iso_tests.rs"]
 mod tests;
