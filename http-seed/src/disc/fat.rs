@@ -1,4 +1,5 @@
-//! A floppy of 1.44 MB with FAT12 and long names (Microsoft's "FAT: General Overview of On-Disk Format", 1.03).
+//! FAT12 with long names (Microsoft's "FAT: General Overview of On-Disk Format", 1.03): a floppy of 1.44 MB, and the part
+//! of a disc from which UEFI starts.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,12 +7,8 @@ use super::{DiscError, checked_label};
 use crate::set::SeedSet;
 
 const SECTOR: usize = 512;
-const SECTORS: usize = 2880;
-const FAT_SECTORS: usize = 9;
 const ROOT_ENTRIES: usize = 224;
-const DATA: usize = 1 + 2 * FAT_SECTORS + ROOT_ENTRIES * 32 / SECTOR;
-const CLUSTERS: usize = SECTORS - DATA;
-pub(super) const MOST: u64 = (CLUSTERS * SECTOR) as u64;
+pub(super) const MOST: u64 = FLOPPY.most() as u64;
 /// 1980-01-01, the first day that FAT knows.
 const DATE: u16 = 0x21;
 /// How deep a file may lie, as on a disc.
@@ -22,36 +19,88 @@ const LABEL: u8 = 0x08;
 const FOLDER: u8 = 0x10;
 const FILE: u8 = 0x20;
 
+/// What the first sector says of a medium.
+struct Geometry {
+    /// What errors call it.
+    medium: &'static str,
+    /// How many sectors there are; 0 for as many as what is on it takes.
+    sectors: usize,
+    /// How many of them a cluster has.
+    cluster: usize,
+    fat_sectors: usize,
+    descriptor: u8,
+    track: usize,
+}
+
+const FLOPPY: Geometry =
+    Geometry { medium: "floppy", sectors: 2880, cluster: 1, fat_sectors: 9, descriptor: 0xf0, track: 18 };
+/// As many clusters as FAT12 can have, of 4 KiB.
+const BOOT: Geometry =
+    Geometry { medium: "boot image", sectors: 0, cluster: 8, fat_sectors: 12, descriptor: 0xf8, track: 32 };
+
+impl Geometry {
+    /// The first sector of the clusters.
+    const fn data(&self) -> usize {
+        1 + 2 * self.fat_sectors + ROOT_ENTRIES * 32 / SECTOR
+    }
+
+    const fn clusters(&self) -> usize {
+        // FAT12 ends at 4084 (overview, "FAT Type Determination").
+        if self.sectors == 0 { 4084 } else { (self.sectors - self.data()) / self.cluster }
+    }
+
+    const fn most(&self) -> usize {
+        self.clusters() * self.cluster * SECTOR
+    }
+}
+
+/// A floppy.
 pub(super) fn image(label: &str, files: &SeedSet) -> Result<Vec<u8>, DiscError> {
-    let label = checked_label(label, 11, "floppy")?;
-    let too_big = |bytes: usize| DiscError::TooBig { bytes: bytes as u64, medium: "floppy", most: MOST };
-    let wanted: usize = files.files().map(|(_, file)| file.bytes().len().next_multiple_of(SECTOR)).sum();
-    if wanted > CLUSTERS * SECTOR {
+    let label = checked_label(label, 11, FLOPPY.medium)?;
+    of(&FLOPPY, label, files)
+}
+
+/// What UEFI starts from, as large as it must be.
+pub(super) fn boot_image(files: &SeedSet) -> Result<Vec<u8>, DiscError> {
+    of(&BOOT, "FORGE_BOOT", files)
+}
+
+fn of(geometry: &Geometry, label: &str, files: &SeedSet) -> Result<Vec<u8>, DiscError> {
+    let (medium, most) = (geometry.medium, geometry.most());
+    let too_big = |bytes: usize| DiscError::TooBig { bytes: bytes as u64, medium, most: most as u64 };
+    let cluster = geometry.cluster * SECTOR;
+    let wanted: usize = files.files().map(|(_, file)| file.bytes().len().next_multiple_of(cluster)).sum();
+    if wanted > most {
         return Err(too_big(wanted));
     }
-    let tree = Folder::of(files)?;
-    let mut area = Area { fat: vec![0xff0, 0xfff], data: Vec::new() };
-    area.fat.resize(CLUSTERS + 2, 0);
+    let tree = Folder::of(files, medium)?;
+    let first = 0xf00 | u16::from(geometry.descriptor);
+    let mut area = Area { fat: vec![first, 0xfff], data: Vec::new(), cluster };
+    area.fat.resize(geometry.clusters() + 2, 0);
     let mut root = entry(&padded(&label.to_ascii_uppercase()), LABEL, 0, 0);
     root.extend(tree.records(0, &mut area));
     if root.len() > ROOT_ENTRIES * 32 {
         let name = files.files().last().map(|(name, _)| name.to_owned()).unwrap_or_default();
-        return Err(DiscError::Name { name, medium: "floppy", why: "its root holds no more files" });
+        return Err(DiscError::Name { name, medium, why: "its root holds no more files" });
     }
     // Folders take room too.
-    if area.data.len() > CLUSTERS * SECTOR {
+    if area.data.len() > most {
         return Err(too_big(area.data.len()));
     }
-    let mut out = boot_sector(label);
+    let sectors = match geometry.sectors {
+        0 => geometry.data() + area.data.len() / SECTOR,
+        sectors => sectors,
+    };
+    let mut out = boot_sector(geometry, sectors, label);
     for _copy in 0..2 {
-        let table = packed(&area.fat);
-        out.extend(&table);
-        out.resize(out.len() + FAT_SECTORS * SECTOR - table.len(), 0);
+        let mut table = packed(&area.fat);
+        table.resize(geometry.fat_sectors * SECTOR, 0);
+        out.extend(table);
     }
     root.resize(ROOT_ENTRIES * 32, 0);
     out.extend(root);
     out.extend(area.data);
-    out.resize(SECTORS * SECTOR, 0);
+    out.resize(sectors * SECTOR, 0);
     Ok(out)
 }
 
@@ -66,10 +115,10 @@ struct Folder<'a> {
 
 impl<'a> Folder<'a> {
     /// The root of a set's names.
-    fn of(files: &'a SeedSet) -> Result<Self, DiscError> {
+    fn of(files: &'a SeedSet, medium: &'static str) -> Result<Self, DiscError> {
         let mut root = Self::default();
         for (path, file) in files.files() {
-            let wrong = |why| DiscError::Name { name: path.to_owned(), medium: "floppy", why };
+            let wrong = |why| DiscError::Name { name: path.to_owned(), medium, why };
             let parts: Vec<&str> = path.split('/').collect();
             if parts.len() > DEPTH {
                 return Err(wrong("folders go 8 deep"));
@@ -135,48 +184,49 @@ impl<'a> Folder<'a> {
     }
 }
 
-/// The clusters, one sector each, and the table of what follows on which.
+/// The clusters, each of so many bytes, and the table of what follows on which.
 struct Area {
     fat: Vec<u16>,
     data: Vec<u8>,
+    cluster: usize,
 }
 
 impl Area {
     /// Takes clusters for so many bytes and gives the first one's number, 0 where there is nothing to hold.
     fn take(&mut self, bytes: usize) -> u16 {
-        let clusters = bytes.div_ceil(SECTOR);
-        let first = 2 + self.data.len() / SECTOR;
+        let clusters = bytes.div_ceil(self.cluster);
+        let first = 2 + self.data.len() / self.cluster;
         for index in 0..clusters {
             let next = if index + 1 == clusters { 0xfff } else { first + index + 1 };
             if let Some(slot) = self.fat.get_mut(first + index) {
                 *slot = u16::try_from(next).unwrap_or(0xfff);
             }
         }
-        self.data.resize(self.data.len() + clusters * SECTOR, 0);
+        self.data.resize(self.data.len() + clusters * self.cluster, 0);
         if clusters == 0 { 0 } else { u16::try_from(first).unwrap_or_default() }
     }
 
     fn fill(&mut self, first: u16, bytes: &[u8]) {
-        let at = usize::from(first).saturating_sub(2) * SECTOR;
+        let at = usize::from(first).saturating_sub(2) * self.cluster;
         if let Some(room) = self.data.get_mut(at..at + bytes.len()) {
             room.copy_from_slice(bytes);
         }
     }
 }
 
-/// The first sector: a floppy of 80 tracks, 2 heads, 18 sectors. It does not boot.
-fn boot_sector(label: &str) -> Vec<u8> {
+/// The first sector. Nothing is started by it: UEFI reads the files.
+fn boot_sector(geometry: &Geometry, sectors: usize, label: &str) -> Vec<u8> {
     let mut out = b"\xeb\x3c\x90FORGE   ".to_vec();
     let word = |value: usize| u16::try_from(value).unwrap_or_default().to_le_bytes();
     out.extend(word(SECTOR));
-    out.push(1);
+    out.push(u8::try_from(geometry.cluster).unwrap_or_default());
     out.extend(word(1));
     out.push(2);
     out.extend(word(ROOT_ENTRIES));
-    out.extend(word(SECTORS));
-    out.push(0xf0);
-    out.extend(word(FAT_SECTORS));
-    out.extend(word(18));
+    out.extend(word(sectors));
+    out.push(geometry.descriptor);
+    out.extend(word(geometry.fat_sectors));
+    out.extend(word(geometry.track));
     out.extend(word(2));
     out.extend([0; 8]);
     out.extend([0, 0, 0x29]);

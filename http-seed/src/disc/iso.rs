@@ -3,13 +3,15 @@
 //! ```text
 //! 16 primary descriptor · 17 Joliet's · 18 terminator · path tables · folders · Joliet's folders · Rock Ridge · files
 //! ```
+//!
+//! One that starts a machine has El Torito's boot record at 17, the two behind it one further, and the catalogue and what is
+//! started before the files.
 
 use super::directory::{Extent, Kind, SECTOR, Tree, both_u16, both_u32, record, sectors};
 use super::rock_ridge::continuation_area;
-use super::{DiscError, LARGEST, checked_label, joliet};
+use super::{DiscError, LARGEST, checked_label, el_torito, joliet};
 use crate::set::SeedSet;
 
-const FIRST_FREE: u32 = 19;
 /// What follows the last file, as mkisofs does it: who looks for file systems asks at 64 KiB too, and busybox gives a shorter
 /// disc up; drives read ahead.
 const PADDING: u32 = 150;
@@ -22,7 +24,8 @@ struct Layout {
     sizes: Vec<u32>,
 }
 
-pub(super) fn image(label: &str, files: &SeedSet) -> Result<Vec<u8>, DiscError> {
+/// The image; `boot` is what UEFI starts from.
+pub(super) fn image(label: &str, files: &SeedSet, boot: Option<&[u8]>) -> Result<Vec<u8>, DiscError> {
     // 16 characters, so that Joliet's field holds the same label.
     let label = checked_label(label, 16, "disc")?;
     let bytes: u64 =
@@ -31,11 +34,14 @@ pub(super) fn image(label: &str, files: &SeedSet) -> Result<Vec<u8>, DiscError> 
         return Err(DiscError::TooBig { bytes, medium: "disc", most: LARGEST });
     }
     let tree = Tree::of(files)?;
-    let mut next = FIRST_FREE;
+    let second_at = 17 + u32::from(boot.is_some());
+    let mut next = second_at + 2;
     let primary = layout(&tree, Kind::Primary, &mut next);
     let second = layout(&tree, Kind::Joliet, &mut next);
     let continuation = next;
     next += 1;
+    let catalogue = next;
+    next += boot.map_or(0, |boot| 1 + sectors(boot.len()));
     let mut extents = Vec::new();
     for (_, file) in files.files() {
         let bytes = u32::try_from(file.bytes().len()).unwrap_or(u32::MAX);
@@ -46,10 +52,14 @@ pub(super) fn image(label: &str, files: &SeedSet) -> Result<Vec<u8>, DiscError> 
 
     let mut out = vec![0; 16 * SECTOR];
     for (kind, layout) in [(Kind::Primary, &primary), (Kind::Joliet, &second)] {
-        pad_to(&mut out, if kind == Kind::Primary { 16 } else { 17 });
+        pad_to(&mut out, if kind == Kind::Primary { 16 } else { second_at });
         descriptor(&mut out, kind, label, layout, next);
+        if kind == Kind::Primary && boot.is_some() {
+            pad_to(&mut out, 17);
+            out.extend(el_torito::record(catalogue));
+        }
     }
-    pad_to(&mut out, 18);
+    pad_to(&mut out, second_at + 1);
     out.extend(*b"\xffCD001\x01");
     for (kind, layout) in [(Kind::Primary, &primary), (Kind::Joliet, &second)] {
         for (place, big_endian) in layout.path_table.into_iter().zip([false, true]) {
@@ -64,6 +74,12 @@ pub(super) fn image(label: &str, files: &SeedSet) -> Result<Vec<u8>, DiscError> 
     }
     pad_to(&mut out, continuation);
     out.extend(continuation_area());
+    if let Some(boot) = boot {
+        pad_to(&mut out, catalogue);
+        out.extend(el_torito::catalogue(catalogue + 1, boot.len()));
+        pad_to(&mut out, catalogue + 1);
+        out.extend(boot);
+    }
     for (extent, (_, file)) in extents.iter().zip(files.files()) {
         pad_to(&mut out, extent.sector);
         out.extend(file.bytes());

@@ -4,6 +4,7 @@
 //! no random number goes in. They are made in memory: a seed is some kilobytes.
 
 mod directory;
+mod el_torito;
 mod fat;
 mod iso;
 mod joliet;
@@ -64,7 +65,15 @@ pub const OEMDRV: &str = "OEMDRV";
 /// # Errors
 /// When the label or a name does not fit, or the files have more than 64 MiB.
 pub fn iso(label: &str, files: &SeedSet) -> Result<Vec<u8>, DiscError> {
-    iso::image(label, files)
+    iso::image(label, files, None)
+}
+
+/// An ISO 9660 image from which UEFI starts what it finds among `loaders` (`EFI/BOOT/BOOTX64.EFI`); beside them it holds `files`.
+///
+/// # Errors
+/// When the label or a name does not fit, the files have more than 64 MiB, or the loaders more than 16 MiB.
+pub fn bootable(label: &str, files: &SeedSet, loaders: &SeedSet) -> Result<Vec<u8>, DiscError> {
+    iso::image(label, files, Some(&fat::boot_image(loaders)?))
 }
 
 /// A floppy image of 1.44 MB with FAT12 and long names.

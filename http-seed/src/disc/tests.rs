@@ -180,6 +180,44 @@ fn mtools_and_fsck_read_the_floppy() {
 }
 
 #[test]
+fn uefi_finds_the_loaders_of_a_disc_that_starts_a_machine() {
+    if !there("xorriso") || !there("mcopy") || !there("fsck.fat") {
+        return;
+    }
+    // As large as signed loaders are, in names of every case.
+    let loaders = SeedSet::default()
+        .with("EFI/BOOT/BOOTX64.EFI", vec![1; 960_000])
+        .with("EFI/BOOT/grubx64.efi", vec![2; 4_200_001])
+        .with("EFI/BOOT/grub.cfg", "boot\n");
+    let disc = bootable("FORGE", &sample(), &loaders).expect("a disc");
+    assert_eq!(bootable("FORGE", &sample(), &loaders).as_ref(), Ok(&disc), "the same bytes each time");
+    let (folder, image) = written(&disc);
+    let (out, read) = (folder.path().join("out"), folder.path().join("read"));
+    run("xorriso", &["-osirrox", "on", "-indev", &image, "-extract", "/", out.to_str().expect("text")]);
+    assert_equal(&out, &sample());
+    let images = folder.path().join("boot");
+    let to = images.to_str().expect("text");
+    let told = run(
+        "xorriso",
+        &["-osirrox", "on", "-indev", &image, "-report_el_torito", "plain", "-extract_boot_images", to],
+    );
+    let told = String::from_utf8_lossy(&told.stdout).into_owned();
+    assert!(told.contains("UEFI  y   none"), "{told}");
+    let part = std::fs::read_dir(&images).expect("a folder").filter_map(Result::ok).map(|each| each.path());
+    let part = part
+        .into_iter()
+        .find(|path| path.to_string_lossy().ends_with("uefi.img"))
+        .expect("what UEFI starts from");
+    let part = part.to_str().expect("text");
+    run("fsck.fat", &["-n", part]);
+    std::fs::create_dir(&read).expect("a folder");
+    run("mcopy", &["-s", "-i", part, "::*", read.to_str().expect("text")]);
+    assert_equal(&read, &loaders);
+    let large = SeedSet::default().with("EFI/BOOT/BOOTX64.EFI", vec![0; 17 << 20]);
+    assert!(matches!(bootable("FORGE", &sample(), &large), Err(DiscError::TooBig { .. })));
+}
+
+#[test]
 fn many_files_fill_more_than_one_sector_of_a_folder() {
     let set = (0..200).fold(SeedSet::default(), |set, index| {
         set.with(format!("file-number-{index:03}.txt"), format!("{index}"))
