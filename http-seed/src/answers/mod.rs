@@ -4,6 +4,7 @@
 //! typed settings of [`Settings`]. What depends on the build (user, key, names) comes in with [`Build`]; the same
 //! settings and build give the same bytes.
 
+mod addresses;
 mod agama;
 mod arguments;
 mod context;

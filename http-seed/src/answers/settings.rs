@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use super::Kind;
+use super::{Kind, addresses};
 
 /// What a setting's value must be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -343,13 +343,11 @@ impl Settings {
             if own.is_empty() && !via.is_empty() {
                 wrong(gateway, format!("a gateway without a static `{address}`"), "give both, or neither");
             }
-            let network: Option<crate::network::Network> = own.parse().ok();
-            let outside = via.parse().is_ok_and(|via: IpAddr| {
-                let link_local = matches!(via, IpAddr::V6(via) if via.is_unicast_link_local());
-                !link_local && network.is_some_and(|network| !network.contains(via))
-            });
-            if outside {
-                wrong(gateway, format!("the gateway {via} is not in the network of {own}"), "");
+            if let Some(why) = addresses::no_host(own) {
+                wrong(address, why, "an address of a host in this network that no other has");
+            }
+            if let Some(why) = addresses::no_gateway(own, via) {
+                wrong(gateway, why, "the address of the network's router");
             }
         }
         let custom = text("layout") == "custom";
