@@ -85,6 +85,7 @@ async fn journals(
         REFUSED
     })?;
     let mut found = Vec::new();
+    let mut kept_is_met = false;
     for dead in dead {
         let dead = match dead {
             Ok(dead) => dead,
@@ -94,6 +95,9 @@ async fn journals(
             }
         };
         let story = dead.story.clone();
+        let kept = story.kept.as_ref().map(|kept| kept.vm.id.as_str());
+        let named = args.kept.as_deref().filter(|id| !id.is_empty());
+        kept_is_met |= named.is_some() && named == kept;
         let Some(target) = site.targets.get(&story.target) else {
             let words =
                 format!("{} has no target `{}`: name the site file with --config", site.origin, story.target);
@@ -104,7 +108,6 @@ async fn journals(
             Ok(hypervisor) => {
                 tell_of_waiting(&dead);
                 let hypervisor = hypervisor.as_ref();
-                let kept = story.kept.as_ref().map(|kept| kept.vm.id.as_str());
                 let given_up = args.kept.as_deref().is_some_and(|id| id.is_empty() || Some(id) == kept);
                 found.extend(if given_up {
                     remove_kept(dead, hypervisor, IN_FLIGHT).await
@@ -116,6 +119,13 @@ async fn journals(
             }
             Err(finding) => found.push(lost(story.chain_id.as_str(), &story.target, finding.to_string())),
         }
+    }
+    if let Some(id) = args.kept.as_deref().filter(|id| !id.is_empty() && !kept_is_met) {
+        let result =
+            "no build of this machine keeps a VM of that id: `forge gc --kept` alone gives all of them up"
+                .to_owned();
+        let (build, target) = ("-".to_owned(), "-".to_owned());
+        found.push(Found { build, target, what: format!("VM {id}"), result, ok: false });
     }
     Ok(found)
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
-use forge_machine::{Hypervisor, PortError};
+use forge_machine::{Hypervisor, PortError, TAG_LATEST};
 
 use super::REFUSED;
 use super::options::Global;
@@ -104,12 +104,19 @@ pub async fn list(global: &Global, args: &ListArgs) -> u8 {
 
 /// Prints the newest template that is published as `latest`; gives the exit code.
 pub async fn latest(global: &Global, args: &LatestArgs) -> u8 {
-    let entries = match entries(global, &args.which, false).await {
-        Ok(entries) => entries,
+    let redactor = Redactor::default();
+    let everything = Wanted { all: false, ..Wanted::default() };
+    let known = match open(global, args.which.target.as_deref(), &redactor).await {
+        Ok(hypervisor) => chosen(hypervisor.as_ref(), &everything, &redactor).await,
         Err(code) => return code,
     };
-    let Some(newest) = latest_of(entries) else {
-        ui::say("error: there is no such template\n    help: `forge list` shows those that are there");
+    let known = match known {
+        Ok(known) => known,
+        Err(code) => return code,
+    };
+    let wanted = args.which.wanted(false);
+    let Some(newest) = latest_of(known.iter().filter(|entry| wanted.takes(entry)).cloned().collect()) else {
+        ui::say(&redactor.text(&format!("error: {}", none_such(&wanted, &known))));
         return REFUSED;
     };
     let format = if global.json { Format::Json } else { args.output };
@@ -124,6 +131,26 @@ pub async fn latest(global: &Global, args: &LatestArgs) -> u8 {
         ),
     });
     0
+}
+
+/// That no template is what was asked for, and of what there are some.
+fn none_such(wanted: &Wanted, known: &[Entry]) -> String {
+    let given = [("os", &wanted.os), ("profile", &wanted.profile), ("name", &wanted.name)];
+    let mut asked: Vec<String> =
+        given.iter().filter_map(|(key, value)| Some(format!("{key} `{}`", value.as_ref()?))).collect();
+    asked.extend(wanted.tags.iter().map(|tag| format!("the tag `{tag}`")));
+    let asked = if asked.is_empty() { String::new() } else { format!(" with {}", asked.join(" and ")) };
+    let mut systems: Vec<&str> =
+        known.iter().map(|entry| entry.os.as_str()).filter(|os| !os.is_empty()).collect();
+    systems.sort_unstable();
+    systems.dedup();
+    let there = match systems.as_slice() {
+        [] => "forge has built none on this target: `forge build PROFILE` does".to_owned(),
+        systems => {
+            format!("there are templates of: {}; `forge list` shows them with their tags", systems.join(", "))
+        }
+    };
+    format!("no template{asked} is published as `{TAG_LATEST}`\n    help: {there}")
 }
 
 async fn entries(global: &Global, which: &Which, all: bool) -> Result<Vec<Entry>, u8> {

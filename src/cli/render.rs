@@ -61,13 +61,15 @@ pub fn render(global: &Global, args: &RenderArgs) -> u8 {
         let mut outputs: Vec<(PathBuf, Vec<u8>)> =
             files.files().map(|(name, file)| (folder.join(name), file.bytes().to_vec())).collect();
         if args.disc {
-            match medium(profile, files.clone(), profile.seed.disc.as_ref(), disc::CIDATA, disc::iso) {
+            let own = profile.seed.disc.as_ref();
+            match medium(profile, files.clone(), ("disc", own), disc::CIDATA, disc::iso) {
                 Ok(image) => outputs.push((folder.join("seed.iso"), image)),
                 Err(message) => return refuse(&format!("{}: {message}", profile.name), &redactor),
             }
         }
         if args.floppy {
-            match medium(profile, files, profile.seed.floppy.as_ref(), "FORGE_SEED", disc::floppy) {
+            let own = profile.seed.floppy.as_ref();
+            match medium(profile, files, ("floppy", own), "FORGE_SEED", disc::floppy) {
                 Ok(image) => outputs.push((folder.join("seed.img"), image)),
                 Err(message) => return refuse(&format!("{}: {message}", profile.name), &redactor),
             }
@@ -118,11 +120,14 @@ fn refuse(message: &str, redactor: &Redactor) -> u8 {
 fn medium(
     profile: &Profile,
     mut files: SeedSet,
-    own: Option<&OwnMedium>,
+    (name, own): (&str, Option<&OwnMedium>),
     otherwise: &str,
     make: fn(&str, &SeedSet) -> Result<Vec<u8>, DiscError>,
 ) -> Result<Vec<u8>, String> {
     if let Some(own) = own {
+        if let Some((key, message, help)) = own.unfit_for(&profile.seed, name).into_iter().next() {
+            return Err(format!("{message} (`seed.{name}{key}`)\n    help: {help}"));
+        }
         beside::add_to(&mut files, &own.files).map_err(|error| chain(&error))?;
     }
     let of_seed = profile.seed.kind.disc_label().unwrap_or(otherwise);

@@ -5,10 +5,13 @@ use std::path::PathBuf;
 
 use bytes::Bytes;
 use forge_http_seed::SeedSet;
+use forge_http_seed::answers::Kind;
 use forge_http_seed::set::NameError;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use thiserror::Error;
+
+use super::profile::Seed;
 
 /// What all of them together may come to, in bytes: they are held in memory for as long as the guest may ask for them.
 pub const LARGEST: u64 = forge_http_seed::disc::LARGEST;
@@ -49,6 +52,38 @@ pub struct OwnMedium {
     pub label: Option<String>,
     /// What is on it, besides the seed where that goes by disc.
     pub files: Vec<BesideFile>,
+}
+
+impl OwnMedium {
+    /// What keeps the seed from being on it too: the key within it that is wrong, what is, and what to do. `name` is `disc` or
+    /// `floppy`.
+    #[must_use]
+    pub fn unfit_for(&self, seed: &Seed, name: &str) -> Vec<(&'static str, String, &'static str)> {
+        let mut wrong = Vec::new();
+        // Windows looks at every medium, whatever its label.
+        let wanted = seed.kind.disc_label().filter(|_| seed.kind != Kind::Autounattend);
+        if let (Some(label), Some(wanted)) = (&self.label, wanted)
+            && !label.eq_ignore_ascii_case(wanted)
+        {
+            let message = format!(
+                "the seed is on this {name}, and its reader looks for one that is labelled `{wanted}`"
+            );
+            wrong.push((
+                ".label",
+                message,
+                "leave `label` out, or have the seed go another way (`seed.delivery`)",
+            ));
+        }
+        let answers = seed.answers.iter().flat_map(|answers| answers.templates.keys().map(String::as_str));
+        let taken: Vec<&str> = seed.kind.templates().iter().map(|(name, _)| *name).chain(answers).collect();
+        let beside = |name: &str| seed.files.iter().any(|file| file.name == name);
+        for file in self.files.iter().filter(|file| taken.contains(&file.name.as_str()) || beside(&file.name))
+        {
+            let message = format!("`{}` is a file of the seed already, which is on this {name}", file.name);
+            wrong.push(("", message, "name it otherwise"));
+        }
+        wrong
+    }
 }
 
 /// A file that can't be given to the guest.

@@ -191,6 +191,11 @@ async fn the_latest_of_a_system_is_told_in_each_form_and_the_list_names_each_onc
     assert_eq!((done.code, named), (Some(0), vec!["9016", "9015", "9014"]), "newest first: {}", done.stdout);
     let done = site.run(&["latest", "--os", "ubuntu-24.04"]).await;
     assert_eq!((done.code, done.stdout.as_str()), (Some(3), ""), "{}", done.stderr);
+    for words in
+        ["no template with os `ubuntu-24.04` is published as `latest`", "there are templates of: debian-12;"]
+    {
+        assert!(done.stderr.contains(words), "{words}: {}", done.stderr);
+    }
     site.close().await;
     Ok(())
 }

@@ -98,11 +98,23 @@ fn files_of_the_profile_s_own_are_rendered_beside_the_seed_and_onto_its_disc() {
     std::fs::create_dir_all(site.path().join("web/deep")).expect("made");
     let binary = [0xff_u8, 0x00, 0xfe].repeat(3000);
     std::fs::write(site.path().join("web/deep/tool"), &binary).expect("written");
-    site.write(
-        "own.toml",
-        "schema = 1\nname = \"own\"\n[source]\nclone = \"boot-vm\"\n[seed]\nkind = \"nocloud\"\ndirectory = \"web\"\n\
-         disc = { label = \"OWN_LABEL\", files = { \"on-disc.txt\" = { content = \"only on the disc\" } } }\n",
-    );
+    let own = "schema = 1\nname = \"own\"\n[source]\nclone = \"boot-vm\"\n[seed]\nkind = \"nocloud\"\ndirectory = \"web\"\n\
+               disc = { label = \"CIDATA\", files = { \"on-disc.txt\" = { content = \"only on the disc\" } } }\n";
+    // What nobody would find on it is refused, as a plan refuses it.
+    for (was, is, words) in [
+        ("CIDATA", "OWN", "its reader looks for one that is labelled `cidata` (`seed.disc.label`)"),
+        (
+            "on-disc.txt",
+            "user-data",
+            "`user-data` is a file of the seed already, which is on this disc (`seed.disc`)",
+        ),
+    ] {
+        site.write("own.toml", &own.replace(was, is));
+        let said = site.run(&["render", "own.toml", "-o", "seed", "--disc"]);
+        assert_eq!(said.code, Some(3), "{}", said.text);
+        assert!(said.text.contains(words) && !site.path().join("seed").exists(), "{}", said.text);
+    }
+    site.write("own.toml", own);
     site.succeeds(&["render", "own.toml", "-o", "seed", "--disc"]);
     let read = |name: &str| std::fs::read(site.path().join("seed").join(name)).expect("it is rendered");
     assert_eq!(read("deep/tool"), binary);
@@ -110,7 +122,7 @@ fn files_of_the_profile_s_own_are_rendered_beside_the_seed_and_onto_its_disc() {
     let disc = read("seed.iso");
     let holds = |bytes: &[u8]| disc.windows(bytes.len()).any(|window| window == bytes);
     assert!(holds(&binary) && holds(b"only on the disc") && holds(b"#cloud-config"));
-    assert_eq!(&disc[16 * 2048 + 40..][..9], b"OWN_LABEL");
+    assert_eq!(&disc[16 * 2048 + 40..][..6], b"CIDATA");
     // What is gone is told before anything is written.
     std::fs::remove_dir_all(site.path().join("web")).expect("removed");
     let said = site.run(&["validate", "own.toml"]);
