@@ -447,25 +447,40 @@ async fn a_debian_guest_gets_its_whole_seed_address_typed_at_its_boot_menu() -> 
     Ok(())
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_debian_guest_is_seeded_by_proxmox_s_cloud_init_drive_and_keeps_it_as_a_template()
--> anyhow::Result<()> {
-    let Some(site) = LabSite::with_debian(true).await? else { return Ok(()) };
-    let block = "\n[[provision]]\nname = \"seeded\"\nbecome = true\nshell = [\"cloud-init status --wait\", \"cloud-id\", \"ls -l /dev/disk/by-label/\", \"ip -o -4 address\"]\n\
-                 [seed.vars]\naddress = \"10.0.2.15/24\"\ngateway = \"10.0.2.2\"\n";
-    site.write("tiny.toml", &format!("{PROFILE}{block}"));
+/// A Debian that is built with its seed on Proxmox's drive, and the line that tells its address.
+async fn seeded_by_drive(vars: &str) -> anyhow::Result<Option<(LabSite, String)>> {
+    let Some(site) = LabSite::with_debian(true).await? else { return Ok(None) };
+    let block = "\n[[provision]]\nname = \"seeded\"\nbecome = true\nshell = [\"cloud-init status --wait\", \"cloud-id\", \"ls -l /dev/disk/by-label/\", \"ip -o -4 address\"]\n";
+    site.write("tiny.toml", &format!("{PROFILE}{block}{vars}"));
     let done = site.run(&["build", "tiny.toml"]).await;
     assert_eq!(done.code, Some(0), "{}{}", done.stdout, done.stderr);
     for words in ["delivered by cloud-init-drive", "nocloud", "cidata"] {
         assert!(done.stderr.contains(words), "`{words}` is not in:\n{}", done.stderr);
     }
+    let address = done.stderr.lines().find(|line| line.contains("inet 10.0.2.15/24")).expect("an address");
+    Ok(Some((site, address.to_owned())))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_debian_guest_takes_its_user_from_proxmox_s_drive_and_its_address_by_dhcp() -> anyhow::Result<()> {
+    let Some((site, address)) = seeded_by_drive("").await? else { return Ok(()) };
+    assert!(address.contains("dynamic"), "leased: {address}");
+    site.assert_template_only(FIRST_ID);
+    site.close().await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_debian_guest_is_seeded_by_proxmox_s_cloud_init_drive_and_keeps_it_as_a_template()
+-> anyhow::Result<()> {
+    let vars = "[seed.vars]\naddress = \"10.0.2.15/24\"\ngateway = \"10.0.2.2\"\n";
+    let Some((site, address)) = seeded_by_drive(vars).await? else { return Ok(()) };
     site.assert_template_only(FIRST_ID);
     let template = site.lab.vm(FIRST_ID).expect("it is there");
     let drives = template.config.values().filter(|value| value.contains("cloudinit")).count();
     assert_eq!(drives, 1, "its own drive, and no second: {:?}", template.config);
     assert!(!template.config.contains_key("sshkeys"), "the build's key is gone: {:?}", template.config);
     // The address was said, not leased, and was the build's alone.
-    let address = done.stderr.lines().find(|line| line.contains("inet 10.0.2.15/24")).expect("an address");
     assert!(!address.contains("dynamic"), "{address}");
     assert!(template.config.values().all(|value| !value.contains("10.0.2.15")), "{:?}", template.config);
     site.close().await;

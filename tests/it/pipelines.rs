@@ -165,3 +165,31 @@ fn terraform_takes_the_variables_that_forge_prints() {
     }
     assert_eq!(terraform.matches('{').count(), terraform.matches('}').count());
 }
+
+/// GitHub shows what the last step of the workflow wrote into the file that it named.
+#[test]
+fn the_step_summary_of_a_workflow_has_what_each_build_says_of_itself_once() {
+    let workflow = read("github-actions.yml");
+    let step = workflow.split("- name: Summary\n").nth(1).expect("the step");
+    let script = step.lines().find_map(|line| line.trim().strip_prefix("run: ")).expect("its script");
+    let folder = tempfile::tempdir().expect("a folder");
+    let run = || {
+        let status = Command::new("bash")
+            .args(["-e", "-c", script])
+            .current_dir(folder.path())
+            .env("GITHUB_STEP_SUMMARY", folder.path().join("summary"))
+            .stderr(std::process::Stdio::null())
+            .status();
+        assert!(status.expect("bash runs").success(), "a workflow that failed before any build is told too");
+    };
+    run();
+    for build in ["web/CHAIN-1", "db/CHAIN-2"] {
+        let evidence = folder.path().join("output").join(build);
+        std::fs::create_dir_all(&evidence).expect("a folder");
+        std::fs::write(evidence.join("README.md"), format!("# {build}\n")).expect("written");
+    }
+    std::os::unix::fs::symlink("CHAIN-1", folder.path().join("output/web/latest")).expect("a link");
+    run();
+    let summary = std::fs::read_to_string(folder.path().join("summary")).expect("written");
+    assert_eq!(summary, "# db/CHAIN-2\n# web/CHAIN-1\n");
+}
