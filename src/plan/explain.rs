@@ -41,9 +41,21 @@ pub fn explain(plan: &Plan) -> String {
         row("", format!("starts the kernel {}{with}, without a boot loader", kernel.kernel));
         row("", plan.kernel_cmdline.as_ref().map(|text| format!("told: {text}")).unwrap_or_default());
     }
+    if let Some(disc) = &plan.boot_disc {
+        let with = if disc.initrds.is_empty() {
+            String::new()
+        } else {
+            format!(" with {}", disc.initrds.join(", "))
+        };
+        row("", format!("a boot disc starts {} of the medium{with} by the medium's own loader", disc.kernel));
+        row("", plan.kernel_cmdline.as_ref().map(|text| format!("told: {text}")).unwrap_or_default());
+    }
     row("build VM", hardware(plan));
     row("seed", format!("{}: {}", plan.seed.delivery.name(), plan.seed.why));
-    if matches!(plan.seed.delivery, Delivery::Smbios | Delivery::Kernel | Delivery::Typed) {
+    if matches!(
+        plan.seed.delivery,
+        Delivery::Smbios | Delivery::Kernel | Delivery::BootDisc | Delivery::Typed
+    ) {
         let of = plan.seed.interface.as_ref().map(|name| format!("<address of {name}>"));
         let address = plan.seed.address.clone().or(of).unwrap_or_else(|| "<seed.address>".into());
         let to = match plan.seed.allowed_networks.join(", ") {

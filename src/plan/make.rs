@@ -9,7 +9,7 @@ use forge_machine::{
 };
 
 use super::hardware::{hardware, without_effect};
-use super::seeding::{seed, starts_kernel};
+use super::seeding::{boot_disc, seed, starts_kernel};
 use super::steps::step;
 use super::{AccessPlan, AfterInstall, Deadlines, Moment, Plan, Purpose, UNTRIABLE, VERSION};
 use crate::catalogue::NOTES_HEAD;
@@ -196,13 +196,15 @@ pub fn make(profile: &Profile, input: &Input<'_>) -> (Option<Plan>, Vec<Finding>
     findings.extend(super::boot::findings(profile, input.capabilities));
     let mut machine = machine(profile, input, source, &mut findings);
     let seed = seed(profile, input, &machine, source, &mut findings);
-    machine.seed_disc = seed.delivery == super::Delivery::Disc || seed.disc.is_some();
+    let boot_disc = (seed.delivery == super::Delivery::BootDisc).then(|| boot_disc(profile)).flatten();
+    machine.boot_disc = boot_disc.is_some();
+    machine.seed_disc = seed.delivery == super::Delivery::Disc || machine.boot_disc || seed.disc.is_some();
     machine.floppy = seed.delivery == super::Delivery::Floppy || seed.floppy.is_some();
     let starts_kernel = starts_kernel(profile, input.capabilities, seed.delivery);
     if !starts_kernel {
         machine.kernel = None;
     }
-    let kernel = profile.source.kernel.as_ref().filter(|_| starts_kernel);
+    let kernel = profile.source.kernel.as_ref().filter(|_| starts_kernel || boot_disc.is_some());
     let name = profile.template_name.to_text(known).unwrap_or_default();
     if matches!(input.target.kind, TargetKind::Proxmox(_)) {
         findings.extend(super::naming::finding(profile, source, &name));
@@ -243,6 +245,7 @@ pub fn make(profile: &Profile, input: &Input<'_>) -> (Option<Plan>, Vec<Finding>
         machine,
         downloads: Vec::new(),
         kernel_cmdline: kernel.map(|kernel| kernel.cmdline.to_late(known)),
+        boot_disc,
         boot: super::boot::steps(&super::seeding::steps(profile, seed.delivery), &known),
         seed,
         access: AccessPlan {
@@ -360,6 +363,7 @@ fn machine(
         terminal: profile.access.via.contains(&Via::Serial),
         cloud_init: cloud_init_drive(profile, input, source, findings),
         seed_disc: false,
+        boot_disc: false,
         floppy: false,
         extra: if proxmox.is_some() { keys(profile, is_new) } else { vm.qemu.clone() },
         source: source_spec,

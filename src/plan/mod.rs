@@ -51,6 +51,8 @@ pub enum Delivery {
     Smbios,
     /// The address of the answers on the command line of the kernel that is started; no typing.
     Kernel,
+    /// The same by a disc that starts the medium's own loader with a menu of forge's.
+    BootDisc,
     /// A disc that holds the seed.
     Disc,
     /// A floppy that holds the seed.
@@ -69,6 +71,7 @@ impl Delivery {
             Self::CloudInitDrive => "cloud-init-drive",
             Self::Smbios => "smbios",
             Self::Kernel => "kernel",
+            Self::BootDisc => "boot-disc",
             Self::Disc => "disc",
             Self::Floppy => "floppy",
             Self::Typed => "typed",
@@ -118,6 +121,16 @@ pub struct SeedPlan {
     /// A floppy of the profile's own; the seed is on it too where that goes by floppy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub floppy: Option<OwnMedium>,
+}
+
+/// What a boot disc starts: files of the first of the build's media, by the loader of that medium.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct BootDisc {
+    /// The kernel's path there.
+    pub kernel: String,
+    /// Those of its initrds.
+    pub initrds: Vec<String>,
 }
 
 /// A step on the boot screen.
@@ -437,6 +450,9 @@ pub struct Plan {
     /// The command line of the kernel that it starts with, where it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kernel_cmdline: Option<LateText>,
+    /// What a boot disc starts with that command line, where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub boot_disc: Option<BootDisc>,
     /// The seed.
     pub seed: SeedPlan,
     /// The steps on the boot screen.

@@ -3,11 +3,11 @@
 use forge_http_seed::answers::{Answers, Kind};
 use forge_http_seed::disc;
 use forge_machine::facts::SourceFacts;
-use forge_machine::{Capabilities, MachineSpec};
+use forge_machine::{BootFile, Capabilities, Location, MachineSpec};
 
 use super::late::LateName;
 use super::make::{Input, located};
-use super::{Delivery, SeedPlan};
+use super::{BootDisc, Delivery, SeedPlan};
 use crate::config::Finding;
 use crate::config::beside::{BesideFile, LARGEST, OwnMedium};
 use crate::config::profile::{BootStep, Profile};
@@ -23,7 +23,8 @@ pub(super) fn seed(
     let (delivery, why) = delivery(profile, input, machine, source, findings);
     findings.extend(unread_network(profile, delivery));
     let config = &input.target.seed;
-    let served = matches!(delivery, Delivery::Smbios | Delivery::Kernel | Delivery::Typed);
+    let served =
+        matches!(delivery, Delivery::Smbios | Delivery::Kernel | Delivery::BootDisc | Delivery::Typed);
     let types = types_seed(&steps(profile, delivery));
     if delivery == Delivery::Typed && !types {
         let message = "the seed is to be typed, and no boot step types `{{ seed.url }}`";
@@ -118,7 +119,7 @@ fn unread_network(profile: &Profile, delivery: Delivery) -> Option<Finding> {
     let told = match delivery {
         Delivery::Smbios => false,
         Delivery::Typed => super::boot::types(&steps(profile, delivery), LateName::SeedArguments),
-        Delivery::Kernel => tells(profile, &[LateName::SeedArguments]),
+        Delivery::Kernel | Delivery::BootDisc => tells(profile, &[LateName::SeedArguments]),
         Delivery::CloudInitDrive | Delivery::Disc | Delivery::Floppy | Delivery::None => return None,
     };
     (has_network(profile) && !told).then(|| {
@@ -190,24 +191,8 @@ fn own_medium(
         }
         return Some(own);
     }
-    // Windows looks at every medium, whatever its label.
-    let wanted = seed.kind.disc_label().filter(|_| seed.kind != Kind::Autounattend);
-    if let (Some(label), Some(wanted)) = (&own.label, wanted)
-        && !label.eq_ignore_ascii_case(wanted)
-    {
-        let message =
-            format!("the seed is on this {name}, and its reader looks for one that is labelled `{wanted}`");
-        wrong(".label", message, "leave `label` out, or have the seed go another way (`seed.delivery`)");
-    }
-    let answers = seed.answers.iter().flat_map(|answers| answers.templates.keys().map(String::as_str));
-    let taken: Vec<&str> = seed.kind.templates().iter().map(|(name, _)| *name).chain(answers).collect();
-    let beside = |name: &str| seed.files.iter().any(|file| file.name == name);
-    for file in own.files.iter().filter(|file| taken.contains(&file.name.as_str()) || beside(&file.name)) {
-        wrong(
-            "",
-            format!("`{}` is a file of the seed already, which is on this {name}", file.name),
-            "name it otherwise",
-        );
+    for (key, message, help) in own.unfit_for(seed, name) {
+        wrong(key, message, help);
     }
     let bytes: u64 = own.files.iter().chain(&seed.files).map(BesideFile::bytes).sum();
     if bytes > most {
@@ -236,13 +221,52 @@ fn types_seed(steps: &[BootStep]) -> bool {
     LEADS.iter().any(|name| super::boot::types(steps, *name))
 }
 
+/// What a boot disc starts; `None` where the profile's kernel is no file of its medium.
+pub(super) fn boot_disc(profile: &Profile) -> Option<BootDisc> {
+    let inside = |file: &BootFile| match file {
+        BootFile::InIso(path) => Some(path.clone()),
+        BootFile::Medium(_) => None,
+    };
+    let files = &profile.source.kernel.as_ref()?.files;
+    let initrds = files.initrds.iter().map(inside).collect::<Option<_>>()?;
+    Some(BootDisc { kernel: inside(&files.kernel)?, initrds })
+}
+
+/// Whether a boot disc can be made for the medium and started by the target; else why not.
+fn boot_disc_possible(profile: &Profile, input: &Input<'_>) -> Result<(), String> {
+    let name = input.capabilities.name;
+    if !input.capabilities.boot_disc {
+        return Err(format!("{name} needs none: it starts a kernel itself (`kernel`)"));
+    }
+    if boot_disc(profile).is_none() {
+        return Err("`source.kernel` and `initrd` name no files of the medium (`{ iso = \"/path\" }`)".into());
+    }
+    if !tells_seed(profile) {
+        return Err("no `source.cmdline` with `{{ seed.url }}`".into());
+    }
+    if !is_uefi(profile) {
+        return Err(
+            "what a medium starts by BIOS can't be moved to another disc: it takes `vm.bios = \"ovmf\"`"
+                .into(),
+        );
+    }
+    if let Some(Location::Volume(volume)) = profile.source.isos.first().map(|medium| &medium.location) {
+        return Err(format!(
+            "forge can't read {volume}, whose loader it needs: name the medium's file or URL"
+        ));
+    }
+    Carrier::Disc.possible(input)
+}
+
 /// The boot steps of a build whose seed goes this way.
 pub(super) fn steps(profile: &Profile, delivery: Delivery) -> Vec<BootStep> {
-    let key = |name: &str| profile.vm.proxmox.get(name).map(String::as_str);
-    let uefi =
-        key("bios") == Some("ovmf") || profile.vm.state_disks.iter().any(|disk| disk.slot == "efidisk0");
-    let firmware = if uefi { "uefi" } else { "bios" };
+    let firmware = if is_uefi(profile) { "uefi" } else { "bios" };
     super::boot::taken(&profile.boot, firmware, delivery.name())
+}
+
+fn is_uefi(profile: &Profile) -> bool {
+    let bios = profile.vm.proxmox.get("bios").map(String::as_str);
+    bios == Some("ovmf") || profile.vm.state_disks.iter().any(|disk| disk.slot == "efidisk0")
 }
 
 /// Whether the build starts the profile's kernel by itself. With a medium at hand, a target that can't do that, or a seed
@@ -303,6 +327,9 @@ fn delivery(
                 None => Ok("the SMBIOS serial carries the NoCloud address: no typing"),
             },
             Delivery::Smbios => Err(format!("{} can't set the SMBIOS serial", input.capabilities.name)),
+            Delivery::BootDisc => boot_disc_possible(profile, input).map(|()| {
+                "a boot disc has the medium's own loader start its kernel with the address of its answers: no typing"
+            }),
             Delivery::Disc if profile.seed.answers.is_some() && profile.seed.kind.disc_label().is_none() => {
                 Err("the installer looks for its answers on no disc".into())
             }
@@ -333,6 +360,7 @@ fn delivery(
         Delivery::CloudInitDrive,
         Delivery::Smbios,
         Delivery::Kernel,
+        Delivery::BootDisc,
         Delivery::Disc,
         Delivery::Floppy,
         Delivery::Typed,
@@ -341,7 +369,7 @@ fn delivery(
     let named = |name: &String| all.into_iter().find(|rung| rung.name() == name);
     let chosen: Vec<Delivery> = if profile.seed.delivery.is_empty() {
         if tells_seed(profile) {
-            vec![Delivery::Kernel]
+            vec![Delivery::Kernel, Delivery::BootDisc]
         } else if types_seed(&profile.boot) {
             vec![Delivery::Typed]
         } else if profile.seed.kind.reads_floppy() {

@@ -67,6 +67,7 @@ fn taken(ground: Ground, more: &str) -> String {
         cloud_init_drive: ground.drive,
         smbios_serial: ground.smbios,
         seed_disc: ground.disc,
+        boot_disc: ground.drive,
         floppy: !ground.drive,
         serial: false,
         templates: ground.drive,

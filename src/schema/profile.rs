@@ -222,7 +222,8 @@ const VM: Form = Form::Table(&[
 
 const KINDS: &[&str] =
     &["nocloud", "autoinstall", "kickstart", "preseed", "autoyast", "agama", "autounattend"];
-const RUNGS: &[&str] = &["cloud-init-drive", "smbios", "kernel", "disc", "floppy", "typed", "none"];
+const RUNGS: &[&str] =
+    &["cloud-init-drive", "smbios", "kernel", "boot-disc", "disc", "floppy", "typed", "none"];
 const SEED: Form = Form::Table(&[
     ("kind", Form::Word(KINDS), "which answers"),
     (
@@ -294,7 +295,7 @@ const OUTCOME: Keys = &[
 ];
 
 const CONDITIONS: &[&str] =
-    &["bios", "uefi", "cloud-init-drive", "smbios", "kernel", "disc", "floppy", "typed", "none"];
+    &["bios", "uefi", "cloud-init-drive", "smbios", "kernel", "boot-disc", "disc", "floppy", "typed", "none"];
 pub(super) const STEP: Keys = &[
     ("wait-for", Form::Either(&[Form::Text, Form::Table(SIGHT_OR_SERIAL)]), "waits for a text of the screen"),
     ("wait-still", Form::Time, "waits until the screen stands still for so long"),

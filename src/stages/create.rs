@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use forge_machine::{Attachments, MachineSpec, PortError, Standing, TaskHandle, VmRef};
 
-use super::{Created, Seeded};
+use super::{Created, Seeded, boot_disc};
 use crate::engine::journal::{UndoAction, UndoKind};
 use crate::engine::{Cx, Effect, StageError};
 use crate::event::Stage;
@@ -30,6 +30,7 @@ const SILENCE_LIMIT: Duration = Duration::from_secs(90);
 /// # Errors
 /// When no id can be claimed, or the target refuses the creation or a setting.
 pub async fn create(cx: &mut Cx, seeded: &Seeded) -> Result<Created, StageError> {
+    let boot_disc = boot_disc::make(cx, seeded).await?;
     let spec = super::media::prepare(cx).await?;
     admitted(cx, None).await?;
     let vm = claim(cx, seeded, &spec).await?;
@@ -38,7 +39,8 @@ pub async fn create(cx: &mut Cx, seeded: &Seeded) -> Result<Created, StageError>
 
     cx.doing(Stage::Create, "configuring it");
     let machine = cx.hypervisor.machine(&vm);
-    let attachments: Attachments = seeded.attachments(cx)?;
+    let attached = seeded.attachments(cx)?;
+    let attachments = Attachments { seed_disc: boot_disc.or(attached.seed_disc), ..attached };
     let mark = cx.mark.clone();
     cx.effect(Effect::Configure, async {
         machine

@@ -35,6 +35,26 @@ pub async fn prepare(cx: &Cx) -> Result<MachineSpec, StageError> {
     .await
 }
 
+/// A medium as a file of this machine, downloaded where it is none.
+///
+/// # Errors
+/// When it can't be had, or is not what its checksum says.
+pub(super) async fn here(cx: &Cx, medium: &Medium) -> Result<PathBuf, StageError> {
+    if let Location::File(path) = &medium.location {
+        return Ok(path.clone());
+    }
+    let here = Here {
+        store: cx.media.clone(),
+        plan: &cx.plan,
+        telling: Telling { events: cx.events.clone(), last: Mutex::default() },
+    };
+    cx.cancellable(async {
+        let fetched = here.fetch(medium, None).await;
+        fetched.map_err(|error| StageError::port(format!("{medium} can't be had"), error))
+    })
+    .await
+}
+
 /// Files of this machine, and those that are downloaded to it.
 struct Here<'a> {
     store: Store,

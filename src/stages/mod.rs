@@ -9,6 +9,7 @@
 //! the guest only through [`forge_machine::Guest`]; they never print.
 
 pub mod boot;
+mod boot_disc;
 pub mod check;
 pub mod connect;
 pub mod create;

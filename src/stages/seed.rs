@@ -95,7 +95,8 @@ pub async fn seed(cx: &mut Cx, key: Arc<BuildKey>) -> Result<Seeded, StageError>
         arguments: String::new(),
         stop: stop.clone(),
     };
-    if plan.seed.disc.is_some() && plan.seed.delivery != Delivery::Disc {
+    // A boot disc is made when the medium is at hand.
+    if plan.seed.disc.is_some() && !matches!(plan.seed.delivery, Delivery::Disc | Delivery::BootDisc) {
         seeded.disc = Some(disc_of(&plan.seed, SeedSet::default())?);
     }
     if plan.seed.floppy.is_some() && plan.seed.delivery != Delivery::Floppy {
@@ -413,9 +414,7 @@ impl Seeded {
     /// When a late value is missing.
     pub fn attachments(&self, cx: &Cx) -> Result<Attachments, StageError> {
         let access = &cx.plan.access;
-        let cmdline = cx.plan.kernel_cmdline.as_ref();
-        let own = Some((LateName::SeedArguments, self.arguments.as_str()));
-        let cmdline = cmdline.map(|text| cx.bindings.resolve_with(text, own)).transpose()?;
+        let cmdline = self.kernel_cmdline(cx)?.filter(|_| cx.plan.boot_disc.is_none());
         let attachments = match cx.plan.seed.delivery {
             Delivery::CloudInitDrive => Attachments {
                 cloud_init: Some(CloudInitSettings {
@@ -430,12 +429,25 @@ impl Seeded {
                 let url = cx.bindings.get(LateName::SeedUrl).unwrap_or_default();
                 Attachments { smbios_serial: Some(serial::smbios_serial(url)), ..Attachments::default() }
             }
-            Delivery::Disc | Delivery::Floppy | Delivery::Kernel | Delivery::Typed | Delivery::None => {
-                Attachments::default()
-            }
+            Delivery::BootDisc
+            | Delivery::Disc
+            | Delivery::Floppy
+            | Delivery::Kernel
+            | Delivery::Typed
+            | Delivery::None => Attachments::default(),
         };
         let (seed_disc, floppy) = (self.disc.clone(), self.floppy.clone());
         Ok(Attachments { kernel_cmdline: cmdline, seed_disc, floppy, ..attachments })
+    }
+
+    /// What the kernel is told that no boot loader of the medium's own menu starts; `None` where the profile says nothing.
+    ///
+    /// # Errors
+    /// When a late value is missing.
+    pub(super) fn kernel_cmdline(&self, cx: &Cx) -> Result<Option<String>, StageError> {
+        let own = Some((LateName::SeedArguments, self.arguments.as_str()));
+        let cmdline = cx.plan.kernel_cmdline.as_ref();
+        Ok(cmdline.map(|text| cx.bindings.resolve_with(text, own)).transpose()?)
     }
 
     /// What is cloned, in words.

@@ -67,6 +67,7 @@ pub fn throwaway(plan: Plan, moment: &Moment) -> Result<Plan, &'static str> {
         profile,
         machine: MachineSpec {
             seed_disc: plan.seed.delivery == Delivery::Disc,
+            boot_disc: false,
             floppy: false,
             ..plan.machine
         },
@@ -148,6 +149,7 @@ pub fn plan(
         places: std::collections::BTreeMap::new(),
         after_install: None,
         kernel_cmdline: None,
+        boot_disc: None,
         seed: SeedPlan {
             delivery,
             why,

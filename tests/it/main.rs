@@ -3,6 +3,7 @@
 #![expect(clippy::expect_used, reason = "a test says what it takes for granted")]
 
 mod bad_input;
+mod boot_disc;
 mod fault_matrix;
 mod first_contact;
 mod gate;

@@ -268,6 +268,7 @@ impl Hypervisor for FakeHypervisor {
             cloud_init_drive: false,
             smbios_serial: true,
             seed_disc: false,
+            boot_disc: false,
             floppy: false,
             serial: false,
             templates: true,

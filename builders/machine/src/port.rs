@@ -53,6 +53,8 @@ pub struct Capabilities {
     pub smbios_serial: bool,
     /// It can give the guest a disc with the seed.
     pub seed_disc: bool,
+    /// It can start the VM from such a disc where its disks hold no system yet.
+    pub boot_disc: bool,
     /// It can give the guest a floppy.
     pub floppy: bool,
     /// It records what the guest writes to its first serial port.

@@ -126,6 +126,9 @@ pub struct MachineSpec {
     /// Whether it is given a disc with its seed: it takes a place on a bus.
     #[serde(default)]
     pub seed_disc: bool,
+    /// Whether it starts from that disc as long as its disks hold no system, before any medium.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub boot_disc: bool,
     /// Whether it is given a floppy.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub floppy: bool,
@@ -157,6 +160,7 @@ impl MachineSpec {
             terminal: false,
             cloud_init: None,
             seed_disc: false,
+            boot_disc: false,
             floppy: false,
             extra: BTreeMap::new(),
         }

@@ -239,6 +239,7 @@ impl Hypervisor for ProxmoxHypervisor {
             cloud_init_drive: true,
             smbios_serial: true,
             seed_disc: true,
+            boot_disc: true,
             // There is no key for one in the schemas of 7.4, 8.4 and 9.2.
             floppy: false,
             serial: false,

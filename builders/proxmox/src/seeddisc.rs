@@ -60,6 +60,16 @@ fn slot(spec: &MachineSpec, present: &VmConfig) -> Option<&'static str> {
     SLOTS.into_iter().find(free)
 }
 
+/// The boot order with this drive: behind the disks, which hold no system at first, and before all else.
+fn started_from(present: &VmConfig, slot: &str) -> String {
+    let order = present.get("boot").and_then(|boot| boot.strip_prefix("order=")).unwrap_or_default();
+    let is_disk = |device: &&str| present.drive(device).is_some_and(|drive| !drive.is_cdrom());
+    let devices = order.split(';').filter(|device| !device.is_empty());
+    let (disks, others): (Vec<&str>, Vec<&str>) = devices.partition(is_disk);
+    let all: Vec<&str> = disks.into_iter().chain([slot]).chain(others).collect();
+    format!("order={}", all.join(";"))
+}
+
 impl ProxmoxMachine {
     /// Puts the disc on a storage and into a drive. Effect.
     pub(crate) async fn insert_seed(&self, spec: &MachineSpec, disc: &[u8]) -> Result<(), PortError> {
@@ -76,7 +86,11 @@ impl ProxmoxMachine {
             return Err(PortError::failed(action, "no slot for a drive is free"));
         };
         let value = format!("{storage}:iso/{},media=cdrom", name(&self.at.id));
-        self.put_config(&Params::new().with(slot, value)).await.map_err(fault)
+        let mut change = Params::new().with(slot, value);
+        if spec.boot_disc {
+            change.set("boot", started_from(&present, slot));
+        }
+        self.put_config(&change).await.map_err(fault)
     }
 
     /// Takes the disc off its storage and out of the stopped VM. Effect, idempotent.
@@ -166,5 +180,20 @@ mod tests {
             Some(CloudInitDrive { slot: "ide1".into(), storage: "local".into(), inherited: false });
         assert_eq!(slot(&spec, &config), Some("ide0"));
         assert_eq!(slot(&spec, &VmConfig::default()), Some("ide3"));
+    }
+
+    #[test]
+    fn a_boot_disc_comes_behind_the_disks_and_before_all_else() {
+        let from = |boot: &str| {
+            let config = VmConfig::from_iter([
+                ("boot", boot.to_owned()),
+                ("scsi0", "local:vm-9001-disk-0".to_owned()),
+                ("ide2", "local:iso/debian.iso,media=cdrom".to_owned()),
+            ]);
+            started_from(&config, "ide3")
+        };
+        assert_eq!(from("order=scsi0;ide2;net0"), "order=scsi0;ide3;ide2;net0");
+        assert_eq!(from("order=ide2;scsi0"), "order=scsi0;ide3;ide2");
+        assert_eq!(from("cdn"), "order=ide3");
     }
 }

@@ -287,6 +287,7 @@ impl Hypervisor for QemuHypervisor {
             cloud_init_drive: false,
             smbios_serial: true,
             seed_disc: true,
+            boot_disc: false,
             floppy: true,
             serial: true,
             templates: false,

@@ -15,8 +15,8 @@ use crate::config::profile::{Access, Os, Seed, Vm};
 use crate::config::reader::Reader;
 
 /// The ways to deliver a seed, best first.
-pub(crate) const RUNGS: [&str; 7] =
-    ["cloud-init-drive", "smbios", "kernel", "disc", "floppy", "typed", "none"];
+pub(crate) const RUNGS: [&str; 8] =
+    ["cloud-init-drive", "smbios", "kernel", "boot-disc", "disc", "floppy", "typed", "none"];
 
 impl Load<'_> {
     pub(super) fn seed(&mut self, root: &mut Reader<'_>, os: &Os, vm: &Vm, access: &Access) -> Seed {

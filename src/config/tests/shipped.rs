@@ -71,7 +71,7 @@ fn ways(profile: &Profile) -> String {
             "cloud-init-drive" => Some(profile.seed.ip_config.clone().unwrap_or_else(|| "ip=dhcp".into())),
             "smbios" => Some(forge_http_seed::serial::smbios_serial(url)),
             "disc" => profile.seed.kind.disc_label().map(|label| format!("a disc labelled {label}")),
-            "kernel" => answers.map(|answers| answers.kernel_arguments(url, hostname, false)),
+            "kernel" | "boot-disc" => answers.map(|answers| answers.kernel_arguments(url, hostname, false)),
             "typed" if answers.is_none() => Some(forge_http_seed::serial::kernel_argument(url)),
             "typed" => answers.map(|answers| answers.kernel_arguments(url, hostname, true)),
             _ => None,

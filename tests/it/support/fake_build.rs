@@ -155,6 +155,7 @@ pub fn plan() -> Plan {
         places: std::collections::BTreeMap::new(),
         after_install: None,
         kernel_cmdline: None,
+        boot_disc: None,
         seed: SeedPlan {
             delivery: Delivery::Smbios,
             why: "a test".into(),

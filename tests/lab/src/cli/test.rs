@@ -35,6 +35,7 @@ pub fn run(arguments: &TestArguments) -> anyhow::Result<ExitCode> {
         crate::images::install(&default_cache_root())?;
         // The other images are derived from these without a network; the signed one has packages of its own.
         crate::images::tiny_signed(&default_cache_root())?;
+        crate::images::install_signed(&default_cache_root())?;
     }
     if netns::enter(&mut output::say)? == Network::Own {
         output::say("running the tests in a network namespace of their own");

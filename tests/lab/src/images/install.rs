@@ -16,6 +16,7 @@ use anyhow::{Context as _, ensure};
 use super::cache::{self, Recipe};
 use super::command::{command, remove_tree, run, version_line};
 use super::efi;
+use super::signed;
 use super::tiny::TinyImage;
 
 /// What the first process of the medium does.
@@ -58,8 +59,8 @@ pub struct InstallMedium {
     pub iso: PathBuf,
 }
 
-/// See [`super::install`].
-pub fn image(cache_root: &Path, tiny: &TinyImage) -> anyhow::Result<InstallMedium> {
+/// See [`super::install`]; `signed` puts signed loaders for UEFI onto it.
+pub fn image(cache_root: &Path, tiny: &TinyImage, signed: bool) -> anyhow::Result<InstallMedium> {
     // The tiny guest's folder is named after its own recipe.
     let source = tiny.disk.parent().and_then(Path::file_name).unwrap_or_default();
     let recipe = Recipe::new("install")
@@ -69,11 +70,12 @@ pub fn image(cache_root: &Path, tiny: &TinyImage) -> anyhow::Result<InstallMediu
         .with(DHCP)
         .with(EFI_START)
         .with(&version_line("grub-mkimage"));
-    let folder = cache::get_or_make(cache_root, recipe, |folder| make(folder, &tiny.disk))?;
+    let recipe = if signed { recipe.with("signed") } else { recipe };
+    let folder = cache::get_or_make(cache_root, recipe, |folder| make(folder, &tiny.disk, signed))?;
     Ok(InstallMedium { iso: folder.join("install.iso") })
 }
 
-fn make(folder: &Path, disk: &Path) -> anyhow::Result<()> {
+fn make(folder: &Path, disk: &Path, signed: bool) -> anyhow::Result<()> {
     let raw = folder.join("disk.raw");
     let tree = folder.join("tree");
     let grub = tree.join("boot/grub");
@@ -93,6 +95,9 @@ fn make(folder: &Path, disk: &Path) -> anyhow::Result<()> {
     let modules: Vec<&str> = ["part_gpt", "part_msdos", "fat"].into_iter().chain(MODULES).collect();
     efi::write(folder, &grub.join("efi.img"), EFI_START, &modules, None)
         .context("the UEFI part of the install medium")?;
+    if signed {
+        signed::onto_medium(folder, &tree)?;
+    }
     run(command("genisoimage")
         .args(["-quiet", "-iso-level", "3", "-J", "-R", "-V", "FORGE_INSTALL"])
         .args(["-b", "boot/grub/bios.img", "-no-emul-boot", "-boot-load-size", "4", "-boot-info-table"])

@@ -57,7 +57,7 @@ pub fn tiny(cache_root: &Path) -> anyhow::Result<TinyImage> {
 /// # Errors
 /// As [`debian`].
 pub fn install(cache_root: &Path) -> anyhow::Result<InstallMedium> {
-    install::image(cache_root, &tiny(cache_root)?)
+    install::image(cache_root, &tiny(cache_root)?, false)
 }
 
 /// Returns the tiny guest that UEFI can start too, making it (and the tiny guest) when the cache lacks it: a few seconds.
@@ -86,7 +86,16 @@ pub fn tiny_signed(cache_root: &Path) -> anyhow::Result<TinyImage> {
 /// # Errors
 /// As [`debian`].
 pub fn install_uefi(cache_root: &Path) -> anyhow::Result<InstallMedium> {
-    install::image(cache_root, &tiny_uefi(cache_root)?)
+    install::image(cache_root, &tiny_uefi(cache_root)?, false)
+}
+
+/// Returns the install medium of the tiny guest for Secure Boot: what starts by itself on it is signed by nobody, as nobody
+/// has signed a GRUB with a menu inside; beside that it has Debian's signed loaders, as Debian's media do. As [`install`].
+///
+/// # Errors
+/// As [`debian`].
+pub fn install_signed(cache_root: &Path) -> anyhow::Result<InstallMedium> {
+    install::image(cache_root, &tiny_signed(cache_root)?, true)
 }
 
 /// Where images are kept: `$FORGE_LAB_CACHE`, else `lab-cache` in cargo's target folder.

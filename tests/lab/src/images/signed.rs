@@ -22,6 +22,12 @@ const LOADERS: [(&str, &str); 2] = [
 /// Where Debian's signed GRUB looks for its menu.
 const START: &str = "::/EFI/debian/grub.cfg";
 
+/// The same on an install medium: Debian's has the GRUB that looks for its menu on the medium.
+const LOADERS_OF_MEDIUM: [(&str, &str); 2] = [
+    ("usr/lib/shim/shimx64.efi.signed", "EFI/BOOT/BOOTX64.EFI"),
+    ("usr/lib/grub/x86_64-efi-signed/gcdx64.efi.signed", "EFI/BOOT/grubx64.efi"),
+];
+
 /// See [`super::tiny_signed`].
 pub fn image(cache_root: &Path, tiny: &TinyImage) -> anyhow::Result<TinyImage> {
     let source = tiny.disk.parent().and_then(Path::file_name).unwrap_or_default();
@@ -37,14 +43,7 @@ pub fn image(cache_root: &Path, tiny: &TinyImage) -> anyhow::Result<TinyImage> {
 
 fn make(folder: &Path, disk: &Path) -> anyhow::Result<()> {
     let (root, part, start) = (folder.join("root"), folder.join("esp"), folder.join("start.cfg"));
-    run(command("mmdebstrap")
-        .args(["--quiet", "--mode=root", "--variant=extract", "--architectures=amd64"])
-        .args(["--skip=cleanup/apt,cleanup/reproducible", "--aptopt=Apt::Install-Recommends \"false\""])
-        .arg(format!("--include={PACKAGES}"))
-        .arg(apt::SUITE)
-        .arg(&root)
-        .args(apt::sources()?))
-    .context("the signed boot loaders")?;
+    unpack(&root)?;
     fs::write(&start, uefi::START)?;
     let sectors = (uefi::PARTITION / uefi::SECTOR).to_string();
     run(command("mformat").arg("-i").arg(&part).args(["-C", "-T", &sectors, "-h", "2", "-s", "32", "::"]))?;
@@ -57,4 +56,27 @@ fn make(folder: &Path, disk: &Path) -> anyhow::Result<()> {
     remove_tree(&root)?;
     fs::remove_file(&start)?;
     Ok(())
+}
+
+fn unpack(root: &Path) -> anyhow::Result<()> {
+    run(command("mmdebstrap")
+        .args(["--quiet", "--mode=root", "--variant=extract", "--architectures=amd64"])
+        .args(["--skip=cleanup/apt,cleanup/reproducible", "--aptopt=Apt::Install-Recommends \"false\""])
+        .arg(format!("--include={PACKAGES}"))
+        .arg(apt::SUITE)
+        .arg(root)
+        .args(apt::sources()?))
+    .context("the signed boot loaders")?;
+    Ok(())
+}
+
+/// Puts them where an install medium has them.
+pub(super) fn onto_medium(folder: &Path, tree: &Path) -> anyhow::Result<()> {
+    let root = folder.join("root");
+    unpack(&root)?;
+    fs::create_dir_all(tree.join("EFI/BOOT"))?;
+    for (file, place) in LOADERS_OF_MEDIUM {
+        fs::copy(root.join(file), tree.join(place))?;
+    }
+    remove_tree(&root)
 }
