@@ -41,9 +41,9 @@ struct Backup {
     notes: Option<String>,
 }
 
-/// A task that runs.
+/// A task that runs or has run.
 #[derive(Debug, Deserialize)]
-struct Running {
+struct Known {
     upid: String,
     #[serde(default)]
     id: String,
@@ -180,14 +180,18 @@ impl ProxmoxMachine {
                 body.with("storage", storage).with("protected", 1).with("notes-template", notes)
             }
         };
+        let before = self.dumps(&at).await.map_err(|error| error.at(&action))?;
         let answer = self.client().post(&path(&["nodes", &at.node, "vzdump"]), &body).await;
         let upid = match answer {
             Ok(reply) => upid_of(&reply.data),
-            // Only the answer may have been lost.
-            Err(error @ ApiError::Unanswered { .. }) => match self.underway(&at).await {
-                Some(upid) => Some(upid),
-                None => return Err(error.at(&action)),
-            },
+            // Only the answer may have been lost: the task that was not there before runs, or has run by now.
+            Err(error @ ApiError::Unanswered { .. }) => {
+                let now = self.dumps(&at).await.unwrap_or_default();
+                match now.into_iter().find(|upid| !before.contains(upid)).as_deref().and_then(Upid::parse) {
+                    Some(upid) => Some(upid),
+                    None => return Err(error.at(&action)),
+                }
+            }
             Err(error) => return Err(error.at(&action)),
         };
         match upid {
@@ -197,12 +201,11 @@ impl ProxmoxMachine {
         }
     }
 
-    /// The backup of the VM that the node is busy with.
-    async fn underway(&self, at: &VmRef) -> Option<Upid> {
-        let query = Params::new().with("source", "active").with("typefilter", "vzdump");
-        let running = self.client().get::<Vec<Running>>(&path(&["nodes", &at.node, "tasks"]), &query).await;
-        let own = running.ok()?.into_iter().find(|task| task.id == at.id)?;
-        Upid::parse(&own.upid)
+    /// The node's tasks that back the VM up or have, the newest of them.
+    async fn dumps(&self, at: &VmRef) -> Result<Vec<String>, ApiError> {
+        let query = Params::new().with("source", "all").with("typefilter", "vzdump").with("vmid", &at.id);
+        let known: Vec<Known> = self.client().get(&path(&["nodes", &at.node, "tasks"]), &query).await?;
+        Ok(known.into_iter().filter(|task| task.id == at.id).map(|task| task.upid).collect())
     }
 
     /// Where the archive of a build's template is, after it was looked into.
