@@ -25,10 +25,13 @@ use crate::api::limits::in_words;
 use crate::api::task::Upid;
 use crate::api::types::number;
 
-/// How much is read at a time; a few of these are all that is in memory.
-const PIECE: usize = 1 << 20;
+/// How much is read at a time; a few of these are all that is in memory. It is still in the processor's cache when it has been
+/// hashed and is sent.
+const PIECE: usize = 256 << 10;
+/// The same of a file that is still being downloaded, each piece of which is fetched by a task of its own.
+const FOLLOWED: usize = 1 << 20;
 /// How many pieces may wait between disk and network.
-const PIECES: usize = 4;
+const PIECES: usize = 8;
 /// How often that is looked at.
 const LOOK: Duration = Duration::from_millis(500);
 const BOUNDARY: &str = "forge-7c1e9a4b2f8d4c6e9b0a5d3f1e2c4b6a";
@@ -357,13 +360,12 @@ fn read_in_pieces(
         let mut held: Option<Bytes> = None;
         while left > 0 {
             let want = usize::try_from(left.min(PIECE as u64)).unwrap_or(PIECE);
-            let mut piece = vec![0; want];
-            if let Err(error) = std::io::Read::read_exact(&mut file, &mut piece) {
-                let detail = match error.kind() {
-                    std::io::ErrorKind::UnexpectedEof => "it became shorter while it was read".to_owned(),
-                    _ => error.to_string(),
-                };
-                return fail(&send, detail);
+            // Not written twice: what is read goes into a buffer that holds nothing yet.
+            let mut piece = Vec::with_capacity(want);
+            match std::io::Read::read_to_end(&mut std::io::Read::take(&mut file, want as u64), &mut piece) {
+                Ok(read) if read == want => {}
+                Ok(_) => return fail(&send, "it became shorter while it was read".to_owned()),
+                Err(error) => return fail(&send, error.to_string()),
             }
             hasher.update(&piece);
             left -= want as u64;
@@ -405,7 +407,7 @@ fn follow_in_pieces(pass: Pass, sent: Arc<AtomicU64>) -> Pieces {
                 return Ok(None);
             }
             let end = pass.beyond(at).await.map_err(std::io::Error::other)?;
-            let want = usize::try_from((end - at).min(PIECE as u64)).unwrap_or(PIECE);
+            let want = usize::try_from((end - at).min(FOLLOWED as u64)).unwrap_or(FOLLOWED);
             let file = pass.file();
             let read = tokio::task::spawn_blocking(move || {
                 let mut piece = vec![0; want];
