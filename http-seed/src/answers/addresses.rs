@@ -1,6 +1,6 @@
 //! Whether a static address is one that a guest can have, and a gateway one that it can reach.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::network::Network;
 
@@ -10,7 +10,7 @@ pub(super) fn no_host(own: &str) -> Option<String> {
     let (address, prefix): (IpAddr, u32) = (address.parse().ok()?, prefix.parse().ok()?);
     let what = match address {
         _ if address.is_unspecified() => "stands for no address",
-        _ if address.is_loopback() => "is the guest itself",
+        IpAddr::V4(Ipv4Addr::LOCALHOST) | IpAddr::V6(Ipv6Addr::LOCALHOST) => "is the guest itself",
         _ if address.is_multicast() => "is one of a group (multicast)",
         IpAddr::V4(Ipv4Addr::BROADCAST) => "is everyone's",
         // Both ends of a link of two are hosts (RFC 3021).
