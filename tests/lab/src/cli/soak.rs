@@ -19,6 +19,8 @@ enum Soak {
     Clones,
     /// Debian built by its serial console, with the network cut
     Console,
+    /// A secret that the leak gate finds in a Debian, removed as it advises
+    Leak,
 }
 
 /// How keys travel to the guest.
@@ -64,6 +66,7 @@ pub fn run(arguments: &SoakArguments) -> anyhow::Result<ExitCode> {
         (Soak::InstallDebian, _) => ("forge", "it", "soak_install_debian"),
         (Soak::Clones, _) => ("forge", "it", "soak_two_clones"),
         (Soak::Console, _) => ("forge", "it", "soak_debian_is_built_by_its_serial_console"),
+        (Soak::Leak, _) => ("forge", "it", "soak_a_secret_in_a_debian_guest"),
     };
     let mut soak = cargo();
     soak.args(["test", "--locked", "--offline", "--package", package, "--test", target]);
