@@ -38,6 +38,8 @@ const CURSOR_LIMIT: Duration = Duration::from_millis(600);
 const SETTLED: Duration = Duration::from_secs(1);
 /// A USB keyboard's key that stays down is repeated by Linux after 250 ms, by SeaBIOS after 500: before that it is let go.
 const HELD: Duration = Duration::from_millis(200);
+/// After so many times the quiet that is waited for, it is not waited for any more.
+const BLINKING: u32 = 4;
 /// How often typing begins anew because the screen was still being drawn.
 const FRESH_LOOKS: u32 = 3;
 /// So many characters after a correction, the count of corrections begins anew.
@@ -252,10 +254,13 @@ impl Typist<'_> {
             let settled = SETTLED.min(self.options.echo_limit).max(self.slowest_echo * 4);
             let limit = if echoed.clean { self.patience() } else { settled };
             let nothing_yet = changes == first_change;
-            let quiet = progress.elapsed().min(self.console.unchanged_for());
             // Until the first character is seen nothing is certain, and a busy guest may only be late.
             let early = !nothing_yet && echoed.length <= self.blanks();
             let limit = if early { limit.max(self.patience() * 4) } else { limit };
+            // A cursor that blinks changes the screen for ever.
+            let waited = progress.elapsed();
+            let quiet =
+                if waited >= limit * BLINKING { waited } else { waited.min(self.console.unchanged_for()) };
             if progress.elapsed() >= HELD {
                 self.keys.settle();
             }

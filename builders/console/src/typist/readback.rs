@@ -114,9 +114,10 @@ pub(super) fn tail(text: &ScreenText, start: Place) -> Vec<char> {
         tail.pop();
     }
     tail.truncate(TAIL);
-    // What a dialogue fills its field with gives way to what is typed there.
-    if tail.iter().all(|character| *character == '_') {
-        tail.truncate(1);
+    // What a dialogue fills its field with gives way to what is typed there; the cursor may hide the first of it.
+    let filled = tail.iter().skip(1).all(|character| *character == '_');
+    if filled && (tail.first() == Some(&'_') || (tail.len() > 1 && tail.first() == Some(&' '))) {
+        tail = vec!['_'];
     }
     if tail.is_empty() {
         tail.push(' ');

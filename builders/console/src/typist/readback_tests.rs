@@ -54,6 +54,10 @@ fn the_filling_of_a_dialogues_field_gives_way_to_what_is_typed() {
     let (empty, typed) = (screen(&[&row("")]), "web-server-01.build.forge.lab.org");
     let now = screen(&[&row(typed)]);
     assert_eq!(tail(&empty, (0, 4)), ['_']);
+    // The cursor hides the first one while it is shown.
+    let hidden: Vec<String> = empty.rows.iter().map(|row| row.replacen('_', " ", 1)).collect();
+    let hidden = screen(&hidden.iter().map(String::as_str).collect::<Vec<_>>());
+    assert_eq!(tail(&hidden, (0, 4)), ['_']);
     let mut whole = chars(typed);
     whole.extend(tail(&empty, (0, 4)));
     assert_eq!(read(&now, (0, 4), &whole).length, typed.len() + 1, "nothing else was typed");
