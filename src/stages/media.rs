@@ -21,11 +21,7 @@ pub async fn prepare(cx: &Cx) -> Result<MachineSpec, StageError> {
         return Ok(spec.clone());
     }
     cx.doing(Stage::Create, "looking at its media");
-    let fetch = Here {
-        store: cx.media.clone(),
-        plan: &cx.plan,
-        telling: Telling { events: cx.events.clone(), last: Mutex::default() },
-    };
+    let fetch = Here::of(cx);
     cx.cancellable(async {
         cx.hypervisor
             .prepare_media(spec, &fetch)
@@ -43,11 +39,7 @@ pub(super) async fn here(cx: &Cx, medium: &Medium) -> Result<PathBuf, StageError
     if let Location::File(path) = &medium.location {
         return Ok(path.clone());
     }
-    let here = Here {
-        store: cx.media.clone(),
-        plan: &cx.plan,
-        telling: Telling { events: cx.events.clone(), last: Mutex::default() },
-    };
+    let here = Here::of(cx);
     cx.cancellable(async {
         let fetched = here.fetch(medium, None).await;
         fetched.map_err(|error| StageError::port(format!("{medium} can't be had"), error))
@@ -60,6 +52,13 @@ struct Here<'a> {
     store: Store,
     plan: &'a Plan,
     telling: Telling,
+}
+
+impl<'a> Here<'a> {
+    fn of(cx: &'a Cx) -> Self {
+        let telling = Telling { events: cx.events.clone(), last: Mutex::default() };
+        Self { store: cx.media.clone(), plan: &cx.plan, telling }
+    }
 }
 
 #[async_trait]
