@@ -428,12 +428,12 @@ impl KeySink for Console {
         Ok(())
     }
 
-    async fn roll(&self, stroke: KeyStroke) -> Result<(), KeyError> {
+    async fn roll(&self, stroke: KeyStroke, again: bool) -> Result<(), KeyError> {
         self.handle.shared.connected().await;
         if let Some(failure) = self.failure() {
             return Err(failure.into());
         }
-        self.handle.shared.roll(stroke);
+        self.handle.shared.roll(stroke, again);
         Ok(())
     }
 
@@ -441,8 +441,8 @@ impl KeySink for Console {
         self.handle.shared.settle();
     }
 
-    fn rolled_bytes(&self, stroke: KeyStroke) -> usize {
-        if stroke.shift { 2 } else { 1 }
+    fn rolled_bytes(&self, stroke: KeyStroke, again: bool) -> usize {
+        1 + usize::from(stroke.shift) + usize::from(!again)
     }
 
     fn release_all(&self) {

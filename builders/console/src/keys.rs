@@ -37,13 +37,15 @@ pub trait KeySink: Send + Sync {
     /// When the key can't be sent.
     async fn hold(&self, key: KeyStroke, down: bool) -> Result<(), KeyError>;
 
-    /// Presses a key and leaves it down until [`KeySink::settle`], where that is faster: QEMU's display takes 10 ms
-    /// for each event, and a PC's firmware, boot loader and PS/2 drivers type when a key goes down. Elsewhere it is
-    /// a whole stroke. May be dropped.
+    /// Presses a key and, when it comes `again`, leaves it down, where that is faster: QEMU's display takes 10 ms for each
+    /// event, and a PC's firmware, boot loader and PS/2 drivers type when a key goes down. When it does not come again it
+    /// goes up, so that little is left to let go at the end: a keyboard that is full of releases loses the key after them.
+    /// Elsewhere it is a whole stroke. May be dropped.
     ///
     /// # Errors
     /// When the key can't be sent.
-    async fn roll(&self, stroke: KeyStroke) -> Result<(), KeyError> {
+    async fn roll(&self, stroke: KeyStroke, again: bool) -> Result<(), KeyError> {
+        let _ = again;
         self.press(&[stroke]).await
     }
 
@@ -51,7 +53,8 @@ pub trait KeySink: Send + Sync {
     fn settle(&self) {}
 
     /// How many bytes a rolled key puts into the keyboard's queue, at most.
-    fn rolled_bytes(&self, stroke: KeyStroke) -> usize {
+    fn rolled_bytes(&self, stroke: KeyStroke, again: bool) -> usize {
+        let _ = again;
         if stroke.shift { 4 } else { 2 }
     }
 

@@ -45,6 +45,10 @@ pub(crate) struct Guest {
     pub(crate) caps: bool,
     /// How often the display is looked at.
     pub(crate) refresh: Duration,
+    /// Releases since the last press.
+    pub(crate) releases: usize,
+    /// The most releases that came in a row.
+    pub(crate) most_releases: usize,
 }
 
 impl Guest {
@@ -64,11 +68,18 @@ impl Guest {
             taken: 0,
             caps: false,
             refresh: Duration::from_millis(5),
+            releases: 0,
+            most_releases: 0,
         }
     }
 
     fn key(&mut self, down: bool, keysym: u32) {
-        self.down.retain(|other| *other != keysym);
+        self.releases = if down { 0 } else { self.releases + 1 };
+        self.most_releases = self.most_releases.max(self.releases);
+        let place = |keysym: u32| {
+            char::from_u32(keysym).and_then(keymap::us).map_or((keysym, 0), |stroke| (0, stroke.scancode))
+        };
+        self.down.retain(|other| place(*other) != place(keysym));
         if down {
             self.down.push(keysym);
         }

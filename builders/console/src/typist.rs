@@ -7,9 +7,10 @@
 //! goes out: on a busy machine a screen that looked finished may still be drawn, with the cursor on its way. What then
 //! appears elsewhere is taken back, key by key, and typing begins anew.
 //!
-//! While the echo proves every key, keys are rolled: each is pressed and let go only at the end, which halves the
-//! events (QEMU's display takes 10 ms for each). While nothing comes of them they are let go, before a keyboard would repeat
-//! them. The first wrong echo ends rolling: from then on strokes are whole.
+//! While the echo proves every key, keys are rolled: each is let go when it comes no more in the text, which takes a third
+//! off the events (QEMU's display takes 10 ms for each by default). At the end hardly any is down: a keyboard that is full of
+//! releases loses the key that is pressed next. While nothing comes of them they are let go, before a keyboard would
+//! repeat them. The first wrong echo ends rolling: from then on strokes are whole.
 //!
 //! Invariants: no key is left pressed, also when the future is dropped; on a
 //! screen without readable text nothing is claimed (`verified: false`); an error quotes what was to be typed and
@@ -259,11 +260,25 @@ impl Typist<'_> {
             let limit = if early { limit.max(self.patience() * 4) } else { limit };
             // A cursor that blinks changes the screen for ever.
             let waited = progress.elapsed();
-            let quiet =
-                if waited >= limit * BLINKING { waited } else { waited.min(self.console.unchanged_for()) };
-            if progress.elapsed() >= HELD {
+            let unchanged = waited.min(self.console.unchanged_for());
+            let quiet = |limit: Duration| if waited >= limit * BLINKING { waited } else { unchanged };
+            if waited >= HELD {
                 self.keys.settle();
             }
+            // What stands elsewhere, with the cursor behind it, will not come here any more.
+            if early
+                && self.fresh_looks < FRESH_LOOKS
+                && quiet(settled) >= settled
+                && self.stands_elsewhere(before, sent).await?
+            {
+                self.rolling = false;
+                self.keys.release_all();
+                for _ in 0..sent {
+                    self.press_backspace().await?;
+                }
+                return Ok(None);
+            }
+            let quiet = quiet(limit);
             if quiet < limit {
                 let step = (limit - quiet).min(HELD);
                 let _ = self.console.wait_until(step, |look| look.changes != changes).await?;
@@ -279,17 +294,6 @@ impl Typist<'_> {
                     limit,
                     screen: self.console.screen(),
                 });
-            }
-            if self.fresh_looks < FRESH_LOOKS
-                && echoed.length <= self.blanks()
-                && self.stands_elsewhere(before, sent).await?
-            {
-                self.rolling = false;
-                self.keys.release_all();
-                for _ in 0..sent {
-                    self.press_backspace().await?;
-                }
-                return Ok(None);
             }
             sent = self.correct(before, sent).await?;
             best = sent;
@@ -392,20 +396,21 @@ impl Typist<'_> {
 
     /// Bytes in the keyboard's queue for the characters between the two places: each key is pressed and released.
     fn under_way(&self, from: usize, to: usize) -> usize {
-        let strokes = self.strokes.get(from..=to).unwrap_or(&[]);
-        let bytes = |stroke: &KeyStroke| match self.rolling {
-            true if !stroke.altgr => self.keys.rolled_bytes(*stroke),
+        let bytes = |index: usize, stroke: &KeyStroke| match self.rolling {
+            true if !stroke.altgr => self.keys.rolled_bytes(*stroke, self.comes_again(index, stroke)),
             // The right Alt has two bytes each way.
             _ => 2 + if stroke.shift { 2 } else { 0 } + if stroke.altgr { 4 } else { 0 },
         };
-        strokes.iter().flatten().map(bytes).sum()
+        let strokes = self.strokes.iter().enumerate().take(to + 1).skip(from);
+        strokes.map(|(index, strokes)| strokes.iter().map(|stroke| bytes(index, stroke)).sum::<usize>()).sum()
     }
 
     async fn press_next(&mut self, index: usize) -> Result<(), TypeError> {
         match self.strokes.get(index).map(Vec::as_slice) {
             Some([stroke]) if self.rolling => {
                 self.report.keys += 1;
-                Ok(self.keys.roll(*stroke).await?)
+                let again = self.comes_again(index, stroke);
+                Ok(self.keys.roll(*stroke, again).await?)
             }
             Some(strokes) => {
                 self.report.keys += strokes.len();
@@ -413,6 +418,11 @@ impl Typist<'_> {
             }
             None => Ok(()),
         }
+    }
+
+    /// Whether a later character of the text has the same key.
+    fn comes_again(&self, index: usize, stroke: &KeyStroke) -> bool {
+        self.strokes.iter().skip(index + 1).flatten().any(|later| later.scancode == stroke.scancode)
     }
 
     async fn press(&mut self, stroke: KeyStroke) -> Result<(), TypeError> {

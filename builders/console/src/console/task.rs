@@ -217,9 +217,9 @@ impl Shared {
         self.wake.notify_one();
     }
 
-    /// Queues the press of a key that stays down until [`Shared::settle`]; shift goes down and up as its run of
-    /// characters needs. A key that is down already is pressed again, as a keyboard that repeats does.
-    pub(crate) fn roll(&self, stroke: KeyStroke) {
+    /// Queues the press of a key that stays down until it does not come `again`, or [`Shared::settle`]; shift goes down and up
+    /// as its run of characters needs. A key that is down already is pressed again, as a keyboard that repeats does.
+    pub(crate) fn roll(&self, stroke: KeyStroke, again: bool) {
         if stroke.altgr || !lock(&self.held).is_empty() {
             return self.strike(stroke);
         }
@@ -235,10 +235,13 @@ impl Shared {
             }
         }
         client.key(true, stroke.keysym, stroke.scancode);
-        drop(client);
-        if !rolled.iter().any(|key| key.keysym == stroke.keysym) {
+        rolled.retain(|key| key.scancode != stroke.scancode);
+        if again {
             rolled.push(stroke);
+        } else {
+            client.key(false, stroke.keysym, stroke.scancode);
         }
+        drop(client);
         drop(rolled);
         self.wake.notify_one();
     }
