@@ -74,7 +74,7 @@ fn a_bare_spec_becomes_this_argument_list() {
 -netdev user,id=net0,hostfwd=tcp:127.0.0.1:4022-:22
 -device virtio-net-pci,netdev=net0
 -vga std
--vnc unix:vnc.sock
+-vnc unix:vnc.sock,key-delay-ms=1
 -chardev socket,id=serial0,path=serial.sock,server=on,wait=off,logfile=serial.log,logappend=on
 -serial chardev:serial0
 -object rng-random,id=rng0,filename=/dev/urandom

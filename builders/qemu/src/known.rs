@@ -57,17 +57,16 @@ pub(crate) fn findings(spec: &MachineSpec, binary: &Path) -> Vec<Finding> {
     let model = spec.cpu.as_deref().and_then(|cpu| cpu.split(',').next()).unwrap_or_default();
     if !model.is_empty()
         && !MODELS.contains(&model)
+        && !crate::cpu::is_level(model)
         && listed(binary, "-cpu").is_some_and(|list| lacks(&list, model))
     {
-        let own = if model.starts_with("x86-64-v") {
-            "it is one of Proxmox VE's own: leave `vm.cpu` out for all that this machine offers, or take"
-        } else {
-            "take"
-        };
         found.push(Finding::fatal(
             "vm.cpu",
             format!("this QEMU has no CPU model `{model}`"),
-            format!("{own} one of those that `{} -cpu help` lists", name_of(binary)),
+            format!(
+                "take one of those that `{} -cpu help` lists, or one of Proxmox VE's x86-64 levels",
+                name_of(binary)
+            ),
         ));
     }
     found.extend(processors(spec, &machine, binary));
@@ -216,7 +215,8 @@ mod tests {
             (None, Some("Nehalem"), "", ""),
             (Some("pc-q35-99.0"), None, "vm.machine", "`q35` is the newest that it has"),
             (Some("pc-i440fx-1.0"), None, "vm.machine", "`i440fx` is the newest"),
-            (None, Some("x86-64-v2-AES"), "vm.cpu", "one of Proxmox VE's own"),
+            (None, Some("x86-64-v2-AES"), "", ""),
+            (None, Some("x86-64-v5"), "vm.cpu", "x86-64 levels"),
             (None, Some("Nehalem2,+aes"), "vm.cpu", "`qemu -cpu help` lists"),
         ] {
             let found = findings(&spec(machine, cpu), &binary);

@@ -18,6 +18,7 @@ pub mod args;
 mod base;
 mod bridge;
 mod check;
+mod cpu;
 mod create;
 mod diagnose;
 mod digest;
