@@ -9,11 +9,12 @@ mod typing;
 use std::path::Path;
 
 use forge_console::Console;
+use forge_lab::{ImportVm, LabConfig};
 use forge_machine::{Hypervisor as _, VmRef};
 use forge_proxmox::{ProxmoxConfig, ProxmoxHypervisor, Secret, TlsChoice};
 
 use crate::support::lab_site::{BOOT_VM, LabSite, TOKEN};
-use typing::{Busy, GRUB_MENU, Random, SHORT_MENU, proven};
+use typing::{Busy, GRUB_MENU, Random, SHORT_MENU, proven, soak_menu};
 
 /// A VM of the lab at this menu of GRUB, and its console, whose first connections are cut after so many bytes to the client; `None`, with the reason printed, where there are no such programs.
 #[expect(clippy::print_stderr, reason = "a test that is skipped says why")]
@@ -26,7 +27,8 @@ async fn grub(menu: &str, cuts: &[u64]) -> anyhow::Result<Option<(LabSite, Conso
     }
     let folder = tempfile::tempdir()?;
     let disk = grub_disk::grub_disk(folder.path(), menu)?;
-    let site = LabSite::with_disk(disk).await?;
+    let lab = LabConfig { accel: grub_disk::TRANSLATION.into(), ..LabConfig::default() };
+    let site = LabSite::with(lab, ImportVm { disk: Some(disk), ..ImportVm::default() }).await?;
     let target = ProxmoxHypervisor::connect(ProxmoxConfig {
         target: "lab".into(),
         url: site.lab.url(),
@@ -57,7 +59,7 @@ async fn grub(menu: &str, cuts: &[u64]) -> anyhow::Result<Option<(LabSite, Conso
 async fn random_kernel_lines_arrive_exactly_at_a_guest_over_the_websocket() -> anyhow::Result<()> {
     let Some((site, console, _folder)) = grub(SHORT_MENU, &[]).await? else { return Ok(()) };
     assert!(console.types_scancodes(), "QEMU takes scancodes through the websocket too");
-    proven(&console, (25, 24), &mut Random(0xcafe)).await?;
+    proven(&console, (25, 40), &mut Random(0xcafe)).await?;
     drop(console);
     site.close().await;
     Ok(())
@@ -79,7 +81,7 @@ async fn a_line_typed_at_a_guest_arrives_although_its_websocket_is_lost_twice() 
 #[ignore = "takes hours: cargo lab soak typing --transport websocket"]
 async fn soak_typing_over_the_websocket() -> anyhow::Result<()> {
     let _busy = Busy::start()?;
-    let Some((site, console, _folder)) = grub(GRUB_MENU, &[]).await? else { return Ok(()) };
+    let Some((site, console, _folder)) = grub(&soak_menu(), &[]).await? else { return Ok(()) };
     typing::measure(&console, "the lab's websocket").await?;
     drop(console);
     site.close().await;

@@ -137,11 +137,6 @@ impl LabSite {
         Ok(Some(Self::with(config, boot_vm).await?))
     }
 
-    /// With a boot VM that starts from this disk.
-    pub async fn with_disk(disk: PathBuf) -> anyhow::Result<Self> {
-        Self::with(LabConfig::default(), ImportVm { disk: Some(disk), ..ImportVm::default() }).await
-    }
-
     /// With a boot VM and a lab of any kind.
     pub async fn with(config: LabConfig, boot_vm: ImportVm) -> anyhow::Result<Self> {
         let config = LabConfig { auth_delay: Duration::ZERO, ..config };

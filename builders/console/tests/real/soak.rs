@@ -4,7 +4,7 @@
 
 use anyhow::Result;
 
-use super::typing::{self, Busy, GRUB_MENU, Random, SHORT_MENU, proven};
+use super::typing::{self, Busy, Random, SHORT_MENU, proven};
 use super::{GRUB, grub, vm};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -13,13 +13,13 @@ async fn random_kernel_lines_arrive_exactly_in_grubs_editor() -> Result<()> {
         return Ok(());
     }
     let (_vm, console) = grub(SHORT_MENU).await?;
-    proven(&console, (25, 24), &mut Random(0x5eed)).await
+    proven(&console, (25, 40), &mut Random(0x5eed)).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "takes hours: cargo lab soak typing"]
 async fn soak_typing() -> Result<()> {
     let _busy = Busy::start()?;
-    let (_vm, console) = grub(GRUB_MENU).await?;
+    let (_vm, console) = grub(&typing::soak_menu()).await?;
     typing::measure(&console, "QEMU's display").await
 }

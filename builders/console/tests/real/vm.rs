@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 use forge_console::Console;
 use tokio::net::UnixStream;
 
-use super::grub_disk::run;
+use super::grub_disk::{TRANSLATION, run};
 
 /// A running QEMU; dropped, it is killed by its own id and waited for.
 pub struct Vm {
@@ -39,7 +39,7 @@ impl Vm {
             .args(more)
             .args([
                 "-accel",
-                "tcg",
+                TRANSLATION,
                 "-m",
                 "256",
                 "-display",
@@ -53,7 +53,8 @@ impl Vm {
             .arg("-drive")
             .arg(format!("file={},format=raw,if=ide", disk.display()))
             .arg("-vnc")
-            .arg(format!("unix:{}{display}", socket.display()))
+            // As forge starts its own QEMU.
+            .arg(format!("unix:{}{display},key-delay-ms=1", socket.display()))
             .stdin(Stdio::null())
             .spawn()
             .context("starting qemu-system-x86_64")?;

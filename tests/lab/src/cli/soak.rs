@@ -32,6 +32,15 @@ enum Transport {
     Websocket,
 }
 
+/// What GRUB draws its editor with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Terminal {
+    /// GRUB's own driver for VGA text
+    VgaText,
+    /// The BIOS, as on most media: an emulated machine takes 20 ms and more for a key then
+    Console,
+}
+
 /// The arguments of `cargo lab soak`.
 #[derive(Debug, Args)]
 pub struct SoakArguments {
@@ -40,6 +49,9 @@ pub struct SoakArguments {
     /// How the keys travel
     #[arg(long, value_enum, default_value_t = Transport::Vnc)]
     transport: Transport,
+    /// What GRUB draws the lines with
+    #[arg(long, value_enum, default_value_t = Terminal::VgaText)]
+    terminal: Terminal,
     /// How many lines to type with proof
     #[arg(long, default_value_t = 1000)]
     lines: u32,
@@ -77,9 +89,14 @@ pub fn run(arguments: &SoakArguments) -> anyhow::Result<ExitCode> {
     if let Some(minutes) = arguments.minutes {
         soak.env("FORGE_SOAK_MINUTES", minutes.to_string());
     }
+    let terminal = match arguments.terminal {
+        Terminal::VgaText => "vga_text",
+        Terminal::Console => "console",
+    };
     let status = soak
         .args(["--", "--ignored", "--nocapture", test])
         .env("FORGE_LAB", "1")
+        .env("FORGE_SOAK_TERMINAL", terminal)
         .env("FORGE_SOAK_LINES", arguments.lines.to_string())
         .env("FORGE_SOAK_FIXED_LINES", arguments.fixed.to_string())
         .env("FORGE_SOAK_IDLE", u8::from(arguments.idle).to_string())
