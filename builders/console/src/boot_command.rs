@@ -290,6 +290,31 @@ fn nearest(tag: &str) -> Option<String> {
         .map(|(_, name)| name)
 }
 
+/// Where a known tag was begun and not ended, as in `<enter` or `<leftCtrlOn x`: such pieces are typed as letters, which is
+/// hardly ever meant.
+#[must_use]
+pub fn unended(command: &str) -> Vec<&str> {
+    let begun = command.match_indices('<').filter_map(|(at, _)| {
+        let rest = command.get(at + 1..)?;
+        let length = rest.find(|c: char| !c.is_ascii_alphanumeric()).unwrap_or(rest.len());
+        let (word, behind) = rest.split_at_checked(length)?;
+        let ended = behind.get(..behind.find('<').unwrap_or(behind.len()))?.find('>');
+        let wait = word.to_ascii_lowercase().starts_with("wait");
+        // The parser tells a `waitFor` without its text.
+        let closed =
+            word.eq_ignore_ascii_case("waitfor") || if wait { ended.is_some() } else { ended == Some(0) };
+        let known = wait || is_key(&word.to_ascii_lowercase());
+        (known && !closed).then(|| command.get(at..=at + length)).flatten()
+    });
+    begun.collect()
+}
+
+/// Whether it is a special key, or its being held or let go.
+fn is_key(word: &str) -> bool {
+    let names = [Some(word), word.strip_suffix("on"), word.strip_suffix("off")];
+    names.into_iter().flatten().any(|name| keymap::special(name).is_some())
+}
+
 /// Reads whole seconds (`7`) or Go's durations (`1m20s`, `1.5s`, `500ms`).
 #[must_use]
 pub fn duration(text: &str) -> Option<Duration> {

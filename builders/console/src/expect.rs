@@ -72,6 +72,12 @@ impl Pattern {
         Ok(Self { wanted: Wanted::Expression(expression), region: Region::default() })
     }
 
+    /// Whether an expression is found in a blank line: then it is on every screen, and to wait for it is to wait for nothing.
+    #[must_use]
+    pub fn is_in_blank_lines(&self) -> bool {
+        matches!(&self.wanted, Wanted::Expression(expression) if expression.is_match(""))
+    }
+
     /// A piece of a picture, by a name for messages; `tolerance` as in [`Needle::find`].
     #[must_use]
     pub fn needle(name: &str, needle: Needle, tolerance: f64) -> Self {

@@ -339,6 +339,11 @@ impl Load<'_> {
     fn expression(&mut self, reader: &mut Reader<'_>, key: &'static str) -> Option<String> {
         let text = reader.raw_text(key, &mut self.findings)?;
         match forge_console::Pattern::regex(&text) {
+            Ok(pattern) if pattern.is_in_blank_lines() => {
+                let message = format!("`{text}` matches a blank line, and so any screen");
+                self.findings.push(reader.finding(key, message).help("name words that only this screen has"));
+                None
+            }
             Ok(_) => Some(text),
             Err(error) => {
                 let message = format!("`{text}` is no regular expression: {error}");
@@ -366,8 +371,13 @@ impl Load<'_> {
     }
 
     fn layout(&mut self, step: &mut Reader<'_>) -> Layout {
-        let word = step.word("layout", &Layout::NAMES, &mut self.findings);
-        word.and_then(|name| Layout::by_name(&name)).unwrap_or_default()
+        if let Some(Node::Text(name)) = step.any("layout").map(|spot| &spot.node)
+            && let Some(layout) = Layout::by_name(name)
+        {
+            return layout;
+        }
+        step.word("layout", &Layout::NAMES, &mut self.findings);
+        Layout::default()
     }
 
     /// Whether the layout has keys for the text; what is filled in later is typed as it comes.
@@ -399,6 +409,10 @@ impl Load<'_> {
         let template = match step.any(key).map(|spot| &spot.node) {
             Some(Node::List(_)) if key == "command" => {
                 let text = step.texts(key, &mut self.findings)?.concat();
+                if text.is_empty() {
+                    self.findings.push(step.finding(key, format!("`{}` is empty", step.name(key))));
+                    return None;
+                }
                 let place = step.place_of(key).clone();
                 self.templated(&text, Scope::Late, &step.name(key), &place)
             }
@@ -415,7 +429,14 @@ impl Load<'_> {
             })
             .collect();
         match boot_command::parse(&sample) {
-            Ok(actions) => self.lint_keys(step, key, &actions),
+            Ok(actions) => {
+                for piece in boot_command::unended(&sample) {
+                    let finding = step.finding(key, format!("`{piece}` has no `>` and is typed as letters"));
+                    let help = format!("write `{piece}>`, or `<lt>` for the character `<`");
+                    self.findings.push(finding.warning().help(help));
+                }
+                self.lint_keys(step, key, &actions);
+            }
             Err(mistakes) => {
                 self.findings.extend(mistakes.iter().map(|mistake| step.finding(key, mistake.to_string())));
                 return None;

@@ -134,3 +134,17 @@ proptest! {
         prop_assert_eq!(parse(&text).unwrap(), [BootAction::Type(text)]);
     }
 }
+
+#[test]
+fn tags_that_are_not_ended_are_found_and_what_is_ended_is_not() {
+    for (command, pieces) in [
+        ("<enter><wait5><leftCtrlOn>x<leftCtrlOff><waitFor \"a <b\" 5m><wait 5>", &[][..]),
+        ("a<b <c", &[]),
+        ("linux<enter", &["<enter"]),
+        ("<leftCtrlOn x<wait", &["<leftCtrlOn", "<wait"]),
+        ("<enter 5>", &["<enter"]),
+        ("<tab/><esc<f10>", &["<tab", "<esc"]),
+    ] {
+        assert_eq!(unended(command), pieces, "{command}");
+    }
+}

@@ -135,9 +135,20 @@ impl Layout {
         Self::No,
     ];
 
-    /// The layout of that name.
+    /// The layout of that name: one of [`Layout::NAMES`], or the name that Proxmox VE, QEMU or a country has for the same keys.
     #[must_use]
     pub fn by_name(name: &str) -> Option<Self> {
+        let name = match name {
+            "at" => "de",
+            "de-ch" => "ch",
+            "en-gb" | "uk" => "gb",
+            "en-us" => "us",
+            "fi" | "sv" => "se",
+            "fr-be" | "nl-be" => "be",
+            "da" => "dk",
+            "nb" => "no",
+            other => other,
+        };
         Self::NAMES.iter().zip(Self::ALL).find(|(known, _)| **known == name).map(|(_, layout)| layout)
     }
 
@@ -252,6 +263,12 @@ mod tests {
             }
             assert_eq!(Layout::by_name(layout.name()), Some(layout));
         }
+        for (name, layout) in
+            [("fi", Layout::Se), ("en-gb", Layout::Gb), ("de-ch", Layout::Ch), ("at", Layout::De)]
+        {
+            assert_eq!(Layout::by_name(name), Some(layout));
+        }
+        assert_eq!(Layout::by_name("jp"), None);
     }
 
     #[test]
