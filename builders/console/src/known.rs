@@ -47,6 +47,8 @@ use Mark::{Has, Idle, Last, Prompt};
 const AT_ONCE: Duration = Duration::ZERO;
 const A_MOMENT: Duration = Duration::from_secs(3);
 const A_WHILE: Duration = Duration::from_secs(10);
+/// For what an installer may show on its way, and may ask somebody who looks.
+const MINUTES: Duration = Duration::from_secs(5 * 60);
 
 const fn fatal(
     id: &'static str,
@@ -252,6 +254,28 @@ pub static KNOWN: &[KnownScreen] = &[
             &[Has("This kernel requires an x86-64 CPU")],
             &[Has("CPU does not support x86-64-v")],
             &[Has("glibc: CPU does not support")],
+        ],
+    ),
+    prompts(
+        "disk-passphrase",
+        "the boot asks for the passphrase of an encrypted disk",
+        "type it in a boot step, or install without encryption",
+        A_WHILE,
+        &[&[Has("Please unlock disk")], &[Has("Please enter passphrase for disk")]],
+    ),
+    prompts(
+        "installer-question",
+        "the installer asks a question, and nobody has answered for five minutes",
+        "its answers lack this one, or it never got them: compare the files of `seed` in the evidence, and the kernel's line",
+        MINUTES,
+        &[
+            // Debian's installer: the priority of the question, and the help below its boxes.
+            &[Has("[!!] "), Has("<Enter> activates buttons")],
+            &[Has("[!] "), Has("<Enter> activates buttons")],
+            // Subiquity, where the kernel's line lacks `autoinstall`.
+            &[Has("Continue with autoinstall? (yes|no)")],
+            // Anaconda in text mode.
+            &[Has("Please make a selection from the above")],
         ],
     ),
 ];

@@ -25,6 +25,36 @@ fn what_went_wrong_is_known_by_its_words() {
         (&["UEFI Interactive Shell v2.2", "Shell> "], "uefi-shell"),
         (&["[!!] Configure the network", "Network autoconfiguration failed"], "debian-installer-error"),
         (&["Malformed autoinstall in 'user-data' section"], "subiquity-error"),
+        (
+            &[
+                "┌───────┤ [!!] Select a language ├───────┐",
+                "<Tab> moves; <Space> selects; <Enter> activates buttons",
+            ],
+            "installer-question",
+        ),
+        (
+            &[
+                "┌───────┤ [!] Configure the package manager ├───────┐",
+                "<Tab> moves; <Space> selects; <Enter> activates buttons",
+            ],
+            "installer-question",
+        ),
+        (
+            &[
+                "Add 'autoinstall' to your kernel command line to avoid this",
+                "Continue with autoinstall? (yes|no)",
+            ],
+            "installer-question",
+        ),
+        (
+            &[
+                "Please make a selection from the above ['b' to begin installation, 'q' to quit,",
+                "'r' to refresh]: ",
+            ],
+            "installer-question",
+        ),
+        (&["Please unlock disk sda5_crypt: "], "disk-passphrase"),
+        (&["Please enter passphrase for disk QEMU_HARDDISK (luks-1): "], "disk-passphrase"),
         (&["[anaconda] Pane is dead"], "anaconda-error"),
         (&["Fatal glibc error: CPU does not support x86-64-v2"], "wrong-architecture"),
         (&["This kernel requires an x86-64 CPU, but only detected an i686 CPU."], "wrong-architecture"),
