@@ -49,6 +49,13 @@ fn words(bytes: u64) -> String {
     }
 }
 
+/// Both, in MiB where they would read the same.
+fn compared(wanted: u64, there: u64) -> (String, String) {
+    let both = (words(wanted), words(there));
+    let exact = |bytes: u64| format!("{} MiB", bytes >> 20);
+    if both.0 == both.1 { (exact(wanted), exact(there)) } else { both }
+}
+
 /// What a node lacks that another may have.
 struct Lack<'a> {
     node: &'a NodeEntry,
@@ -89,12 +96,9 @@ fn memory(room: &Room, spec: &MachineSpec, source: Option<&SourceFacts>) -> Opti
     let has = |entry: &NodeEntry| entry.maxmem;
     let lack = lack(room, &spec.node, wanted, has)?;
     let whose = if spec.memory_mib.is_none() { " (the source has it)" } else { "" };
-    let message = format!(
-        "{} of memory{whose} are more than node {} has at all, which is {}",
-        words(wanted),
-        lack.node.node,
-        words(lack.node.maxmem)
-    );
+    let (wanted, there) = compared(wanted, lack.node.maxmem);
+    let node = &lack.node.node;
+    let message = format!("{wanted} of memory{whose} are more than node {node} has at all, which is {there}");
     Some(Finding::fatal("vm.memory", message, lack.help(room, has, words)))
 }
 
@@ -169,7 +173,7 @@ fn disks(
         let setting = disks.first().map(|(setting, ..)| setting.clone()).unwrap_or_default();
         let mut slots: Vec<&str> = disks.iter().map(|(_, slot, _)| *slot).collect();
         slots.sort_unstable();
-        let (subject, wanted, free) = (slots.join(", "), words(wanted), words(storage.avail));
+        let (subject, (wanted, free)) = (slots.join(", "), compared(wanted, storage.avail));
         let (kind, needs) = (&storage.kind, if slots.len() > 1 { "need" } else { "needs" });
         found.push(if RESERVING.contains(&kind.as_str()) {
             let message = format!("{subject} {needs} {wanted}, and storage `{name}` ({kind}) has {free} free");
@@ -254,7 +258,7 @@ mod tests {
         assert_eq!((setting.as_str(), fatal), ("vm.memory", true));
         assert_eq!(
             words,
-            "16 GiB of memory are more than node pve1 has at all, which is 16 GiB; pve2 has 64 GiB: name it, node = \
+            "16385 MiB of memory are more than node pve1 has at all, which is 16384 MiB; pve2 has 64 GiB: name it, node = \
              \"pve2\", or ask for less"
         );
         let (_, words, _) = one(|spec| spec.memory_mib = Some(1 << 20));
