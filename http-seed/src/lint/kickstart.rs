@@ -29,14 +29,18 @@ const NEEDED: &[(&[&str], &str)] = &[
     ),
 ];
 
+/// RHEL and its kin.
+const EL: &[&str] =
+    &["rhel", "rocky", "almalinux", "centos", "centos-stream", "ol", "oracle", "oraclelinux", "eurolinux"];
+
 /// The release's name in the table.
 fn release(distribution: &str, version: &str) -> Result<&'static str, Found> {
     let known = "forge knows kickstart of RHEL 9 and 10 and their kin, and of Fedora";
     let unknown = |what: String| Err(Found::new(1, what, known));
     match (distribution, version.split('.').next().unwrap_or_default()) {
         ("fedora", _) => Ok("fedora"),
-        ("rhel" | "rocky" | "almalinux" | "centos" | "centos-stream", "9") => Ok("el9"),
-        ("rhel" | "rocky" | "almalinux" | "centos" | "centos-stream", "10") => Ok("el10"),
+        (name, "9") if EL.contains(&name) => Ok("el9"),
+        (name, "10") if EL.contains(&name) => Ok("el10"),
         ("", _) => {
             unknown("the profile does not say which distribution it installs (`os.distribution`)".into())
         }

@@ -9,6 +9,7 @@ mod provision_windows;
 mod seed;
 mod seed_files;
 mod source;
+mod system;
 mod vm;
 
 #[cfg(test)]

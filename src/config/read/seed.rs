@@ -46,13 +46,21 @@ impl Load<'_> {
         }
         seed.user_data = self.cloud_data(&mut reader, "user-data");
         seed.network_config = self.cloud_data(&mut reader, "network-config");
+        self.only_for_cloud_init(&reader, seed.kind);
         let linted = reader.flag("lint", &mut self.findings).unwrap_or(true);
+        if linted {
+            self.fits(root, &reader, seed.kind, os);
+        }
+        let sound = self.findings.len();
         let given = self.vars(&mut reader);
+        // What could not be filled in would be told again as a value that does not fit.
+        let filled_in = self.findings.len() == sound;
         let (templates, beside) = self.own_files(&mut reader, seed.kind);
         seed.files = beside;
         seed.disc = self.own_medium(&mut reader, "disc", disc::iso);
         seed.floppy = self.own_medium(&mut reader, "floppy", disc::floppy);
-        let settings = known_kind.and_then(|kind| self.settings(&mut reader, kind, &given));
+        let settings =
+            known_kind.filter(|_| filled_in).and_then(|kind| self.settings(&mut reader, kind, &given));
         if let Some(mut settings) = settings {
             let uefi = vm.proxmox.get("bios").is_some_and(|bios| bios == "ovmf");
             if !given.contains_key("firmware") {
@@ -105,6 +113,40 @@ impl Load<'_> {
         }
         reader.done(&mut self.findings);
         seed
+    }
+
+    /// Cloud-init's own tables say nothing to an installer that is none.
+    fn only_for_cloud_init(&mut self, reader: &Reader<'_>, kind: Kind) {
+        let takers: [(&str, &[Kind], &str); 2] = [
+            (
+                "user-data",
+                &[Kind::Nocloud, Kind::Autoinstall],
+                "`packages`, `late-commands` and others of `[seed.vars]` say it in the installer's language; `[seed.files]` takes \
+                 answers of your own",
+            ),
+            (
+                "network-config",
+                &[Kind::Nocloud],
+                "`address`, `gateway`, `nameservers` and others of `[seed.vars]` say it in the installer's language",
+            ),
+        ];
+        for (key, kinds, help) in takers {
+            if !kinds.contains(&kind) && reader.entries().any(|(name, ..)| name == key) {
+                let message = format!("a seed of kind `{}` takes no `{key}`", kind.name());
+                self.findings.push(reader.finding(key, message).help(help));
+            }
+        }
+    }
+
+    /// Whether the system's installer goes by answers of this kind.
+    fn fits(&mut self, root: &mut Reader<'_>, seed: &Reader<'_>, kind: Kind, os: &Os) {
+        let Some(misfit) = super::system::misfit(kind, os).filter(|_| !self.base) else { return };
+        let finding = match root.table("os", &mut Vec::new()) {
+            Some(table) if misfit.key != "kind" => table.finding(misfit.key, misfit.message),
+            _ => seed.finding("kind", misfit.message),
+        };
+        let finding = finding.help(misfit.help);
+        self.findings.push(if misfit.fatal { finding } else { finding.warning() });
     }
 
     /// `[seed.vars]` with variables filled in.
