@@ -11,6 +11,7 @@ use super::REFUSED;
 use super::options::Global;
 use super::prepare;
 use crate::config::embedded;
+use crate::config::findings::nearest;
 use crate::config::load_profile;
 use crate::config::variables::Given;
 use crate::event::Redactor;
@@ -54,8 +55,10 @@ pub fn profiles(global: &Global, args: &ProfilesArgs) -> u8 {
                 0
             }
             None => {
+                let near = nearest(name, embedded::names()).map(|near| format!("did you mean `{near}`? "));
                 ui::say(&format!(
-                    "error: there is no profile `{name}` in this binary; `forge profiles` lists them"
+                    "error: there is no profile `{name}` in this binary; {}`forge profiles` lists them",
+                    near.unwrap_or_default()
                 ));
                 REFUSED
             }

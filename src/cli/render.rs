@@ -1,5 +1,7 @@
 //! `forge render`: writes the files of a seed, for reading and for other tools.
 
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -139,7 +141,10 @@ fn write(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     if let Some(parent) = path.parent() {
         std::fs::create_dir_all(parent)?;
     }
-    std::fs::write(path, bytes)
+    // Password hashes, and Windows' passwords themselves, are for whoever rendered them.
+    let mut file =
+        std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    file.write_all(bytes)
 }
 
 /// The files of a profile's seed for a build that stands for any.

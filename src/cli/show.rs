@@ -41,7 +41,21 @@ pub fn show(global: &Global, args: &ShowArgs) -> u8 {
     let inside = args.folder.join(FOLDER);
     let folder: &Path = if inside.is_dir() { &inside } else { &args.folder };
     let recording = match Recording::open(folder) {
+        Ok(recording) if recording.shots.is_empty() => {
+            ui::say(&format!(
+                "error: the recording in {} is empty: its screen showed nothing",
+                folder.display()
+            ));
+            return REFUSED;
+        }
         Ok(recording) => recording,
+        Err(_) if args.folder.join("events.jsonl").is_file() => {
+            let shown = args.folder.display();
+            ui::say(&format!(
+                "error: the build of {shown} has no recording: it ended before a screen was looked at"
+            ));
+            return REFUSED;
+        }
         Err(error) => {
             ui::say(&format!(
                 "error: {}\n    help: name the folder of evidence that a build printed, with `{FOLDER}` in it",

@@ -82,7 +82,7 @@ pub struct Os {
 pub enum Tested {
     /// A real guest was built by it.
     Real,
-    /// The installer's own parser accepted its answer files; nothing was installed.
+    /// Its publisher's parser or schema accepted its answer files; nothing was installed.
     Reader,
     /// It was written after the documentation alone.
     Read,
@@ -107,9 +107,9 @@ impl Tested {
     pub fn warning(self) -> Option<&'static str> {
         match self {
             Self::Real => None,
-            Self::Reader => {
-                Some("the installer's own parser accepts its answer files; nobody has installed by it yet")
-            }
+            Self::Reader => Some(
+                "its publisher's parser or schema accepts its answer files; nobody has installed by it yet",
+            ),
             Self::Read => Some("it was written after the documentation alone and was never tried"),
         }
     }

@@ -183,5 +183,26 @@ fn resolve(name: &str, scope: Scope, variables: &Variables) -> Result<Segment, (
         known.extend(LateName::ALL.iter().map(|late| late.as_str()));
     }
     known.extend(["var.NAME", "env.NAME"]);
-    Err((format!("`{{{{ {name} }}}}` is not known"), suggest(name, &known)))
+    let help = packers(name).map_or_else(|| suggest(name, &known), str::to_owned);
+    Err((format!("`{{{{ {name} }}}}` is not known"), help))
+}
+
+/// What to write for a name or function of Packer's templates.
+fn packers(name: &str) -> Option<&'static str> {
+    let word = name.split_whitespace().next().unwrap_or(name);
+    Some(match word {
+        ".HTTPIP" => {
+            "Packer's `.HTTPIP` is `seed.address` here; `seed.url` is the whole address with its secret path"
+        }
+        ".HTTPPort" => {
+            "Packer's `.HTTPPort` is `seed.port` here; `seed.url` is the whole address with its secret path"
+        }
+        ".Name" | "build_name" => {
+            "the profile's `name` and `template.name` are texts of the file: write them out, or use a variable"
+        }
+        "user" => "Packer's variables are `{{ var.NAME }}` here, with `[variables.NAME]`",
+        "env" => "write `{{ env.NAME }}`",
+        "isotime" | "timestamp" => "write `{{ date }}`, the day as YYYY-MM-DD",
+        _ => return None,
+    })
 }

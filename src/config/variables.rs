@@ -124,6 +124,12 @@ impl Variables {
         if let Some(table) = table {
             for (name, place, spot) in table.entries() {
                 known.push(name);
+                if name.is_empty() || !name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_')
+                {
+                    let message = format!("`{name}` is no name for a variable");
+                    let finding = Finding::at(place, table.name(name), message);
+                    findings.push(finding.help("letters, digits, `-` and `_`"));
+                }
                 let Node::Table(definition) = &spot.node else {
                     let message = format!("expected a table, found {}", spot.node.kind());
                     let finding = Finding::at(&spot.place, table.name(name), message);

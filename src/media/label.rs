@@ -3,7 +3,7 @@
 use std::path::Path;
 
 /// The words by which publishers' labels begin, and what profiles call these distributions.
-const WORDS: [(&str, &str); 9] = [
+const WORDS: [(&str, &str); 12] = [
     ("rocky", "rocky"),
     ("almalinux", "almalinux"),
     ("rhel", "rhel"),
@@ -13,6 +13,10 @@ const WORDS: [(&str, &str); 9] = [
     ("debian", "debian"),
     ("opensuse-leap", "opensuse-leap"),
     ("leap", "opensuse-leap"),
+    // Microsoft's of servers and clients: SSS_X64FREE_EN-US_DV9, CCCOMA_X64FRE_EN-US_DV9, CPBA_X64FRE_EN-US_DV9.
+    ("sss_x64", "windows"),
+    ("cccoma_x64", "windows"),
+    ("cpba_x64", "windows"),
 ];
 
 /// The label of a medium; `None` for what is no ISO 9660 file system or can't be read.
@@ -31,6 +35,10 @@ pub fn contradicts(label: &str, distribution: &str, version: &str) -> Option<Str
     }
     if named != distribution {
         return Some(format!("its label is \"{label}\", and the profile installs {distribution}"));
+    }
+    if named == "windows" {
+        // Its numbers are of the disc.
+        return None;
     }
     // The first number that is not the processor's name.
     let rest = lower.get(word.len()..)?.replace("x86_64", "").replace("amd64", "");
@@ -67,6 +75,7 @@ mod tests {
             ("Ubuntu-Server 22.04.5 LTS amd64", "ubuntu", "24.04"),
             ("Debian 13.1.0 amd64 n", "debian", "12"),
             ("Debian 12.11.0 amd64 n", "windows", "2022"),
+            ("SSS_X64FREE_EN-US_DV9", "rocky", "9"),
         ] {
             let told = contradicts(label, distribution, version).expect("told");
             assert!(told.contains(label) && told.contains(distribution), "{told}");

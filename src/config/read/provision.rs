@@ -64,6 +64,25 @@ const KEYS: [&str; 43] = [
 /// The keys of scripts for the guest.
 const SCRIPTS: [&str; 4] = ["shell", "script", "scripts", "powershell"];
 
+/// The keys that say what a provisioner is; `content` stands for a file of a few lines.
+const KINDS: [&str; 15] = [
+    "shell",
+    "script",
+    "scripts",
+    "powershell",
+    "windows-restart",
+    "windows-update",
+    "shell-local",
+    "exec",
+    "ansible",
+    "ansible-local",
+    "upload",
+    "download",
+    "reboot",
+    "wait-for",
+    "breakpoint",
+];
+
 /// What a provisioner runs.
 enum Script {
     Inline(String),
@@ -151,23 +170,6 @@ impl Load<'_> {
 
     /// What it is, when it is no script for the guest: the kind, a script for this machine, and what names it.
     fn kind(&mut self, reader: &mut Reader<'_>, windows: bool) -> Option<(ProvisionerKind, String, String)> {
-        const KINDS: [&str; 15] = [
-            "shell",
-            "script",
-            "scripts",
-            "powershell",
-            "windows-restart",
-            "windows-update",
-            "shell-local",
-            "exec",
-            "ansible",
-            "ansible-local",
-            "upload",
-            "download",
-            "reboot",
-            "wait-for",
-            "breakpoint",
-        ];
         let given: Vec<&str> =
             reader.entries().map(|(key, ..)| key).filter(|key| KINDS.contains(key)).collect();
         let content = reader.raw_text("content", &mut self.findings);
@@ -175,6 +177,11 @@ impl Load<'_> {
         let mode = self.mode(reader);
         let word = match given.as_slice() {
             [] if content.is_some() => "content",
+            [] => {
+                // A key that is not known is compared with these, too.
+                KINDS.iter().for_each(|key| _ = reader.any(key));
+                return None;
+            }
             // Scripts tell their own collisions.
             all if all.iter().all(|key| SCRIPTS.contains(key)) => {
                 for key in ["content", "destination", "mode"] {
@@ -192,7 +199,6 @@ impl Load<'_> {
                 self.findings.push(finding.help("write one provisioner for each"));
                 return None;
             }
-            [] => return None,
         };
         let dir = beside(reader.place(), "");
         let place = reader.place().clone();
@@ -470,7 +476,8 @@ impl Load<'_> {
         let misspelt = || reader.entries().any(|(key, ..)| !KEYS.contains(&key));
         if what.is_none() && self.findings.len() == before && !misspelt() {
             let finding = Finding::at(reader.place(), reader.path(), "this provisioner runs nothing");
-            self.findings.push(finding.help("give it `shell = [\"command\"]` or `script = \"file.sh\"`"));
+            let help = format!("give it one of: {}, or `content` with `destination`", KINDS.join(", "));
+            self.findings.push(finding.help(help));
         }
         what
     }

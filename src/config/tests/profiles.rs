@@ -396,7 +396,7 @@ fn mistakes_of_one_setting_each() {
         help: leave `create` out, or name another user
 
     x.toml:4:1: this provisioner runs nothing (`provision[0]`)
-        help: give it `shell = ["command"]` or `script = "file.sh"`
+        help: give it one of: shell, script, scripts, powershell, windows-restart, windows-update, shell-local, exec, ansible, ansible-local, upload, download, reboot, wait-for, breakpoint, or `content` with `destination`
 
     x.toml:4:1: `shell`, `powershell`, `script` and `scripts` exclude each other (`provision[0]`)
         help: write one provisioner for each
