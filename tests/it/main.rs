@@ -10,6 +10,7 @@ mod gate;
 mod hardware;
 mod init;
 mod installer_debian;
+mod installer_fai;
 mod lab_agent;
 mod lab_archives;
 mod lab_builds;

@@ -121,6 +121,13 @@ const TESTS_NEED: [Need; 8] = [
     },
 ];
 
+/// What only the medium of FAI is made with.
+const FAI_NEEDS: [Need; 3] = [
+    program("fai-server", "fai-make-nfsroot", "makes a medium of FAI"),
+    program("squashfs-tools", "mksquashfs", "makes the file system on it"),
+    program("zstd", "zstd", "packs the system that it installs"),
+];
+
 /// The release whose own QEMU is too old beside a newer `qemu-utils`: it comes from its backports.
 const BACKPORTS_RELEASE: &str = "bookworm";
 /// The sources file that is written when the backports are not among apt's sources.
@@ -146,6 +153,15 @@ pub fn ensure(say: &mut dyn FnMut(&str)) -> anyhow::Result<()> {
 /// As [`ensure`].
 pub fn ensure_for_tests(say: &mut dyn FnMut(&str)) -> anyhow::Result<()> {
     let all: Vec<&Need> = NEEDS.iter().chain(&TESTS_NEED).collect();
+    install_what_is_missing(&all, say)
+}
+
+/// As [`ensure`], with what only the medium of FAI is made with.
+///
+/// # Errors
+/// As [`ensure`].
+pub fn ensure_for_fai(say: &mut dyn FnMut(&str)) -> anyhow::Result<()> {
+    let all: Vec<&Need> = NEEDS.iter().chain(&FAI_NEEDS).collect();
     install_what_is_missing(&all, say)
 }
 

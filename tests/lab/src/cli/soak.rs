@@ -15,6 +15,8 @@ enum Soak {
     Typing,
     /// Debian 12 is installed from the network by its own installer and forge's profile, as far as the mirror has it
     InstallDebian,
+    /// A medium of FAI, made here from Debian's packages, installs a Debian as the configuration space in the seed says
+    InstallFai,
     /// A Debian template that Ansible provisioned, cloned twice: nothing of the clones is the same
     Clones,
     /// Debian built by its serial console, with the network cut
@@ -72,10 +74,14 @@ pub fn run(arguments: &SoakArguments) -> anyhow::Result<ExitCode> {
     if arguments.name == Soak::InstallDebian {
         crate::setup::ensure_for_tests(&mut output::say)?;
     }
+    if arguments.name == Soak::InstallFai {
+        crate::setup::ensure_for_fai(&mut output::say)?;
+    }
     let (package, target, test) = match (arguments.name, arguments.transport) {
         (Soak::Typing, Transport::Vnc) => ("forge-console", "real", "soak_typing"),
         (Soak::Typing, Transport::Websocket) => ("forge", "it", "soak_typing_over_the_websocket"),
         (Soak::InstallDebian, _) => ("forge", "it", "soak_install_debian"),
+        (Soak::InstallFai, _) => ("forge", "it", "soak_install_fai"),
         (Soak::Clones, _) => ("forge", "it", "soak_two_clones"),
         (Soak::Console, _) => ("forge", "it", "soak_debian_is_built_by_its_serial_console"),
         (Soak::Leak, _) => ("forge", "it", "soak_a_secret_in_a_debian_guest"),

@@ -16,7 +16,7 @@ const FILES: [(&str, &str); 3] = [
 /// The packages, one a line, with comments.
 const PACKAGES: &str = include_str!("../../guests/debian/packages.txt");
 /// What is not unpacked: nobody reads manuals in a test.
-const EXCLUDED: [&str; 3] = ["/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*"];
+pub(super) const EXCLUDED: [&str; 3] = ["/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*"];
 /// The size of the disk in bytes; the image holds only what is used.
 const DISK_SIZE: u64 = 4 << 30;
 

@@ -7,10 +7,12 @@
 //! - [`tiny_uefi`] is the same for UEFI too.
 //! - [`tiny_signed`] is the same for UEFI with Secure Boot on.
 //! - [`install`] is a CD that installs the tiny guest without questions, for builds from an ISO.
+//! - [`fai`] is a CD of FAI from Debian's packages, which installs what a configuration space says, for a soak.
 //!
 //! Invariants: an image in the cache is complete (it is made under another name and renamed) and belongs to its
 //! recipe (the folder's name holds the recipe's hash); two processes never make the same image at once (a file
-//! lock); nothing is downloaded but from the machine's own apt sources; no loop device, no mount by hand.
+//! lock); nothing is downloaded but from the machine's own apt sources; no loop device, no mount by hand, but
+//! for FAI's own tools, whose mounts end with them.
 
 pub(crate) mod apt;
 mod boot_disk;
@@ -18,6 +20,7 @@ mod cache;
 pub(crate) mod command;
 mod debian;
 mod efi;
+mod fai;
 mod install;
 mod signed;
 mod tiny;
@@ -27,6 +30,7 @@ use std::path::{Path, PathBuf};
 
 pub use apt::mirror;
 pub use debian::DebianImage;
+pub use fai::FaiMedium;
 pub use install::InstallMedium;
 pub use tiny::TinyImage;
 
@@ -96,6 +100,17 @@ pub fn install_uefi(cache_root: &Path) -> anyhow::Result<InstallMedium> {
 /// As [`debian`].
 pub fn install_signed(cache_root: &Path) -> anyhow::Result<InstallMedium> {
     install::image(cache_root, &tiny_signed(cache_root)?, true)
+}
+
+/// Returns the medium of FAI, making it when the cache lacks it: two to five minutes, as root, with FAI's package
+/// `fai-server`.
+///
+/// Blocks: call it outside an async runtime or through `spawn_blocking`.
+///
+/// # Errors
+/// As [`debian`].
+pub fn fai(cache_root: &Path) -> anyhow::Result<FaiMedium> {
+    fai::image(cache_root)
 }
 
 /// Where images are kept: `$FORGE_LAB_CACHE`, else `lab-cache` in cargo's target folder.
