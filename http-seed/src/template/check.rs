@@ -4,10 +4,13 @@
 //! every element of what it runs over where that is known. What depends on values made while rendering is left to
 //! tera, which refuses an undefined name in `{{ }}` itself.
 
+use std::collections::BTreeMap;
+
 use serde_json::Value;
 use tera::Tera;
 use tera::ast::{Expr, ExprVal, Forloop, FunctionCall, If, Node, Set};
 
+use super::bounds::EXPANSIONS;
 use super::path::{Step, split};
 use super::scan::Tag;
 use super::{Problem, ProblemKind};
@@ -41,7 +44,17 @@ pub(super) struct Check<'a> {
     tags: &'a [Tag<'a>],
     at: usize,
     scope: Vec<Local<'a>>,
+    macros: Vec<Macro<'a>>,
+    /// Whether a macro's definition is walked: the last of `macros`.
+    in_macro: bool,
     problems: Vec<Problem>,
+}
+
+/// A macro with the macros that it calls.
+struct Macro<'a> {
+    name: String,
+    tag: Tag<'a>,
+    calls: Vec<String>,
 }
 
 impl<'a> Check<'a> {
@@ -52,9 +65,18 @@ impl<'a> Check<'a> {
         values: &'a Value,
         tags: &'a [Tag<'a>],
     ) -> Vec<Problem> {
-        let mut check =
-            Self { tera, values: Some(values), tags, at: 0, scope: Vec::new(), problems: Vec::new() };
+        let mut check = Self {
+            tera,
+            values: Some(values),
+            tags,
+            at: 0,
+            scope: Vec::new(),
+            macros: Vec::new(),
+            in_macro: false,
+            problems: Vec::new(),
+        };
         check.nodes(nodes);
+        check.expansions();
         check.problems.dedup();
         check.problems
     }
@@ -62,7 +84,7 @@ impl<'a> Check<'a> {
     fn tag(&mut self) -> Tag<'a> {
         let tag = self.tags.get(self.at).copied();
         self.at += 1;
-        tag.unwrap_or(Tag { text: "", line: 1, column: 1, before: "" })
+        tag.unwrap_or(Tag { text: "", line: 1, column: 1, before: "", at: 0 })
     }
 
     fn problem(&mut self, tag: Tag<'a>, name: &str, kind: ProblemKind) {
@@ -100,11 +122,14 @@ impl<'a> Check<'a> {
                     self.tag();
                 }
                 Node::MacroDefinition(_, definition, _) => {
-                    self.tag();
+                    let tag = self.tag();
+                    self.macros.push(Macro { name: definition.name.clone(), tag, calls: Vec::new() });
+                    self.in_macro = true;
                     let (values, outside) = (self.values.take(), std::mem::take(&mut self.scope));
                     definition.args.keys().for_each(|name| self.local(name, None));
                     self.nodes(&definition.body);
                     (self.values, self.scope) = (values, outside);
+                    self.in_macro = false;
                     self.tag();
                 }
                 Node::Extends(..) => self.other_file("extends"),
@@ -112,6 +137,48 @@ impl<'a> Check<'a> {
                 Node::ImportMacro(..) => self.other_file("import"),
             }
         }
+    }
+
+    /// A macro that leads back to itself would never end, and calls within calls multiply.
+    fn expansions(&mut self) {
+        if let Some(one) = self.macros.get(EXPANSIONS) {
+            let (tag, name) = (one.tag, one.name.clone());
+            return self.problem(tag, &name, ProblemKind::Expansion);
+        }
+        // What a call of each comes to, from those that call nothing on.
+        let mut known: BTreeMap<&str, usize> = BTreeMap::new();
+        let mut left: Vec<&Macro<'a>> = self.macros.iter().collect();
+        loop {
+            let before = left.len();
+            left.retain(|each| {
+                let mut sum = Some(1_usize);
+                for call in &each.calls {
+                    // A macro that is not there is told by tera.
+                    let there = self.macros.iter().any(|other| other.name == *call);
+                    let more = if there { known.get(call.as_str()).copied() } else { Some(1) };
+                    sum = sum.zip(more).map(|(sum, more)| sum.saturating_add(more));
+                }
+                if let Some(sum) = sum {
+                    known.insert(&each.name, sum);
+                }
+                sum.is_none()
+            });
+            if left.len() == before {
+                break;
+            }
+        }
+        let mut told: Vec<(Tag<'a>, String, ProblemKind)> = Vec::new();
+        for each in &self.macros {
+            match known.get(each.name.as_str()) {
+                None => told.push((each.tag, each.name.clone(), ProblemKind::Recursion)),
+                Some(sum) if *sum > EXPANSIONS => {
+                    told.push((each.tag, each.name.clone(), ProblemKind::Expansion));
+                    break;
+                }
+                Some(_) => {}
+            }
+        }
+        told.into_iter().for_each(|(tag, name, kind)| self.problem(tag, &name, kind));
     }
 
     fn other_file(&mut self, word: &str) {
@@ -219,9 +286,14 @@ impl<'a> Check<'a> {
                     self.expr(argument, tag);
                 });
             }
-            ExprVal::MacroCall(call) => call.args.values().for_each(|argument| {
-                self.expr(argument, tag);
-            }),
+            ExprVal::MacroCall(call) => {
+                if let Some(within) = self.macros.last_mut().filter(|_| self.in_macro) {
+                    within.calls.push(call.name.clone());
+                }
+                call.args.values().for_each(|argument| {
+                    self.expr(argument, tag);
+                });
+            }
             ExprVal::FunctionCall(call) => {
                 if !FUNCTIONS.contains(&call.name.as_str()) {
                     self.problem(tag, &call.name, ProblemKind::NoFunction);

@@ -40,7 +40,7 @@ impl<'a> Lint<'a> {
     fn tag(&mut self) -> Tag<'a> {
         let tag = self.tags.get(self.at).copied();
         self.at += 1;
-        tag.unwrap_or(Tag { text: "", line: 1, column: 1, before: "" })
+        tag.unwrap_or(Tag { text: "", line: 1, column: 1, before: "", at: 0 })
     }
 
     fn finding(&mut self, tag: Tag<'a>, message: String, help: impl Into<String>) {

@@ -6,7 +6,9 @@
 //!   place; [`lint`] tells bare insertions, and quotes around one that brings its own.
 //! * A template can't reach files, other templates, the environment or the clock: the same values give the same
 //!   bytes.
+//! * A template can't go on for ever, nor fill the memory ([`bounds`]): what it may take is bounded.
 
+mod bounds;
 mod check;
 mod filters;
 mod lint;
@@ -51,6 +53,22 @@ pub enum ProblemKind {
     NoFunction,
     /// Another template taken in, which is not possible.
     OtherFile,
+    /// A macro that leads back to itself.
+    Recursion,
+    /// A macro whose calls come to too many, or one macro too many.
+    Expansion,
+}
+
+impl ProblemKind {
+    /// What to do; may be empty.
+    #[must_use]
+    pub fn help(self) -> &'static str {
+        match self {
+            Self::Recursion => "it would never end: write it as a loop",
+            Self::Expansion => "calls within calls multiply: write them as a loop",
+            _ => "",
+        }
+    }
 }
 
 impl fmt::Display for Problem {
@@ -63,6 +81,10 @@ impl fmt::Display for Problem {
             ProblemKind::NoTest => write!(f, "there is no test `{name}`"),
             ProblemKind::NoFunction => write!(f, "there is no function `{name}`"),
             ProblemKind::OtherFile => write!(f, "`{name}`: a template can't take in another one"),
+            ProblemKind::Recursion => write!(f, "the macro `{name}` leads back to itself"),
+            ProblemKind::Expansion => {
+                write!(f, "with the macro `{name}` there are more than {} calls", bounds::EXPANSIONS)
+            }
         }
     }
 }
@@ -82,6 +104,20 @@ pub enum RenderError {
         /// tera's own words.
         #[source]
         source: Box<tera::Error>,
+    },
+    /// The template would take too much to read or to render.
+    #[error("{template}:{line}:{column}: {why}")]
+    TooMuch {
+        /// The template's name.
+        template: String,
+        /// Counted from 1.
+        line: usize,
+        /// Counted from 1.
+        column: usize,
+        /// Of what there is too much.
+        why: String,
+        /// What to do.
+        help: &'static str,
     },
     /// The template names what nobody gives it.
     #[error("{}", problems.iter().map(|problem| format!("{template}:{problem}")).collect::<Vec<_>>().join("; "))]
@@ -116,7 +152,8 @@ pub enum RenderError {
 /// Renders a template with the values of an object.
 ///
 /// # Errors
-/// When its syntax is wrong, it uses something undefined (all of it is told at once), or a filter refuses a value.
+/// When its syntax is wrong, it uses something undefined (all of it is told at once), it would take too much, or a filter
+/// refuses a value.
 pub fn render(name: &str, text: &str, values: &Value) -> Result<String, RenderError> {
     let tera = parse(name, text)?;
     let failed =
@@ -127,8 +164,31 @@ pub fn render(name: &str, text: &str, values: &Value) -> Result<String, RenderEr
     if !problems.is_empty() {
         return Err(RenderError::Undefined { template: name.to_owned(), problems });
     }
+    fill_in(name, text, values)
+}
+
+/// Renders a template that is checked, within bounds.
+fn fill_in(name: &str, text: &str, values: &Value) -> Result<String, RenderError> {
+    let failed =
+        |source: tera::Error| RenderError::Render { template: name.to_owned(), source: Box::new(source) };
+    let account = bounds::Account::default();
+    let mut tera = empty();
+    account.register(&mut tera, text);
+    tera.add_raw_template(name, &bounds::with_filter(text)).map_err(failed)?;
     let context = Context::from_value(values.clone()).map_err(failed)?;
-    tera.render(name, &context).map_err(failed)
+    let mut out = bounds::Bounded::default();
+    match tera.render_to(name, &context, &mut out) {
+        Ok(()) => Ok(out.text()),
+        Err(source) => Err(match account.stopped() {
+            Some(far) => too_much(name, far),
+            None => failed(source),
+        }),
+    }
+}
+
+fn too_much(name: &str, far: bounds::TooFar) -> RenderError {
+    let bounds::TooFar { line, column, why, help } = far;
+    RenderError::TooMuch { template: name.to_owned(), line, column, why, help }
 }
 
 /// Begins and ends the number of a template's line in what is rendered for its lines: private-use characters.
@@ -140,12 +200,7 @@ const MARK: [char; 2] = ['\u{f0001}', '\u{f0002}'];
 /// As [`render`].
 pub fn render_mapped(name: &str, text: &str, values: &Value) -> Result<(String, Vec<usize>), RenderError> {
     let rendered = render(name, text, values)?;
-    let marked = parse(name, &scan::with_line_marks(text, MARK)).and_then(|tera| {
-        let context = Context::from_value(values.clone());
-        context
-            .and_then(|context| tera.render(name, &context))
-            .map_err(|source| RenderError::Render { template: name.to_owned(), source: Box::new(source) })
-    });
+    let marked = fill_in(name, &scan::with_line_marks(text, MARK), values);
     let mut lines: Vec<Option<usize>> = Vec::new();
     for line in marked.unwrap_or_default().lines() {
         let number = line.split_once(MARK[0]).and_then(|(_, rest)| rest.split_once(MARK[1]));
@@ -166,6 +221,7 @@ impl RenderError {
     pub fn findings(&self) -> Vec<Finding> {
         let file = match self {
             Self::Syntax { template, .. }
+            | Self::TooMuch { template, .. }
             | Self::Undefined { template, .. }
             | Self::Render { template, .. }
             | Self::Value { template, .. } => template.clone(),
@@ -176,13 +232,16 @@ impl RenderError {
         };
         match self {
             Self::Syntax { .. } => vec![unreadable(&file, self)],
+            Self::TooMuch { line, column, why, help, .. } => {
+                one(*line, *column, why.clone(), (*help).to_owned())
+            }
             Self::Undefined { problems, .. } => problems
                 .iter()
                 .map(|problem| {
                     let text = problem.to_string();
                     let message = text.splitn(3, ':').nth(2).unwrap_or_default().trim().to_owned();
                     let (line, column) = (problem.line, problem.column);
-                    Finding { file: file.clone(), line, column, message, help: String::new() }
+                    Finding { file: file.clone(), line, column, message, help: problem.kind.help().into() }
                 })
                 .collect(),
             Self::Render { source, .. } => one(1, 1, innermost(source), "a value does not fit".into()),
@@ -223,7 +282,7 @@ pub fn render_all<'a>(
 pub fn lint(template_name: &str, text: &str) -> Vec<Finding> {
     let tera = match parse(template_name, text) {
         Ok(tera) => tera,
-        Err(error) => return vec![unreadable(template_name, &error)],
+        Err(error) => return error.findings(),
     };
     let tags = scan::tags(text);
     let mut lint = lint::Lint { file: template_name, tags: &tags, at: 0, findings: Vec::new() };
@@ -249,10 +308,19 @@ fn innermost(error: &tera::Error) -> String {
     at.to_string()
 }
 
-fn parse(name: &str, text: &str) -> Result<Tera, RenderError> {
+/// What every template is given, without one.
+fn empty() -> Tera {
     let mut tera = Tera::default();
     tera.autoescape_on(Vec::new());
     filters::register(&mut tera);
+    tera
+}
+
+fn parse(name: &str, text: &str) -> Result<Tera, RenderError> {
+    if let Some(far) = bounds::of_text(text) {
+        return Err(too_much(name, far));
+    }
+    let mut tera = empty();
     match tera.add_raw_template(name, text) {
         Ok(()) => Ok(tera),
         // With a parent that is not there tera gives up before anything can be checked.

@@ -14,6 +14,8 @@ pub(super) struct Tag<'a> {
     pub column: usize,
     /// What stands on the tag's line before it.
     pub before: &'a str,
+    /// Where it begins in the text, in bytes.
+    pub at: usize,
 }
 
 impl Tag<'_> {
@@ -52,7 +54,7 @@ pub(super) fn tags(text: &str) -> Vec<Tag<'_>> {
             } else {
                 let line_start = text.get(..at).and_then(|text| text.rfind('\n')).map_or(0, |end| end + 1);
                 let before = text.get(line_start..at).unwrap_or_default();
-                found.push(Tag { text: tag, line, column, before });
+                found.push(Tag { text: tag, line, column, before, at });
                 tag.len()
             }
         } else {

@@ -150,6 +150,97 @@ fn lint_tells_where_a_template_can_not_be_read() {
 }
 
 #[test]
+fn a_template_that_would_never_end_or_fill_the_memory_is_told_with_its_line() {
+    let macros: String = (1..40)
+        .map(|n| {
+            let call = format!("{{{{ self::m{}() }}}}", n - 1);
+            format!("{{% macro m{n}() %}}{call}{call}{{% endmacro m{n} %}}\n")
+        })
+        .collect();
+    let sum = format!("\n{{{{ 1{} }}}}", " + 1".repeat(300));
+    let call = format!("\n{{{{ {}1{} }}}}", "range(end=".repeat(9), ")".repeat(9));
+    for (text, told) in [
+        (
+            "x\n{% macro a() %}{{ self::a() | ks }}{% endmacro a %}{{ self::a() | ks }}",
+            "t:2:10: the macro `a` leads back to itself",
+        ),
+        (
+            "{% macro a() %}{{ self::b() | ks }}{% endmacro a %}\n{% macro b() %}{{ self::a() | ks }}{% endmacro b %}",
+            "t:1:10: the macro `a` leads back to itself",
+        ),
+        (
+            &*format!("{{% macro m0() %}}{{% endmacro m0 %}}{macros}{{{{ self::m39() }}}}"),
+            "t:9:10: with the macro `m9` there are more than 1000 calls",
+        ),
+        (&"{% if true %}\n".repeat(3_000), "t:101:1: more than 100 tags within each other"),
+        (
+            "\n{% for i in range(end=100000000) %}aaaa{% endfor %}",
+            "t:2:13: `range` would have 100000000 elements; at most 10000 are made",
+        ),
+        (
+            "\n{% for i in range(end=9, step_by=0) %}a{% endfor %}",
+            "t:2:13: `range` with a step of 0 would never end",
+        ),
+        ("{{ range(end=\"x\") | yaml }}", "t:1:4: `end` of `range` is a number from 0 on, not \"x\""),
+        (
+            "{% for i in range(end=9000) %}\n{% for j in range(end=9000) %}{% for k in list -%}\n{% endfor %}{% endfor %}{% endfor %}",
+            "t:2:1: the loops of this template take more than 100000 turns",
+        ),
+        (
+            "{% set_global a = \"x\" %}\n{% for i in range(end=99) %}{% set_global a = a ~ a %}{% endfor %}{{ a | sh }}",
+            "t:2:29: the template would write more than 64 MiB",
+        ),
+        (
+            &*format!("\n{{% for i in range(end=9999) %}}{}{{% endfor %}}", "x".repeat(10_000)),
+            "t:2:1: the template would write more than 64 MiB",
+        ),
+        (&"x".repeat(2 << 20), "t:1:1: the template has 2097152 bytes; at most 1048576 are read"),
+        (&sum, "t:2:1: more than 200 operators in one tag"),
+        (&call, "t:2:1: more than 4 calls within each other"),
+        (
+            &format!("{{{{ {}list{} }}}}", "list[".repeat(90), "]".repeat(90)),
+            "t:1:1: more than 16 brackets within each other",
+        ),
+    ] {
+        let error = render("t", text, &json!({ "list": ["a"] })).expect_err(told);
+        let findings: Vec<String> = error.findings().iter().map(ToString::to_string).collect();
+        assert_eq!(findings.first().map(String::as_str), Some(told));
+        assert!(error.findings().iter().all(|finding| !finding.help.is_empty()), "{told}");
+        let mapped = render_mapped("t", text, &json!({ "list": ["a"] })).expect_err(told);
+        assert_eq!(mapped.to_string(), error.to_string());
+    }
+}
+
+#[test]
+fn a_template_at_the_bounds_is_rendered() {
+    let nested = "{% if true %}".repeat(100) + "x" + &"{% endif %}".repeat(100);
+    let sum = format!("{{{{ 1{} }}}}", " + 1".repeat(199));
+    let brackets = format!("{{{{ {}1{} }}}}", "(".repeat(16), ")".repeat(16));
+    let calls = "{{ table | get(key=\"x\", default=table | get(key=\"x\", default=\"y\" | upper | replace(from=\"Y\", to=\"z\" | replace(from=\"z\", to=\"w\")))) | sh }}";
+    for (text, rendered) in [
+        (&*nested, "x"),
+        (&sum, "200"),
+        (&brackets, "1"),
+        (calls, "'w'"),
+        ("{% for i in range(start=2, end=9, step_by=3) -%}\n {{ i }}{% endfor -%}\n.", "258."),
+        ("{% for k, v in table -%} {{ k | sh }}{{ v | sh }} {%- endfor %}", "'a''1'"),
+        (
+            "{% set a = 1 + 2 %}{% set b = a == 3 and not false %}{% set c = \"x\" ~ a | upper %}{{ a }}{{ b }}{{ c }}",
+            "3trueX3",
+        ),
+        ("{% for x in list %}{% set_global all = all ~ x -%} {% endfor %}{{ all | sh }}", "'ab'"),
+        (
+            "{% macro a() %}x{% endmacro a %}{% macro b() %}{{ self::a() }}{{ self::a() }}{% endmacro b %}{{ self::b() }}",
+            "xx",
+        ),
+    ] {
+        let text = format!("{{% set all = \"\" %}}{text}");
+        let values = json!({ "list": ["a", "b"], "table": { "a": "1" } });
+        assert_eq!(render("t", &text, &values).unwrap_or_else(|error| panic!("{text}: {error:?}")), rendered);
+    }
+}
+
+#[test]
 fn values_that_a_language_can_not_hold_are_refused() {
     for (filter, value) in [
         ("ks", json!("UTC\nreboot")),
