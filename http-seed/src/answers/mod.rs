@@ -8,6 +8,7 @@ mod addresses;
 mod agama;
 mod arguments;
 mod context;
+mod forms;
 mod images;
 mod settings;
 

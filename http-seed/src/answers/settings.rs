@@ -3,91 +3,14 @@
 //! One table ([`SPECS`]) says what there is, what it may be, and for which kinds. A template sees each under its name
 //! with `_` for `-`, given or not, so that a name it does not know is an error.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::Ipv4Addr;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
+pub use super::forms::Form;
+use super::forms::is_url;
 use super::{Kind, addresses};
-
-/// What a setting's value must be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Form {
-    /// Text without line breaks; empty is nothing.
-    Line,
-    /// Text of several lines.
-    Text,
-    /// True or false.
-    Flag,
-    /// A list of lines.
-    Lines,
-    /// One of some words.
-    Word(&'static [&'static str]),
-    /// `http://`, `https://` or `ftp://` and more; empty is nothing.
-    Url,
-    /// An IPv4 address with its prefix (`192.0.2.10/24`); empty is nothing.
-    Cidr4,
-    /// An IPv6 address with its prefix; empty is nothing.
-    Cidr6,
-    /// An IPv4 address; empty is nothing.
-    Address4,
-    /// An IPv6 address; empty is nothing.
-    Address6,
-    /// A list of addresses.
-    Addresses,
-    /// A name of a device such as `sda`; empty is nothing.
-    Device,
-    /// A name without blanks, such as a locale or a time zone.
-    Name,
-}
-
-impl Form {
-    /// What a person is told to give.
-    #[must_use]
-    pub fn expected(self) -> String {
-        match self {
-            Self::Line => "text on one line".into(),
-            Self::Text => "text".into(),
-            Self::Flag => "true or false".into(),
-            Self::Lines => "an array of strings without line breaks".into(),
-            Self::Word(words) => format!("one of {}", words.join(", ")),
-            Self::Url => "a URL (http, https or ftp)".into(),
-            Self::Cidr4 => "an IPv4 address with its prefix (192.0.2.10/24)".into(),
-            Self::Cidr6 => "an IPv6 address with its prefix (2001:db8::10/64)".into(),
-            Self::Address4 => "an IPv4 address".into(),
-            Self::Address6 => "an IPv6 address".into(),
-            Self::Addresses => "an array of IP addresses".into(),
-            Self::Device => "the name of a device without /dev/ (sda)".into(),
-            Self::Name => "a name of letters, digits and `_-+./:@,`".into(),
-        }
-    }
-
-    fn fits(self, value: &Value) -> bool {
-        let line = |text: &str| !text.chars().any(char::is_control);
-        let list = |fits: &dyn Fn(&str) -> bool| {
-            value.as_array().is_some_and(|items| items.iter().all(|item| item.as_str().is_some_and(fits)))
-        };
-        let text = value.as_str();
-        match self {
-            Self::Line => text.is_some_and(line),
-            Self::Text => text.is_some_and(|text| !text.contains('\0')),
-            Self::Flag => value.is_boolean(),
-            Self::Lines => list(&|item| !item.is_empty() && line(item)),
-            Self::Word(words) => text.is_some_and(|text| words.contains(&text)),
-            Self::Url => text.is_some_and(|text| text.is_empty() || is_url(text)),
-            Self::Cidr4 => text.is_some_and(|text| text.is_empty() || cidr::<Ipv4Addr>(text, 32).is_some()),
-            Self::Cidr6 => text.is_some_and(|text| text.is_empty() || cidr::<Ipv6Addr>(text, 128).is_some()),
-            Self::Address4 => text.is_some_and(|text| text.is_empty() || text.parse::<Ipv4Addr>().is_ok()),
-            Self::Address6 => text.is_some_and(|text| text.is_empty() || text.parse::<Ipv6Addr>().is_ok()),
-            Self::Addresses => list(&|item| item.parse::<IpAddr>().is_ok()),
-            Self::Device => text.is_some_and(|text| text.chars().all(|c| c.is_ascii_alphanumeric())),
-            Self::Name => text.is_some_and(|text| {
-                let plain = |c: char| c.is_ascii_alphanumeric() || "_-+./:@,".contains(c);
-                !text.is_empty() && !text.starts_with('-') && text.chars().all(plain)
-            }),
-        }
-    }
-}
 
 /// A setting.
 #[derive(Clone, Copy, Debug)]
@@ -134,19 +57,19 @@ pub const SPECS: [Spec; 32] = [
     ),
     spec(
         "timezone",
-        Form::Line,
+        Form::Zone,
         r#""UTC""#,
         EVERY,
         "the time zone (`Europe/Berlin`); on Windows its own name",
     ),
     spec(
         "packages",
-        Form::Lines,
+        Form::Packages,
         "[]",
         EVERY,
         "packages to install besides the profile's own; on Windows capabilities",
     ),
-    spec("base-packages", Form::Lines, "[]", EVERY, "the profile's own packages: the baseline"),
+    spec("base-packages", Form::Packages, "[]", EVERY, "the profile's own packages: the baseline"),
     spec(
         "late-commands",
         Form::Lines,
@@ -176,7 +99,7 @@ pub const SPECS: [Spec; 32] = [
         "further repositories, `name=URL` each; in cloud images those of dnf and zypper",
     ),
     spec("proxy", Form::Url, r#""""#, EVERY, "the proxy for downloads"),
-    spec("ntp", Form::Lines, "[]", LINUX, "time servers"),
+    spec("ntp", Form::Hosts, "[]", LINUX, "time servers"),
     spec("address", Form::Cidr4, r#""""#, EVERY, "a static IPv4 address with prefix; DHCP without"),
     spec("gateway", Form::Address4, r#""""#, EVERY, "the IPv4 gateway of a static address"),
     spec(
@@ -243,10 +166,11 @@ pub const SPECS: [Spec; 32] = [
         "which of the medium's variants is installed",
     ),
     spec("image-name", Form::Line, r#""""#, WINDOWS, "the image's name in install.wim"),
-    spec("product-key", Form::Line, r#""""#, WINDOWS, "the product key; evaluation media need none"),
+    spec("product-key", Form::ProductKey, r#""""#, WINDOWS, "the product key; evaluation media need none"),
     spec(
         "drivers",
-        Form::Name,
+        // The folders of virtio-win's disc for the systems that its tools are made for.
+        Form::Word(&["2k16", "2k19", "2k22", "2k25", "w10", "w11"]),
         r#""2k22""#,
         WINDOWS,
         "the folder of virtio-win's drivers: 2k19, 2k22, 2k25, w11",
@@ -314,12 +238,12 @@ impl Settings {
             };
             let given = spoken.as_ref().or_else(|| given.get(spec.name));
             let value = match given.filter(|_| is_for(spec, kind)) {
-                Some(value) if spec.form.fits(value) => value.clone(),
+                Some(value) if spec.form.fits(kind, value) => value.clone(),
                 Some(value) => {
                     // A password is not repeated.
                     let shown =
                         if spec.name == "password" { "what is given".into() } else { value.to_string() };
-                    let message = format!("expected {}, found {shown}", spec.form.expected());
+                    let message = format!("expected {}, found {shown}", spec.form.expected(kind));
                     problems.push(problem(spec.name, message, spec.description));
                     default
                 }
@@ -453,21 +377,6 @@ fn is_repository(name: &str) -> bool {
     !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-'))
 }
 
-fn is_url(text: &str) -> bool {
-    let rest = ["http://", "https://", "ftp://"].iter().find_map(|scheme| text.strip_prefix(scheme));
-    rest.is_some_and(|rest| {
-        !rest.is_empty()
-            && !rest.starts_with('/')
-            && rest.chars().all(|c| c.is_ascii_graphic() && !matches!(c, '"' | '\'' | '<' | '>' | '\\' | '`'))
-    })
-}
-
-fn cidr<A: std::str::FromStr>(text: &str, bits: u8) -> Option<A> {
-    let (address, prefix) = text.split_once('/')?;
-    let prefix_fits = prefix.bytes().all(|b| b.is_ascii_digit()) && prefix.parse::<u8>().ok()? <= bits;
-    address.parse().ok().filter(|_| prefix_fits)
-}
-
 /// `24` → `255.255.255.0`.
 fn netmask(prefix: &str) -> Option<String> {
     let prefix: u32 = prefix.parse().ok().filter(|prefix| *prefix <= 32)?;
@@ -486,116 +395,5 @@ fn url_parts(url: &str) -> Value {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn read(kind: Kind, given: &Value) -> Result<Settings, Vec<Problem>> {
-        Settings::read(kind, given.as_object().expect("an object"))
-    }
-
-    fn wrong(kind: Kind, given: &Value) -> String {
-        let problems = read(kind, given).expect_err("something is wrong");
-        problems.iter().map(|p| format!("{}: {}", p.name, p.message)).collect::<Vec<_>>().join("\n")
-    }
-
-    #[test]
-    fn every_default_fits_its_form_and_each_name_is_there_once() {
-        for (index, spec) in SPECS.iter().enumerate() {
-            let default: Value = serde_json::from_str(spec.default).expect("JSON");
-            assert!(spec.form.fits(&default), "{}", spec.name);
-            assert!(SPECS.iter().skip(index + 1).all(|other| other.name != spec.name), "{}", spec.name);
-        }
-    }
-
-    #[test]
-    fn everything_wrong_is_told_at_once() {
-        let given = json!({
-            "timezon": "UTC", "fips": true, "address": "192.0.2.10", "packages": ["a\nb"],
-            "layout": "zfs", "mirror": "mirror.example.org/debian", "nameservers": ["x"],
-            "locale": "-x", "disk": "/dev/sda",
-        });
-        insta::assert_snapshot!(wrong(Kind::Preseed, &given), @r#"
-        timezon: there is no setting `timezon`
-        fips: a seed of kind `preseed` takes no `fips`
-        locale: expected a name of letters, digits and `_-+./:@,`, found "-x"
-        packages: expected an array of strings without line breaks, found ["a\nb"]
-        mirror: expected a URL (http, https or ftp), found "mirror.example.org/debian"
-        address: expected an IPv4 address with its prefix (192.0.2.10/24), found "192.0.2.10"
-        nameservers: expected an array of IP addresses, found ["x"]
-        disk: expected the name of a device without /dev/ (sda), found "/dev/sda"
-        layout: expected one of plain, lvm, custom, found "zfs"
-        "#);
-    }
-
-    #[test]
-    fn a_gateway_lies_in_the_network_of_its_address() {
-        let out = json!({ "address": "192.0.2.10/24", "gateway": "198.51.100.1" });
-        assert_eq!(
-            wrong(Kind::Kickstart, &out),
-            "gateway: the gateway 198.51.100.1 is not in the network of 192.0.2.10/24"
-        );
-        let alone = json!({ "gateway6": "2001:db8::1" });
-        assert_eq!(wrong(Kind::Kickstart, &alone), "gateway6: a gateway without a static `address6`");
-        let link = json!({ "address6": "2001:db8::10/64", "gateway6": "fe80::1" });
-        assert!(read(Kind::Kickstart, &link).is_ok(), "a router's link-local address is its usual one");
-    }
-
-    #[test]
-    fn a_static_address_comes_with_its_netmask() {
-        let settings = read(
-            Kind::Preseed,
-            &json!({ "address": "192.0.2.10/23", "mirror": "http://m.example.org:8080/debian/x" }),
-        );
-        let context = settings.expect("sound").context();
-        assert_eq!(context["ipv4"]["netmask"], "255.255.254.0");
-        assert_eq!(context["ipv6"], Value::Null);
-        assert_eq!(context["mirror_parts"]["host"], "m.example.org:8080");
-        assert_eq!(context["mirror_parts"]["directory"], "/debian/x");
-        assert_eq!(
-            (netmask("0").as_deref(), netmask("32").as_deref()),
-            (Some("0.0.0.0"), Some("255.255.255.255"))
-        );
-    }
-
-    #[test]
-    fn a_custom_layout_and_its_partitions_go_together() {
-        assert!(wrong(Kind::Kickstart, &json!({ "layout": "custom" })).contains("needs `partitions`"));
-        assert!(wrong(Kind::Kickstart, &json!({ "partitions": "x" })).contains("only read with"));
-        assert!(wrong(Kind::Autounattend, &json!({})).contains("image-name"));
-    }
-
-    #[test]
-    fn a_repository_has_a_name_in_every_kind_that_takes_it() {
-        for kind in [Kind::Nocloud, Kind::Kickstart, Kind::Autoyast, Kind::Agama] {
-            for bad in [
-                "x",
-                "http://m.example.org/oss/",
-                "http://m.example.org/?a=http://b.example.org",
-                "=http://m/",
-                "a b=http://m/",
-            ] {
-                let told = wrong(kind, &json!({ "repositories": ["ok-1=http://m.example.org/", bad] }));
-                assert_eq!(told, format!("repositories: `{bad}` is no repository"), "{kind}");
-            }
-        }
-    }
-
-    #[test]
-    fn a_mirror_by_ftp_is_refused_where_nothing_would_come_of_it() {
-        let mirror = json!({ "mirror": "ftp://m.example.org/debian", "image-name": "x" });
-        for kind in [Kind::Preseed, Kind::Autounattend] {
-            let mut given = mirror.clone();
-            if kind == Kind::Preseed {
-                given.as_object_mut().expect("a table").remove("image-name");
-            }
-            let told = format!("mirror: a seed of kind `{kind}` takes no mirror by FTP");
-            assert_eq!(wrong(kind, &given), told);
-        }
-        assert!(read(Kind::Kickstart, &json!({ "mirror": "ftp://m.example.org/os/" })).is_ok());
-    }
-
-    #[test]
-    fn a_wrong_password_is_not_repeated() {
-        assert!(!wrong(Kind::Preseed, &json!({ "password": "hush\nhush" })).contains("hush"));
-    }
-}
+#[path = "settings_rules.rs"]
+mod tests;
