@@ -283,6 +283,15 @@ impl Settings {
             };
             wrong("partitions", message.into(), "what the installer's own language says of the disk");
         }
+        // Subiquity's answers escape them; what other installers write into /etc/default/grub they put between double quotes as it is.
+        let special = |c: char| matches!(c, '"' | '$' | '`' | '\\') || (c == '!' && kind == Kind::Preseed);
+        if kind != Kind::Autoinstall
+            && let Some(c) = text("kernel_arguments").chars().find(|c| special(*c))
+        {
+            let message = format!("a seed of kind `{}` takes no `{c}` in `kernel-arguments`", kind.name());
+            let help = "the installer writes it into a file of the shell unquoted; write such an argument by `late-commands`";
+            wrong("kernel-arguments", message, help);
+        }
         if kind == Kind::Autounattend && text("image_name").is_empty() {
             wrong("image-name", "Windows Setup needs `image-name`".into(), "as install.wim names it");
         }

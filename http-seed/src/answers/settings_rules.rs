@@ -128,6 +128,23 @@ fn a_value_that_an_installer_or_package_manager_would_not_take_is_refused() {
 }
 
 #[test]
+fn kernel_arguments_that_would_leave_their_quotes_are_refused_where_nothing_escapes_them() {
+    for (value, c) in [("a=\"b c\"", '"'), ("a=$x", '$'), ("a=`id`", '`'), ("a\\b", '\\')] {
+        for kind in [Kind::Kickstart, Kind::Preseed, Kind::Autoyast, Kind::Agama] {
+            let told =
+                format!("kernel-arguments: a seed of kind `{kind}` takes no `{c}` in `kernel-arguments`");
+            assert_eq!(wrong(kind, &json!({ "kernel-arguments": value })), told);
+        }
+        assert!(read(Kind::Autoinstall, &json!({ "kernel-arguments": value })).is_ok(), "{value}");
+    }
+    assert!(wrong(Kind::Preseed, &json!({ "kernel-arguments": "a=!b" })).contains("no `!`"));
+    for kind in [Kind::Kickstart, Kind::Autoyast, Kind::Agama] {
+        let sound = json!({ "kernel-arguments": "console=ttyS0,115200n8 a='b c' d=!e" });
+        assert!(read(kind, &sound).is_ok(), "{kind}");
+    }
+}
+
+#[test]
 fn a_gateway_lies_in_the_network_of_its_address() {
     let out = json!({ "address": "192.0.2.10/24", "gateway": "198.51.100.1" });
     assert_eq!(

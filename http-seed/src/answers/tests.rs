@@ -55,7 +55,7 @@ fn the_built_in_templates_pass_their_own_lint() {
 pub(super) fn awkward() -> Value {
     json!({
         "late-commands": ["echo 'a' \"b\" $(c) `d` \\ ]]> --> <e> & %end # {{ f }}", "true"],
-        "kernel-arguments": "console=ttyS0,115200 quote='\"'",
+        "kernel-arguments": "console=ttyS0,115200 a='b c' <d>&e",
         "organization": "A & B ]]> <c> \"d\" 'e'",
         "password": "p'a\"s$s & <w>ord\\",
         "address": "192.0.2.10/24", "gateway": "192.0.2.1",
