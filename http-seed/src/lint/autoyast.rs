@@ -129,6 +129,10 @@ const DRIVES: &[&str] = &[
     "CT_DMMULTIPATH",
     "CT_TMPFS",
 ];
+/// The types of an element's content (`common.rnc` of YaST's own schema).
+const TYPES: &[&str] = &["boolean", "integer", "string", "symbol", "list", "map"];
+/// The values of `loader_type` (yast-bootloader, `BootloaderFactory`).
+const LOADERS: &[&str] = &["default", "none", "grub2", "grub2-efi", "grub2-bls", "systemd-boot"];
 /// Elements whose content must carry a type, or AutoYaST reads a list as one word (guide, 2.3).
 const LISTS: &[&str] = &[
     "packages",
@@ -189,6 +193,19 @@ pub(super) fn lint(text: &str) -> Vec<Found> {
         {
             let message = format!("`{}` is no type of a drive", kind.text.trim());
             found.push(Found::new(kind.line, message, nearest(kind.text.trim(), DRIVES)));
+        }
+        if let Some(given) = typed.filter(|given| !TYPES.contains(given)) {
+            let message =
+                format!("<{}> has the type `{given}`, and there are {}", element.name, TYPES.join(", "));
+            found.push(Found::new(element.line, message, nearest(given, TYPES)));
+        }
+        if element.name == "loader_type" && !LOADERS.contains(&element.text.trim()) {
+            let message = format!("`{}` is no loader ({})", element.text.trim(), LOADERS.join(", "));
+            found.push(Found::new(element.line, message, nearest(element.text.trim(), LOADERS)));
+        }
+        if typed == Some("integer") && element.text.trim().parse::<i64>().is_err() {
+            let message = format!("<{}> is a number, not `{}`", element.name, element.text.trim());
+            found.push(Found::new(element.line, message, ""));
         }
         if typed == Some("boolean") && !matches!(element.text.trim(), "true" | "false") {
             let message = format!("<{}> is true or false, not `{}`", element.name, element.text.trim());

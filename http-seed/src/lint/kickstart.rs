@@ -33,6 +33,19 @@ const NEEDED: &[(&[&str], &str)] = &[
 const EL: &[&str] =
     &["rhel", "rocky", "almalinux", "centos", "centos-stream", "ol", "oracle", "oraclelinux", "eurolinux"];
 
+/// Options whose value is one of some words, by command, with the releases that have not all of them (pykickstart's
+/// `network.py`, `autopart.py` and `constants.py`).
+const VALUES: &[(&str, &str, &[&str])] = &[
+    ("network", "bootproto", &["dhcp", "bootp", "static", "query", "ibft"]),
+    ("autopart", "type", &["lvm", "btrfs@fedora", "plain", "thinp"]),
+];
+/// Commands that say nothing alone (`lang.py`, `keyboard.py`, `timezone.py`).
+const NOT_ALONE: &[(&str, &str)] = &[
+    ("lang", "lang en_US.UTF-8"),
+    ("keyboard", "keyboard --xlayouts=us"),
+    ("timezone", "timezone Europe/Berlin --utc"),
+];
+
 /// The release's name in the table.
 fn release(distribution: &str, version: &str) -> Result<&'static str, Found> {
     let known = "forge knows kickstart of RHEL 9 and 10 and their kin, and of Fedora";
@@ -153,6 +166,7 @@ fn command(line: &str, word: &str, number: usize, release: &str, found: &mut Vec
         found.push(Found::new(number, message, "pykickstart's `ksvalidator` says since when"));
         return;
     }
+    values(line, word, number, release, found);
     for option in options(line) {
         let name = option.split('=').next().unwrap_or(&option);
         let known = words.iter().skip(1).find_map(|word| has(word, name, release));
@@ -167,15 +181,56 @@ fn command(line: &str, word: &str, number: usize, release: &str, found: &mut Vec
     }
 }
 
+/// What is wrong with the values of a command that the release has.
+fn values(line: &str, word: &str, number: usize, release: &str, found: &mut Vec<Found>) {
+    let words = words(line);
+    let empty = words.iter().skip(1).all(|(word, _)| word.is_empty());
+    if let Some((_, help)) = NOT_ALONE.iter().find(|(name, _)| *name == word)
+        && empty
+    {
+        found.push(Found::new(number, format!("`{word}` says nothing"), format!("such as `{help}`")));
+    }
+    for (_, option, values) in VALUES.iter().filter(|(command, ..)| *command == word) {
+        let given = words.iter().enumerate().find_map(|(index, (word, quoted))| {
+            let rest = word.strip_prefix("--").filter(|_| !*quoted)?.strip_prefix(option)?;
+            match rest.strip_prefix('=') {
+                Some(value) => Some(value),
+                None if rest.is_empty() => words.get(index + 1).map(|(value, _)| value.as_str()),
+                None => None,
+            }
+        });
+        let known: Vec<&str> = values
+            .iter()
+            .filter_map(|value| {
+                has(value, value.split('@').next().unwrap_or_default(), release)
+                    .filter(|here| *here)
+                    .and_then(|_| value.split('@').next())
+            })
+            .collect();
+        if let Some(given) = given
+            && !known.contains(&given.to_lowercase().as_str())
+        {
+            let message = format!("`--{option}` of `{word}` is one of {}, not `{given}`", known.join(", "));
+            found.push(Found::new(number, message, nearest(given, &known)));
+        }
+    }
+}
+
 /// The options of a line, without their dashes; what stands in quotes is none.
 fn options(line: &str) -> Vec<String> {
+    let option =
+        |(word, quoted): (String, bool)| word.strip_prefix("--").filter(|_| !quoted).map(str::to_owned);
+    words(line).into_iter().filter_map(option).collect()
+}
+
+/// The words of a line without their quotes, and whether they began with one; a remark is none.
+fn words(line: &str) -> Vec<(String, bool)> {
     let mut out = Vec::new();
     let (mut word, mut quote, mut quoted_start) = (String::new(), None, false);
     let mut finish = |word: &mut String, quoted: &mut bool| {
-        if let Some(option) = word.strip_prefix("--").filter(|_| !*quoted) {
-            out.push(option.to_owned());
+        if !word.is_empty() || *quoted {
+            out.push((std::mem::take(word), *quoted));
         }
-        word.clear();
         *quoted = false;
     };
     for c in line.chars() {
@@ -186,6 +241,7 @@ fn options(line: &str) -> Vec<String> {
                 quoted_start |= word.is_empty();
                 quote = Some(c);
             }
+            None if c == '#' && word.is_empty() && !quoted_start => break,
             None if c.is_whitespace() => finish(&mut word, &mut quoted_start),
             None => word.push(c),
         }

@@ -22,6 +22,72 @@ fn kickstart_by_release() {
 }
 
 #[test]
+fn kickstart_values_that_anaconda_stops_at() {
+    let text = "cdrom\nlang # en\nkeyboard\ntimezone\nrootpw --lock\nnetwork --device=link --bootproto=dhpc\n\
+                network --bootproto zzz\nnetwork --bootproto='static' --ip=192.0.2.1\nautopart --type=btrfs --nohome\n\
+                keyboard --xlayouts=us # --type=x\ntimezone --utc\nautopart --type=THINP\nlang \"\"\n";
+    insta::assert_snapshot!(told(&lint(Kind::Kickstart, "ks.cfg", text, "rocky", "9")), @r##"
+        2: `lang` says nothing (such as `lang en_US.UTF-8`)
+        3: `keyboard` says nothing (such as `keyboard --xlayouts=us`)
+        4: `timezone` says nothing (such as `timezone Europe/Berlin --utc`)
+        6: `--bootproto` of `network` is one of dhcp, bootp, static, query, ibft, not `dhpc`
+        7: `--bootproto` of `network` is one of dhcp, bootp, static, query, ibft, not `zzz`
+        9: `--type` of `autopart` is one of lvm, plain, thinp, not `btrfs`
+        13: `lang` says nothing (such as `lang en_US.UTF-8`)
+        "##);
+    let text = "cdrom\nlang en\nkeyboard us\ntimezone UTC\nrootpw --lock\nautopart --type=btrfs\n";
+    assert_eq!(told(&lint(Kind::Kickstart, "ks.cfg", text, "fedora", "43")), "");
+}
+
+#[test]
+fn unattend_values_that_setup_stops_at() {
+    let text = r#"<unattend xmlns="urn:schemas-microsoft-com:unattend">
+<settings pass="oobeSystem">
+<component name="Microsoft-Windows-Shell-Setup" processorArchitecture="amd64" publicKeyToken="31bf3856ad364e35" language="neutral" versionScope="nonSxS">
+<OOBE><HideEULAPage>yes</HideEULAPage>
+<ProtectYourPC>5</ProtectYourPC></OOBE>
+<AutoLogon><Enabled>True</Enabled>
+<LogonCount>one</LogonCount></AutoLogon>
+</component>
+<component name="Microsoft-Windows-Setup" processorArchitecture="amd64" publicKeyToken="31bf3856ad364e35" language="neutral" versionScope="nonSxS">
+<DiskConfiguration><WillShowUI>Nver</WillShowUI><Disk><CreatePartitions><CreatePartition>
+<Type>Primry</Type>
+<Size>big</Size>
+<Extend>1</Extend></CreatePartition></CreatePartitions></Disk></DiskConfiguration>
+<UserData>
+<AcceptEula>yes</AcceptEula></UserData>
+</component>
+</settings>
+</unattend>"#;
+    let found = told(&lint(Kind::Autounattend, "Autounattend.xml", text, "", ""));
+    let values: Vec<&str> = found.lines().filter(|line| line.contains(", not `")).collect();
+    insta::assert_snapshot!(values.join("\n"), @r##"
+        4: <HideEULAPage> is true or false, not `yes`
+        5: <ProtectYourPC> is one of 1, 2, 3, not `5`
+        7: <LogonCount> is a number, not `one`
+        10: <WillShowUI> is one of Always, OnError, Never, not `Nver` (did you mean `Never`?)
+        11: <Type> is one of Primary, EFI, Extended, Logical, MSR, not `Primry` (did you mean `Primary`?)
+        12: <Size> is a number, not `big`
+        13: <Extend> is true or false, not `1`
+        15: <AcceptEula> is true or false, not `yes`
+        "##);
+}
+
+#[test]
+fn autoyast_types_and_loaders_are_those_that_yast_has() {
+    let text = "<profile xmlns=\"http://www.suse.com/1.0/yast2ns\" xmlns:config=\"http://www.suse.com/1.0/configns\">\n<bootloader>\n\
+                <loader_type>grubb</loader_type>\n<global><timeout config:type=\"integer\">soon</timeout>\n\
+                <append config:type=\"sting\">x</append></global>\n</bootloader>\n<general><mode>\n\
+                <confirm t=\"bolean\">false</confirm></mode></general>\n</profile>";
+    insta::assert_snapshot!(told(&lint(Kind::Autoyast, "autoinst.xml", text, "", "")), @r##"
+        3: `grubb` is no loader (default, none, grub2, grub2-efi, grub2-bls, systemd-boot) (did you mean `grub2`?)
+        4: <timeout> is a number, not `soon`
+        5: <append> has the type `sting`, and there are boolean, integer, string, symbol, list, map (did you mean `string`?)
+        8: <confirm> has the type `bolean`, and there are boolean, integer, string, symbol, list, map (did you mean `boolean`?)
+        "##);
+}
+
+#[test]
 fn preseed_questions() {
     let text = "d-i debian-installer/local string x\nd-i time/zone text UTC\nd-i partman/confirm boolean yes\n\
                 d-i clock-setup/ntp string true\nd-i passwd/username sting x\nd-i x\ntasksel tasksel/first multiselect\n";

@@ -139,6 +139,42 @@ const COMPONENTS: &[Component] = &[
     ),
 ];
 
+/// What the text of a setting must be.
+#[derive(Clone, Copy)]
+enum Is {
+    Flag,
+    Number,
+    OneOf(&'static [&'static str]),
+}
+
+/// Settings whose values Windows Setup stops at, by the element that they stand in (empty: any); each setting's page of the
+/// reference has its values.
+const VALUES: &[(&str, &str, Is)] = &[
+    ("", "AcceptEula", Is::Flag),
+    ("", "WillShowUI", Is::OneOf(&["Always", "OnError", "Never"])),
+    ("Disk", "DiskID", Is::Number),
+    ("Disk", "WillWipeDisk", Is::Flag),
+    ("CreatePartition", "Type", Is::OneOf(&["Primary", "EFI", "Extended", "Logical", "MSR"])),
+    ("CreatePartition", "Size", Is::Number),
+    ("CreatePartition", "Extend", Is::Flag),
+    ("ModifyPartition", "PartitionID", Is::Number),
+    ("ModifyPartition", "Active", Is::Flag),
+    ("InstallTo", "DiskID", Is::Number),
+    ("InstallTo", "PartitionID", Is::Number),
+    ("OOBE", "HideEULAPage", Is::Flag),
+    ("OOBE", "HideLocalAccountScreen", Is::Flag),
+    ("OOBE", "HideOEMRegistrationScreen", Is::Flag),
+    ("OOBE", "HideOnlineAccountScreens", Is::Flag),
+    ("OOBE", "HideWirelessSetupInOOBE", Is::Flag),
+    ("OOBE", "ProtectYourPC", Is::OneOf(&["1", "2", "3"])),
+    ("AutoLogon", "Enabled", Is::Flag),
+    ("AutoLogon", "LogonCount", Is::Number),
+    ("", "PlainText", Is::Flag),
+    ("Ipv4Settings", "DhcpEnabled", Is::Flag),
+    ("Ipv6Settings", "DhcpEnabled", Is::Flag),
+    ("", "PersistAllDeviceInstalls", Is::Flag),
+];
+
 /// What every component says of itself ("Component" in the reference).
 const IDENTITY: [(&str, &[&str]); 4] = [
     ("processorArchitecture", &["amd64", "x86", "arm64", "wow64"]),
@@ -228,6 +264,33 @@ fn component(component: &Element, pass: &str, found: &mut Vec<Found>) {
         }
     }
     orders(component, found);
+    values(component, found);
+}
+
+/// Values that are none of those that the setting has. Which letters are capitals is not judged.
+fn values(component: &Element, found: &mut Vec<Found>) {
+    for parent in component.all() {
+        for setting in &parent.children {
+            let rule = VALUES.iter().find(|(within, name, _)| {
+                *name == setting.name && (within.is_empty() || *within == parent.name)
+            });
+            let Some((_, name, is)) = rule else { continue };
+            let text = setting.text.trim();
+            let one_of = |words: &[&str]| words.iter().any(|word| word.eq_ignore_ascii_case(text));
+            let (fits, what, help) = match is {
+                Is::Flag => (one_of(&["true", "false"]), "true or false".to_owned(), String::new()),
+                Is::Number => (text.parse::<u32>().is_ok(), "a number".to_owned(), String::new()),
+                Is::OneOf(words) => (
+                    one_of(words),
+                    format!("one of {}", words.join(", ")),
+                    if text.parse::<u32>().is_ok() { String::new() } else { nearest(text, words) },
+                ),
+            };
+            if !fits {
+                found.push(Found::new(setting.line, format!("<{name}> is {what}, not `{text}`"), help));
+            }
+        }
+    }
 }
 
 /// `<Order>`s among siblings are numbers that differ.
