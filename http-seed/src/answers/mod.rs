@@ -26,6 +26,9 @@ use crate::lint;
 use crate::set::SeedSet;
 use crate::template::{Finding, RenderError, lint as lint_template, render_mapped};
 
+/// What tells a program that a text is UTF-8.
+pub(crate) const BYTE_ORDER_MARK: char = '\u{feff}';
+
 /// A kind of seed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -284,6 +287,7 @@ impl Answers {
         for (name, file) in self.files() {
             let rendered = if file.template {
                 crate::template::render(&file.shown, &file.text, &context)
+                    .map(|text| self.with_byte_order_mark(&name, text))
             } else {
                 Ok(file.text)
             };
@@ -293,6 +297,13 @@ impl Answers {
             }
         }
         if errors.is_empty() { Ok(set) } else { Err(errors) }
+    }
+
+    /// A script for Windows PowerShell 5, which takes a file without a byte order mark for the system's code page
+    /// (about_Character_Encoding): one with characters beyond ASCII gets it.
+    fn with_byte_order_mark(&self, name: &str, text: String) -> String {
+        let needs = self.kind == Kind::Autounattend && name.ends_with(".ps1") && !text.is_ascii();
+        if needs && !text.starts_with(BYTE_ORDER_MARK) { format!("{BYTE_ORDER_MARK}{text}") } else { text }
     }
 
     /// What is wrong with the files, by the lines of their templates; nothing of it needs a target or a network.
@@ -318,7 +329,7 @@ impl Answers {
             }
             let (text, lines) = if file.template {
                 match render_mapped(&file.shown, &file.text, &context) {
-                    Ok(rendered) => rendered,
+                    Ok((text, lines)) => (self.with_byte_order_mark(&name, text), lines),
                     Err(error) => {
                         findings.extend(error.findings());
                         continue;

@@ -205,6 +205,23 @@ fn a_template_of_ones_own_is_rendered_strictly_and_sees_the_profiles_variables()
 }
 
 #[test]
+fn the_script_of_windows_says_that_it_is_utf_8_only_when_that_matters() {
+    let script = |command: &str| {
+        let vars = json!({ "late-commands": [command] });
+        let answers = answers(Kind::Autounattend, "windows", "2022", vars);
+        assert_eq!(answers.lint(&build()), [], "{command}");
+        let files = answers.render(&build()).expect("renders");
+        let bytes = files.get("forge.ps1").expect("there").bytes().to_vec();
+        assert!(!files.texts().any(|(name, text)| name != "forge.ps1" && text.contains('\u{feff}')));
+        bytes
+    };
+    let marked = script("echo Grüße aus Köln");
+    assert!(marked.starts_with(b"\xef\xbb\xbf# Run once"), "{:?}", marked.get(..16));
+    assert!(String::from_utf8_lossy(&marked).contains("cmd.exe /c 'echo Grüße aus Köln'"));
+    assert!(script("echo hello").starts_with(b"# Run once"));
+}
+
+#[test]
 fn windows_answers_over_winrm_as_the_profile_says_and_notes_what_was_there_before() {
     let script = |tls, basic, port| {
         let mut build = build();

@@ -154,8 +154,13 @@ fn unattend_passes_and_components() {
         3: this is no well-formed XML: ill-formed document: expected `</b>`, but `</a>` was found
         "##);
     insta::assert_snapshot!(told(&lint(Kind::Autounattend, "forge.ps1", "ok\n'é'\n", "", "")), @r##"
-        2: a character that is not ASCII, which Windows PowerShell 5 reads as others (write the value in ASCII)
+        2: a character that is not ASCII, which Windows PowerShell 5 reads as others (save the file as UTF-8 with a byte order mark, or write it in ASCII)
         "##);
+}
+
+#[test]
+fn a_script_with_a_byte_order_mark_may_hold_any_character() {
+    assert_eq!(lint(Kind::Autounattend, "own.ps1", "\u{feff}ok\n'é'\n", "", ""), []);
 }
 
 #[test]
