@@ -58,7 +58,7 @@ pub(super) fn misfit(kind: Kind, os: &Os) -> Option<Misfit> {
         let is = |release: &&str| {
             version.strip_prefix(release).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
         };
-        version.is_empty() || releases.is_empty() || releases.iter().any(|release| is(&release))
+        version.is_empty() || releases.is_empty() || releases.iter().any(is)
     };
     let of_release: Vec<Kind> =
         of_name.iter().filter(|(_, _, releases)| fits(releases)).map(|(kind, ..)| *kind).collect();
