@@ -144,3 +144,28 @@ fn the_kernels_arguments_of_an_installed_ubuntu_are_those_that_were_given() {
     let output = std::process::Command::new("sh").args(["-ec", &script]).output().expect("a shell");
     assert_eq!(String::from_utf8_lossy(&output.stdout), format!("before {given}"));
 }
+
+#[test]
+fn what_every_setting_comes_to_for_a_cloud_image_passes_the_lint() {
+    for distribution in ["debian", "ubuntu", "rocky", "opensuse-leap"] {
+        let mut vars = awkward();
+        let known: Vec<&str> = Settings::names(Kind::Nocloud).collect();
+        let table = vars.as_object_mut().expect("an object");
+        table.retain(|name, _| known.contains(&name.as_str()));
+        let settings = Settings::read(Kind::Nocloud, table).expect("sound settings");
+        for (mac, user) in [(None, false), (Some("02:00:00:00:00:01"), true)] {
+            let files = crate::nocloud::NoCloud {
+                instance_id: "sample".into(),
+                hostname: Some("build".into()),
+                user: user.then(|| crate::nocloud::BuildUser::sudoer("forge", "ssh-ed25519 AAAA forge")),
+                host_key: None,
+                user_data: user_data(&settings, table, distribution),
+                network_config: network_config(&settings, mac),
+            };
+            for (name, text) in files.files().expect("renders").texts() {
+                let found = crate::lint::lint(Kind::Nocloud, name, text, distribution, "");
+                assert_eq!(found, [], "{distribution} {name}: {text}");
+            }
+        }
+    }
+}

@@ -2,6 +2,8 @@
 
 use serde_json::Value;
 
+use super::cloud_shapes::{ENTRIES1, NETPLAN, NETWORK1, NETWORK2, USER_DATA};
+use super::shape::{self, Shape, Step, Wrong};
 use super::{Found, nearest};
 
 /// cloud-init's top-level keys ("Module reference" of its documentation, 22.4 to 25).
@@ -202,15 +204,12 @@ const KINDS: &[(&str, Is)] = &[
     ("packages", Is::List),
     ("runcmd", Is::List),
     ("bootcmd", Is::List),
-    ("write_files", Is::List),
     ("disable_root", Is::Flag),
     ("package_update", Is::Flag),
     ("package_upgrade", Is::Flag),
     ("ssh_authorized_keys", Is::List),
     ("timezone", Is::Text),
     ("hostname", Is::Text),
-    ("growpart", Is::Table),
-    ("apt", Is::Table),
 ];
 
 fn read(text: &str) -> Result<Value, Found> {
@@ -243,20 +242,98 @@ pub(super) fn user_data(text: &str) -> Vec<Found> {
         Ok(value) => value,
         Err(found) => return vec![found],
     };
-    check_cloud_config(&value, |key| line_of(text, key, 0))
+    check_cloud_config(&value, |key, path| shape::line_of(text, line_of(text, key, 0), path))
 }
 
-fn check_cloud_config(value: &Value, line: impl Fn(&str) -> usize) -> Vec<Found> {
+/// The network configuration of a seed, version 1 or 2.
+pub(super) fn network_config(text: &str) -> Vec<Found> {
+    match serde_yaml::from_str::<Value>(text) {
+        Ok(value) => {
+            let top = |path: &[Step]| match path.split_first() {
+                Some((Step::Key(key), rest)) => {
+                    let indents = [0, 2].into_iter().map(|indent| line_of(text, key, indent));
+                    shape::line_of(text, indents.max().unwrap_or(1), rest)
+                }
+                _ => 1,
+            };
+            network(&value, &[1, 2]).into_iter().map(|wrong| found_at(top(&wrong.path), wrong)).collect()
+        }
+        Err(error) => vec![Found::new(1, format!("this is no YAML: {error}"), "")],
+    }
+}
+
+fn found_at(line: usize, wrong: Wrong) -> Found {
+    Found::new(line, wrong.message, wrong.help)
+}
+
+/// What is wrong with a network configuration of one of some versions.
+fn network(value: &Value, versions: &[i64]) -> Vec<Wrong> {
+    // It may stand in a table `network`; and a file of nothing but remarks says nothing.
+    let value = match value.get("network") {
+        Some(within) if value.as_object().is_some_and(|table| table.len() == 1) => within,
+        _ => value,
+    };
+    let subiquity = !versions.contains(&1);
+    let version = value.get("version");
+    match version.and_then(Value::as_i64) {
+        _ if value.is_null() || value.get("config").and_then(Value::as_str) == Some("disabled") => Vec::new(),
+        Some(1) if versions.contains(&1) => {
+            let mut wrong = NETWORK1.check(value, &[]);
+            let entries = value.get("config").and_then(Value::as_array);
+            for (index, entry) in entries.into_iter().flatten().enumerate() {
+                wrong.extend(entry_of_version_1(entry, &[Step::Key("config".into()), Step::Index(index)]));
+            }
+            wrong
+        }
+        Some(2) if subiquity => NETPLAN.check(value, &[]),
+        Some(2) => NETWORK2.check(value, &[]),
+        _ => {
+            let known = versions.iter().map(ToString::to_string).collect::<Vec<_>>().join(" or ");
+            let message = match version {
+                _ if !value.is_object() => "a network configuration is a table".to_owned(),
+                Some(given) => format!("`version` of a network configuration is {known}, not {given}"),
+                None => format!("a network configuration has a `version`: {known}"),
+            };
+            vec![Wrong { path: vec![Step::Key("version".into())], message, help: String::new() }]
+        }
+    }
+}
+
+fn entry_of_version_1(entry: &Value, path: &[Step]) -> Vec<Wrong> {
+    let Some(kind) = entry.get("type").and_then(Value::as_str) else {
+        // Of the entries only a route may lack its type.
+        let route = ENTRIES1.iter().find(|(name, _)| *name == "route" && entry.get("gateway").is_some());
+        let message = "an entry of `config` has a `type`".to_owned();
+        let lacking = || vec![Wrong { path: path.to_vec(), message, help: String::new() }];
+        return route.map_or_else(lacking, |(_, shape)| shape.check(entry, path));
+    };
+    match ENTRIES1.iter().find(|(name, _)| *name == kind) {
+        Some((_, shape)) => shape.check(entry, path),
+        None => {
+            let names: Vec<&str> = ENTRIES1.iter().map(|(name, _)| *name).collect();
+            let message =
+                format!("`type` of an entry of `config` is one of {}, not `{kind}`", names.join(", "));
+            vec![Wrong { path: path.to_vec(), message, help: nearest(kind, &names) }]
+        }
+    }
+}
+
+fn check_cloud_config(value: &Value, line: impl Fn(&str, &[Step]) -> usize) -> Vec<Found> {
     let mut found = Vec::new();
     for (key, value) in value.as_object().into_iter().flatten() {
         if !CLOUD_CONFIG.contains(&key.as_str()) {
             let message = format!("cloud-init has no key `{key}`");
-            found.push(Found::new(line(key), message, nearest(key, CLOUD_CONFIG)));
+            found.push(Found::new(line(key, &[]), message, nearest(key, CLOUD_CONFIG)));
         }
         if let Some((_, is)) = KINDS.iter().find(|(name, _)| name == key)
             && !is.fits(value)
         {
-            found.push(Found::new(line(key), format!("`{key}` is {}", is.word()), ""));
+            found.push(Found::new(line(key, &[]), format!("`{key}` is {}", is.word()), ""));
+        }
+        let shape = USER_DATA.iter().find(|(name, _)| name == key).map_or(Shape::Any, |(_, shape)| *shape);
+        for wrong in shape.check(value, &[Step::Key(key.clone())]) {
+            let below = wrong.path.get(1..).unwrap_or_default();
+            found.push(found_at(line(key, below), wrong));
         }
     }
     found
@@ -268,7 +345,7 @@ pub(super) fn autoinstall(text: &str) -> Vec<Found> {
         Ok(value) => value,
         Err(found) => return vec![found],
     };
-    let mut found = check_cloud_config(&value, |key| line_of(text, key, 0));
+    let mut found = check_cloud_config(&value, |key, path| shape::line_of(text, line_of(text, key, 0), path));
     let Some(install) = value.get("autoinstall").filter(|value| value.is_object()) else {
         found.push(Found::new(1, "there is no table `autoinstall`", "Subiquity would ask everything"));
         return found;
@@ -323,7 +400,10 @@ pub(super) fn autoinstall(text: &str) -> Vec<Found> {
     }
     for (key, value) in install.get("user-data").and_then(Value::as_object).into_iter().flatten() {
         let inner = serde_json::json!({ key.as_str(): value });
-        found.extend(check_cloud_config(&inner, |_| at("/user-data")));
+        found.extend(check_cloud_config(&inner, |_, _| at("/user-data")));
+    }
+    for wrong in install.get("network").map(|value| network(value, &[2])).unwrap_or_default() {
+        found.push(found_at(shape::line_of(text, at("/network"), &wrong.path), wrong));
     }
     found
 }

@@ -7,9 +7,11 @@
 mod agama;
 mod autoyast;
 mod cloud_config;
+mod cloud_shapes;
 mod kickstart;
 mod powershell;
 mod preseed;
+mod shape;
 mod unattend;
 mod xml;
 
@@ -39,6 +41,7 @@ pub fn lint(kind: Kind, name: &str, text: &str, distribution: &str, version: &st
         (Kind::Nocloud, "user-data" | "vendor-data") | (Kind::Autoinstall, "vendor-data") => {
             cloud_config::user_data(text)
         }
+        (Kind::Nocloud, "network-config") => cloud_config::network_config(text),
         (Kind::Autoinstall, "user-data") => cloud_config::autoinstall(text),
         (Kind::Kickstart, _) if is_kickstart(name) => kickstart::lint(text, distribution, version),
         (Kind::Preseed, _) if is_kickstart(name) => preseed::lint(text),

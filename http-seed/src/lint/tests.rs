@@ -116,12 +116,96 @@ fn autoinstall_keys() {
         5: `late-commands` is a list
         6: `shutdown` is one of reboot, poweroff, not "halt"
         7: `keyboard` has no key `layot` (did you mean `layout`?)
+        8: `user` is a string or a table
         8: cloud-init has no key `paccages` (did you mean `packages`?)
         "##);
     let text = "users: []\n";
     insta::assert_snapshot!(told(&lint(Kind::Nocloud, "user-data", text, "", "")), @r##"
         1: the first line is not `#cloud-config` (cloud-init tells user-data by it)
         "##);
+}
+
+#[test]
+fn what_is_in_the_keys_of_user_data_is_judged_by_cloud_inits_schema() {
+    let text = "#cloud-config\nusers:\n- default\n- name: a\n  sudo: null\n- name: b\n  lock_passwd: maybe\n  shel: /bin/sh\n\
+                write_files:\n- path: /a\n  encoding: base65\n- paht: /b\n  permissions: 420\nntp:\n  enabled: x\n  servers: a\n\
+                ssh_pwauth: 3\ndisk_setup: []\npower_state:\n  mode: rebot\nchpasswd:\n  expire: off\n  users:\n  - {name: a, type: txt}\n\
+                growpart:\n  mode: off\napt:\n  primary:\n  - uri: http://a/\n  source: {}\npackages: []\n";
+    insta::assert_snapshot!(told(&lint(Kind::Nocloud, "user-data", text, "", "")), @r##"
+        7: `users[2].lock_passwd` is true or false
+        8: `users[2]` has no key `shel` (did you mean `shell`?)
+        11: `write_files[0].encoding` is one of gz, gzip, gz+base64, gzip+base64, gz+b64, gzip+b64, b64, base64, text/plain, not `base65` (did you mean `base64`?)
+        12: `write_files[1]` has no key `paht` (there are: path, content, source, owner, permissions, encoding, append, defer)
+        12: `write_files[1]` lacks `path`
+        13: `write_files[1].permissions` is a string
+        15: `ntp.enabled` is true or false
+        16: `ntp.servers` is a list
+        17: `ssh_pwauth` is true or false or a string
+        18: `disk_setup` is a table
+        20: `power_state.mode` is one of poweroff, reboot, halt, not `rebot` (did you mean `reboot`?)
+        24: `chpasswd.users[0].type` is one of hash, text, RANDOM, not `txt` (did you mean `text`?)
+        29: `apt.primary[0]` lacks `arches`
+        30: `apt` has no key `source` (did you mean `sources`?)
+        "##);
+    let sound = "#cloud-config\nusers:\n- {name: a, groups: [b, c], uid: 1000, ssh_authorized_keys: [k]}\nntp:\n\
+                 apt:\n  http_proxy: http://a/\n  sources: {x: {source: deb a}}\npower_state: {mode: reboot, delay: +5}\n\
+                 write_files:\n- {path: /a, content: b, permissions: '0644', append: yes}\nuser: {name: x}\n";
+    assert_eq!(told(&lint(Kind::Nocloud, "user-data", sound, "", "")), "");
+}
+
+#[test]
+fn a_network_configuration_is_judged_by_the_schema_of_its_version() {
+    let network = |text: &str| told(&lint(Kind::Nocloud, "network-config", text, "", ""));
+    for (text, wrong) in [
+        ("version: 3\n", "1: `version` of a network configuration is 1 or 2, not 3"),
+        ("ethernets: {}\n", "1: a network configuration has a `version`: 1 or 2"),
+        ("- a\n", "1: a network configuration is a table"),
+        (
+            "version: 2\nethernets:\n  eth0:\n    dhcp: true\n",
+            "4: `ethernets.eth0` has no key `dhcp` (did you mean `dhcp4`?)",
+        ),
+        (
+            "network:\n  version: 2\n  ethernet: {}\n",
+            "3: there is no key `ethernet` (did you mean `ethernets`?)",
+        ),
+        ("version: 2\nethernets:\n  a: {dhcp4: ja}\n", "3: `ethernets.a.dhcp4` is true or false"),
+        (
+            "version: 2\nethernets:\n  a:\n    match: {mac: x}\n    nameservers: [192.0.2.1]\n",
+            "4: `ethernets.a.match` has no key `mac` (there are: name, macaddress, driver)\n5: `ethernets.a.nameservers` is a table",
+        ),
+        ("version: 1\n", "1: `config` is missing"),
+        (
+            "version: 1\nconfig:\n- type: physical\n  name: a\n  subnets:\n  - type: dchp\n- type: physcal\n- {}\n",
+            "6: `config[0].subnets[0].type` is one of dhcp4, dhcp, dhcp6, static, static6, ipv6_dhcpv6-stateful, \
+             ipv6_dhcpv6-stateless, ipv6_slaac, manual, not `dchp`\n\
+             7: `type` of an entry of `config` is one of physical, bond, bridge, vlan, nameserver, route, not `physcal` \
+             (did you mean `physical`?)\n8: an entry of `config` has a `type`",
+        ),
+    ] {
+        assert_eq!(network(text), wrong, "{text}");
+    }
+    for text in [
+        "# nothing\n",
+        "network: {config: disabled}\n",
+        "version: 2\nrenderer: networkd\nethernets:\n  all:\n    match: {name: \"e*\"}\n    dhcp4: yes\n    dhcp6: false\n    \
+         addresses: [192.0.2.1/24]\n    routes: [{to: default, via: 192.0.2.9, on-link: true}]\n    critical: true\n    link-local: []\n",
+        "network:\n  version: 1\n  config:\n  - {type: physical, name: a, mtu: null, subnets: [{type: static, address: 192.0.2.1/24}]}\n  \
+         - {type: nameserver, address: [192.0.2.3]}\n",
+    ] {
+        assert_eq!(network(text), "", "{text}");
+    }
+    let autoinstall = |network: &str| {
+        let text = format!(
+            "#cloud-config\nautoinstall:\n  version: 1\n  network:\n{network}  identity: {{}}\n  late-commands: []\n"
+        );
+        told(&lint(Kind::Autoinstall, "user-data", &text, "ubuntu", "24.04"))
+    };
+    assert_eq!(autoinstall("    version: 9\n"), "5: `version` of a network configuration is 2, not 9");
+    assert_eq!(
+        autoinstall("    version: 2\n    ethernets:\n      a:\n        dhcp5: ja\n"),
+        "8: `ethernets.a` has no key `dhcp5` (did you mean `dhcp4`?)"
+    );
+    assert_eq!(autoinstall("    network:\n      version: 2\n      wifis: {}\n"), "");
 }
 
 #[test]
