@@ -34,9 +34,17 @@ impl Found {
     }
 }
 
+/// The largest file that is judged, and how much that is wrong with one is told.
+const LARGEST: usize = 1 << 20;
+const TOLD: usize = 100;
+
 /// What is wrong with a file of a seed.
 #[must_use]
 pub fn lint(kind: Kind, name: &str, text: &str, distribution: &str, version: &str) -> Vec<Found> {
+    if text.len() > LARGEST && is_judged(name) {
+        let message = format!("the file has {} bytes; at most {LARGEST} are judged", text.len());
+        return vec![Found::new(1, message, "is it this installer's? `lint = false` takes it as it is")];
+    }
     let mut found = match (kind, name) {
         (Kind::Nocloud, "user-data" | "vendor-data") | (Kind::Autoinstall, "vendor-data") => {
             cloud_config::user_data(text)
@@ -52,7 +60,18 @@ pub fn lint(kind: Kind, name: &str, text: &str, distribution: &str, version: &st
         _ => Vec::new(),
     };
     found.sort_by_key(|found| found.line);
+    if found.len() > TOLD {
+        let line = found.get(TOLD).map_or(1, |next| next.line);
+        let message = format!("{} more findings are left out", found.len() - TOLD);
+        found.truncate(TOLD);
+        found.push(Found::new(line, message, "is it this installer's file?"));
+    }
     found
+}
+
+fn is_judged(name: &str) -> bool {
+    let endings = [".cfg", ".ks", ".xml", ".ps1", ".json", "-data", "network-config"];
+    endings.iter().any(|ending| name.ends_with(ending))
 }
 
 fn is_kickstart(name: &str) -> bool {

@@ -287,3 +287,27 @@ fn agama_sections() {
     let broken = lint(Kind::Agama, "autoinst.json", "{\n\"a\": }", "", "");
     assert!(broken[0].line == 2 && broken[0].message.starts_with("this is no JSON"), "{broken:?}");
 }
+
+#[test]
+fn a_file_that_is_no_answer_file_at_all_is_told_in_short() {
+    let deep = "<a>".repeat(100_000) + &"</a>".repeat(100_000);
+    let found = lint(Kind::Autounattend, "Autounattend.xml", &deep, "", "");
+    assert_eq!(told(&found), "1: more than 100 elements within each other");
+    let found = lint(Kind::Kickstart, "ks.cfg", &"nonsense\n".repeat(2_000), "rocky", "9");
+    assert_eq!((found.len(), found.last().map(|last| last.line)), (101, Some(101)));
+    assert!(
+        found.last().is_some_and(|last| last.message == "1906 more findings are left out"),
+        "{:?}",
+        found.last()
+    );
+    let large = "x".repeat(2 << 20);
+    let found = lint(Kind::Preseed, "preseed.cfg", &large, "debian", "12");
+    assert_eq!(
+        found.first().map(|one| &*one.message),
+        Some("the file has 2097152 bytes; at most 1048576 are judged")
+    );
+    assert_eq!(lint(Kind::Preseed, "packages.tar", &large, "debian", "12"), []);
+    let many: String =
+        std::iter::once("<profile>\n".to_owned()).chain((0..2_000).map(|n| format!("<a{n}/>\n"))).collect();
+    assert_eq!(lint(Kind::Autoyast, "autoinst.xml", &(many + "</profile>"), "", "").len(), 101);
+}

@@ -34,6 +34,9 @@ impl Element {
     }
 }
 
+/// Elements within each other; no answer file comes near.
+const DEEPEST: usize = 100;
+
 /// Reads a document.
 ///
 /// # Errors
@@ -42,11 +45,17 @@ pub(super) fn parse(text: &str) -> Result<Element, Found> {
     let mut reader = Reader::from_str(text);
     let mut open: Vec<Element> = Vec::new();
     let mut root = None;
+    let (mut line, mut counted) = (1, 0);
     loop {
-        let at = usize::try_from(reader.buffer_position()).unwrap_or(usize::MAX);
-        let line = line_of(text, at);
+        // The position is before the blanks of the next line when an element follows text.
+        let at = usize::try_from(reader.buffer_position()).unwrap_or(usize::MAX).min(text.len());
+        line += text.as_bytes().get(counted..at).unwrap_or_default().iter().filter(|b| **b == b'\n').count();
+        counted = counted.max(at);
         let wrong = |error: String| Found::new(line, format!("this is no well-formed XML: {error}"), "");
         match reader.read_event().map_err(|error| wrong(error.to_string()))? {
+            Event::Start(_) if open.len() >= DEEPEST => {
+                return Err(Found::new(line, format!("more than {DEEPEST} elements within each other"), ""));
+            }
             Event::Start(start) => open.push(element(&start, line).map_err(wrong)?),
             Event::Empty(start) => {
                 let element = element(&start, line).map_err(wrong)?;
@@ -106,9 +115,4 @@ fn element(start: &BytesStart<'_>, line: usize) -> Result<Element, String> {
     }
     let name = start.name().as_ref().to_owned();
     Ok(Element { name, attributes, text: String::new(), children: Vec::new(), line })
-}
-
-fn line_of(text: &str, at: usize) -> usize {
-    // The position is before the blanks of the next line when an element follows text.
-    text.bytes().take(at).filter(|byte| *byte == b'\n').count() + 1
 }
