@@ -19,6 +19,8 @@ pub(super) const FILE: usize = 1 << 20;
 const WRITTEN: usize = 64 << 20;
 /// Tags within tags.
 const NESTED: usize = 100;
+/// Tags on one line: each is judged by all that stands on the line before it.
+const ON_A_LINE: usize = 1_000;
 /// Brackets within brackets of one tag, and calls within calls: tera's parser tries each of them several ways, and those
 /// multiply.
 const BRACKETS: usize = 16;
@@ -58,7 +60,13 @@ pub(super) fn of_text(text: &str) -> Option<TooFar> {
         return Some(TooFar { line: 1, column: 1, why, help });
     }
     let mut open = 0_usize;
+    let (mut line, mut on_it) = (0, 0_usize);
     for tag in tags(text) {
+        (line, on_it) = if tag.line == line { (line, on_it + 1) } else { (tag.line, 1) };
+        if on_it > ON_A_LINE {
+            let why = format!("more than {ON_A_LINE} tags on one line");
+            return Some(TooFar::at(tag, why, "write them on lines of their own, or take a loop"));
+        }
         match word(tag) {
             "if" | "for" | "block" | "macro" | "filter" => open += 1,
             word if word.starts_with("end") => open = open.saturating_sub(1),

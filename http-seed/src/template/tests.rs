@@ -195,6 +195,7 @@ fn a_template_that_would_never_end_or_fill_the_memory_is_told_with_its_line() {
             "t:2:1: the template would write more than 64 MiB",
         ),
         (&"x".repeat(2 << 20), "t:1:1: the template has 2097152 bytes; at most 1048576 are read"),
+        (&"{{ 1 }}".repeat(1_001), "t:1:7001: more than 1000 tags on one line"),
         (&sum, "t:2:1: more than 200 operators in one tag"),
         (&call, "t:2:1: more than 4 calls within each other"),
         (
