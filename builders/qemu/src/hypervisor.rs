@@ -368,14 +368,15 @@ impl Hypervisor for QemuHypervisor {
             let message = match &iso.location {
                 Location::Url(_) => continue,
                 Location::Volume(_) => Some(format!("{iso} is a volume, and a local QEMU has no storages")),
-                Location::File(path) => unfit(path),
+                Location::File(path) => media::unfit(path),
             };
             let setting = match number {
                 0 => "source.iso".to_owned(),
                 more => format!("source.additional-isos[{}]", more - 1),
             };
-            let finding = |message| Finding::fatal(setting, message, "name the file of an install medium");
-            findings.extend(message.map(finding));
+            findings.extend(
+                message.map(|why| Finding::fatal(setting, why, "name the file of an install medium")),
+            );
         }
         Ok((facts, findings))
     }
@@ -553,18 +554,6 @@ fn image_facts(place: String, name: String, size: u64) -> SourceFacts {
 }
 
 /// A VM of which there is nothing yet.
-/// Why a file can be no medium.
-fn unfit(path: &Path) -> Option<String> {
-    let shown = path.display();
-    match std::fs::File::open(path).and_then(|file| file.metadata()) {
-        Err(error) => Some(format!("{shown} can't be opened: {error}")),
-        Ok(found) if found.is_dir() => Some(format!("{shown} is a folder")),
-        // A device, as an optical drive, does not say how large it is.
-        Ok(found) if found.is_file() && found.len() == 0 => Some(format!("{shown} is empty")),
-        Ok(_) => None,
-    }
-}
-
 fn blank() -> SourceFacts {
     SourceFacts {
         vm: VmRef::new("", NODE),

@@ -171,6 +171,18 @@ async fn in_background<T: Send + 'static>(
         .map_err(|error| PortError::broken("work in the background was cut off", error))?
 }
 
+/// Why a file can be no medium.
+pub(crate) fn unfit(path: &Path) -> Option<String> {
+    let shown = path.display();
+    match File::open(path).and_then(|file| file.metadata()) {
+        Err(error) => Some(format!("{shown} can't be opened: {error}")),
+        Ok(found) if found.is_dir() => Some(format!("{shown} is a folder")),
+        // A device, as an optical drive, does not say how large it is.
+        Ok(found) if found.is_file() && found.len() == 0 => Some(format!("{shown} is empty")),
+        Ok(_) => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use forge_machine::{Medium, SourceSpec};

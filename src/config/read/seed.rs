@@ -205,20 +205,26 @@ impl Load<'_> {
         let build = Build::sample(&access.user, access.create, seed.hostname.as_deref());
         if let Some(answers) = &seed.answers {
             self.findings.extend(answers.lint(&build).into_iter().map(of_template));
-        } else if let Some(user_data) = &seed.user_data {
+        } else if seed.user_data.is_some() || seed.network_config.is_some() {
             let nocloud = NoCloud {
                 instance_id: "sample".into(),
                 hostname: None,
                 user: None,
                 host_key: None,
-                user_data: Some(user_data.clone()),
-                network_config: None,
+                user_data: seed.user_data.clone(),
+                network_config: seed.network_config.clone(),
             };
             let files = nocloud.files().unwrap_or_default();
-            let text = files.get("user-data").and_then(|file| file.text()).unwrap_or_default();
-            for found in lint::lint(Kind::Nocloud, "user-data", text, "", "") {
-                let finding = reader.finding("user-data", found.message);
-                self.findings.push(if found.help.is_empty() { finding } else { finding.help(found.help) });
+            for name in ["user-data", "network-config"] {
+                let text = files.get(name).and_then(|file| file.text()).unwrap_or_default();
+                for found in lint::lint(Kind::Nocloud, name, text, "", "") {
+                    let finding = reader.finding(name, found.message);
+                    self.findings.push(if found.help.is_empty() {
+                        finding
+                    } else {
+                        finding.help(found.help)
+                    });
+                }
             }
         }
     }

@@ -70,7 +70,7 @@ pub(super) fn misfit(kind: Kind, os: &Os) -> Option<Misfit> {
         return Some(Misfit {
             key: "version",
             message: format!("unknown release: there is no {name} {version} that forge knows"),
-            help: format!("{}; {escape}", suggest(version, &releases)),
+            help: format!("there is: {}; {escape}", releases.join(", ")),
             fatal: true,
         });
     }

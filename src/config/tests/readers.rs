@@ -140,7 +140,7 @@ fn with_everything(base: &str) -> (Profile, tempfile::TempDir, PathBuf) {
         ("disk", r#""sda""#),
         ("layout", r#""lvm""#),
         ("swap", "true"),
-        ("kernel-arguments", r#""console=ttyS0,115200 a=\"b c\"""#),
+        ("kernel-arguments", r#""console=ttyS0,115200 a='b c'""#),
         ("fips", "true"),
         ("selinux", r#""permissive""#),
         ("password", r#""p'a\"s$s & <w>ord""#),
