@@ -12,8 +12,9 @@ use crate::layout::Layout;
 /// Fewer pixels of an ink than this are a picture's: a full stop has four.
 const LEAST_INK: u32 = 3;
 
-/// The lowest of the terminals' scan lines, which nobody writes: it looks like the cursor of a console over a blank.
-const LIKE_A_CURSOR: char = '\u{23bd}';
+/// The lowest of the terminals' scan lines and of the blocks, which hardly anybody writes: they look like the cursor of a
+/// console over a blank.
+const LIKE_A_CURSOR: [char; 2] = ['\u{23bd}', '▁'];
 
 /// One cell as read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -304,7 +305,9 @@ pub(crate) fn read(
 fn exact(table: &Table, layout: &Layout, pixels: &Pixels) -> Option<char> {
     let fitting = || {
         let hits = table.find(pixels.rows(layout.height));
-        hits.filter(|hit| hit.character != LIKE_A_CURSOR && pixels.ninth_fits(hit.character, layout.height))
+        hits.filter(|hit| {
+            !LIKE_A_CURSOR.contains(&hit.character) && pixels.ninth_fits(hit.character, layout.height)
+        })
     };
     let hit = fitting().find(|hit| hit.font == layout.font);
     hit.or_else(|| fitting().find(|hit| table.related(layout.font, hit.font))).map(|hit| hit.character)
