@@ -151,9 +151,11 @@ async fn whoever_is_asked_is_asked_once_wherever_the_build_fails() {
         let site = Site::new(Answers::that(&[answer]));
         site.bench.build_with(None).await.expect("it lives");
         assert_eq!(site.vms().len(), left, "{answer:?} in a provisioner");
-        // The key of a VM that is left stays with it.
-        let found = site.bench.gc_left().await;
-        assert_eq!((found.iter().all(|each| each.ok), site.vms()), (true, Vec::new()), "{found:?}");
+        if left > 0 {
+            // The key of a VM that is left stays with it, and goes with it.
+            let found = site.bench.gc_left().await;
+            assert_eq!((found.iter().all(|each| each.ok), site.vms()), (true, Vec::new()), "{found:?}");
+        }
         let site = Site::new(Answers::that(&[answer]));
         site.bench.build_with(Some((Effect::Login, When::Before, Blow::Fail))).await.expect("it lives");
         assert_eq!(site.vms().len(), left, "{answer:?} before any provisioner");

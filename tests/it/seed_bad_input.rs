@@ -72,7 +72,8 @@ fn a_value_of_the_wrong_type_is_told_with_its_line() {
 #[test]
 fn a_release_that_nothing_is_known_of_is_told() {
     let said = refused(&with_medium(), "99", MEDIUM, "", "");
-    assert!(said.contains("unknown release: rocky 99"), "{said}");
+    assert!(said.contains("bad.toml:6:11: unknown release: there is no rocky 99"), "{said}");
+    assert!(said.contains("there is: 9, 10;"), "{said}");
 }
 
 #[test]
